@@ -1,0 +1,166 @@
+/** ProxyConfig: what the operator writes into an Ambassador's ConfigMap and the proxy obeys. Everything is resolved: milliseconds, bytes, no defaults. */
+import { createHash } from 'node:crypto'
+import { z } from 'zod'
+
+const name = z.string().min(1).max(253)
+const port = z.int().min(1).max(65535)
+const ms = z.int().min(0)
+const count = z.int().min(0)
+
+/**
+ * Where the proxy finds a value that is not in the config itself. `secret` and `configMap` are files `<name>/<key>` below the
+ * directories that its environment names; `file` and `env` exist only outside Kubernetes (`ambassador run`).
+ */
+export const dataRef = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('secret'), name, key: name }),
+  z.object({ kind: z.literal('configMap'), name, key: name }),
+  z.object({ kind: z.literal('file'), path: z.string().min(1) }),
+  z.object({ kind: z.literal('env'), name: z.string().min(1) }),
+])
+export type DataRef = z.infer<typeof dataRef>
+
+/** Where the endpoints of a cluster come from. */
+export const discovery = z.discriminatedUnion('kind', [
+  z.object({
+    kind: z.literal('endpoints'),
+    /** Host is a name (resolved by DNS, each address an endpoint of the same weight and priority) or an IP address. */
+    endpoints: z.array(z.object({ host: name, port, weight: z.int().min(1), priority: count })).min(1),
+  }),
+  /** Every A and AAAA record of the name is an endpoint. */
+  z.object({ kind: z.literal('dns'), hostname: name, port }),
+])
+export type DiscoveryConfig = z.infer<typeof discovery>
+
+export const tlsConfig = z.object({
+  /** Name sent as SNI and verified in the certificate; null: the host of the endpoint. */
+  serverName: name.nullable(),
+  /** PEM bundle that replaces the system roots; null: the system roots. */
+  ca: dataRef.nullable(),
+  clientCertificate: z.object({ certificate: dataRef, privateKey: dataRef }).nullable(),
+  minVersion: z.enum(['TLSv1.2', 'TLSv1.3']),
+})
+export type TlsConfig = z.infer<typeof tlsConfig>
+
+/** The credential that the proxy adds to each HTTP request. */
+export const authConfig = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('bearer'), token: dataRef }),
+  z.object({ kind: z.literal('basic'), username: dataRef, password: dataRef }),
+  z.object({ kind: z.literal('header'), name: z.string(), value: dataRef }),
+])
+export type AuthConfig = z.infer<typeof authConfig>
+
+export const breakerConfig = z.object({
+  /** Opens after this many failures in a row; null: not counted. */
+  consecutiveFailures: z.int().min(1).nullable(),
+  /** Opens when at least minimumRequests ended within the window and this share of them failed; null: not counted. */
+  failureRate: z.object({ ratio: z.number().min(0).max(1), minimumRequests: z.int().min(1), windowMs: ms }).nullable(),
+  openMs: ms,
+  /** The open time doubles up to this while probes fail. */
+  maxOpenMs: ms,
+  halfOpenRequests: z.int().min(1),
+})
+export type BreakerConfig = z.infer<typeof breakerConfig>
+
+export const limitsConfig = z.object({
+  maxConnections: z.int().min(1),
+  maxPendingRequests: count,
+  maxConcurrentRetries: count,
+})
+export type LimitsConfig = z.infer<typeof limitsConfig>
+
+export const clusterConfig = z.object({
+  name,
+  discovery,
+  tls: tlsConfig.nullable(),
+  auth: authConfig.nullable(),
+  circuitBreaker: breakerConfig.nullable(),
+  limits: limitsConfig,
+})
+export type ClusterConfig = z.infer<typeof clusterConfig>
+
+export const RETRY_CONDITIONS = ['ConnectFailure', 'Reset', 'Timeout'] as const
+
+export const retryConfig = z.object({
+  maxRetries: count,
+  /** Failures without an answer that are tried again. */
+  on: z.array(z.enum(RETRY_CONDITIONS)),
+  /** Answers that are tried again: 429, 503, ... ("5xx" is written out by the operator as 500 to 599 without 501 and 505). */
+  statuses: z.array(z.int().min(400).max(599)),
+  perTryTimeoutMs: ms.nullable(),
+  backoff: z.object({ initialMs: ms, maxMs: ms }),
+  budget: z.object({ ratio: z.number().min(0).max(1), minPerSecond: count }),
+  maxBufferedBodyBytes: count,
+  methods: z.enum(['Idempotent', 'All']),
+})
+export type RetryConfig = z.infer<typeof retryConfig>
+
+export const timeoutsConfig = z.object({
+  connectMs: ms,
+  /** From the end of the request to the first byte of the final answer, over all tries and backoffs; null: no limit. HTTP only. */
+  requestMs: ms.nullable(),
+  /** A body or TCP connection in which no byte moves for this long is ended; null: never. */
+  idleMs: ms.nullable(),
+})
+export type TimeoutsConfig = z.infer<typeof timeoutsConfig>
+
+export const rateLimitConfig = z.object({
+  requests: z.int().min(1),
+  perMs: z.int().min(1),
+  burst: z.int().min(1),
+  onLimit: z.enum(['Reject', 'Delay']),
+  /** With Delay: a request that would wait longer is rejected. */
+  maxDelayMs: ms,
+})
+export type RateLimitConfig = z.infer<typeof rateLimitConfig>
+
+export const accessLogConfig = z.object({
+  mode: z.enum(['All', 'Errors', 'Off']),
+  /** With Errors: this share of the exchanges that did not fail is logged too. 0 to 1. */
+  sample: z.number().min(0).max(1),
+})
+export type AccessLogConfig = z.infer<typeof accessLogConfig>
+
+export const proxyConfig = z.object({
+  version: z.literal(1),
+  ambassador: z.object({ namespace: z.string(), name, generation: count }),
+  /** Content hash of everything else but the generation; see configHash(). */
+  hash: z.string(),
+  protocol: z.enum(['HTTP', 'TCP']),
+  /** Data ports are on 127.0.0.1 and [::1] alone, whatever the config says. */
+  listener: z.object({ port }),
+  clusters: z.array(clusterConfig).min(1),
+  /** HTTP only; null for TCP. */
+  retry: retryConfig.nullable(),
+  timeouts: timeoutsConfig,
+  /** Requests (HTTP) or connections (TCP). */
+  rateLimit: rateLimitConfig.nullable(),
+  accessLog: accessLogConfig,
+})
+export type ProxyConfig = z.infer<typeof proxyConfig>
+
+/** JSON with the keys of every object in order, so that equal configs are equal bytes. */
+export function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_key, v: unknown) =>
+    v !== null && typeof v === 'object' && !Array.isArray(v)
+      ? Object.fromEntries(Object.entries(v).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
+      : v,
+  )
+}
+
+/** The content hash of a config: 16 hex digits of SHA-256 over everything but `hash` and the generation, so a change of metadata alone is no change. */
+export function configHash(config: Omit<ProxyConfig, 'hash'>): string {
+  const { namespace, name: ambassador } = config.ambassador
+  const content = { ...config, hash: undefined, ambassador: { namespace, name: ambassador } }
+  return createHash('sha256').update(canonicalJson(content)).digest('hex').slice(0, 16)
+}
+
+/**
+ * Reads a config that somebody wrote. Unknown keys are allowed (an older proxy, a newer operator).
+ * @throws {Error} whose message names the field, the value and what is expected
+ */
+export function parseProxyConfig(value: unknown): ProxyConfig {
+  const result = proxyConfig.safeParse(value)
+  if (result.success) return result.data
+  const issue = result.error.issues[0]
+  throw new Error(`config: ${issue?.path.join('.') || 'document'}: ${issue?.message ?? 'is not valid'}`)
+}

@@ -1,0 +1,14 @@
+/** The contract of upstream TLS: one shared context per file set, replaced when the files change. */
+import type { SecureContext } from 'node:tls'
+
+export interface UpstreamTls {
+  /** The context of the newest good files; null while there was never a good set (then `failure` says why and nothing is dialled). */
+  readonly context: SecureContext | null
+  /** Why the newest files could not be used, in words (which file, which certificate, both dates); null when they are in use. */
+  readonly failure: string | null
+  /** Name for SNI and verification when the config names one; null: the endpoint's host. */
+  readonly serverName: string | null
+  /** Session store for resumption, keyed by endpoint and server name. */
+  session(key: string): Buffer | undefined
+  keepSession(key: string, session: Buffer): void
+}

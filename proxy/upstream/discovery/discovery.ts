@@ -1,0 +1,22 @@
+/** The contract of discovery: something that keeps saying where a cluster's endpoints are. */
+
+/** One address that can be dialled. Two addresses are the same endpoint when host, ip and port are equal. */
+export interface Address {
+  /** As configured (a name or an IP): the Host of requests and the name that TLS verifies unless the config names another. */
+  readonly host: string
+  readonly ip: string
+  readonly port: number
+  readonly weight: number
+  /** 0 is used first; higher ones when every lower one is down. */
+  readonly priority: number
+}
+
+export interface Discovery {
+  /** Begins; `onChange` gets every new set, never an empty one once there was another (an empty DNS answer keeps the last good). */
+  start(onChange: (endpoints: readonly Address[]) => void): void
+  /** Looks again soon, after a failed connect. Rate-limited inside; safe to call for each failure. */
+  refresh(): void
+  /** Why the newest look-up failed, in words for a person; null when it succeeded. */
+  readonly failure: string | null
+  stop(): void
+}
