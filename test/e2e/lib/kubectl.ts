@@ -1,0 +1,112 @@
+/** kubectl and waiting, for tests that look at a cluster the way a person does. */
+import { spawn } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+export interface Result {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Runs a program to its end with bounded time. Never throws for a non-zero exit: tests look at it. */
+export function execute(
+  command: string,
+  args: readonly string[],
+  options: { input?: string; timeoutMs?: number; env?: NodeJS.ProcessEnv } = {},
+): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { env: options.env ?? process.env, timeout: options.timeoutMs ?? 120_000 })
+    const out: Buffer[] = []
+    const err: Buffer[] = []
+    child.stdout.on('data', (chunk: Buffer) => out.push(chunk))
+    child.stderr.on('data', (chunk: Buffer) => err.push(chunk))
+    child.on('error', reject)
+    child.on('close', (code) => {
+      resolve({ code: code ?? -1, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(err).toString() })
+    })
+    child.stdin.on('error', () => {})
+    child.stdin.end(options.input ?? '')
+  })
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: objects of the API server are read as they come
+export type Json = any
+
+/** kubectl bound to one kubeconfig and one namespace. */
+export class Kubectl {
+  readonly binary: string
+  readonly kubeconfig: string
+  readonly namespace: string
+
+  constructor(binary: string, kubeconfig: string, namespace: string) {
+    this.binary = binary
+    this.kubeconfig = kubeconfig
+    this.namespace = namespace
+  }
+
+  in(namespace: string): Kubectl {
+    return new Kubectl(this.binary, this.kubeconfig, namespace)
+  }
+
+  /** Runs and returns everything. */
+  try(args: readonly string[], options: { input?: string; timeoutMs?: number } = {}): Promise<Result> {
+    return execute(this.binary, ['--kubeconfig', this.kubeconfig, '-n', this.namespace, ...args], options)
+  }
+
+  /** Runs and returns stdout; throws with kubectl's own words when it fails. */
+  async run(args: readonly string[], options: { input?: string; timeoutMs?: number } = {}): Promise<string> {
+    const result = await this.try(args, options)
+    if (result.code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${result.stderr || result.stdout}`)
+    return result.stdout
+  }
+
+  apply(manifest: string | readonly object[]): Promise<string> {
+    const input = typeof manifest === 'string' ? manifest : manifest.map((o) => JSON.stringify(o)).join('\n---\n')
+    return this.run(['apply', '-f', '-'], { input })
+  }
+
+  async get(...args: string[]): Promise<Json> {
+    return JSON.parse(await this.run(['get', ...args, '-o', 'json']))
+  }
+
+  /** Runs a command in the container `app` of a pod or workload. */
+  exec(target: string, command: readonly string[], container = 'app'): Promise<Result> {
+    return this.try(['exec', target, '-c', container, '--', ...command], { timeoutMs: 60_000 })
+  }
+
+  /** Pods of a label selector that are not being deleted. */
+  async pods(selector: string): Promise<Json[]> {
+    const list = await this.get('pods', '-l', selector)
+    return list.items.filter((pod: Json) => pod.metadata.deletionTimestamp === undefined)
+  }
+
+  rollout(target: string, timeoutMs = 90_000): Promise<string> {
+    return this.run(['rollout', 'status', target, `--timeout=${Math.ceil(timeoutMs / 1000)}s`], {
+      timeoutMs: timeoutMs + 5000,
+    })
+  }
+}
+
+/** Asks until the answer is neither undefined nor false; says what it last saw when the time is over. */
+export async function eventually<T>(
+  what: string,
+  ask: () => Promise<T | undefined | false>,
+  options: { timeoutMs?: number; everyMs?: number; seen?: () => unknown } = {},
+): Promise<T> {
+  const until = performance.now() + (options.timeoutMs ?? 60_000)
+  let failure: unknown
+  for (;;) {
+    try {
+      const answer = await ask()
+      if (answer !== undefined && answer !== false) return answer
+      failure = undefined
+    } catch (error) {
+      failure = error
+    }
+    if (performance.now() > until) {
+      const seen = options.seen === undefined ? '' : `; last seen: ${JSON.stringify(options.seen())}`
+      throw new Error(`${what}: not within ${options.timeoutMs ?? 60_000} ms${seen}`, { cause: failure })
+    }
+    await sleep(options.everyMs ?? 250)
+  }
+}

@@ -1,0 +1,264 @@
+/** Changes and endings while traffic flows: configuration, pods, the operator itself. */
+import assert from 'node:assert/strict'
+import { after, before, describe, it } from 'node:test'
+import { eventually, type Json } from './lib/kubectl.ts'
+import { ambassador, deployment, httpTo, load, podTemplate, upstream } from './lib/manifests.ts'
+import { SYSTEM, type World, world } from './lib/world.ts'
+
+describe('while traffic flows, on a real cluster', () => {
+  let w: World
+  before(async () => {
+    w = await world('e2e-live')
+    await w.kubectl.apply([
+      ...upstream('blue', { env: { TEXT: 'blue' } }),
+      ...upstream('green', { env: { TEXT: 'green' } }),
+      ambassador('payments', httpTo('blue', 8081)),
+      ...load('caller', 'payments', {
+        url: 'http://localhost:8081/',
+        rate: 100,
+        replicas: 3,
+        lingerMs: 5000,
+        graceSeconds: 20,
+      }),
+    ])
+    await w.kubectl.rollout('deployment/blue')
+    await w.kubectl.rollout('deployment/green')
+    await w.kubectl.rollout('deployment/caller')
+  })
+  after(() => w.close())
+
+  /** The newest report of each caller (scripts/load.mjs). */
+  const reports = async (): Promise<Json[]> => {
+    const pods = await w.kubectl.pods('app=caller')
+    return Promise.all(
+      pods.map(async (pod) => {
+        const out = await w.kubectl.run(['logs', pod.metadata.name, '-c', 'app', '--tail=1'])
+        return { pod: pod.metadata.name, ...JSON.parse(out) }
+      }),
+    )
+  }
+  const condition = async (name: string, type: string): Promise<Json> => {
+    const amb = await w.kubectl.get('amb', name)
+    return amb.status?.conditions?.find((c: Json) => c.type === type)
+  }
+
+  it('a changed Ambassador is served by every running sidecar in under 2 seconds, without a restart or a failed request', async () => {
+    await eventually('all callers call blue', async () => {
+      const all = await reports()
+      return all.length === 3 && all.every((r) => (r.texts.blue ?? 0) > 100)
+    })
+    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=30s'])
+    const started = await w.kubectl.pods('app=caller')
+    const changedAt = Date.now()
+    await w.kubectl.apply([ambassador('payments', httpTo('green', 8081))])
+    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Programmed', '--timeout=30s'])
+    const all = await eventually('all callers call green', async () => {
+      const now = await reports()
+      return now.every((r) => (r.texts.green ?? 0) > 100) ? now : undefined
+    })
+    const latest = Math.max(...all.map((r) => r.firstAt.green)) - changedAt
+    console.log(`    served by all 3 sidecars ${latest} ms after kubectl apply began`)
+    assert.ok(latest < 2000, `took ${latest} ms`)
+    for (const report of all) assert.deepEqual(report.failures, {}, `${report.pod} saw failures`)
+    const now = await w.kubectl.pods('app=caller')
+    assert.deepEqual(
+      now.map((p) => [p.metadata.uid, p.status.initContainerStatuses[0].restartCount]).sort(),
+      started.map((p) => [p.metadata.uid, 0]).sort(),
+    )
+  })
+
+  it('an invalid change leaves the old one serving and says why in status', async () => {
+    // CEL refuses what one object can say; what is left is a reference to something that is not there.
+    await w.kubectl.apply([
+      ambassador(
+        'payments',
+        httpTo('green', 8081, {
+          upstream: { tls: { ca: { configMapKeyRef: { name: 'no-such-ca', key: 'ca.crt' } } } },
+        }),
+      ),
+    ])
+    const stale = await eventually('UpToDate is False', async () => {
+      const found = await condition('payments', 'UpToDate')
+      return found?.status === 'False' ? found : undefined
+    })
+    assert.equal(stale.reason, 'RestartRequired')
+    const pods = await w.kubectl.pods('app=caller')
+    assert.ok(
+      pods.some((pod) => stale.message.includes(pod.metadata.name)),
+      `names no pod: ${stale.message}`,
+    )
+    assert.notEqual((await condition('payments', 'Programmed')).status, 'True')
+    const first = await reports()
+    await eventually('green serves on', async () => {
+      const now = await reports()
+      return now.every((r, i) => r.texts.green > first[i].texts.green + 50)
+    })
+    for (const report of await reports()) assert.deepEqual(report.failures, {})
+    await w.kubectl.apply([ambassador('payments', httpTo('green', 8081))])
+    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=30s'])
+  })
+
+  it('a pod deleted under 100 requests a second sees no failed request while its application lives', async () => {
+    const [pod] = await w.kubectl.pods('app=caller')
+    const log = w.kubectl.run(['logs', '-f', pod.metadata.name, '-c', 'app', '--tail=1'], { timeoutMs: 60_000 })
+    await w.kubectl.run(['delete', 'pod', pod.metadata.name, '--wait=false'])
+    const lines = (await log).trim().split('\n')
+    const last = JSON.parse(lines.at(-1) ?? '{}')
+    assert.equal(last.kind, 'last', 'the application ended by itself')
+    assert.deepEqual(last.failures, {})
+    console.log(`    ${last.ok} requests, 0 failed, 5 s of them after the pod was deleted`)
+    await w.kubectl.rollout('deployment/caller')
+  })
+
+  it('kubectl get amb tells within 5 seconds that an annotated pod runs without a sidecar', async () => {
+    // A pod that was there before its annotation: no admission happens for it.
+    await w.kubectl.apply([deployment('bystander', podTemplate('bystander', null))])
+    await w.kubectl.rollout('deployment/bystander')
+    const [pod] = await w.kubectl.pods('app=bystander')
+    await w.kubectl.run(['annotate', 'pod', pod.metadata.name, 'ambassador.dev/inject=payments'])
+    const amb = await eventually(
+      'the missing pod is counted',
+      async () => {
+        const found = await w.kubectl.get('amb', 'payments')
+        return found.status.pods.missing === 1 ? found : undefined
+      },
+      { timeoutMs: 5000 },
+    )
+    assert.equal(amb.status.missing[0].pod, pod.metadata.name)
+    await w.kubectl.run(['delete', 'deployment', 'bystander', '--wait=true'])
+    await eventually(
+      'and no longer counted',
+      async () => (await w.kubectl.get('amb', 'payments')).status.pods.missing === 0,
+    )
+  })
+
+  it('a sidecar that cannot be asked makes Programmed Unknown, with the name of its pod', async () => {
+    // A pod object on a node that does not exist stays as written; its address answers nobody.
+    const template = podTemplate('ghost', 'payments') as Json
+    await w.kubectl.apply([
+      {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { ...template.metadata, name: 'ghost' },
+        spec: { ...template.spec, nodeName: 'nowhere' },
+      },
+    ])
+    await w.kubectl.run([
+      'patch',
+      'pod',
+      'ghost',
+      '--subresource=status',
+      '--type=merge',
+      '-p',
+      JSON.stringify({ status: { phase: 'Running', podIP: '127.0.0.9', podIPs: [{ ip: '127.0.0.9' }] } }),
+    ])
+    const programmed = await eventually('Programmed is Unknown', async () => {
+      const found = await condition('payments', 'Programmed')
+      return found?.status === 'Unknown' ? found : undefined
+    })
+    assert.match(programmed.message, /ghost/)
+    await w.kubectl.run(['delete', 'pod', 'ghost', '--force', '--grace-period=0'])
+    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Programmed', '--timeout=30s'])
+  })
+
+  it('a Secret that is missing shows in ResolvedRefs, and is served as soon as it is there', async () => {
+    await w.kubectl.apply([
+      ambassador(
+        'secret',
+        httpTo('green', 8083, {
+          upstream: { auth: { bearer: { secretKeyRef: { name: 'late-token', key: 'token' } } } },
+        }),
+      ),
+    ])
+    const unknown = await eventually('ResolvedRefs is there', () => condition('secret', 'ResolvedRefs'))
+    assert.deepEqual([unknown.status, unknown.reason], ['Unknown', 'NotChecked'])
+    await w.kubectl.apply([deployment('wants', podTemplate('wants', 'secret'))])
+    await w.kubectl.rollout('deployment/wants')
+    const missing = await eventually('ResolvedRefs is False', async () => {
+      const found = await condition('secret', 'ResolvedRefs')
+      return found?.status === 'False' ? found : undefined
+    })
+    assert.match(missing.message, /late-token/)
+    const refused = await w.kubectl.exec('deploy/wants', ['wget', '-qO-', '-S', '-T', '10', 'http://localhost:8083/'])
+    assert.match(refused.stderr, /auth_unavailable/)
+    await w.kubectl.apply([
+      { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'late-token' }, stringData: { token: 'sesame' } },
+    ])
+    await eventually(
+      'the token is used',
+      async () => {
+        const answer = await w.kubectl.exec('deploy/wants', ['wget', '-qO-', '-T', '10', 'http://localhost:8083/'])
+        return answer.code === 0 && JSON.parse(answer.stdout).authorization === 'Bearer sesame'
+      },
+      { timeoutMs: 120_000 },
+    )
+    await eventually('ResolvedRefs is True', async () => (await condition('secret', 'ResolvedRefs')).status === 'True')
+    const config = await w.kubectl.get('configmap', 'ambassador-secret')
+    assert.doesNotMatch(JSON.stringify(config), /sesame/)
+  })
+
+  it('the ConfigMap comes back when it is edited or deleted', async () => {
+    const original = (await w.kubectl.get('configmap', 'ambassador-payments')).data['config.json']
+    await w.kubectl.run([
+      'patch',
+      'configmap',
+      'ambassador-payments',
+      '--type=merge',
+      '-p',
+      '{"data":{"config.json":"{}"}}',
+    ])
+    const restored = async () =>
+      (await w.kubectl.get('configmap', 'ambassador-payments')).data['config.json'] === original
+    await eventually('restored after an edit', restored, { timeoutMs: 5000 })
+    await w.kubectl.run(['delete', 'configmap', 'ambassador-payments'])
+    await eventually('restored after a delete', restored, { timeoutMs: 5000 })
+  })
+})
+
+describe('while the operator is down', () => {
+  let w: World
+  before(async () => {
+    w = await world('e2e-down')
+    await w.kubectl.apply([...upstream('provider'), ambassador('payments', httpTo('provider', 8081))])
+    await w.kubectl.rollout('deployment/provider')
+    await eventually('the ConfigMap is published', () => w.kubectl.get('configmap', 'ambassador-payments'))
+  })
+  after(async () => {
+    await w.system.run(['scale', 'deployment/ambassador-operator', '--replicas=2'])
+    await w.system.rollout('deployment/ambassador-operator')
+    await w.close()
+  })
+
+  it('annotated pods are refused with our name and come by themselves afterwards; others are not delayed', async () => {
+    await w.system.run(['scale', 'deployment/ambassador-operator', '--replicas=0'])
+    await eventually('no operator runs', async () => {
+      const pods = await w.kubectl.in(SYSTEM).get('pods', '-l', 'app.kubernetes.io/component=operator')
+      return pods.items.length === 0
+    })
+    await w.kubectl.apply([
+      deployment('wants', podTemplate('wants', 'payments')),
+      deployment('plain', podTemplate('plain', null)),
+    ])
+    await w.kubectl.rollout('deployment/plain', 30_000)
+    const message = await eventually('a FailedCreate event', async () => {
+      const events = await w.kubectl.get('events')
+      return events.items.find((e: Json) => e.reason === 'FailedCreate' && e.involvedObject.name.startsWith('wants'))
+        ?.message
+    })
+    assert.match(message, /ambassador/)
+    assert.equal((await w.kubectl.pods('app=wants')).length, 0)
+    await w.system.run(['scale', 'deployment/ambassador-operator', '--replicas=2'])
+    await w.system.rollout('deployment/ambassador-operator')
+    await eventually(
+      'the refused pod runs',
+      async () => {
+        const [pod] = await w.kubectl.pods('app=wants')
+        return (
+          pod?.status.containerStatuses?.every((c: Json) => c.ready) &&
+          pod.spec.initContainers?.[0]?.name === 'ambassador'
+        )
+      },
+      { timeoutMs: 120_000 },
+    )
+  })
+})

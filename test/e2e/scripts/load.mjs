@@ -1,0 +1,53 @@
+// An application that calls localhost at a steady rate and says every second what it saw. It ends on SIGTERM after LINGER_MS more of calling.
+import { Agent, request } from 'node:http'
+
+const url = new URL(process.env.URL)
+const rate = Number(process.env.RATE ?? 100)
+const linger = Number(process.env.LINGER_MS ?? 0)
+const agent = new Agent({ keepAlive: true, maxSockets: 64 })
+const seen = { ok: 0, failed: 0, failures: {}, texts: {}, firstAt: {} }
+
+const note = (key) => {
+  seen.failed++
+  seen.failures[key] = (seen.failures[key] ?? 0) + 1
+}
+
+function call() {
+  const r = request(url, { agent, timeout: 10_000 }, (response) => {
+    let body = ''
+    response.on('data', (chunk) => (body += chunk))
+    response.on('end', () => {
+      if (response.statusCode !== 200)
+        return note(`${response.statusCode} ${response.headers['x-ambassador-reason'] ?? ''}`)
+      seen.ok++
+      let text = body
+      try {
+        text = JSON.parse(body).text
+      } catch {}
+      seen.texts[text] = (seen.texts[text] ?? 0) + 1
+      seen.firstAt[text] ??= Date.now()
+    })
+    response.on('error', (error) => note(error.code ?? error.message))
+  })
+  r.on('timeout', () => r.destroy(new Error('timeout')))
+  r.on('error', (error) => note(error.code ?? error.message))
+  r.end()
+}
+
+const started = Date.now()
+let sent = 0
+setInterval(() => {
+  const due = ((Date.now() - started) / 1000) * rate
+  while (sent < due) {
+    sent++
+    call()
+  }
+}, 5)
+const report = (kind) => console.log(JSON.stringify({ kind, at: Date.now(), ...seen }))
+setInterval(() => report('tick'), 250)
+process.on('SIGTERM', () => {
+  setTimeout(() => {
+    report('last')
+    process.exit(0)
+  }, linger)
+})
