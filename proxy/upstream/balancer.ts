@@ -1,0 +1,81 @@
+/** Chooses the endpoint of an attempt: the lowest priority that has one available, and there the less loaded of two drawn by weight. */
+import type { Millis, Random } from '../policy/policy.ts'
+import type { Endpoint } from './endpoint.ts'
+
+/** Endpoints of one priority. */
+export interface PriorityGroup {
+  readonly priority: number
+  readonly endpoints: readonly Endpoint[]
+}
+
+/** Sorts endpoints into groups, the group that is used first at the front. */
+export function groupByPriority(endpoints: Iterable<Endpoint>): readonly PriorityGroup[] {
+  const groups = new Map<number, Endpoint[]>()
+  for (const endpoint of endpoints) {
+    const group = groups.get(endpoint.priority)
+    if (group === undefined) groups.set(endpoint.priority, [endpoint])
+    else group.push(endpoint)
+  }
+  return [...groups].sort(([a], [b]) => a - b).map(([priority, members]) => ({ priority, endpoints: members }))
+}
+
+/**
+ * The endpoint for the next attempt; null when none is available.
+ * One that was tried already for the same request is chosen only when no other is left, also not in a later group: the
+ * failure that leads to another try is the best sign that the earlier group is down.
+ */
+export function pickEndpoint(
+  groups: readonly PriorityGroup[],
+  now: Millis,
+  tried: readonly Endpoint[],
+  random: Random,
+): Endpoint | null {
+  for (const group of groups) {
+    const endpoint = leastRequest(group.endpoints, now, tried, random)
+    if (endpoint !== null) return endpoint
+  }
+  return tried.length === 0 ? null : pickEndpoint(groups, now, NONE, random)
+}
+
+export const NONE: readonly Endpoint[] = []
+
+/** Draws two different available endpoints by weight and takes the less loaded one. */
+function leastRequest(
+  endpoints: readonly Endpoint[],
+  now: Millis,
+  tried: readonly Endpoint[],
+  random: Random,
+): Endpoint | null {
+  const first = draw(endpoints, now, tried, null, random)
+  if (first === null || endpoints.length === 1) return first
+  const second = draw(endpoints, now, tried, first, random)
+  return second !== null && isLessLoaded(second, first) ? second : first
+}
+
+/** One pass: each candidate replaces the earlier choice with the probability of its weight among those seen so far. */
+function draw(
+  endpoints: readonly Endpoint[],
+  now: Millis,
+  tried: readonly Endpoint[],
+  except: Endpoint | null,
+  random: Random,
+): Endpoint | null {
+  let chosen: Endpoint | null = null
+  let weights = 0
+  for (let i = 0; i < endpoints.length; i++) {
+    const endpoint = endpoints[i]!
+    if (endpoint === except || tried.includes(endpoint) || !endpoint.isAvailable(now)) continue
+    weights += endpoint.weight
+    if (chosen === null || random() * weights < endpoint.weight) chosen = endpoint
+  }
+  return chosen
+}
+
+/**
+ * Compares load per weight. A lighter endpoint must be the less loaded one even with this attempt on it, otherwise a single
+ * attempt in flight on the heavy one would send the next to the light one, whatever the weights say.
+ */
+function isLessLoaded(second: Endpoint, first: Endpoint): boolean {
+  const handicap = Math.max(0, first.weight - second.weight)
+  return first.active * second.weight > second.active * first.weight + handicap
+}

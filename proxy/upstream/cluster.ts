@@ -1,0 +1,227 @@
+/** One upstream of an Ambassador: its endpoints as discovery finds them, who gets the next attempt, and what it may carry. */
+import { type ClusterConfig, canonicalJson, type DiscoveryConfig } from '../../common/proxy-config.ts'
+import { Bulkhead } from '../policy/bulkhead.ts'
+import type { CircuitState } from '../policy/circuit-breaker.ts'
+import type { Millis, Random } from '../policy/policy.ts'
+import { RetryBudget } from '../policy/retry-budget.ts'
+import type { UpstreamTls } from '../tls/upstream-tls.ts'
+import { groupByPriority, NONE, type PriorityGroup, pickEndpoint } from './balancer.ts'
+import type { Address, Discovery } from './discovery/discovery.ts'
+import { addressKey, Endpoint } from './endpoint.ts'
+
+/** Why there is no endpoint for an attempt; reason codes of common/reasons.ts. */
+export type PickRefusal = 'dns_failed' | 'circuit_open'
+
+/** What a cluster is made of, and what a changed configuration may change. */
+export interface ClusterOptions {
+  readonly config: ClusterConfig
+  /** Null: plain text. */
+  readonly tls: UpstreamTls | null
+  /** Of the retry block of the route; null: no budget beyond limits.maxConcurrentRetries. */
+  readonly budget: { readonly ratio: number; readonly minPerSecond: number } | null
+  /** How long an attempt may take before a probe counts as hung: connect and per-try time-outs together. */
+  readonly probeTimeoutMs: Millis
+  /** Who gets a connection that becomes free; HTTP takes `Newest`, TCP `Oldest`. See BulkheadOptions. */
+  readonly queue: 'Oldest' | 'Newest'
+}
+
+/** What a cluster is given once. */
+export interface ClusterParts {
+  /** Makes the discovery of a configuration; called again only when that part of it changed. */
+  readonly discover: (config: DiscoveryConfig) => Discovery
+  /** Told of each change of a breaker's state. */
+  readonly onCircuit?: (cluster: Cluster, endpoint: Endpoint, state: CircuitState) => void
+  /** Told of each change of the set of endpoints. */
+  readonly onEndpoints?: (cluster: Cluster) => void
+  readonly random?: Random
+}
+
+interface Hold {
+  readonly done: (ready: boolean) => void
+  readonly timer: NodeJS.Timeout
+}
+
+export class Cluster {
+  readonly name: string
+  /** Slots for connections and the bounded queue for them. */
+  readonly connections: Bulkhead
+  readonly budget: RetryBudget
+  #options: ClusterOptions
+  readonly #parts: ClusterParts
+  readonly #random: Random
+  #discovery: Discovery
+  #discoveryKey: string
+  readonly #byKey = new Map<string, Endpoint>()
+  #groups: readonly PriorityGroup[] = []
+  readonly #holds = new Set<Hold>()
+  #isClosed = false
+
+  constructor(options: ClusterOptions, parts: ClusterParts) {
+    this.name = options.config.name
+    this.#options = options
+    this.#parts = parts
+    this.#random = parts.random ?? Math.random
+    this.connections = new Bulkhead(bulkheadOptions(options))
+    this.budget = new RetryBudget(budgetOptions(options))
+    this.#discoveryKey = canonicalJson(options.config.discovery)
+    this.#discovery = parts.discover(options.config.discovery)
+  }
+
+  /** Begins to look for endpoints. */
+  start(): void {
+    const discovery = this.#discovery
+    discovery.start((addresses) => {
+      if (discovery === this.#discovery && !this.#isClosed) this.#replace(addresses)
+    })
+  }
+
+  get config(): ClusterConfig {
+    return this.#options.config
+  }
+
+  get tls(): UpstreamTls | null {
+    return this.#options.tls
+  }
+
+  /** Every endpoint in use, in the order of discovery. */
+  get endpoints(): Iterable<Endpoint> {
+    return this.#byKey.values()
+  }
+
+  /** False until discovery found the first endpoints: then an attempt waits (`whenReady`) instead of failing. */
+  get isReady(): boolean {
+    return this.#groups.length > 0
+  }
+
+  /** Why the newest look-up of endpoints failed, for a person; null when it succeeded. */
+  get discoveryFailure(): string | null {
+    return this.#discovery.failure
+  }
+
+  /**
+   * The endpoint for an attempt that begins now, or why there is none. Changes nothing: call `begin` of it in the same turn.
+   * @param tried the endpoints of earlier attempts of the same request, avoided while another one is available
+   */
+  pick(now: Millis, tried: readonly Endpoint[] = NONE): Endpoint | PickRefusal {
+    if (this.#groups.length === 0) return 'dns_failed'
+    return pickEndpoint(this.#groups, now, tried, this.#random) ?? 'circuit_open'
+  }
+
+  /** Milliseconds until the first of the breakers lets a probe through; 0 when one does now. */
+  retryAfterMs(now: Millis): Millis {
+    let soonest = Number.POSITIVE_INFINITY
+    for (const endpoint of this.#byKey.values()) {
+      soonest = Math.min(soonest, endpoint.breaker === null ? 0 : endpoint.breaker.retryAfterMs(now))
+    }
+    return soonest === Number.POSITIVE_INFINITY ? 0 : soonest
+  }
+
+  /**
+   * Holds an attempt that came before the endpoints did (the application may start before its upstream exists in DNS).
+   * Calls `done` once: true as soon as there are endpoints, false after `timeoutMs` or when the cluster closes.
+   * @returns gives up waiting; `done` is then never called
+   */
+  whenReady(timeoutMs: Millis, done: (ready: boolean) => void): () => void {
+    if (this.isReady || this.#isClosed) {
+      done(this.isReady)
+      return () => {}
+    }
+    const hold: Hold = { done, timer: setTimeout(() => this.#endHold(hold, false), timeoutMs) }
+    this.#holds.add(hold)
+    this.#discovery.refresh()
+    return () => {
+      clearTimeout(hold.timer)
+      this.#holds.delete(hold)
+    }
+  }
+
+  /** Looks for endpoints again soon: call it for each connect that failed. */
+  refresh(): void {
+    this.#discovery.refresh()
+  }
+
+  /**
+   * Takes over a changed configuration. An endpoint that is still named keeps its breaker, pool and counts. When the
+   * discovery part changed, attempts wait for the first set of the new one: the old addresses are not where they want to go.
+   */
+  update(options: ClusterOptions): void {
+    this.#options = options
+    this.connections.reconfigure(bulkheadOptions(options))
+    this.budget.reconfigure(budgetOptions(options))
+    for (const endpoint of this.#byKey.values()) endpoint.configureBreaker(this.#breakerOptions())
+    const key = canonicalJson(options.config.discovery)
+    if (key === this.#discoveryKey) return
+    this.#discoveryKey = key
+    this.#discovery.stop()
+    this.#discovery = this.#parts.discover(options.config.discovery)
+    this.#groups = []
+    this.start()
+  }
+
+  /** Stops looking, ends every hold and lets the pools run dry. Idempotent. */
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#discovery.stop()
+    for (const hold of this.#holds) this.#endHold(hold, false)
+    for (const endpoint of this.#byKey.values()) endpoint.retire()
+  }
+
+  /** Ends everything now. Idempotent. */
+  destroy(): void {
+    this.close()
+    for (const endpoint of this.#byKey.values()) endpoint.pool?.destroy()
+  }
+
+  #replace(addresses: readonly Address[]): void {
+    if (addresses.length === 0) return
+    const left = new Map(this.#byKey)
+    this.#byKey.clear()
+    for (const address of addresses) {
+      const key = addressKey(address)
+      if (this.#byKey.has(key)) continue
+      const endpoint = left.get(key) ?? new Endpoint(address, this.#breakerOptions())
+      endpoint.weight = address.weight
+      endpoint.priority = address.priority
+      left.delete(key)
+      this.#byKey.set(key, endpoint)
+    }
+    this.#groups = groupByPriority(this.#byKey.values())
+    for (const endpoint of left.values()) endpoint.retire()
+    for (const hold of this.#holds) this.#endHold(hold, true)
+    this.#parts.onEndpoints?.(this)
+  }
+
+  #endHold(hold: Hold, ready: boolean): void {
+    clearTimeout(hold.timer)
+    this.#holds.delete(hold)
+    hold.done(ready)
+  }
+
+  #breakerOptions() {
+    const onCircuit = this.#parts.onCircuit
+    return {
+      config: this.#options.config.circuitBreaker,
+      probeTimeoutMs: this.#options.probeTimeoutMs,
+      onCircuit:
+        onCircuit === undefined
+          ? undefined
+          : (endpoint: Endpoint, state: CircuitState) => onCircuit(this, endpoint, state),
+      random: this.#random,
+    }
+  }
+}
+
+function bulkheadOptions(options: ClusterOptions) {
+  const { maxConnections, maxPendingRequests } = options.config.limits
+  return { max: maxConnections, maxPending: maxPendingRequests, first: options.queue }
+}
+
+function budgetOptions(options: ClusterOptions) {
+  return {
+    // Without a budget of its own, only the number in flight bounds the retries.
+    ratio: options.budget?.ratio ?? 1,
+    minPerSecond: options.budget?.minPerSecond ?? Number.POSITIVE_INFINITY,
+    maxConcurrent: options.config.limits.maxConcurrentRetries,
+  }
+}

@@ -1,0 +1,110 @@
+/** One address of a cluster: what is known of it and what happens on it now. It lives as long as discovery keeps naming it. */
+import type { BreakerConfig } from '../../common/proxy-config.ts'
+import { CircuitBreaker, type CircuitState } from '../policy/circuit-breaker.ts'
+import type { Millis, Outcome, Random } from '../policy/policy.ts'
+import type { Address } from './discovery/discovery.ts'
+
+/** What a protocol keeps per endpoint (its idle connections). The cluster only ends it. */
+export interface EndpointPool {
+  /** The endpoint is no longer used: close what is idle now and what is busy at its next boundary. Idempotent. */
+  retire(): void
+  /** Close everything now. Idempotent. */
+  destroy(): void
+}
+
+export interface EndpointBreakerOptions {
+  /** Null: the endpoint has no breaker. */
+  readonly config: BreakerConfig | null
+  readonly probeTimeoutMs: Millis
+  readonly onCircuit?: (endpoint: Endpoint, state: CircuitState) => void
+  readonly random?: Random
+}
+
+/** An IP address and port as people write them. */
+export function addressName(ip: string, port: number): string {
+  return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`
+}
+
+/** What makes two addresses the same endpoint. */
+export function addressKey(address: Address): string {
+  return `${address.host} ${addressName(address.ip, address.port)}`
+}
+
+export class Endpoint {
+  readonly host: string
+  readonly ip: string
+  readonly port: number
+  /** `ip:port`, for log lines, metrics and /upstreams. */
+  readonly name: string
+  weight: number
+  priority: number
+  breaker: CircuitBreaker | null = null
+  /** Belongs to the protocol that uses the endpoint; null until it puts something there. */
+  pool: EndpointPool | null = null
+  /** True from the moment that discovery does not name it any more; nothing new begins on it. */
+  retired = false
+  /** Attempts that began and have not left: the load that the balancer compares. */
+  active = 0
+  /** Attempts that began, and how many of them failed. */
+  attempts = 0
+  failures = 0
+
+  constructor(address: Address, breaker: EndpointBreakerOptions) {
+    this.host = address.host
+    this.ip = address.ip
+    this.port = address.port
+    this.name = addressName(address.ip, address.port)
+    this.weight = address.weight
+    this.priority = address.priority
+    this.configureBreaker(breaker)
+  }
+
+  /** True when `begin` would admit an attempt now. */
+  isAvailable(now: Millis): boolean {
+    return this.breaker === null || this.breaker.wouldAdmit(now)
+  }
+
+  /**
+   * Begins an attempt: a token (0 or more) for `settle`; -1 when the breaker refuses, which it does not right after the
+   * cluster picked this endpoint. An attempt is ended by `settle` and `leave`, each exactly once, in either order.
+   */
+  begin(now: Millis): number {
+    const token = this.breaker === null ? 0 : this.breaker.tryAcquire(now)
+    if (token >= 0) {
+      this.active++
+      this.attempts++
+    }
+    return token
+  }
+
+  /** Says how the attempt went, as soon as it is known (HTTP: the head of the answer; TCP: connected or not). */
+  settle(token: number, outcome: Outcome, now: Millis): void {
+    if (outcome === 'failure') this.failures++
+    this.breaker?.settle(token, outcome, now)
+  }
+
+  /** The attempt puts no load on the endpoint any more (HTTP: the body is over; TCP: the connection is). */
+  leave(): void {
+    this.active--
+  }
+
+  /** Takes over a changed breaker configuration; a breaker that stays keeps its state. */
+  configureBreaker(options: EndpointBreakerOptions): void {
+    const { config, probeTimeoutMs, onCircuit, random } = options
+    if (config === null) this.breaker = null
+    else if (this.breaker !== null) this.breaker.reconfigure(config, probeTimeoutMs)
+    else
+      this.breaker = new CircuitBreaker({
+        config,
+        probeTimeoutMs,
+        onChange: onCircuit === undefined ? undefined : (state) => onCircuit(this, state),
+        random,
+      })
+  }
+
+  /** Discovery does not name it any more. */
+  retire(): void {
+    this.retired = true
+    this.pool?.retire()
+  }
+}
