@@ -1,0 +1,107 @@
+/** Kubernetes and its companions, built from Go modules and kept in the cache, one folder per version. */
+
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { buildDirectory, cacheRoot, lockFile } from './cache.ts'
+import { run, which } from './exec.ts'
+import { isNewEnough, OLDEST_GO, readGoMod, renderGoMod } from './go-modules.ts'
+import { withLock } from './lock.ts'
+import { ensurePackages, thisMachine } from './packages.ts'
+import { type Progress, printed } from './progress.ts'
+import { PROGRAMS, type Program } from './versions.ts'
+
+/** Full paths of every program. */
+export interface Binaries {
+  readonly 'kube-apiserver': string
+  readonly 'kube-controller-manager': string
+  readonly 'kube-scheduler': string
+  readonly kubelet: string
+  readonly 'kube-proxy': string
+  readonly kubectl: string
+  readonly etcd: string
+  readonly coredns: string
+  readonly helm: string
+}
+
+/** Builds what is not in the cache yet; with a warm cache it takes no time. */
+export const buildAll = async (progress: Progress = printed()): Promise<Binaries> => {
+  for (const program of Object.values(PROGRAMS)) await build(program, progress)
+  return binaries()
+}
+
+/** Where the programs are, whether they are built already or not. */
+export const binaries = (): Binaries =>
+  Object.fromEntries(
+    Object.values(PROGRAMS).flatMap((program) =>
+      Object.keys(program.packages).map((name) => [name, join(directoryOf(program), name)]),
+    ),
+  ) as unknown as Binaries
+
+/** Names and versions of those that are still to be built. */
+export const unbuilt = (): string[] =>
+  Object.values(PROGRAMS)
+    .filter((program) => !isBuilt(program))
+    .map((program) => `${program.name} ${program.version}`)
+
+const directoryOf = (program: Program): string => buildDirectory(program.name, program.version)
+const isBuilt = (program: Program): boolean => existsSync(directoryOf(program))
+
+const build = async (program: Program, progress: Progress): Promise<void> => {
+  if (isBuilt(program)) return
+  await ensureGo(progress)
+  await withLock(
+    lockFile(`build-${program.name}`),
+    async () => {
+      if (isBuilt(program)) return
+      await progress.step(`${program.name} ${program.version}`, () => buildInto(program), program.takes)
+    },
+    (owner) => progress.note(`${program.name}: process ${owner} is building it, waiting`),
+  )
+}
+
+const buildInto = async (program: Program): Promise<void> => {
+  const workshop = join(cacheRoot(), 'workshop', program.name)
+  rmSync(workshop, { recursive: true, force: true }) // what a killed build left
+  mkdirSync(workshop, { recursive: true })
+  const out = mkdtempSync(join(workshop, 'out-'))
+
+  const { GoMod } = JSON.parse(await go(workshop, 'mod', 'download', '-json', `${program.module}@${program.version}`))
+  writeFileSync(join(workshop, 'go.mod'), renderGoMod(program, readGoMod(readFileSync(GoMod, 'utf8'))))
+  const flags = ['-mod=mod', '-trimpath', '-tags', program.tags, '-ldflags', `-s -w ${program.linkerFlags}`]
+  for (const group of groupsOf(program))
+    await go(workshop, 'build', ...flags, '-o', group.output(out), ...group.packages)
+
+  for (const [name, { args, says }] of Object.entries(program.verify)) {
+    const said = await run(join(out, name), args)
+    if (!said.includes(says)) throw new Error(`${name}: says '${said.trim()}', not '${says}'`)
+  }
+  mkdirSync(join(directoryOf(program), '..'), { recursive: true })
+  renameSync(out, directoryOf(program))
+  rmSync(workshop, { recursive: true, force: true })
+}
+
+// One command builds all of Kubernetes, which is faster than six; a single program must be given its file name, since Go
+// would take it from the package path (`v3` for etcd).
+const groupsOf = (program: Program): { packages: string[]; output: (directory: string) => string }[] => {
+  const [[first = '', path = ''] = [], ...others] = Object.entries(program.packages)
+  if (others.length === 0) return [{ packages: [path], output: (directory) => join(directory, first) }]
+  return [{ packages: Object.values(program.packages), output: (directory) => `${directory}/` }]
+}
+
+const go = (cwd: string, ...args: string[]): Promise<string> =>
+  run('go', args, { cwd, env: { CGO_ENABLED: '0', GOFLAGS: '-mod=mod', GOWORK: 'off' } })
+
+const ensureGo = async (progress: Progress): Promise<void> => {
+  if (which('go') === undefined && thisMachine().hasApt) await ensurePackages(['golang'], progress)
+  const problem = await goProblem()
+  if (problem !== undefined) throw new Error(problem)
+}
+
+/** Says why Go cannot be used here, with the remedy; undefined when it can. */
+export const goProblem = async (): Promise<string | undefined> => {
+  const remedy = `install Go ${OLDEST_GO} or newer (Debian 13 and newer: apt-get install golang; others: see go.dev/doc/install)`
+  if (which('go') === undefined) return `go: not found, ${remedy}`
+  const version = (await run('go', ['version'])).trim()
+  if (!isNewEnough(version)) return `go: '${version}' is too old, ${remedy}`
+  return undefined
+}

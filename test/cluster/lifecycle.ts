@@ -1,0 +1,195 @@
+/** The order in which a cluster comes up, each step waiting for what it needs and for nothing else. */
+
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { binaries } from './build.ts'
+import { runDirectory } from './cache.ts'
+import { makeCgroup } from './cgroup.ts'
+import {
+  apiServer,
+  type ClusterPlan,
+  controllerManager,
+  type DaemonPlan,
+  dnsObjects,
+  dnsServer,
+  etcd,
+  kubeconfigOf,
+  scheduler,
+  writeKubeconfig,
+} from './control-plane.ts'
+import { CommandError, run } from './exec.ts'
+import { importImage } from './images.ts'
+import { addressesOf, joinSecondNode, joinToHost, loadKernelModules, namespaceOf, takeSlot } from './network.ts'
+import { containerd, kubelet, kubeProxy, nodePlan } from './node.ts'
+import { Pki } from './pki.ts'
+import { isAlive, startDaemon } from './process.ts'
+import type { Progress } from './progress.ts'
+import { type ClusterState, writeState } from './state.ts'
+import { PROGRAMS } from './versions.ts'
+
+/** Told by what a cluster is made of. The number counts changes of the configuration that a running cluster cannot follow. */
+export const RECIPE = ['1', ...Object.values(PROGRAMS).map(({ name, version }) => `${name} ${version}`)].join(', ')
+
+const PATIENCE_MS = 120_000
+
+/** Makes a cluster. The name must be free. */
+export const createCluster = async (name: string, nodes: number, pause: string, progress: Progress): Promise<void> => {
+  const slot = await takeSlot()
+  const site = new Site({ name, slot, recipe: RECIPE, daemons: {}, nodes: [], startedAt: undefined })
+  await progress.step('network, certificates', async () => {
+    await loadKernelModules()
+    await Promise.all([joinToHost(slot), site.plan.pki.createAuthority()])
+  })
+  await progress.step('control plane', () => startControlPlane(site))
+  await progress.step('first node', () => startNode(site, pause))
+  if (nodes > 1) await progress.step('second node', () => startNode(site, pause))
+}
+
+/** Starts one node more in a running cluster. */
+export const addNode = (state: ClusterState, pause: string): Promise<void> => startNode(new Site(state), pause)
+
+/** True when every process runs, the API server is ready and so are all nodes. */
+export const isHealthy = async (state: ClusterState): Promise<boolean> => {
+  if (state.startedAt === undefined || state.nodes.length === 0) return false
+  if (!Object.values(state.daemons).every(isAlive)) return false
+  const site = new Site(state)
+  try {
+    await site.kubectl('get', '--raw', '/readyz')
+    return (await Promise.all(state.nodes.map((node) => isReady(site, node)))).every(Boolean)
+  } catch (error) {
+    if (error instanceof CommandError) return false
+    throw error
+  }
+}
+
+const startControlPlane = async (site: Site): Promise<void> => {
+  const { plan } = site
+  await site.start(etcd(plan))
+  const serviceAccounts = await plan.pki.createKey('service-accounts')
+  const admin = await writeKubeconfig(plan, 'admin', 'kubernetes-admin', 'system:masters')
+  await site.start(await apiServer(plan, serviceAccounts))
+  const others = [await controllerManager(plan, serviceAccounts), await scheduler(plan)]
+  await site.until('API server is ready', () => site.kubectl('get', '--raw', '/readyz'))
+  await Promise.all(others.map((daemon) => site.start(daemon)))
+  await site.kubectlInput(dnsObjects(plan.addresses.nodes[0]!), 'create', '-f', '-')
+  await site.start(dnsServer(plan, admin))
+  site.save({ startedAt: Date.now() })
+}
+
+const startNode = async (site: Site, pause: string): Promise<void> => {
+  const number = site.state.nodes.length
+  const { plan, slot } = site
+  const node = nodePlan(plan.directory, slot, number)
+  if (number > 0) await joinSecondNode(slot)
+  mkdirSync(node.directory, { recursive: true })
+  makeCgroup(node.cgroup)
+  await site.start(await containerd(plan, node), number)
+  await site.until(`containerd of ${node.name} answers`, async () => {
+    if (!existsSync(node.containerdSocket)) throw new CommandError('containerd', 'has no socket yet', '')
+    await importImage(node, pause)
+  })
+  await site.start(await kubelet(plan, node), number)
+  await site.start(await kubeProxy(plan, node), number)
+  site.save({ nodes: [...site.state.nodes, node.name] })
+  await site.until(`${node.name} is ready`, async () => {
+    if (!(await isReady(site, node.name))) throw new CommandError('kubectl', `says that ${node.name} is not ready`, '')
+  })
+  await site.until('service account of pods exists', () =>
+    site.kubectl('get', 'serviceaccount', 'default', '-o', 'name'),
+  )
+}
+
+const READY = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
+
+const isReady = async (site: Site, node: string): Promise<boolean> =>
+  (await site.kubectl('get', 'node', node, '--ignore-not-found', '-o', READY)) === 'True'
+
+/** A cluster in the making: its plan, its state on disk, and its daemons. */
+class Site {
+  state: ClusterState
+  readonly plan: ClusterPlan
+  readonly slot: number
+  readonly #logs: string
+
+  constructor(state: ClusterState) {
+    const directory = runDirectory(state.name)
+    this.state = state
+    this.slot = state.slot
+    this.#logs = join(directory, 'logs')
+    writeState(state)
+    mkdirSync(this.#logs, { recursive: true })
+    this.plan = {
+      name: state.name,
+      directory,
+      addresses: addressesOf(state.slot),
+      binaries: binaries(),
+      pki: new Pki(join(directory, 'pki')),
+    }
+  }
+
+  save(change: Partial<ClusterState>): void {
+    this.state = { ...this.state, ...change }
+    writeState(this.state)
+  }
+
+  /** Starts a daemon in the namespace of a node, the first by default. */
+  async start({ name, command, args }: DaemonPlan, node: number = 0): Promise<void> {
+    const daemon = await startDaemon({
+      name,
+      command,
+      args,
+      logFile: this.#logFile(name),
+      namespace: namespaceOf(this.slot, node),
+      owner: this.plan.directory,
+    })
+    this.save({ daemons: { ...this.state.daemons, [name]: daemon } })
+  }
+
+  kubectl(...args: string[]): Promise<string> {
+    return run(this.plan.binaries.kubectl, [...this.#connection(), ...args])
+  }
+
+  kubectlInput(objects: readonly object[], ...args: string[]): Promise<string> {
+    const list = { apiVersion: 'v1', kind: 'List', items: objects }
+    return run(this.plan.binaries.kubectl, [...this.#connection(), ...args], { input: JSON.stringify(list) })
+  }
+
+  #connection(): string[] {
+    return [`--kubeconfig=${kubeconfigOf(this.plan.directory)}`, '--request-timeout=10s']
+  }
+
+  /** Tries until `work` no longer fails with a CommandError. Gives up after two minutes, or as soon as a daemon has ended. */
+  async until(what: string, work: () => Promise<unknown>): Promise<void> {
+    const deadline = Date.now() + PATIENCE_MS
+    for (;;) {
+      try {
+        await work()
+        return
+      } catch (error) {
+        if (!(error instanceof CommandError)) throw error
+        this.#checkDaemons()
+        if (Date.now() > deadline) {
+          throw new Error(
+            `cluster '${this.plan.name}': waited ${PATIENCE_MS / 1000} s in vain until ${what}, see ${this.#logs}`,
+            {
+              cause: error,
+            },
+          )
+        }
+      }
+      await sleep(50)
+    }
+  }
+
+  #checkDaemons(): void {
+    const dead = Object.values(this.state.daemons).find((daemon) => !isAlive(daemon))
+    if (dead === undefined) return
+    const said = readFileSync(this.#logFile(dead.name), 'utf8').trim().split('\n').slice(-8).join('\n  ')
+    throw new Error(`cluster '${this.plan.name}': ${dead.name} has ended, it said:\n  ${said}`)
+  }
+
+  #logFile(daemon: string): string {
+    return join(this.#logs, `${daemon}.log`)
+  }
+}
