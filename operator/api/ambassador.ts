@@ -1,0 +1,170 @@
+/** Ambassador v1alpha1: the resource that a person writes, from which types, CRD, reference and checks are made. */
+import { z } from 'zod'
+import { ADMIN_PORT, GROUP, KIND, TELEMETRY_PORT, VERSION } from '../../common/names.ts'
+import { doc, listMap, listSet, optional, port, rule } from '../../common/schema-kit.ts'
+import { accessLog, rateLimit, retry, timeouts } from './policies.ts'
+import { ambassadorStatus } from './status.ts'
+import { upstream } from './upstream.ts'
+
+const listenPort = rule(port(), {
+  cel: `self != ${TELEMETRY_PORT} && self != ${ADMIN_PORT}`,
+  holds: (value) => value !== TELEMETRY_PORT && value !== ADMIN_PORT,
+  message: `ports ${TELEMETRY_PORT} and ${ADMIN_PORT} belong to the sidecar itself (telemetry and administration): use another port`,
+})
+
+const HOSTNAME_PATTERN = '^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$'
+const HOSTNAME_REMEDY = 'use lower-case letters, digits, dashes and dots, such as redis or db.example.com'
+
+const hostname = rule(
+  rule(z.string().min(1).max(253), {
+    cel: `self.matches('${HOSTNAME_PATTERN}') && !self.matches('(^|[.])[0-9]+$')`,
+    holds: (text) => new RegExp(HOSTNAME_PATTERN).test(text) && !/(^|[.])[0-9]+$/.test(text),
+    message: `not a host name: ${HOSTNAME_REMEDY}`,
+    says: {
+      cel: `"'" + self + "' is not a host name: ${HOSTNAME_REMEDY}"`,
+      text: (text) => `'${text}' is not a host name: ${HOSTNAME_REMEDY}`,
+    },
+  }),
+  {
+    cel: `self != 'localhost' && !self.endsWith('.localhost')`,
+    holds: (text) => text !== 'localhost' && !text.endsWith('.localhost'),
+    message: 'localhost means the pod already: remove it',
+  },
+)
+
+const listen = z.object({
+  port: doc(
+    listenPort,
+    'Port on 127.0.0.1 and [::1] of the pod, never on another address. Ports below 1024 work where containers may bind them (`net.ipv4.ip_unprivileged_port_start` is 0 in pods of containerd and CRI-O).',
+  ),
+  hostnames: optional(
+    listSet(hostname, 16),
+    'Names that mean this Ambassador inside the pod: `/etc/hosts` maps them to 127.0.0.1, so that an application keeps the host name it has.',
+    'none',
+  ),
+})
+
+const onlyHttp = (field: readonly string[], has: string, isGiven: (spec: Given) => boolean) => ({
+  cel: `self.protocol == 'HTTP' || !(${has})`,
+  holds: (spec: unknown) => (spec as Given)?.protocol === 'HTTP' || !isGiven(spec as Given),
+  field,
+  message: `${field.join('.')} needs protocol HTTP: remove it or change the protocol`,
+})
+interface Given {
+  protocol?: string
+  retry?: unknown
+  timeouts?: { request?: unknown }
+  upstreams?: readonly { name?: string; auth?: unknown; limits?: { maxConcurrentRetries?: unknown } }[]
+}
+
+const LOOPBACK = ['localhost', '127.0.0.1', '::1']
+
+const specFields = z.object({
+  protocol: doc(
+    z.enum(['HTTP', 'TCP']),
+    'What the application speaks. HTTP is HTTP/1.1, each request handled on its own; TCP hands the bytes of each connection through.',
+  ),
+  listen: doc(listen, 'Where the application finds the dependency.'),
+  upstreams: doc(listMap(upstream, ['name'], 16).min(1), 'Where the traffic goes. All of it goes to the first one.'),
+  retry: optional(
+    retry,
+    'Tries again what failed before the application hears of it. HTTP only.',
+    'two retries of ConnectFailure and Reset for idempotent methods, with the defaults below',
+  ),
+  timeouts: doc(timeouts, 'How long each step may take.').prefault({}),
+  rateLimit: optional(rateLimit, 'Bounds what this pod sends, for a dependency that counts.', 'none'),
+  accessLog: doc(accessLog, 'Which exchanges get a line in the log of the sidecar.').prefault({}),
+})
+
+/** The spec, with every rule that one object can tell. */
+export const ambassadorSpec = [
+  onlyHttp(['retry'], 'has(self.retry)', (spec) => spec.retry !== undefined),
+  onlyHttp(
+    ['timeouts', 'request'],
+    'has(self.timeouts) && has(self.timeouts.request)',
+    (spec) => spec.timeouts?.request !== undefined,
+  ),
+  {
+    cel: `self.protocol == 'HTTP' || self.upstreams.all(u, !has(u.auth))`,
+    holds: (spec: unknown) =>
+      (spec as Given).protocol === 'HTTP' || ((spec as Given).upstreams ?? []).every((each) => each.auth === undefined),
+    field: ['upstreams'],
+    message: 'auth needs protocol HTTP: remove it or change the protocol',
+    says: {
+      cel: `"upstream '" + self.upstreams.filter(u, has(u.auth))[0].name + "': auth needs protocol HTTP: remove it or change the protocol"`,
+      text: (spec: unknown) =>
+        `upstream '${(spec as Given).upstreams?.find((each) => each.auth !== undefined)?.name}': auth needs protocol HTTP: remove it or change the protocol`,
+    },
+  },
+  {
+    cel: `self.protocol == 'HTTP' || self.upstreams.all(u, !has(u.limits) || !has(u.limits.maxConcurrentRetries))`,
+    holds: (spec: unknown) =>
+      (spec as Given).protocol === 'HTTP' ||
+      ((spec as Given).upstreams ?? []).every((each) => each.limits?.maxConcurrentRetries === undefined),
+    field: ['upstreams'],
+    message: 'limits.maxConcurrentRetries needs protocol HTTP: remove it or change the protocol',
+    says: {
+      cel: `"upstream '" + self.upstreams.filter(u, has(u.limits) && has(u.limits.maxConcurrentRetries))[0].name + "': limits.maxConcurrentRetries needs protocol HTTP: remove it or change the protocol"`,
+      text: (spec: unknown) =>
+        `upstream '${(spec as Given).upstreams?.find((each) => each.limits?.maxConcurrentRetries !== undefined)?.name}': limits.maxConcurrentRetries needs protocol HTTP: remove it or change the protocol`,
+    },
+  },
+  {
+    cel: `self.upstreams.all(u, !has(u.endpoints) || u.endpoints.all(e, e.port != self.listen.port || !(e.host in ['${LOOPBACK.join("', '")}'])))`,
+    holds: (spec: z.output<typeof specFields>) => loop(spec) === undefined,
+    field: ['upstreams'],
+    message: 'an endpoint is the port that this Ambassador listens on, so it would call itself: change one of the two',
+    says: {
+      cel: `"endpoint '" + self.upstreams.filter(u, has(u.endpoints)).map(u, u.endpoints).filter(list, list.exists(e, e.port == self.listen.port && e.host in ['${LOOPBACK.join("', '")}']))[0].filter(e, e.port == self.listen.port && e.host in ['${LOOPBACK.join("', '")}'])[0].host + "' with port " + string(self.listen.port) + ' is what this Ambassador listens on, so it would call itself: change one of the two'`,
+      text: (spec: z.output<typeof specFields>) =>
+        `endpoint '${loop(spec)?.host}' with port ${spec.listen.port} is what this Ambassador listens on, so it would call itself: change one of the two`,
+    },
+  },
+].reduce((schema, each) => rule(schema, each as Parameters<typeof rule<typeof specFields>>[1]), specFields)
+
+function loop(spec: z.output<typeof specFields>) {
+  return spec.upstreams
+    .flatMap((each) => each.endpoints ?? [])
+    .find((each) => each.port === spec.listen.port && LOOPBACK.includes(each.host))
+}
+
+/** The whole object. */
+export const ambassador = z.object({
+  apiVersion: z.literal(`${GROUP}/${VERSION}`),
+  kind: z.literal(KIND),
+  metadata: z.looseObject({
+    name: z.string(),
+    namespace: z.string().optional(),
+    uid: z.string().optional(),
+    generation: z.int().optional(),
+  }),
+  spec: doc(ambassadorSpec, 'What a person wants: one dependency of an application.'),
+  status: doc(ambassadorStatus, 'What the operator sees.').optional(),
+})
+
+/** A spec as it is stored or written: defaults may not be set yet. */
+export type AmbassadorSpec = z.input<typeof ambassadorSpec>
+/** A spec with the defaults of the schema; what depends on the protocol is still undefined and set by render(). */
+export type DefaultedSpec = z.output<typeof ambassadorSpec>
+export type Upstream = AmbassadorSpec['upstreams'][number]
+export type DefaultedUpstream = DefaultedSpec['upstreams'][number]
+export type { AmbassadorStatus } from './status.ts'
+
+/** An Ambassador as the API server stores it. */
+export interface Ambassador {
+  readonly apiVersion: string
+  readonly kind: string
+  readonly metadata: {
+    readonly name: string
+    readonly namespace?: string
+    readonly uid?: string
+    readonly generation?: number
+    readonly resourceVersion?: string
+    readonly creationTimestamp?: string
+    readonly deletionTimestamp?: string
+    readonly labels?: Readonly<Record<string, string>>
+    readonly annotations?: Readonly<Record<string, string>>
+  }
+  readonly spec: AmbassadorSpec
+  readonly status?: z.infer<typeof ambassadorStatus>
+}

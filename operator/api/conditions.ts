@@ -1,0 +1,194 @@
+/** The conditions of an Ambassador: which question each answers, and what each reason means. */
+
+export type ConditionStatus = 'True' | 'False' | 'Unknown'
+
+interface ReasonDoc {
+  /** Statuses with which the reason is used. */
+  readonly status: ConditionStatus
+  /** One paragraph for the reference page: what it means and what to do. */
+  readonly text: string
+}
+
+interface ConditionDoc {
+  /** The question that the condition answers. */
+  readonly text: string
+  readonly reasons: Readonly<Record<string, ReasonDoc>>
+}
+
+/** Every condition with every reason; the reference page is made from it. All are positive: True is what one wishes for. */
+export const CONDITIONS = {
+  Accepted: {
+    text: 'Is the spec one that can be served?',
+    reasons: {
+      Accepted: { status: 'True', text: 'The spec is valid and was translated for the sidecars.' },
+      AcceptedWithWarnings: {
+        status: 'True',
+        text: 'The spec is valid and is served, but part of it does nothing or may not do what was meant. The message names the field and the remedy.',
+      },
+      Invalid: {
+        status: 'False',
+        text: 'The spec breaks a rule. The API server refuses such specs, so this happens only to objects that were stored before the rule existed. Running sidecars keep the last good configuration; the message names the field, the value and the remedy.',
+      },
+    },
+  },
+  ResolvedRefs: {
+    text: 'Can the sidecars read and use each Secret and ConfigMap that the spec names?',
+    reasons: {
+      Resolved: { status: 'True', text: 'Every sidecar that was asked has read every reference.' },
+      NoReferences: { status: 'True', text: 'The spec refers to no Secret and no ConfigMap.' },
+      ReferenceMissing: {
+        status: 'False',
+        text: 'A Secret or ConfigMap does not exist, or does not hold the key. The message names it. Create it or correct the name; the sidecars read it within the refresh time of the kubelet, without a restart.',
+      },
+      ReferenceInvalid: {
+        status: 'False',
+        text: 'A value is there and cannot be used: a certificate that does not parse, a private key of another certificate, a line break inside a token. The message names the key and never shows the value.',
+      },
+      NotMounted: {
+        status: 'Unknown',
+        text: 'Running pods do not mount the object, because they were injected before the spec named it. They keep their last good configuration; restart them to know.',
+      },
+      NotChecked: {
+        status: 'Unknown',
+        text: 'No pod runs that could have looked, and the operator may not read Secrets. Start a pod, or grant the operator `get` on Secrets of the namespace with the chart value `operator.secretChecks`.',
+      },
+      Unreachable: {
+        status: 'Unknown',
+        text: 'A sidecar does not answer the operator, so it is not known what it has read. The message names the pod; look for a NetworkPolicy that keeps the operator from the telemetry port.',
+      },
+    },
+  },
+  Programmed: {
+    text: 'Does every running sidecar of this Ambassador report that it has loaded this generation?',
+    reasons: {
+      Programmed: { status: 'True', text: 'Every running sidecar has this generation in force.' },
+      NoPods: {
+        status: 'True',
+        text: 'The configuration is published and no pod runs a sidecar for it; the first one will start with it.',
+      },
+      Loading: {
+        status: 'False',
+        text: 'The configuration is published and not every sidecar has loaded it yet. This takes seconds; the message names pods that are late.',
+      },
+      Rejected: {
+        status: 'False',
+        text: 'A sidecar cannot put this generation in force and keeps its last good one. The message has the words of the sidecar, such as a port that the application uses itself.',
+      },
+      Unreachable: {
+        status: 'Unknown',
+        text: 'A sidecar does not answer the operator. The message names the pod; look for a NetworkPolicy that keeps the operator from the telemetry port.',
+      },
+      NameTaken: {
+        status: 'False',
+        text: 'A ConfigMap of the name that this Ambassador needs exists and is not ours, so it is left alone. Rename or delete it.',
+      },
+      TooLarge: {
+        status: 'False',
+        text: 'The configuration is larger than a ConfigMap may be. Split the Ambassador.',
+      },
+      PublishFailed: {
+        status: 'False',
+        text: 'The API server did not take the ConfigMap. The message has its answer; the operator tries again.',
+      },
+      Invalid: {
+        status: 'False',
+        text: 'This generation is not accepted, so there is nothing to load. Running sidecars keep the last good configuration.',
+      },
+    },
+  },
+  Injected: {
+    text: 'Does every running pod that asks for this Ambassador have a sidecar for it?',
+    reasons: {
+      Injected: {
+        status: 'True',
+        text: 'Every running pod that names this Ambassador in its annotation has a sidecar.',
+      },
+      NoPods: {
+        status: 'False',
+        text: 'No running pod names this Ambassador. Annotate a workload: `kubectl annotate deployment NAME ambassador.dev/inject=AMBASSADOR`.',
+      },
+      PodsMissingSidecar: {
+        status: 'False',
+        text: 'A pod names this Ambassador and runs without a sidecar, because it was created before the annotation or while injection was off. The message and status.missing name them; restart them.',
+      },
+    },
+  },
+  UpToDate: {
+    text: 'Do all running pods have what the newest spec and the installed version of Ambassador would give a new pod?',
+    reasons: {
+      Current: { status: 'True', text: 'Every injected pod runs what a new pod would get.' },
+      NoPods: { status: 'True', text: 'No pod runs a sidecar for this Ambassador.' },
+      Updating: { status: 'False', text: 'Sidecars are loading the newest configuration. This takes seconds.' },
+      RestartRequired: {
+        status: 'False',
+        text: 'The newest spec needs something that a running pod cannot get, such as a Secret that it does not mount. These pods keep their last good configuration; the message names them. Restart them: `kubectl rollout restart`.',
+      },
+      SidecarOutdated: {
+        status: 'False',
+        text: 'Pods run a sidecar of another version than new pods would get. They work; restart them when it suits.',
+      },
+      Unreachable: {
+        status: 'Unknown',
+        text: 'A sidecar does not answer the operator, so it is not known what it runs. The message names the pod.',
+      },
+      Invalid: {
+        status: 'False',
+        text: 'This generation is not accepted; the pods run the last good configuration.',
+      },
+    },
+  },
+  Ready: {
+    text: 'Can an application use this dependency now? True when all other conditions are True and every injected sidecar is ready. Otherwise the reason is that of the first condition that is not True, in the order of this page.',
+    reasons: {
+      Ready: { status: 'True', text: 'All other conditions are True and every injected sidecar is ready.' },
+      PodsNotReady: { status: 'False', text: 'A sidecar is not ready. The message names the pod.' },
+    },
+  },
+} as const satisfies Record<string, ConditionDoc>
+
+export type ConditionType = keyof typeof CONDITIONS
+/** The reasons of one condition; those of Ready include every other condition's. */
+export type ReasonOf<T extends ConditionType> = T extends 'Ready'
+  ? { [C in ConditionType]: keyof (typeof CONDITIONS)[C]['reasons'] }[ConditionType]
+  : keyof (typeof CONDITIONS)[T]['reasons']
+
+/** All types, in the order in which status shows them. */
+export const CONDITION_TYPES = Object.keys(CONDITIONS) as ConditionType[]
+
+/** Longest message that the API accepts. */
+export const MAX_MESSAGE = 4096
+
+export interface Condition {
+  readonly type: ConditionType
+  readonly status: ConditionStatus
+  readonly reason: string
+  readonly message: string
+  readonly observedGeneration: number
+  /** RFC 3339, seconds. */
+  readonly lastTransitionTime: string
+}
+
+/**
+ * Sets one condition in a list, in the order of CONDITION_TYPES, and returns the new list. `lastTransitionTime` is kept while
+ * the status stays the same, whatever happens to reason and message, and is `now` otherwise. Conditions of types that are not ours stay, at the end.
+ */
+export function setCondition<C extends { type: string; status: string; lastTransitionTime?: string }>(
+  conditions: readonly C[],
+  next: Omit<Condition, 'lastTransitionTime'>,
+  now: Date,
+): (C | Condition)[] {
+  const before = conditions.find((each) => each.type === next.type)
+  const since = before?.status === next.status ? before.lastTransitionTime : undefined
+  const condition: Condition = {
+    ...next,
+    message: next.message.length > MAX_MESSAGE ? `${next.message.slice(0, MAX_MESSAGE - 1)}…` : next.message,
+    lastTransitionTime: since ?? `${now.toISOString().slice(0, 19)}Z`,
+  }
+  const place = (type: string) => {
+    const index = CONDITION_TYPES.indexOf(type as ConditionType)
+    return index < 0 ? CONDITION_TYPES.length : index
+  }
+  return [...conditions.filter((each) => each.type !== next.type), condition].sort(
+    (a, b) => place(a.type) - place(b.type),
+  )
+}

@@ -1,0 +1,140 @@
+/** What an Ambassador does with the traffic whatever upstream it goes to: retry, timeouts, rate limit, access log. */
+import { z } from 'zod'
+import { durationMs } from '../../common/duration.ts'
+import {
+  doc,
+  duration,
+  integer,
+  listSet,
+  notDurations,
+  optional,
+  percent,
+  quantity,
+  rule,
+} from '../../common/schema-kit.ts'
+
+const RETRY_ON_PATTERN = '^(ConnectFailure|Reset|Timeout|5xx|[45][0-9][0-9])$'
+const RETRY_ON_REMEDY = 'use ConnectFailure, Reset, Timeout, 5xx or a status from 400 to 599 in quotes'
+
+const retryOn = rule(z.string().min(1).max(16), {
+  cel: `self.matches('${RETRY_ON_PATTERN}')`,
+  holds: (text) => new RegExp(RETRY_ON_PATTERN).test(text),
+  message: `not a retry condition: ${RETRY_ON_REMEDY}`,
+  says: {
+    cel: `"'" + self + "' is not a retry condition: ${RETRY_ON_REMEDY}"`,
+    text: (text) => `'${text}' is not a retry condition: ${RETRY_ON_REMEDY}`,
+  },
+})
+
+const backoff = rule(
+  z.object({
+    initial: optional(duration(), 'Longest wait before the first retry.', '25ms, or max when that is shorter'),
+    max: optional(duration(), 'Longest wait before any retry.', '1s, or initial when that is longer'),
+  }),
+  {
+    cel: `!has(self.initial) || !has(self.max) || ${notDurations('self.initial', 'self.max')} || duration(self.max) >= duration(self.initial)`,
+    holds: ({ initial, max }) => {
+      const [first, last] = [initial && durationMs(initial), max && durationMs(max)]
+      return typeof first !== 'number' || typeof last !== 'number' || last >= first
+    },
+    field: ['max'],
+    message: 'shorter than initial: make it at least as long',
+    says: {
+      cel: `"'" + self.max + "' is shorter than initial '" + self.initial + "': make it at least as long"`,
+      text: ({ initial, max }) => `'${max}' is shorter than initial '${initial}': make it at least as long`,
+    },
+  },
+)
+
+const budget = z.object({
+  ratio: doc(percent(), 'Retries that each request earns: with 20%, five requests pay for one retry.').default('20%'),
+  minPerSecond: doc(
+    integer(0, 10_000),
+    'Retries a second that are allowed whatever the ratio, for quiet times.',
+  ).default(10),
+})
+
+export const retry = z.object({
+  maxRetries: doc(integer(0, 10), 'Tries on top of the first one; 0 turns retries off.').default(2),
+  on: doc(
+    listSet(retryOn, 32).min(1),
+    'What is tried again: ConnectFailure (no connection was made), Reset (it broke before the answer began), Timeout (perTryTimeout passed), 5xx (500 to 599 without 501 and 505), or a single status such as "429".',
+  ).default(['ConnectFailure', 'Reset']),
+  perTryTimeout: optional(
+    duration(),
+    'Time until the answer to one try begins. Without it a try may use all of timeouts.request and a Timeout is never tried again.',
+    'none',
+  ),
+  backoff: doc(
+    backoff,
+    'Wait between tries: a random time up to a bound that starts at initial and doubles to max. A Retry-After of the upstream is waited for instead, within timeouts.request.',
+  ).prefault({}),
+  budget: doc(
+    budget,
+    'Bounds retries to a share of the traffic, so that an upstream in trouble is not buried under them.',
+  ).prefault({}),
+  maxBufferedBody: doc(
+    quantity('16Mi'),
+    'A request body up to this size is kept for a retry; a larger one is streamed and not tried again once any of it was sent.',
+  ).default('64Ki'),
+  methods: doc(
+    z.enum(['Idempotent', 'All']),
+    'Idempotent tries again GET, HEAD, OPTIONS, TRACE, PUT and DELETE, and other methods only when nothing of the request was sent. All is for an API that takes idempotency keys.',
+  ).default('Idempotent'),
+})
+
+export const timeouts = z.object({
+  connect: doc(duration(), 'Time to make a connection, with the TLS handshake.').default('5s'),
+  request: optional(
+    duration({ zero: true }),
+    'Time from the end of the request until the answer begins, over all tries and the waits between them; the body of the answer may take longer. `0s`: no limit. HTTP only.',
+    '15s',
+  ),
+  idle: optional(
+    duration({ zero: true }),
+    'A body or a TCP connection in which no byte moves for this long is ended. `0s`: never.',
+    '60s for HTTP, never for TCP',
+  ),
+})
+
+export const rateLimit = rule(
+  z.object({
+    requests: doc(
+      integer(1, 1_000_000),
+      'Requests (HTTP) or new connections (TCP) that are let through in each period.',
+    ),
+    per: doc(duration(), 'The period.'),
+    burst: optional(
+      integer(1, 1_000_000),
+      'Requests that may come at once after a quiet time.',
+      'the value of requests',
+    ),
+    onLimit: doc(
+      z.enum(['Reject', 'Delay']),
+      'What happens to one too many: Reject answers 429 with Retry-After (HTTP) or closes the connection (TCP); Delay holds it until its turn.',
+    ).default('Reject'),
+    maxDelay: optional(duration(), 'With Delay: what would wait longer is rejected at once.', '1s'),
+  }),
+  {
+    cel: `!has(self.maxDelay) || self.onLimit == 'Delay'`,
+    holds: (value) => value.maxDelay === undefined || value.onLimit === 'Delay',
+    field: ['maxDelay'],
+    message: 'maxDelay needs onLimit Delay: set it or remove maxDelay',
+  },
+)
+
+export const accessLog = rule(
+  z.object({
+    mode: doc(
+      z.enum(['All', 'Errors', 'Off']),
+      'All writes a line for each exchange, Errors for those that failed: no answer, one that the sidecar made itself, or one of 500 and above.',
+    ).default('Errors'),
+    sample: optional(percent(), 'With Errors: share of the exchanges that did not fail that get a line too.', '0%'),
+  }),
+  {
+    cel: `!has(self.sample) || self.mode == 'Errors'`,
+    holds: (value) => value.sample === undefined || value.mode === 'Errors',
+    field: ['sample'],
+    message: 'sample needs mode Errors: set it or remove sample',
+  },
+)

@@ -1,0 +1,232 @@
+/** One place where the traffic of an Ambassador goes: where it is, and how a connection or request to it is made. */
+import { z } from 'zod'
+import { durationMs } from '../../common/duration.ts'
+import {
+  configMapKeyRef,
+  dnsName,
+  doc,
+  duration,
+  exactlyOne,
+  host,
+  integer,
+  label,
+  listMap,
+  notDurations,
+  objectName,
+  optional,
+  percent,
+  port,
+  rule,
+  secretKeyRef,
+} from '../../common/schema-kit.ts'
+
+const endpoint = z.object({
+  host: doc(
+    host(),
+    'DNS name or IP address. A name is looked up again when its record expires, and each of its addresses is an endpoint of this weight and priority.',
+  ),
+  port: doc(port(), 'TCP port.'),
+  weight: doc(integer(1, 1000), 'Share of the traffic relative to the other endpoints of the same priority.').default(
+    1,
+  ),
+  priority: doc(
+    integer(0, 15),
+    'Endpoints of the lowest number are used; those of the next one only while none of a lower one is available.',
+  ).default(0),
+})
+
+const dns = z.object({
+  hostname: doc(
+    dnsName(),
+    'DNS name of which every A and AAAA record is an endpoint, looked up again when the record expires.',
+  ),
+  port: doc(port(), 'TCP port of every endpoint.'),
+})
+
+const ca = exactlyOne(
+  z.object({
+    secretKeyRef: optional(secretKeyRef(), 'Key of a Secret that holds the bundle.', 'none'),
+    configMapKeyRef: optional(configMapKeyRef(), 'Key of a ConfigMap that holds the bundle.', 'none'),
+  }),
+  ['secretKeyRef', 'configMapKeyRef'],
+  'ca',
+)
+
+const tls = z.object({
+  serverName: optional(
+    dnsName(),
+    'Name that is sent as SNI and that the certificate must carry.',
+    'the host of the endpoint',
+  ),
+  ca: optional(
+    ca,
+    'PEM bundle of the certificate authorities that are trusted instead of the system roots. Read again when it changes.',
+    'the system roots',
+  ),
+  clientCertificate: optional(
+    z.object({
+      secretName: doc(
+        objectName(),
+        'Secret of type kubernetes.io/tls with the keys tls.crt and tls.key. Read again when it is rotated.',
+      ),
+    }),
+    'Certificate that the sidecar shows to the upstream.',
+    'none',
+  ),
+  minVersion: doc(z.enum(['TLSv1.2', 'TLSv1.3']), 'Oldest version of TLS that is spoken.').default('TLSv1.2'),
+})
+
+/** Fields that frame a message or belong to one connection; a credential under such a name would break every request. */
+const FRAMING_FIELDS =
+  'connection|content-length|expect|host|http2-settings|keep-alive|proxy-authenticate|proxy-connection|te|trailer|transfer-encoding|upgrade'
+const TOKEN_PATTERN = '^[-!#$%&*+.^_`|~0-9A-Za-z]+$'
+
+const headerName = rule(
+  rule(z.string().min(1).max(128), {
+    cel: `self.matches('${TOKEN_PATTERN}')`,
+    holds: (text) => new RegExp(TOKEN_PATTERN).test(text),
+    message: 'not the name of a header field: use letters, digits and dashes',
+    says: {
+      cel: `"'" + self + "' is not the name of a header field: use letters, digits and dashes"`,
+      text: (text) => `'${text}' is not the name of a header field: use letters, digits and dashes`,
+    },
+  }),
+  {
+    cel: `!self.matches('^(?i:${FRAMING_FIELDS})$')`,
+    holds: (text) => !new RegExp(`^(?:${FRAMING_FIELDS})$`, 'i').test(text),
+    message:
+      'this header belongs to the connection or frames the message, a credential cannot be in it: use another one',
+    says: {
+      cel: `"'" + self + "' belongs to the connection or frames the message, a credential cannot be in it: use another header"`,
+      text: (text) =>
+        `'${text}' belongs to the connection or frames the message, a credential cannot be in it: use another header`,
+    },
+  },
+)
+
+const auth = exactlyOne(
+  z.object({
+    bearer: optional(
+      z.object({ secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the token.') }),
+      'Sends `Authorization: Bearer` with a token.',
+      'none',
+    ),
+    basic: optional(
+      z.object({
+        secretName: doc(objectName(), 'Secret of type kubernetes.io/basic-auth with the keys username and password.'),
+      }),
+      'Sends `Authorization: Basic` with a user name and a password.',
+      'none',
+    ),
+    header: optional(
+      z.object({
+        name: doc(headerName, 'Name of the header field. What the application sends under it is replaced.'),
+        secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the value.'),
+      }),
+      'Sends a header field of any name, such as X-Api-Key.',
+      'none',
+    ),
+  }),
+  ['bearer', 'basic', 'header'],
+  'auth',
+)
+
+const failureRate = z.object({
+  ratio: doc(percent({ positive: true }), 'Share of failures at which the circuit opens.'),
+  minimumRequests: doc(integer(1, 100_000), 'With fewer attempts than this in the window nothing is decided.').default(
+    20,
+  ),
+  window: doc(duration(), 'How far back attempts are counted.').default('10s'),
+})
+
+const circuitBreaker = rule(
+  z.object({
+    consecutiveFailures: optional(
+      integer(1, 1000),
+      'The circuit of an endpoint opens after this many failed attempts in a row. A failure is a connection that cannot be made or breaks, a time-out, or an answer of 500 and above other than 501 and 505.',
+      '5 without failureRate, else not counted',
+    ),
+    failureRate: optional(
+      failureRate,
+      'The circuit of an endpoint opens when this share of the latest attempts failed. Together with consecutiveFailures, whichever comes first.',
+      'not counted',
+    ),
+    openDuration: doc(
+      duration(),
+      'How long an open circuit refuses before it lets a probe through. Doubles, up to maxOpenDuration, each time the probe fails.',
+    ).default('30s'),
+    maxOpenDuration: optional(
+      duration(),
+      'Longest time that the circuit stays open between two probes.',
+      '5m, or openDuration when that is longer',
+    ),
+    halfOpenRequests: doc(
+      integer(1, 100),
+      'Probes that are let through at a time after openDuration, and that must all succeed to close the circuit.',
+    ).default(1),
+  }),
+  {
+    cel: `!has(self.maxOpenDuration) || ${notDurations('self.openDuration', 'self.maxOpenDuration')} || duration(self.maxOpenDuration) >= duration(self.openDuration)`,
+    holds: (value) => !isShorter(value.maxOpenDuration, value.openDuration),
+    field: ['maxOpenDuration'],
+    message: 'shorter than openDuration: make it at least as long',
+    says: {
+      cel: `"'" + self.maxOpenDuration + "' is shorter than openDuration '" + self.openDuration + "': make it at least as long"`,
+      text: (value) =>
+        `'${value.maxOpenDuration}' is shorter than openDuration '${value.openDuration}': make it at least as long`,
+    },
+  },
+)
+
+/** Whether two durations are given and the first is the shorter one. */
+function isShorter(a: string | undefined, b: string | undefined): boolean {
+  const [first, second] = [a && durationMs(a), b && durationMs(b)]
+  return typeof first === 'number' && typeof second === 'number' && first < second
+}
+
+const limits = z.object({
+  maxConnections: doc(integer(1, 100_000), 'Connections to this upstream that are open at once.').default(1024),
+  maxPendingRequests: doc(
+    integer(0, 100_000),
+    'Requests (HTTP) or connections (TCP) that wait for one of those connections; more are refused with queue_full.',
+  ).default(1024),
+  maxConcurrentRetries: optional(
+    integer(0, 100_000),
+    'Retries to this upstream that run at once, besides the budget of the retry policy. HTTP only.',
+    '64',
+  ),
+})
+
+export const upstream = exactlyOne(
+  z.object({
+    name: doc(label(), 'Name of the upstream, in status, metrics and log lines.'),
+    endpoints: optional(
+      listMap(endpoint, ['host', 'port'], 64).min(1),
+      'Hosts and ports, written out. Exactly one of endpoints and dns must be given.',
+      'none',
+    ),
+    dns: optional(
+      dns,
+      'A DNS name of which every address is an endpoint of the same weight. Exactly one of endpoints and dns must be given.',
+      'none',
+    ),
+    tls: optional(
+      tls,
+      'TLS to the upstream, verified by chain and name; `{}` is enough for a public one.',
+      'plain text',
+    ),
+    auth: optional(
+      auth,
+      'Credential that is added to each request, read from a Secret that is mounted in the sidecar alone and read again when it changes. HTTP only. Exactly one of its fields must be given.',
+      'none',
+    ),
+    circuitBreaker: optional(
+      circuitBreaker,
+      'Stops sending to an endpoint that keeps failing; `{}` opens after 5 failures in a row.',
+      'none',
+    ),
+    limits: doc(limits, 'Bounds what this upstream may use.').prefault({}),
+  }),
+  ['endpoints', 'dns'],
+  'an upstream',
+)

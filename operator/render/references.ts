@@ -1,0 +1,44 @@
+/** Which Secrets and ConfigMaps an Ambassador refers to: the webhook mounts them, the proxy reads them. */
+import type { AmbassadorSpec } from '../api/ambassador.ts'
+
+/** One object and the keys of it that are used, both in order of name. */
+export interface Reference {
+  readonly name: string
+  readonly keys: readonly string[]
+}
+
+export interface References {
+  readonly secrets: readonly Reference[]
+  readonly configMaps: readonly Reference[]
+}
+
+/** Keys of a Secret of type kubernetes.io/tls. */
+export const TLS_KEYS = { certificate: 'tls.crt', privateKey: 'tls.key' } as const
+/** Keys of a Secret of type kubernetes.io/basic-auth. */
+export const BASIC_AUTH_KEYS = { username: 'username', password: 'password' } as const
+
+/** Everything that a spec refers to, each object once, sorted, so that the same spec always mounts the same volumes. Total: unknown or missing parts are passed over. */
+export function references(spec: AmbassadorSpec): References {
+  const secrets = new Map<string, Set<string>>()
+  const configMaps = new Map<string, Set<string>>()
+  const add = (to: Map<string, Set<string>>, name: string | undefined, ...keys: (string | undefined)[]) => {
+    if (!name) return
+    const known = to.get(name) ?? new Set()
+    for (const key of keys) if (key) known.add(key)
+    to.set(name, known)
+  }
+  for (const upstream of spec.upstreams ?? []) {
+    const { tls, auth } = upstream
+    add(secrets, tls?.ca?.secretKeyRef?.name, tls?.ca?.secretKeyRef?.key)
+    add(configMaps, tls?.ca?.configMapKeyRef?.name, tls?.ca?.configMapKeyRef?.key)
+    add(secrets, tls?.clientCertificate?.secretName, TLS_KEYS.certificate, TLS_KEYS.privateKey)
+    add(secrets, auth?.bearer?.secretKeyRef?.name, auth?.bearer?.secretKeyRef?.key)
+    add(secrets, auth?.basic?.secretName, BASIC_AUTH_KEYS.username, BASIC_AUTH_KEYS.password)
+    add(secrets, auth?.header?.secretKeyRef?.name, auth?.header?.secretKeyRef?.key)
+  }
+  return { secrets: sorted(secrets), configMaps: sorted(configMaps) }
+}
+
+function sorted(objects: Map<string, Set<string>>): Reference[] {
+  return [...objects].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, keys]) => ({ name, keys: [...keys].sort() }))
+}
