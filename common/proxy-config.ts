@@ -1,6 +1,7 @@
 /** ProxyConfig: what the operator writes into an Ambassador's ConfigMap and the proxy obeys. Everything is resolved: milliseconds, bytes, no defaults. */
-import { createHash } from 'node:crypto'
 import { z } from 'zod'
+
+export { canonicalJson, configHash } from './config-hash.ts'
 
 const name = z.string().min(1).max(253)
 const port = z.int().min(1).max(65535)
@@ -137,22 +138,6 @@ export const proxyConfig = z.object({
   accessLog: accessLogConfig,
 })
 export type ProxyConfig = z.infer<typeof proxyConfig>
-
-/** JSON with the keys of every object in order, so that equal configs are equal bytes. */
-export function canonicalJson(value: unknown): string {
-  return JSON.stringify(value, (_key, v: unknown) =>
-    v !== null && typeof v === 'object' && !Array.isArray(v)
-      ? Object.fromEntries(Object.entries(v).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
-      : v,
-  )
-}
-
-/** The content hash of a config: 16 hex digits of SHA-256 over everything but `hash` and the generation, so a change of metadata alone is no change. */
-export function configHash(config: Omit<ProxyConfig, 'hash'>): string {
-  const { namespace, name: ambassador } = config.ambassador
-  const content = { ...config, hash: undefined, ambassador: { namespace, name: ambassador } }
-  return createHash('sha256').update(canonicalJson(content)).digest('hex').slice(0, 16)
-}
 
 /**
  * Reads a config that somebody wrote. Unknown keys are allowed (an older proxy, a newer operator).
