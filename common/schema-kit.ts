@@ -54,6 +54,11 @@ export function rule<T extends z.ZodType>(schema: T, options: RuleOptions<z.outp
   return refined.meta({ ...meta, [VALIDATIONS]: [...known, added] }) as T
 }
 
+/** Adds several rules, in the order in which their messages are shown. */
+export function rules<T extends z.ZodType>(schema: T, ...all: readonly RuleOptions<z.output<T>>[]): T {
+  return all.reduce((refined, each) => rule(refined, each), schema)
+}
+
 /** Gives a schema its description. Says what the field means, its unit and what happens; the default is appended by the generator. */
 export function doc<T extends z.ZodType>(schema: T, description: string): T {
   return schema.meta({ ...schema.meta(), description }) as T
@@ -172,12 +177,16 @@ export function percent(options: { positive?: boolean } = {}) {
 
 /** A TCP port from 1 to 65535. */
 export function port() {
-  return z.int32().min(1).max(65535)
+  return integer(1, 65535)
 }
 
 /** An integer from `min` to `max`. */
 export function integer(min: number, max: number) {
-  return z.int32().min(min).max(max)
+  const range = (issue: { code?: string; input?: unknown }) =>
+    issue.code === 'too_small' || issue.code === 'too_big'
+      ? `${issue.input} is out of range, use ${min} to ${max}`
+      : undefined
+  return z.int32({ error: range }).min(min, { error: range }).max(max, { error: range })
 }
 
 const NAME_PATTERN = '^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'

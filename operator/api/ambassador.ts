@@ -1,7 +1,7 @@
 /** Ambassador v1alpha1: the resource that a person writes, from which types, CRD, reference and checks are made. */
 import { z } from 'zod'
 import { ADMIN_PORT, GROUP, KIND, TELEMETRY_PORT, VERSION } from '../../common/names.ts'
-import { doc, listMap, listSet, optional, port, rule } from '../../common/schema-kit.ts'
+import { doc, listMap, listSet, optional, port, type RuleOptions, rule, rules } from '../../common/schema-kit.ts'
 import { accessLog, rateLimit, retry, timeouts } from './policies.ts'
 import { ambassadorStatus } from './status.ts'
 import { upstream } from './upstream.ts'
@@ -44,21 +44,6 @@ const listen = z.object({
   ),
 })
 
-const onlyHttp = (field: readonly string[], has: string, isGiven: (spec: Given) => boolean) => ({
-  cel: `self.protocol == 'HTTP' || !(${has})`,
-  holds: (spec: unknown) => (spec as Given)?.protocol === 'HTTP' || !isGiven(spec as Given),
-  field,
-  message: `${field.join('.')} needs protocol HTTP: remove it or change the protocol`,
-})
-interface Given {
-  protocol?: string
-  retry?: unknown
-  timeouts?: { request?: unknown }
-  upstreams?: readonly { name?: string; auth?: unknown; limits?: { maxConcurrentRetries?: unknown } }[]
-}
-
-const LOOPBACK = ['localhost', '127.0.0.1', '::1']
-
 const specFields = z.object({
   protocol: doc(
     z.enum(['HTTP', 'TCP']),
@@ -69,63 +54,76 @@ const specFields = z.object({
   retry: optional(
     retry,
     'Tries again what failed before the application hears of it. HTTP only.',
-    'two retries of ConnectFailure and Reset for idempotent methods, with the defaults below',
+    'two retries of ConnectFailure and Reset for idempotent methods, with the defaults of its fields',
   ),
   timeouts: doc(timeouts, 'How long each step may take.').prefault({}),
   rateLimit: optional(rateLimit, 'Bounds what this pod sends, for a dependency that counts.', 'none'),
   accessLog: doc(accessLog, 'Which exchanges get a line in the log of the sidecar.').prefault({}),
 })
+type Fields = z.output<typeof specFields>
+
+const REMEDY = 'remove it or change the protocol'
+const LOOPBACK = ['localhost', '127.0.0.1', '::1']
+const ITSELF = `e.port == self.listen.port && e.host in ['${LOOPBACK.join("', '")}']`
 
 /** The spec, with every rule that one object can tell. */
-export const ambassadorSpec = [
-  onlyHttp(['retry'], 'has(self.retry)', (spec) => spec.retry !== undefined),
-  onlyHttp(
-    ['timeouts', 'request'],
-    'has(self.timeouts) && has(self.timeouts.request)',
-    (spec) => spec.timeouts?.request !== undefined,
+export const ambassadorSpec = rules(
+  specFields,
+  {
+    cel: "self.protocol == 'HTTP' || !has(self.retry)",
+    holds: (spec) => spec.protocol === 'HTTP' || spec.retry === undefined,
+    field: ['retry'],
+    message: `retry needs protocol HTTP: ${REMEDY}`,
+  },
+  {
+    cel: "self.protocol == 'HTTP' || !has(self.timeouts) || !has(self.timeouts.request)",
+    holds: (spec) => spec.protocol === 'HTTP' || spec.timeouts.request === undefined,
+    field: ['timeouts', 'request'],
+    message: `timeouts.request needs protocol HTTP: ${REMEDY}`,
+  },
+  upstreamNeedsHttp('auth', 'has(u.auth)', (each) => each.auth !== undefined),
+  upstreamNeedsHttp(
+    'limits.maxConcurrentRetries',
+    'has(u.limits) && has(u.limits.maxConcurrentRetries)',
+    (each) => each.limits.maxConcurrentRetries !== undefined,
   ),
   {
-    cel: `self.protocol == 'HTTP' || self.upstreams.all(u, !has(u.auth))`,
-    holds: (spec: unknown) =>
-      (spec as Given).protocol === 'HTTP' || ((spec as Given).upstreams ?? []).every((each) => each.auth === undefined),
-    field: ['upstreams'],
-    message: 'auth needs protocol HTTP: remove it or change the protocol',
-    says: {
-      cel: `"upstream '" + self.upstreams.filter(u, has(u.auth))[0].name + "': auth needs protocol HTTP: remove it or change the protocol"`,
-      text: (spec: unknown) =>
-        `upstream '${(spec as Given).upstreams?.find((each) => each.auth !== undefined)?.name}': auth needs protocol HTTP: remove it or change the protocol`,
-    },
-  },
-  {
-    cel: `self.protocol == 'HTTP' || self.upstreams.all(u, !has(u.limits) || !has(u.limits.maxConcurrentRetries))`,
-    holds: (spec: unknown) =>
-      (spec as Given).protocol === 'HTTP' ||
-      ((spec as Given).upstreams ?? []).every((each) => each.limits?.maxConcurrentRetries === undefined),
-    field: ['upstreams'],
-    message: 'limits.maxConcurrentRetries needs protocol HTTP: remove it or change the protocol',
-    says: {
-      cel: `"upstream '" + self.upstreams.filter(u, has(u.limits) && has(u.limits.maxConcurrentRetries))[0].name + "': limits.maxConcurrentRetries needs protocol HTTP: remove it or change the protocol"`,
-      text: (spec: unknown) =>
-        `upstream '${(spec as Given).upstreams?.find((each) => each.limits?.maxConcurrentRetries !== undefined)?.name}': limits.maxConcurrentRetries needs protocol HTTP: remove it or change the protocol`,
-    },
-  },
-  {
-    cel: `self.upstreams.all(u, !has(u.endpoints) || u.endpoints.all(e, e.port != self.listen.port || !(e.host in ['${LOOPBACK.join("', '")}'])))`,
-    holds: (spec: z.output<typeof specFields>) => loop(spec) === undefined,
+    cel: `self.upstreams.all(u, !has(u.endpoints) || !u.endpoints.exists(e, ${ITSELF}))`,
+    holds: (spec) => !ownEndpoint(spec),
     field: ['upstreams'],
     message: 'an endpoint is the port that this Ambassador listens on, so it would call itself: change one of the two',
     says: {
-      cel: `"endpoint '" + self.upstreams.filter(u, has(u.endpoints)).map(u, u.endpoints).filter(list, list.exists(e, e.port == self.listen.port && e.host in ['${LOOPBACK.join("', '")}']))[0].filter(e, e.port == self.listen.port && e.host in ['${LOOPBACK.join("', '")}'])[0].host + "' with port " + string(self.listen.port) + ' is what this Ambassador listens on, so it would call itself: change one of the two'`,
-      text: (spec: z.output<typeof specFields>) =>
-        `endpoint '${loop(spec)?.host}' with port ${spec.listen.port} is what this Ambassador listens on, so it would call itself: change one of the two`,
+      cel: `"upstream '" + self.upstreams.filter(u, has(u.endpoints) && u.endpoints.exists(e, ${ITSELF}))[0].name + "': an endpoint is port " + string(self.listen.port) + ' of this pod, where this Ambassador listens, so it would call itself: change one of the two'`,
+      text: (spec) =>
+        `upstream '${ownEndpoint(spec)?.name}': an endpoint is port ${spec.listen.port} of this pod, where this Ambassador listens, so it would call itself: change one of the two`,
     },
   },
-].reduce((schema, each) => rule(schema, each as Parameters<typeof rule<typeof specFields>>[1]), specFields)
+)
 
-function loop(spec: z.output<typeof specFields>) {
-  return spec.upstreams
-    .flatMap((each) => each.endpoints ?? [])
-    .find((each) => each.port === spec.listen.port && LOOPBACK.includes(each.host))
+/** Refuses a field of an upstream for another protocol than HTTP; names the first upstream that has it. */
+function upstreamNeedsHttp(
+  field: string,
+  has: string,
+  isGiven: (each: Fields['upstreams'][number]) => boolean,
+): RuleOptions<Fields> {
+  const text = `${field} needs protocol HTTP: ${REMEDY}`
+  return {
+    cel: `self.protocol == 'HTTP' || !self.upstreams.exists(u, ${has})`,
+    holds: (spec) => spec.protocol === 'HTTP' || !spec.upstreams.some(isGiven),
+    field: ['upstreams'],
+    message: text,
+    says: {
+      cel: `"upstream '" + self.upstreams.filter(u, ${has})[0].name + "': ${text}"`,
+      text: (spec) => `upstream '${spec.upstreams.find(isGiven)?.name}': ${text}`,
+    },
+  }
+}
+
+/** The first upstream with an endpoint that is this Ambassador's own port. */
+function ownEndpoint(spec: Fields) {
+  return spec.upstreams.find((each) =>
+    each.endpoints?.some(({ host, port }) => port === spec.listen.port && LOOPBACK.includes(host)),
+  )
 }
 
 /** The whole object. */

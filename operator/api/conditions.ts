@@ -82,10 +82,6 @@ export const CONDITIONS = {
         status: 'False',
         text: 'A ConfigMap of the name that this Ambassador needs exists and is not ours, so it is left alone. Rename or delete it.',
       },
-      TooLarge: {
-        status: 'False',
-        text: 'The configuration is larger than a ConfigMap may be. Split the Ambassador.',
-      },
       PublishFailed: {
         status: 'False',
         text: 'The API server did not take the ConfigMap. The message has its answer; the operator tries again.',

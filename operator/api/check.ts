@@ -1,0 +1,91 @@
+/** Checks an Ambassador without an API server, with the same rules and, for rules in CEL, the same words. */
+import type { z } from 'zod'
+import { ambassadorSpec, type DefaultedSpec } from './ambassador.ts'
+
+/** One thing that is wrong. */
+export interface Issue {
+  /** Path such as `spec.upstreams[0].endpoints[1].port`. */
+  readonly field: string
+  /** The value and the remedy; does not repeat the field. */
+  readonly message: string
+}
+
+export type Checked =
+  | { readonly ok: true; readonly spec: DefaultedSpec }
+  | { readonly ok: false; readonly issues: readonly Issue[] }
+
+/** Checks a spec and sets its defaults. Never throws, whatever the value is. Unknown fields are passed over, as the API server prunes them. */
+export function checkSpec(spec: unknown): Checked {
+  const result = ambassadorSpec.safeParse(withoutNulls(spec), { reportInput: true })
+  if (result.success) return { ok: true, spec: result.data }
+  const issues = new Map<string, Issue>()
+  for (const issue of result.error.issues) {
+    const said = { field: fieldPath(['spec', ...issue.path]), message: say(issue) }
+    issues.set(`${said.field} ${said.message}`, said)
+  }
+  return { ok: false, issues: [...issues.values()] }
+}
+
+/** `['spec', 'upstreams', 0, 'name']` as `spec.upstreams[0].name`. */
+export function fieldPath(path: readonly PropertyKey[]): string {
+  return path
+    .map((part, index) => (typeof part === 'number' ? `[${part}]` : `${index > 0 ? '.' : ''}${String(part)}`))
+    .join('')
+}
+
+/** The API server takes a field that is null for one that is not there. */
+function withoutNulls(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutNulls)
+  if (value === null || typeof value !== 'object') return value
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(([, each]) => each !== null)
+      .map(([key, each]) => [key, withoutNulls(each)]),
+  )
+}
+
+/** The words for what the schema itself refuses; rules bring their own. */
+function say(issue: z.core.$ZodIssue): string {
+  const { input } = issue
+  switch (issue.code) {
+    case 'invalid_type':
+      if (input === undefined) return 'is required, add it'
+      if (issue.expected === 'string' && (typeof input === 'number' || typeof input === 'boolean')) {
+        return `${input} is not a string, put it in quotes: "${input}"`
+      }
+      return `${quote(input)} is not ${WORDS[issue.expected] ?? issue.expected}`
+    case 'invalid_value':
+      if (input === undefined) return `is required, use one of ${issue.values.join(', ')}`
+      return `${quote(input)} is not known, use one of ${issue.values.join(', ')}`
+    case 'too_small':
+      if (issue.origin === 'array') return `must have at least ${plural(issue.minimum, 'item')}`
+      return issue.origin === 'string' ? 'must not be empty' : issue.message
+    case 'too_big':
+      if (issue.origin === 'array') return `must have at most ${plural(issue.maximum, 'item')}`
+      if (issue.origin !== 'string') return issue.message
+      return `is longer than ${plural(issue.maximum, 'character')}, shorten it`
+    default:
+      return issue.message
+  }
+}
+
+const WORDS: Record<string, string> = {
+  string: 'a string',
+  number: 'a number',
+  int: 'a whole number',
+  array: 'a list',
+  object: 'an object',
+  boolean: 'true or false',
+}
+
+function plural(count: number | bigint, word: string): string {
+  return `${count} ${word}${Number(count) === 1 ? '' : 's'}`
+}
+
+/** A value for a message: strings in quotes, numbers bare, the rest by its kind. */
+function quote(value: unknown): string {
+  if (typeof value === 'string') return `'${value.length > 64 ? `${value.slice(0, 64)}…` : value}'`
+  if (Array.isArray(value)) return 'a list'
+  if (value !== null && typeof value === 'object') return 'an object'
+  return String(value)
+}

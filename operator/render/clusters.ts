@@ -1,0 +1,94 @@
+/** Upstreams become clusters: endpoints, TLS, credential, breaker and limits, with every default written out. */
+import { durationMs } from '../../common/duration.ts'
+import type {
+  AuthConfig,
+  BreakerConfig,
+  ClusterConfig,
+  DataRef,
+  DiscoveryConfig,
+  LimitsConfig,
+  TlsConfig,
+} from '../../common/proxy-config.ts'
+import { percentRatio } from '../../common/quantity.ts'
+import type { DefaultedSpec, DefaultedUpstream } from '../api/ambassador.ts'
+import { BASIC_AUTH_KEYS, TLS_KEYS } from './references.ts'
+
+/** Without any detector of its own, a circuit breaker opens after this many failures in a row. */
+const CONSECUTIVE_FAILURES = 5
+const MAX_OPEN_MS = 300_000
+const CONCURRENT_RETRIES = 64
+
+/** One upstream of a checked spec. */
+export function cluster(upstream: DefaultedUpstream, protocol: DefaultedSpec['protocol']): ClusterConfig {
+  return {
+    name: upstream.name,
+    discovery: discovery(upstream),
+    tls: upstream.tls ? tls(upstream.tls) : null,
+    auth: upstream.auth ? auth(upstream.auth) : null,
+    circuitBreaker: upstream.circuitBreaker ? breaker(upstream.circuitBreaker) : null,
+    limits: limits(upstream.limits, protocol),
+  }
+}
+
+function discovery({ endpoints, dns }: DefaultedUpstream): DiscoveryConfig {
+  if (dns) return { kind: 'dns', hostname: dns.hostname, port: dns.port }
+  return {
+    kind: 'endpoints',
+    endpoints: (endpoints ?? []).map(({ host, port, weight, priority }) => ({ host, port, weight, priority })),
+  }
+}
+
+function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<DefaultedUpstream['tls']>): TlsConfig {
+  const secretName = clientCertificate?.secretName
+  return {
+    serverName: serverName ?? null,
+    ca: ca?.secretKeyRef ? secret(ca.secretKeyRef) : ca?.configMapKeyRef ? configMap(ca.configMapKeyRef) : null,
+    clientCertificate: secretName
+      ? {
+          certificate: { kind: 'secret', name: secretName, key: TLS_KEYS.certificate },
+          privateKey: { kind: 'secret', name: secretName, key: TLS_KEYS.privateKey },
+        }
+      : null,
+    minVersion,
+  }
+}
+
+function auth({ bearer, basic, header }: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null {
+  if (bearer) return { kind: 'bearer', token: secret(bearer.secretKeyRef) }
+  if (header) return { kind: 'header', name: header.name, value: secret(header.secretKeyRef) }
+  if (!basic) return null
+  return {
+    kind: 'basic',
+    username: { kind: 'secret', name: basic.secretName, key: BASIC_AUTH_KEYS.username },
+    password: { kind: 'secret', name: basic.secretName, key: BASIC_AUTH_KEYS.password },
+  }
+}
+
+function breaker(given: NonNullable<DefaultedUpstream['circuitBreaker']>): BreakerConfig {
+  const { consecutiveFailures, failureRate, openDuration, maxOpenDuration, halfOpenRequests } = given
+  const openMs = durationMs(openDuration)!
+  return {
+    consecutiveFailures: consecutiveFailures ?? (failureRate ? null : CONSECUTIVE_FAILURES),
+    failureRate: failureRate
+      ? {
+          ratio: percentRatio(failureRate.ratio)!,
+          minimumRequests: failureRate.minimumRequests,
+          windowMs: durationMs(failureRate.window)!,
+        }
+      : null,
+    openMs,
+    maxOpenMs: maxOpenDuration ? durationMs(maxOpenDuration)! : Math.max(MAX_OPEN_MS, openMs),
+    halfOpenRequests,
+  }
+}
+
+function limits(given: DefaultedUpstream['limits'], protocol: DefaultedSpec['protocol']): LimitsConfig {
+  return {
+    maxConnections: given.maxConnections,
+    maxPendingRequests: given.maxPendingRequests,
+    maxConcurrentRetries: protocol === 'HTTP' ? (given.maxConcurrentRetries ?? CONCURRENT_RETRIES) : 0,
+  }
+}
+
+const secret = ({ name, key }: { name: string; key: string }): DataRef => ({ kind: 'secret', name, key })
+const configMap = ({ name, key }: { name: string; key: string }): DataRef => ({ kind: 'configMap', name, key })

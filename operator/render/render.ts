@@ -1,0 +1,66 @@
+/** The translation of an Ambassador into what its sidecars obey: pure and total. */
+import { configHash, type ProxyConfig, parseProxyConfig } from '../../common/proxy-config.ts'
+import type { Ambassador, DefaultedSpec } from '../api/ambassador.ts'
+import { checkSpec } from '../api/check.ts'
+import { cluster } from './clusters.ts'
+import { listener } from './listeners.ts'
+import { accessLog, rateLimit, retry, timeouts } from './policies.ts'
+import { type Problem, problemText } from './problems.ts'
+import { warnings } from './warnings.ts'
+
+/** All that a rendering may depend on. */
+export interface World {
+  readonly ambassador: Ambassador
+}
+
+export interface Rendered {
+  /** Null when the spec cannot be served; then a problem of severity Error says why, and sidecars keep the last good one. */
+  readonly config: ProxyConfig | null
+  readonly problems: readonly Problem[]
+}
+
+/**
+ * Renders an Ambassador. Never throws: objects that were stored before a rule existed, or by somebody without the CRD's checks,
+ * give problems. The same world always gives the same bytes.
+ */
+export function render(world: World): Rendered {
+  const checked = checkSpec(world.ambassador?.spec)
+  if (!checked.ok) {
+    const problems = checked.issues.map((issue): Problem => {
+      return { severity: 'Error', condition: 'Accepted', reason: 'Invalid', ...issue }
+    })
+    return { config: null, problems }
+  }
+  return { config: configOf(world.ambassador, checked.spec), problems: warnings(checked.spec) }
+}
+
+function configOf({ metadata }: Ambassador, spec: DefaultedSpec): ProxyConfig {
+  const { namespace = 'default', name, generation = 0 } = metadata
+  const content: Omit<ProxyConfig, 'hash'> = {
+    version: 1,
+    ambassador: { namespace, name, generation },
+    protocol: spec.protocol,
+    listener: listener(spec),
+    clusters: spec.upstreams.map((each) => cluster(each, spec.protocol)),
+    retry: retry(spec),
+    timeouts: timeouts(spec),
+    rateLimit: rateLimit(spec),
+    accessLog: accessLog(spec),
+  }
+  // Parsed before anybody writes it, so that what the proxy refuses never leaves the operator.
+  return parseProxyConfig({ ...content, hash: configHash(content) })
+}
+
+/** The message of the Accepted condition for a rendering, with its reason. */
+export function acceptance(problems: readonly Problem[]): {
+  status: 'True' | 'False'
+  reason: 'Accepted' | 'AcceptedWithWarnings' | 'Invalid'
+  message: string
+} {
+  const errors = problems.filter((each) => each.severity === 'Error')
+  const shown = errors.length > 0 ? errors : problems
+  const message = shown.map(problemText).join('; ')
+  if (errors.length > 0) return { status: 'False', reason: 'Invalid', message }
+  if (shown.length > 0) return { status: 'True', reason: 'AcceptedWithWarnings', message }
+  return { status: 'True', reason: 'Accepted', message: 'the spec is valid' }
+}
