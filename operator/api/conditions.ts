@@ -107,6 +107,10 @@ export const CONDITIONS = {
         status: 'False',
         text: 'A pod names this Ambassador and runs without a sidecar, because it was created before the annotation or while injection was off. The message and status.missing name them; restart them.',
       },
+      RolloutInProgress: {
+        status: 'False',
+        text: 'The template of a workload names this Ambassador and pods made before that still run, without a sidecar. A rolling update replaces them by itself; a workload that updates on delete waits for a person. The message names the workload.',
+      },
     },
   },
   UpToDate: {
@@ -134,10 +138,13 @@ export const CONDITIONS = {
     },
   },
   Ready: {
-    text: 'Can an application use this dependency now? True when all other conditions are True and every injected sidecar is ready. Otherwise the reason is that of the first condition that is not True, in the order of this page.',
+    text: 'Can an application use this dependency now? True when all other conditions are True (UpToDate may be False with SidecarOutdated: such sidecars work), at least one injected pod runs, and every injected sidecar is ready; a pod in its first minute may still be starting. Otherwise the reason is that of the first condition that is False, or else Unknown, in the order of this page.',
     reasons: {
-      Ready: { status: 'True', text: 'All other conditions are True and every injected sidecar is ready.' },
-      PodsNotReady: { status: 'False', text: 'A sidecar is not ready. The message names the pod.' },
+      Ready: { status: 'True', text: 'The dependency can be used in every pod that asks for it.' },
+      PodsNotReady: {
+        status: 'False',
+        text: 'A sidecar is not ready, or no injected pod runs yet. The message names the pod.',
+      },
     },
   },
 } as const satisfies Record<string, ConditionDoc>
