@@ -21,14 +21,14 @@ interface Schema {
   readonly maximum?: number
 }
 
-const DEFINITIONS = (schema as { readonly $defs?: Readonly<Record<string, Schema>> }).$defs ?? {}
+const DEFINITIONS = (schema as unknown as { readonly $defs?: Readonly<Record<string, Schema>> }).$defs ?? {}
 
 /**
  * Reads a config. Unknown keys are allowed (an older proxy, a newer operator).
  * @throws {Error} whose message names the field, the value and what is expected
  */
 export function parseConfig(value: unknown): ProxyConfig {
-  const problem = check(schema as Schema, value, '')
+  const problem = check(schema as unknown as Schema, value, '')
   if (problem !== null) throw new Error(`config: ${problem}`)
   return value as ProxyConfig
 }

@@ -1,0 +1,100 @@
+/** Reads the config of one Ambassador from where it is kept: a mounted ConfigMap, a file, or memory. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { LoadFailure } from '../../common/configz.ts'
+import { CONFIG_KEY } from '../../common/names.ts'
+import type { ProxyConfig } from '../../common/proxy-config.ts'
+import { parseConfig } from './parse.ts'
+
+/** What a source held when it was read. */
+export type ConfigRead =
+  | { readonly ok: true; readonly config: ProxyConfig }
+  | {
+      readonly ok: false
+      readonly reason: Extract<LoadFailure, 'Unreadable' | 'Invalid'>
+      /** Names the file, what is wrong and the remedy. */
+      readonly message: string
+      /** Of what was read, as far as it could be told. */
+      readonly hash: string | null
+      readonly generation: number | null
+    }
+
+/** Where the config of one Ambassador is kept. */
+export interface ConfigSource {
+  readonly namespace: string
+  readonly name: string
+  /** Directories and files to watch. */
+  readonly paths: readonly string[]
+  read(): ConfigRead
+}
+
+/** `<directory>/<name>/config.json`, as the ConfigMap of an Ambassador is mounted. */
+export function mountedSource(directory: string, namespace: string, name: string): ConfigSource {
+  const path = join(directory, name)
+  return {
+    namespace,
+    name,
+    paths: [path],
+    read: () => readConfigFile(join(path, CONFIG_KEY), name),
+  }
+}
+
+/** One ProxyConfig in a file of any name. What it says of its Ambassador is read at once, so that reports have a name. */
+export function fileSource(path: string): ConfigSource {
+  const first = readConfigFile(path, null)
+  const { namespace, name } = first.ok ? first.config.ambassador : { namespace: '', name: 'default' }
+  return { namespace, name, paths: [path], read: () => readConfigFile(path, first.ok ? name : null) }
+}
+
+/** A config that is in memory already and was checked by whoever made it. */
+export function fixedSource(config: ProxyConfig): ConfigSource {
+  const { namespace, name } = config.ambassador
+  return { namespace, name, paths: [], read: () => ({ ok: true, config }) }
+}
+
+function readConfigFile(path: string, expectedName: string | null): ConfigRead {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    const message =
+      code === 'ENOENT' || code === 'ENOTDIR'
+        ? `config file '${path}' does not exist, wait for the operator or create it`
+        : `config file '${path}' cannot be read (${code}), make it readable`
+    return { ok: false, reason: 'Unreadable', message, hash: null, generation: null }
+  }
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (error) {
+    return invalid(null, `config file '${path}' is not JSON: ${(error as Error).message}${hint(text)}`)
+  }
+  try {
+    const config = parseConfig(value)
+    if (expectedName !== null && config.ambassador.name !== expectedName) {
+      const names = `'${config.ambassador.name}', not of '${expectedName}'`
+      return invalid(value, `config file '${path}' is of Ambassador ${names}, mount the right one`)
+    }
+    return { ok: true, config }
+  } catch (error) {
+    return invalid(value, `config file '${path}': ${(error as Error).message}`)
+  }
+}
+
+/** Ambassadors are written in YAML, and that is what a person has at hand. */
+function hint(text: string): string {
+  return /^kind:\s*Ambassador\b/m.test(text) ? '; for a file with Ambassadors use `ambassador run -f FILE`' : ''
+}
+
+function invalid(value: unknown, message: string): ConfigRead {
+  const { hash, ambassador } = (value ?? {}) as { hash?: unknown; ambassador?: { generation?: unknown } }
+  const generation = ambassador?.generation
+  return {
+    ok: false,
+    reason: 'Invalid',
+    message,
+    hash: typeof hash === 'string' ? hash : null,
+    generation: typeof generation === 'number' ? generation : null,
+  }
+}
