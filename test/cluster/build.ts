@@ -2,12 +2,12 @@
 
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { buildDirectory, cacheRoot, lockFile } from './cache.ts'
-import { run, which } from './exec.ts'
+import { buildDirectory, cacheRoot, lockFile } from '../../build/machine/cache.ts'
+import { run, which } from '../../build/machine/exec.ts'
+import { withLock } from '../../build/machine/lock.ts'
+import { ensurePackages, thisMachine } from '../../build/machine/packages.ts'
+import { type Progress, printed } from '../../build/machine/progress.ts'
 import { isNewEnough, OLDEST_GO, readGoMod, renderGoMod } from './go-modules.ts'
-import { withLock } from './lock.ts'
-import { ensurePackages, thisMachine } from './packages.ts'
-import { type Progress, printed } from './progress.ts'
 import { PROGRAMS, type Program } from './versions.ts'
 
 /** Full paths of every program. */

@@ -2,7 +2,7 @@
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { isErrorCode } from './exec.ts'
+import { isErrorCode } from '../../build/machine/exec.ts'
 
 /** Folders at which cgroup hierarchies are mounted, from the text of /proc/self/mounts. */
 export const cgroupMounts = (mounts: string): { readonly path: string; readonly version: 1 | 2 }[] =>

@@ -1,17 +1,17 @@
 /** A real Kubernetes for tests and for people: `up`, and what can be done with it then. */
 
 import { existsSync } from 'node:fs'
+import { lockFile, runDirectory } from '../../build/machine/cache.ts'
+import { which } from '../../build/machine/exec.ts'
+import { withLock } from '../../build/machine/lock.ts'
+import { type Progress, printed } from '../../build/machine/progress.ts'
 import { binaries, buildAll } from './build.ts'
-import { lockFile, runDirectory } from './cache.ts'
 import { kubeconfigOf } from './control-plane.ts'
-import { which } from './exec.ts'
 import { loadImage } from './images.ts'
 import { addNode, createCluster, isHealthy, RECIPE } from './lifecycle.ts'
-import { withLock } from './lock.ts'
 import { addressesOf, MAX_NODES } from './network.ts'
 import { CLUSTER_PACKAGES, ensurePackages } from './packages.ts'
 import { pauseArchive } from './pause.ts'
-import { type Progress, printed } from './progress.ts'
 import { readState } from './state.ts'
 import { tearDown } from './teardown.ts'
 

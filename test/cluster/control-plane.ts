@@ -83,7 +83,6 @@ export const apiServer = async (plan: ClusterPlan, serviceAccounts: KeyPair): Pr
       '--authorization-mode=Node,RBAC',
       '--enable-admission-plugins=NodeRestriction',
       '--allow-privileged=true',
-      '--anonymous-auth=false',
       `--client-ca-file=${ca.certificate}`,
       `--tls-cert-file=${serving.certificate}`,
       `--tls-private-key-file=${serving.key}`,

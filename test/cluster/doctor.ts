@@ -3,13 +3,15 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
 import { homedir } from 'node:os'
+import { IMAGE_PACKAGES } from '../../build/images.ts'
+import { cacheRoot } from '../../build/machine/cache.ts'
+import { succeeds } from '../../build/machine/exec.ts'
+import { missingPackages, PackagesMissing, thisMachine } from '../../build/machine/packages.ts'
 import { goProblem, unbuilt } from './build.ts'
-import { cacheRoot } from './cache.ts'
 import { cgroupVersion } from './cgroup.ts'
-import { succeeds } from './exec.ts'
 import { loadKernelModules } from './network.ts'
 import { CNI_PLUGINS } from './node.ts'
-import { CLUSTER_PACKAGES, IMAGE_PACKAGES, missingPackages, PackagesMissing, thisMachine } from './packages.ts'
+import { CLUSTER_PACKAGES } from './packages.ts'
 
 /** One question and its answer. `problem` carries the remedy. */
 interface Check {

@@ -2,8 +2,8 @@
 
 import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { runDirectory } from './cache.ts'
-import { run } from './exec.ts'
+import { runDirectory } from '../../build/machine/cache.ts'
+import { run } from '../../build/machine/exec.ts'
 import { type NodePlan, nodePlan, snapshotter } from './node.ts'
 import type { ClusterState } from './state.ts'
 

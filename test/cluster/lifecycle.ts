@@ -3,8 +3,10 @@
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { runDirectory } from '../../build/machine/cache.ts'
+import { CommandError, run } from '../../build/machine/exec.ts'
+import type { Progress } from '../../build/machine/progress.ts'
 import { binaries } from './build.ts'
-import { runDirectory } from './cache.ts'
 import { makeCgroup } from './cgroup.ts'
 import {
   apiServer,
@@ -18,13 +20,11 @@ import {
   scheduler,
   writeKubeconfig,
 } from './control-plane.ts'
-import { CommandError, run } from './exec.ts'
+import { isAlive, startDaemon } from './daemons.ts'
 import { importImage } from './images.ts'
 import { addressesOf, joinSecondNode, joinToHost, loadKernelModules, namespaceOf, takeSlot } from './network.ts'
 import { containerd, kubelet, kubeProxy, nodePlan } from './node.ts'
 import { Pki } from './pki.ts'
-import { isAlive, startDaemon } from './process.ts'
-import type { Progress } from './progress.ts'
 import { type ClusterState, writeState } from './state.ts'
 import { PROGRAMS } from './versions.ts'
 

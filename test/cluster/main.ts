@@ -2,9 +2,9 @@
 
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { printed } from '../../build/machine/progress.ts'
 import { down, running, up } from './cluster.ts'
 import { doctor } from './doctor.ts'
-import { printed } from './progress.ts'
 import { status } from './status.ts'
 
 const USAGE = `usage: npm run cluster -- COMMAND [--name NAME]

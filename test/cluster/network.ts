@@ -1,7 +1,7 @@
 /** Addresses and network namespaces: each cluster lives in its own, joined to the machine by one pair of virtual interfaces. */
 
 import { existsSync, writeFileSync } from 'node:fs'
-import { CommandError, run, succeeds } from './exec.ts'
+import { CommandError, run, succeeds } from '../../build/machine/exec.ts'
 
 /** How many clusters may exist at the same time on a machine. */
 export const SLOTS = 32
@@ -72,6 +72,7 @@ export const joinToHost = async (slot: number): Promise<void> => {
   await run('ip', ['link', 'set', namespace, 'up'])
   await inside(namespace, ['address', 'add', `${nodes[0]}/30`, 'dev', 'host'])
   await prepare(namespace, 'host', host)
+  await keepInside(namespace, host)
   await run('ip', ['route', 'add', allPods, 'via', nodes[0]!])
 }
 
@@ -95,6 +96,15 @@ const prepare = async (namespace: string, link: string, gateway: string): Promis
   await inside(namespace, ['link', 'set', link, 'up'])
   await inside(namespace, ['route', 'add', 'default', 'via', gateway])
   await run('nsenter', [`--net=/run/netns/${namespace}`, 'sh', '-c', 'echo 1 > /proc/sys/net/ipv4/ip_forward'])
+}
+
+// The machine may forward packets: what a pod sends to an address that does not exist must not leave it, and is refused at
+// once instead of being lost.
+const keepInside = async (namespace: string, host: string): Promise<void> => {
+  for (const chain of ['FORWARD', 'OUTPUT']) {
+    const rule = ['-o', 'host', '!', '-d', host, '-j', 'REJECT', '--reject-with', 'icmp-net-unreachable']
+    await run('nsenter', [`--net=/run/netns/${namespace}`, 'iptables', '--wait', '-A', chain, ...rule])
+  }
 }
 
 const inside = (namespace: string, args: readonly string[]): Promise<string> => run('ip', ['-n', namespace, ...args])

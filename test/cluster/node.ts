@@ -2,8 +2,8 @@
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { run } from '../../build/machine/exec.ts'
 import { type ClusterPlan, type DaemonPlan, writeKubeconfig } from './control-plane.ts'
-import { run } from './exec.ts'
 import { DNS_SERVICE_IP, writeCniConfig } from './network.ts'
 
 /** What is known of a node. */

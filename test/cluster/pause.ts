@@ -3,9 +3,9 @@
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { imageDirectory, lockFile } from './cache.ts'
-import { run } from './exec.ts'
-import { withLock } from './lock.ts'
+import { imageDirectory, lockFile } from '../../build/machine/cache.ts'
+import { run } from '../../build/machine/exec.ts'
+import { withLock } from '../../build/machine/lock.ts'
 import { PAUSE_IMAGE } from './node.ts'
 
 const SOURCE = join(import.meta.dirname, 'pause.go')

@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { run } from './exec.ts'
+import { run } from '../../build/machine/exec.ts'
 
 /** Files of one certificate. */
 export interface KeyPair {

@@ -2,8 +2,8 @@
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { cacheRoot, runDirectory } from './cache.ts'
-import type { Daemon } from './process.ts'
+import { cacheRoot, runDirectory } from '../../build/machine/cache.ts'
+import type { Daemon } from './daemons.ts'
 
 /** Written after each thing that was made, so that a killed `up` leaves nothing that nobody knows of. */
 export interface ClusterState {

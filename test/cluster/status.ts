@@ -1,10 +1,10 @@
 /** What `npm run cluster -- status` prints. */
 
-import { cacheRoot, runDirectory } from './cache.ts'
+import { cacheRoot, runDirectory } from '../../build/machine/cache.ts'
 import { kubeconfigOf } from './control-plane.ts'
+import { isAlive } from './daemons.ts'
 import { isHealthy } from './lifecycle.ts'
 import { addressesOf, namespaceOf } from './network.ts'
-import { isAlive } from './process.ts'
 import { clusterNames, readState } from './state.ts'
 
 /** One line for each thing that a person asks for. */

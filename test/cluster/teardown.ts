@@ -2,12 +2,12 @@
 
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { runDirectory } from './cache.ts'
+import { runDirectory } from '../../build/machine/cache.ts'
+import { run } from '../../build/machine/exec.ts'
 import { processesIn, removeCgroup } from './cgroup.ts'
-import { run } from './exec.ts'
+import { killAll, processesOf } from './daemons.ts'
 import { MAX_NODES, removeNamespace } from './network.ts'
 import { nodePlan } from './node.ts'
-import { killAll, processesOf } from './process.ts'
 import { readState } from './state.ts'
 
 /** Removes everything of a cluster. No error when there is nothing. Everything is ended at once, since all of its state is thrown away. */

@@ -3,7 +3,8 @@
 import { spawn } from 'node:child_process'
 import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { isErrorCode, searchPath } from './exec.ts'
+import { isErrorCode, searchPath } from '../../build/machine/exec.ts'
+import { readProc, startTimeOf } from '../../build/machine/process.ts'
 
 /** One daemon. A process id alone may have been given to another process since, its start time with it cannot. */
 export interface Daemon {
@@ -30,15 +31,6 @@ const OWNER = 'AMBASSADOR_CLUSTER_DIRECTORY'
 
 /** Changes with every boot. */
 export const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
-
-/** Start time of a process in clock ticks since boot; undefined when there is no such process, or only its exit status. */
-export const startTimeOf = (pid: number): string | undefined => {
-  const stat = readProc(`/proc/${pid}/stat`)
-  if (stat === undefined) return undefined
-  // The second field is the program's name in brackets and may itself contain blanks and brackets.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return fields[0] === 'Z' ? undefined : fields[19]
-}
 
 /** Starts a daemon in a session of its own, in a network namespace. Throws when it cannot be started; it may still end at once. */
 export const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
@@ -88,13 +80,5 @@ const kill = (pid: number): void => {
     process.kill(pid, 'SIGKILL')
   } catch (error) {
     if (!isErrorCode(error, 'ESRCH')) throw error
-  }
-}
-
-const readProc = (file: string): string | undefined => {
-  try {
-    return readFileSync(file, 'utf8')
-  } catch {
-    return undefined // the process ended meanwhile, or is a kernel thread
   }
 }

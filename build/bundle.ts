@@ -1,0 +1,125 @@
+/** `npm run build`: one file for each process, with everything that it imports, and the licences of what is inside. */
+
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { rolldown } from 'rolldown'
+
+/** What is bundled: file below `dist/` → entry. */
+export const ENTRIES: Readonly<Record<string, string>> = {
+  'proxy.mjs': 'proxy/main.ts',
+  'operator.mjs': 'operator/main.ts',
+  'ambassador.mjs': 'cli/main.ts',
+}
+
+/** Starts the command-line program in an image without a shell, whose kernel finds the interpreter by the first line. */
+const LAUNCHER = `#!/usr/local/bin/node
+import '/app/ambassador.mjs'
+`
+
+export interface BundleOptions {
+  /** Folder that the entries are relative to. */
+  readonly root: string
+  /** Output folder. Made when it does not exist. */
+  readonly dist: string
+  /** Leave out entries that do not exist, instead of failing. Default: false. */
+  readonly allowMissing?: boolean
+}
+
+/** One bundled file. */
+export interface Bundled {
+  readonly file: string
+  readonly bytes: number
+}
+
+/** Bundles every entry. Throws when one does not exist or imports something that cannot be found. */
+export const bundle = async ({ root, dist, allowMissing = false }: BundleOptions): Promise<Bundled[]> => {
+  const missing = Object.values(ENTRIES).filter((entry) => !existsSync(join(root, entry)))
+  if (missing.length > 0 && !allowMissing) {
+    throw new Error(
+      `bundle: entry '${missing.join(`', '`)}' does not exist in ${root}, use --allow-missing to leave it out`,
+    )
+  }
+  const entries = Object.entries(ENTRIES).filter(([, entry]) => !missing.includes(entry))
+  const packages = new Set<string>()
+  const bundled: Bundled[] = []
+  for (const [file, entry] of entries) {
+    const { bytes, modules } = await bundleOne(join(root, entry), dist, file)
+    for (const module of modules) packages.add(packageOf(module))
+    bundled.push({ file, bytes })
+  }
+  packages.delete('')
+  mkdirSync(join(dist, 'bin'), { recursive: true })
+  writeFileSync(join(dist, 'bin', 'ambassador'), LAUNCHER)
+  chmodSync(join(dist, 'bin', 'ambassador'), 0o755)
+  writeFileSync(join(dist, 'LICENSES.txt'), licences([...packages].sort()))
+  return bundled
+}
+
+const bundleOne = async (input: string, dist: string, file: string): Promise<{ bytes: number; modules: string[] }> => {
+  const build = await rolldown({
+    input,
+    platform: 'node',
+    onLog(level, log, report) {
+      // An import that cannot be resolved would only fail when the process runs.
+      if (log.code === 'UNRESOLVED_IMPORT') throw new Error(`bundle: ${log.message}`)
+      if (level === 'warn' && !QUIET.has(log.code ?? '')) report(level, log)
+    },
+  })
+  try {
+    const { output } = await build.write({
+      dir: dist,
+      format: 'esm',
+      entryFileNames: file,
+      // Names stay, so that stack traces and the names of errors in logs can be read.
+      minify: { compress: true, mangle: false, codegen: { removeWhitespace: true } },
+      // One file: an import at run time is still evaluated only when it is reached.
+      codeSplitting: false,
+      sourcemap: false,
+    })
+    const [chunk] = output
+    return { bytes: Buffer.byteLength(chunk.code), modules: chunk.moduleIds }
+  } finally {
+    await build.close()
+  }
+}
+
+/** Warnings about other people's code that change nothing for us. */
+const QUIET: ReadonlySet<string> = new Set(['EVAL', 'CIRCULAR_DEPENDENCY', 'COMMONJS_VARIABLE_IN_ESM'])
+
+/** Folder of the package that a module belongs to; '' for our own. */
+export const packageOf = (module: string): string =>
+  /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(module.replace(/^\0/, ''))?.[0] ?? ''
+
+/** All licences, each under its package's name and version. Throws when a package has no licence at all. */
+const licences = (packages: readonly string[]): string =>
+  packages
+    .map((directory) => {
+      const { name, version, license } = JSON.parse(readFileSync(join(directory, 'package.json'), 'utf8'))
+      const file = readdirSync(directory).find((entry) => /^licen[cs]e/i.test(entry))
+      const text = file === undefined ? `License: ${license}` : readFileSync(join(directory, file), 'utf8').trim()
+      if (file === undefined && license === undefined) throw new Error(`bundle: package '${name}' has no licence`)
+      return `${name} ${version}\n${'='.repeat(`${name} ${version}`.length)}\n\n${text}\n`
+    })
+    .join('\n\n')
+
+/** `12.3 kB` */
+export const size = (bytes: number): string =>
+  bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`
+
+if (import.meta.main) {
+  const { values } = parseArgs({ options: { 'allow-missing': { type: 'boolean', default: false } } })
+  const root = join(import.meta.dirname, '..')
+  try {
+    for (const { file, bytes } of await bundle({
+      root,
+      dist: join(root, 'dist'),
+      allowMissing: values['allow-missing'],
+    })) {
+      process.stdout.write(`${size(bytes).padStart(9)}  dist/${basename(file)}\n`)
+    }
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : error}\n`)
+    process.exitCode = 1
+  }
+}
