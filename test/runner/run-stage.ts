@@ -1,0 +1,102 @@
+/** Runs the checks and test files of one stage and collects their results. */
+
+import { spawn } from 'node:child_process'
+import { readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { CannotRun, type Cleanup } from './prepare.ts'
+import type { Check, Stage } from './stages.ts'
+import { type FileReport, runTestFile, type TestResult } from './test-file.ts'
+
+export interface StageReport {
+  readonly stage: string
+  readonly results: readonly TestResult[]
+  readonly durationMs: number
+}
+
+/** Hears of each thing as it happens. */
+export interface Listener {
+  /** A check or a file has ended. */
+  ended(report: FileReport): void
+}
+
+/** A stage that cannot run here counts as one skipped test for a person, and as a failed one where nobody would read of it. */
+const prepare = async (stage: Stage, isCi: boolean): Promise<Cleanup | TestResult> => {
+  const title = `stage ${stage.name}`
+  try {
+    return (await stage.prepare?.()) ?? (async () => {})
+  } catch (error) {
+    if (error instanceof CannotRun)
+      return { outcome: isCi ? 'failed' : 'skipped', title, detail: `cannot run here: ${error.message}`, isEcho: false }
+    return {
+      outcome: 'failed',
+      title,
+      detail: error instanceof Error ? (error.stack ?? error.message) : String(error),
+      isEcho: false,
+    }
+  }
+}
+
+/** Test files below the paths, in the order of their names; a path may be a file. */
+export const testFiles = (paths: readonly string[]): string[] =>
+  paths.flatMap((path) => {
+    const stat = statSync(path, { throwIfNoEntry: false })
+    if (stat === undefined) return []
+    if (stat.isFile()) return [path]
+    return readdirSync(path, { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.test.ts'))
+      .map((name) => join(path, name))
+      .sort()
+  })
+
+/** `paths` undefined: everything of the stage. `isCi`: what cannot run is a failure. */
+export const runStage = async (
+  stage: Stage,
+  options: { readonly paths?: readonly string[] | undefined; readonly isCi: boolean; readonly listener: Listener },
+): Promise<StageReport> => {
+  const start = performance.now()
+  const results: TestResult[] = []
+  const take = (report: FileReport): void => {
+    results.push(...report.results)
+    options.listener.ended(report)
+  }
+  if (options.paths === undefined) for (const check of stage.checks) take(await runCheck(check))
+  const files = testFiles(options.paths ?? stage.folders)
+  if (files.length > 0) {
+    const cleanup = await prepare(stage, options.isCi)
+    if (typeof cleanup === 'function') {
+      await eachOf(files, stage.concurrency, async (file) => take(await runTestFile(file, stage.limits)))
+      await cleanup()
+    } else take({ file: cleanup.title, results: [cleanup], durationMs: 0, output: '' })
+  }
+  return { stage: stage.name, results, durationMs: performance.now() - start }
+}
+
+/** At most `width` at a time. */
+const eachOf = async <T>(items: readonly T[], width: number, work: (item: T) => Promise<void>): Promise<void> => {
+  const queue = [...items]
+  const worker = async (): Promise<void> => {
+    for (let item = queue.shift(); item !== undefined; item = queue.shift()) await work(item)
+  }
+  await Promise.all(Array.from({ length: width }, worker))
+}
+
+const runCheck = (check: Check): Promise<FileReport> =>
+  new Promise((resolve) => {
+    const start = performance.now()
+    const child = spawn(check.command, check.args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    let output = ''
+    const end = (failure: string | undefined): void => {
+      const line = [check.command, ...check.args].join(' ')
+      const result: TestResult =
+        failure === undefined
+          ? { outcome: 'passed', title: check.name, detail: '', isEcho: false }
+          : { outcome: 'failed', title: check.name, detail: `'${line}' ${failure}`, isEcho: false }
+      resolve({ file: check.name, results: [result], durationMs: performance.now() - start, output })
+    }
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (text: string) => (output += text))
+    child.once('error', (error) => end(`cannot be started: ${error.message}`))
+    child.once('close', (code, signal) =>
+      end(code === 0 ? undefined : `failed with ${signal === null ? `exit code ${code}` : `signal ${signal}`}`),
+    )
+  })

@@ -1,0 +1,114 @@
+/** The stages of `npm test` as data, fast first. */
+
+import { type Cleanup, prepareCluster, prepareMachine } from './prepare.ts'
+import type { FileLimits } from './test-file.ts'
+
+/** A command whose exit code is one test. */
+export interface Check {
+  readonly name: string
+  readonly command: string
+  readonly args: readonly string[]
+}
+
+export interface Stage {
+  readonly name: string
+  readonly checks: readonly Check[]
+  /** Folders below the repository whose *.test.ts are run. */
+  readonly folders: readonly string[]
+  readonly limits: FileLimits
+  /** Test files that run at a time. */
+  readonly concurrency: number
+  /** Prints a line for each file that ends, where a stage takes minutes. */
+  readonly isSlow: boolean
+  /** Installs and starts what the files need. Throws CannotRun when this machine lacks what nobody but a person can give it. */
+  readonly prepare?: () => Promise<Cleanup>
+}
+
+const limits = (testSeconds: number, fileSeconds: number, exitSeconds: number): FileLimits => ({
+  testTimeoutMs: testSeconds * 1000,
+  fileTimeoutMs: fileSeconds * 1000,
+  exitTimeoutMs: exitSeconds * 1000,
+})
+
+const node = (...args: string[]): Omit<Check, 'name'> => ({ command: process.execPath, args })
+
+/** Two at a time suits the two cores of a small build machine: more would make each other's timing worse. */
+const CONCURRENCY = 2
+
+const checkStage = (name: string, checks: readonly Check[]): Stage => ({
+  name,
+  checks,
+  folders: [],
+  limits: limits(0, 0, 0),
+  concurrency: 1,
+  isSlow: true,
+})
+
+export const STAGES: readonly Stage[] = [
+  checkStage('lint', [
+    { name: 'biome', command: 'node_modules/.bin/biome', args: ['check', '--error-on-warnings', '.'] },
+    { name: 'tsc', command: 'node_modules/.bin/tsc', args: ['--noEmit'] },
+  ]),
+  checkStage('generated', [{ name: 'generated files are up to date', ...node('operator/api/generate.ts', '--check') }]),
+  {
+    name: 'unit',
+    checks: [],
+    folders: ['test/unit'],
+    limits: limits(30, 120, 10),
+    concurrency: CONCURRENCY,
+    isSlow: false,
+    prepare: prepareMachine,
+  },
+  {
+    name: 'golden',
+    checks: [],
+    folders: ['test/golden', 'test/codec'],
+    limits: limits(60, 300, 10),
+    concurrency: CONCURRENCY,
+    isSlow: false,
+  },
+  {
+    name: 'proxy',
+    checks: [],
+    folders: ['test/integration/proxy', 'test/integration/cli'],
+    limits: limits(60, 300, 10),
+    concurrency: CONCURRENCY,
+    isSlow: true,
+    prepare: prepareMachine,
+  },
+  {
+    name: 'cluster',
+    checks: [],
+    folders: ['test/integration/operator', 'test/e2e'],
+    limits: limits(300, 1200, 60),
+    concurrency: 1, // the files share one cluster, and measure times in it
+    isSlow: true,
+    prepare: prepareCluster,
+  },
+]
+
+/**
+ * The stages, and the files of them, that the arguments of `npm test --` choose: names of stages, or paths of test files or
+ * folders; none means all. `files` undefined: the whole stage with its checks.
+ * @throws {Error} naming the argument that fits nothing
+ */
+export const chosen = (
+  args: readonly string[],
+  stages: readonly Stage[] = STAGES,
+): readonly { readonly stage: Stage; readonly paths: readonly string[] | undefined }[] => {
+  const words = args.filter((arg) => arg !== '--stage').map((arg) => arg.replace(/^--stage=/, '').replace(/^\.\//, ''))
+  if (words.length === 0) return stages.map((stage) => ({ stage, paths: undefined }))
+  const isOf = (stage: Stage, path: string): boolean =>
+    stage.folders.some((folder) => path === folder || path.startsWith(`${folder}/`))
+  for (const word of words) {
+    if (stages.some((stage) => stage.name === word || isOf(stage, word))) continue
+    const names = stages.map(({ name }) => name).join(', ')
+    throw new Error(`stage '${word}': is not known, use ${names}, or the path of a test file`)
+  }
+  return stages
+    .map((stage) => ({
+      stage,
+      paths: words.includes(stage.name) ? undefined : words.filter((word) => isOf(stage, word)),
+    }))
+    .filter(({ paths }) => paths === undefined || paths.length > 0)
+}
