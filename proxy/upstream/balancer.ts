@@ -19,10 +19,13 @@ export function groupByPriority(endpoints: Iterable<Endpoint>): readonly Priorit
   return [...groups].sort(([a], [b]) => a - b).map(([priority, members]) => ({ priority, endpoints: members }))
 }
 
+/** The list of tried endpoints of a first attempt. */
+export const NONE: readonly Endpoint[] = []
+
 /**
  * The endpoint for the next attempt; null when none is available.
- * One that was tried already for the same request is chosen only when no other is left, also not in a later group: the
- * failure that leads to another try is the best sign that the earlier group is down.
+ * One that could not be dialled lately, and after that one that was tried already for the same request, is chosen only when no
+ * other is left, also not in a later group: the failed dial or attempt is the best sign that the earlier group is down.
  */
 export function pickEndpoint(
   groups: readonly PriorityGroup[],
@@ -30,26 +33,28 @@ export function pickEndpoint(
   tried: readonly Endpoint[],
   random: Random,
 ): Endpoint | null {
-  for (const group of groups) {
-    const endpoint = leastRequest(group.endpoints, now, tried, random)
-    if (endpoint !== null) return endpoint
-  }
-  return tried.length === 0 ? null : pickEndpoint(groups, now, NONE, random)
+  return (
+    pickFrom(groups, now, tried, true, random) ??
+    pickFrom(groups, now, tried, false, random) ??
+    (tried.length === 0 ? null : pickFrom(groups, now, NONE, false, random))
+  )
 }
 
-export const NONE: readonly Endpoint[] = []
-
-/** Draws two different available endpoints by weight and takes the less loaded one. */
-function leastRequest(
-  endpoints: readonly Endpoint[],
+function pickFrom(
+  groups: readonly PriorityGroup[],
   now: Millis,
   tried: readonly Endpoint[],
+  dialledOnly: boolean,
   random: Random,
 ): Endpoint | null {
-  const first = draw(endpoints, now, tried, null, random)
-  if (first === null || endpoints.length === 1) return first
-  const second = draw(endpoints, now, tried, first, random)
-  return second !== null && isLessLoaded(second, first) ? second : first
+  for (const { endpoints } of groups) {
+    const first = draw(endpoints, now, tried, dialledOnly, null, random)
+    if (first === null) continue
+    if (endpoints.length === 1) return first
+    const second = draw(endpoints, now, tried, dialledOnly, first, random)
+    return second !== null && isLessLoaded(second, first) ? second : first
+  }
+  return null
 }
 
 /** One pass: each candidate replaces the earlier choice with the probability of its weight among those seen so far. */
@@ -57,6 +62,7 @@ function draw(
   endpoints: readonly Endpoint[],
   now: Millis,
   tried: readonly Endpoint[],
+  dialledOnly: boolean,
   except: Endpoint | null,
   random: Random,
 ): Endpoint | null {
@@ -64,7 +70,8 @@ function draw(
   let weights = 0
   for (let i = 0; i < endpoints.length; i++) {
     const endpoint = endpoints[i]!
-    if (endpoint === except || tried.includes(endpoint) || !endpoint.isAvailable(now)) continue
+    if (endpoint === except || tried.includes(endpoint)) continue
+    if ((dialledOnly && endpoint.isAvoided(now)) || !endpoint.isAvailable(now)) continue
     weights += endpoint.weight
     if (chosen === null || random() * weights < endpoint.weight) chosen = endpoint
   }

@@ -135,8 +135,12 @@ export class Cluster {
     }
   }
 
-  /** Looks for endpoints again soon: call it for each connect that failed. */
-  refresh(): void {
+  /**
+   * An endpoint could not be connected to (TCP or TLS): others are preferred for a while, and discovery looks again soon, since
+   * it may have moved. Call it for each failed dial, beside `settle`.
+   */
+  dialFailed(endpoint: Endpoint, now: Millis): void {
+    endpoint.dialFailed(now)
     this.#discovery.refresh()
   }
 

@@ -30,6 +30,13 @@ export function addressKey(address: Address): string {
   return `${address.host} ${addressName(address.ip, address.port)}`
 }
 
+/** Bounds of the time for which an endpoint is avoided after a failed dial; it doubles with each further one. */
+const AVOID_MS = 500
+const MAX_AVOID_MS = 30_000
+
+/** How long the others wait for the verdict of the one attempt that tries an avoided endpoint again. */
+const TRIAL_MS = 5_000
+
 export class Endpoint {
   readonly host: string
   readonly ip: string
@@ -48,6 +55,9 @@ export class Endpoint {
   /** Attempts that began, and how many of them failed. */
   attempts = 0
   failures = 0
+  #dialFailures = 0
+  /** 0: not avoided. */
+  #avoidUntil: Millis = 0
 
   constructor(address: Address, breaker: EndpointBreakerOptions) {
     this.host = address.host
@@ -64,6 +74,11 @@ export class Endpoint {
     return this.breaker === null || this.breaker.wouldAdmit(now)
   }
 
+  /** True while a failed dial speaks against it: chosen only when no other endpoint is left. Never a reason to refuse. */
+  isAvoided(now: Millis): boolean {
+    return now < this.#avoidUntil
+  }
+
   /**
    * Begins an attempt: a token (0 or more) for `settle`; -1 when the breaker refuses, which it does not right after the
    * cluster picked this endpoint. An attempt is ended by `settle` and `leave`, each exactly once, in either order.
@@ -73,6 +88,7 @@ export class Endpoint {
     if (token >= 0) {
       this.active++
       this.attempts++
+      if (this.#avoidUntil !== 0) this.#avoidUntil = now + TRIAL_MS
     }
     return token
   }
@@ -80,12 +96,22 @@ export class Endpoint {
   /** Says how the attempt went, as soon as it is known (HTTP: the head of the answer; TCP: connected or not). */
   settle(token: number, outcome: Outcome, now: Millis): void {
     if (outcome === 'failure') this.failures++
+    else if (outcome === 'success') {
+      this.#avoidUntil = 0
+      this.#dialFailures = 0
+    }
     this.breaker?.settle(token, outcome, now)
   }
 
   /** The attempt puts no load on the endpoint any more (HTTP: the body is over; TCP: the connection is). */
   leave(): void {
     this.active--
+  }
+
+  /** It could not be connected to; see Cluster.dialFailed. */
+  dialFailed(now: Millis): void {
+    this.#avoidUntil = now + Math.min(MAX_AVOID_MS, AVOID_MS * 2 ** this.#dialFailures)
+    this.#dialFailures++
   }
 
   /** Takes over a changed breaker configuration; a breaker that stays keeps its state. */
