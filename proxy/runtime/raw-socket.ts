@@ -1,0 +1,277 @@
+/** A socket that reads into one buffer shared by all sockets and says after each write whether the memory is free again. */
+import { connect as connectTcp, type NetConnectOpts, Socket } from 'node:net'
+import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls'
+import { refreshClock } from './clock.ts'
+
+/** Size of the shared read buffer, and so the most that one onData brings. */
+export const READ_BUFFER_BYTES = 64 * 1024
+
+/** Every socket reads into this. One event loop handles one read at a time, so one buffer does for any number of sockets. */
+const SHARED_READ_BUFFER = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES)
+
+/** What a socket tells its owner. The owner may be replaced at any time by assigning `handler`. */
+export interface SocketHandler {
+  /**
+   * Bytes [0, length) of `chunk` arrived. They are gone after the call: the next read of any socket overwrites them, unless
+   * readInto() gave this socket memory of its own. May be called once or twice after pause() on a TLS socket (records that were
+   * already decrypted), so a receiver must be able to keep a little.
+   */
+  onData(chunk: Buffer, length: number): void
+  /** The peer will send no more (FIN, or close_notify); our direction is still open until end() or destroy(). */
+  onEnd(): void
+  /** Everything written was taken by the kernel: memory that write() kept is free, and more may be written. */
+  onDrain(): void
+  /** Last call, exactly once. `error` is null after an orderly end or destroy(). */
+  onClose(error: Error | null): void
+}
+
+/** The handler of a socket that nobody owns: drops what comes. */
+export const NO_HANDLER: SocketHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
+
+/** What Node has and its types do not show. raw-socket.test.ts fails when a new Node changes one of these. */
+interface Internals {
+  _handle: object | null
+  _server: object | null
+  server: object | null
+  _write(data: Buffer, encoding: 'buffer', done: (error?: Error | null) => void): void
+}
+
+/**
+ * A TCP or TLS connection. Writing goes past the queue of Node's Writable straight to the handle (one write call, no tick, no
+ * copy); what the kernel does not take at once is kept by libuv and reported by onDrain.
+ */
+export class RawSocket {
+  handler: SocketHandler
+  /** The socket of Node below: addresses, TLS details and events of the connect. Never write to it or end it directly. */
+  readonly socket: Socket
+  readonly isTls: boolean
+  /** Bytes received and sent so far. */
+  bytesRead = 0
+  bytesWritten = 0
+  /** Bytes written that the kernel has not taken; 0 means that onDrain has been or need not be called. */
+  backlog = 0
+  /** The peer has sent FIN. */
+  ended = false
+  destroyed = false
+
+  #sending = false
+  #taken = false
+  #endWanted = false
+  #endSent = false
+  #paused = false
+  #nextReadBuffer: Buffer | undefined = SHARED_READ_BUFFER
+  #error: Error | null = null
+  #writeError: Error | null = null
+  /** TLS takes one write at a time; the others wait here. */
+  #queue: Buffer[] | null = null
+  /** Lengths of the writes that libuv holds, oldest first. */
+  readonly #inFlight: number[] = []
+
+  /** Use adopt(), openTcp() or openTls(). `make` is given the options that every socket of this kind needs. */
+  constructor(make: (shared: SharedOptions) => Socket, isTls: boolean, handler: SocketHandler) {
+    this.handler = handler
+    this.isTls = isTls
+    const socket = make({
+      allowHalfOpen: true,
+      onread: {
+        // Asked at the start and after each onData for a buffer to go on with; undefined keeps the one in use.
+        buffer: () => {
+          const next = this.#nextReadBuffer
+          this.#nextReadBuffer = undefined
+          return next as Buffer
+        },
+        callback: (length, chunk) => {
+          refreshClock()
+          this.bytesRead += length
+          this.handler.onData(chunk as Buffer, length)
+          return true
+        },
+      },
+    })
+    this.socket = socket
+    socket.on('end', () => this.#onEnd())
+    socket.on('error', (error) => {
+      this.#error = error
+    })
+    socket.on('close', () => this.#onClose())
+  }
+
+  get isPaused(): boolean {
+    return this.#paused
+  }
+
+  /**
+   * Sends `data` after everything written before.
+   * @returns true when the memory may be used again at once; false when the socket keeps it until onDrain. Also true, with the
+   * data dropped, once the connection cannot be written to any more: the owner hears onEnd or onClose.
+   */
+  write(data: Buffer): boolean {
+    if (this.destroyed || this.#endWanted || this.#writeError !== null) return true
+    this.bytesWritten += data.length
+    if (this.isTls && this.#inFlight.length > 0) {
+      this.#queue ??= []
+      this.#queue.push(data)
+      this.backlog += data.length
+      return false
+    }
+    return this.#send(data)
+  }
+
+  #send(data: Buffer): boolean {
+    this.#sending = true
+    this.#taken = false
+    ;(this.socket as unknown as Internals)._write(data, 'buffer', this.#onWritten)
+    this.#sending = false
+    if (this.#taken) return true
+    this.#inFlight.push(data.length)
+    this.backlog += data.length
+    // OpenSSL has encrypted (copied) the data by now, whatever becomes of the record.
+    return this.isTls
+  }
+
+  readonly #onWritten = (error?: Error | null): void => {
+    if (error) this.#writeError ??= error
+    if (this.#sending) {
+      this.#taken = true
+      if (error) this.#onWriteError()
+      return
+    }
+    this.backlog -= this.#inFlight.shift() ?? 0
+    if (this.destroyed) return
+    if (this.#writeError !== null) {
+      this.#queue = null
+      this.backlog = 0
+      this.#onWriteError()
+      return
+    }
+    while (this.#queue !== null && this.#queue.length > 0 && this.#inFlight.length === 0) {
+      const next = this.#queue.shift() as Buffer
+      this.backlog -= next.length
+      this.#send(next)
+    }
+    if (this.#inFlight.length > 0) return
+    if (this.#endWanted) this.#sendEnd()
+    refreshClock()
+    this.handler.onDrain()
+  }
+
+  /**
+   * The peer reset the connection, yet its last words may still be in our receive buffer (an answer sent before it refused the
+   * rest of an upload). So the read side is read to its end, which a reset connection reaches at once, and only then closed.
+   */
+  #onWriteError(): void {
+    if (this.ended) this.socket.destroy(this.#writeError ?? undefined)
+    else if (this.#paused) this.resume()
+  }
+
+  /** No onData until resume(); see onData for TLS. */
+  pause(): void {
+    if (this.#paused || this.destroyed) return
+    this.#paused = true
+    this.socket.pause()
+  }
+
+  resume(): void {
+    if (!this.#paused || this.destroyed) return
+    this.#paused = false
+    this.socket.resume()
+  }
+
+  /**
+   * From the read after the next onData on, bytes go into `buffer` instead of the shared one; null goes back. With memory of its
+   * own a body is passed on without a copy: write(chunk) in onData and, when that returns false, pause() until onDrain. A TLS
+   * source (see onData) must then also readInto() another buffer before it returns. Call it inside onData.
+   */
+  readInto(buffer: Buffer | null): void {
+    this.#nextReadBuffer = buffer ?? SHARED_READ_BUFFER
+  }
+
+  /** Sends FIN (close_notify before it on TLS) after everything written; reading goes on. */
+  end(): void {
+    if (this.#endWanted || this.destroyed) return
+    this.#endWanted = true
+    if (this.#inFlight.length === 0) this.#sendEnd()
+  }
+
+  #sendEnd(): void {
+    if (this.#endSent) return
+    this.#endSent = true
+    this.socket.end()
+  }
+
+  /** Closes both directions now; data not yet sent is lost. */
+  destroy(error?: Error): void {
+    if (this.destroyed) return
+    this.destroyed = true
+    this.socket.destroy(error)
+  }
+
+  /** Closes with RST, so that the peer cannot take what it has for complete. A TLS connection is cut without close_notify, which says the same. */
+  reset(): void {
+    if (this.destroyed) return
+    this.destroyed = true
+    if (this.isTls) this.socket.destroy()
+    else this.socket.resetAndDestroy()
+  }
+
+  #onEnd(): void {
+    if (this.ended) return
+    this.ended = true
+    if (this.#writeError !== null) {
+      this.socket.destroy(this.#writeError)
+      return
+    }
+    refreshClock()
+    this.handler.onEnd()
+  }
+
+  #onClose(): void {
+    this.destroyed = true
+    this.backlog = 0
+    this.#queue = null
+    refreshClock()
+    const handler = this.handler
+    this.handler = NO_HANDLER
+    handler.onClose(this.#error)
+  }
+}
+
+interface SharedOptions {
+  readonly allowHalfOpen: true
+  readonly onread: { buffer: () => Buffer; callback: (length: number, chunk: Uint8Array) => boolean }
+}
+
+/** Options for the net.Server whose sockets are given to adopt(). */
+export const LISTEN_OPTIONS = { allowHalfOpen: true, pauseOnConnect: true, noDelay: true, keepAlive: true } as const
+
+/**
+ * Takes the handle out of a socket that a server with LISTEN_OPTIONS accepted, and reads it into the shared buffer. The accepted
+ * socket itself is left empty; the server goes on counting the connection through the new one.
+ */
+export function adopt(accepted: Socket, handler: SocketHandler): RawSocket {
+  const from = accepted as unknown as Internals
+  const handle = from._handle
+  const server = from._server
+  from._handle = null
+  from._server = null
+  from.server = null
+  const raw = new RawSocket((shared) => new Socket({ ...shared, handle } as never), false, handler)
+  const to = raw.socket as unknown as Internals
+  to.server = server
+  to._server = server
+  return raw
+}
+
+/** Begins to connect; listen for 'connect' on `.socket`. */
+export function openTcp(options: NetConnectOpts, handler: SocketHandler): RawSocket {
+  return new RawSocket((shared) => connectTcp({ ...options, ...shared } as NetConnectOpts), false, handler)
+}
+
+/** Begins to connect and to shake hands; listen for 'connect', 'secureConnect' and 'session' on `.socket` (a TLSSocket). */
+export function openTls(
+  options: ConnectionOptions,
+  handler: SocketHandler,
+): RawSocket & { readonly socket: TLSSocket } {
+  const make = (shared: SharedOptions): Socket => connectTls({ ...options, ...shared } as ConnectionOptions)
+  return new RawSocket(make, true, handler) as RawSocket & { readonly socket: TLSSocket }
+}

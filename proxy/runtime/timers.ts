@@ -1,0 +1,142 @@
+/** Coarse timers: one timer of Node's for all deadlines of the process, and a deadline that moves costs an assignment. */
+import { refreshClock } from './clock.ts'
+
+/** Accuracy: a deadline fires at its time or up to this much later (plus the delay of the event loop). */
+export const TICK_MS = 8
+
+/** 1,024 slots of 8 ms are 8.2 seconds; what is further away goes round again. */
+const SLOTS = 1024
+
+const slots: (CoarseTimer | null)[] = new Array(SLOTS).fill(null)
+let linked = 0
+/** The last tick that was worked off. */
+let swept = 0
+let armedTick = Number.POSITIVE_INFINITY
+let armed: NodeJS.Timeout | null = null
+
+/**
+ * A deadline that is set and cleared for each request. Setting it later or clearing it writes one number: the timer stays where it
+ * is in the wheel, and only when its slot comes up is it seen that it is not due and moved on. So a connection that sets a 5 s
+ * deadline ten thousand times a second touches the wheel every 5 s.
+ */
+export class CoarseTimer {
+  /** When it fires, in milliseconds of the monotonic clock; Infinity while it is not set. */
+  at = Number.POSITIVE_INFINITY
+  #tick = -1
+  #next: CoarseTimer | null = null
+  #previous: CoarseTimer | null = null
+  readonly #fire: () => void
+
+  constructor(fire: () => void) {
+    this.#fire = fire
+  }
+
+  /** Fires at `at` (monotonic milliseconds); replaces an earlier deadline. */
+  set(at: number): void {
+    this.at = at
+    if (this.#tick >= 0 && at >= this.#tick * TICK_MS) return
+    this.#unlink()
+    this.#link()
+  }
+
+  /** Does not fire any more. */
+  clear(): void {
+    this.at = Number.POSITIVE_INFINITY
+  }
+
+  /** Leaves the wheel, for an owner that goes away; clear() alone would keep it reachable until its slot comes up. */
+  release(): void {
+    this.at = Number.POSITIVE_INFINITY
+    this.#unlink()
+  }
+
+  #link(): void {
+    if (linked === 0) swept = Math.floor(performance.now() / TICK_MS) - 1
+    const tick = Math.max(Math.ceil(this.at / TICK_MS), swept + 1)
+    const slot = tick % SLOTS
+    const head = slots[slot] ?? null
+    this.#tick = tick
+    this.#next = head
+    this.#previous = null
+    if (head !== null) head.#previous = this
+    slots[slot] = this
+    linked++
+    if (tick < armedTick) arm(tick)
+  }
+
+  #unlink(): void {
+    if (this.#tick < 0) return
+    if (this.#previous !== null) this.#previous.#next = this.#next
+    else slots[this.#tick % SLOTS] = this.#next
+    if (this.#next !== null) this.#next.#previous = this.#previous
+    this.#next = null
+    this.#previous = null
+    this.#tick = -1
+    linked--
+  }
+
+  /** Fires what is due in one slot and moves the rest to where it belongs now. */
+  static sweep(slot: number, tick: number, time: number): void {
+    let timer = slots[slot] ?? null
+    while (timer !== null) {
+      const next: CoarseTimer | null = timer.#next
+      if (timer.#tick <= tick) {
+        timer.#unlink()
+        if (timer.at <= time) {
+          timer.at = Number.POSITIVE_INFINITY
+          timer.#fire()
+          // What fires may release its neighbours: begin the slot again rather than follow a link that is gone.
+          timer = slots[slot] ?? null
+          continue
+        }
+        if (timer.at !== Number.POSITIVE_INFINITY) timer.#link()
+      }
+      timer = next
+    }
+  }
+
+  /** The earliest tick with a timer in it; scans one round of slots, so it is asked once per firing and not per request. */
+  static nextTick(): number {
+    let earliest = Number.POSITIVE_INFINITY
+    for (let i = 1; i <= SLOTS; i++) {
+      const tick = swept + i
+      let timer = slots[tick % SLOTS] ?? null
+      while (timer !== null) {
+        if (timer.#tick === tick) return tick
+        if (timer.#tick < earliest) earliest = timer.#tick
+        timer = timer.#next
+      }
+    }
+    return earliest
+  }
+}
+
+function arm(tick: number): void {
+  armedTick = tick
+  if (armed !== null) clearTimeout(armed)
+  armed = setTimeout(onTick, Math.max(1, tick * TICK_MS - performance.now()))
+  // Only sockets and servers keep the process alive; a deadline without one has nobody to tell.
+  armed.unref()
+}
+
+function onTick(): void {
+  armed = null
+  armedTick = Number.POSITIVE_INFINITY
+  const time = refreshClock()
+  const due = Math.floor(time / TICK_MS)
+  // After a long stall one round visits every slot; more rounds would find nothing new.
+  const from = Math.max(swept + 1, due - SLOTS + 1)
+  for (let tick = from; tick <= due; tick++) {
+    swept = tick
+    CoarseTimer.sweep(tick % SLOTS, due, time)
+  }
+  if (linked > 0) {
+    const next = CoarseTimer.nextTick()
+    if (next < armedTick) arm(next)
+  }
+}
+
+/** Timers in the wheel now, for tests of leaks. */
+export function linkedTimers(): number {
+  return linked
+}

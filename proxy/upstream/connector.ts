@@ -1,0 +1,190 @@
+/** Dials one endpoint: TCP or TLS, within a deadline, the certificate's chain and name verified; tells why when it fails. */
+import { isIP } from 'node:net'
+import { checkServerIdentity, type PeerCertificate, type TLSSocket } from 'node:tls'
+import type { Reason } from '../../common/reasons.ts'
+import { now, refreshClock } from '../runtime/clock.ts'
+import { openTcp, openTls, type RawSocket, type SocketHandler } from '../runtime/raw-socket.ts'
+import { CoarseTimer } from '../runtime/timers.ts'
+import type { UpstreamTls } from '../tls/upstream-tls.ts'
+import type { Address } from './discovery/discovery.ts'
+
+export interface DialTarget {
+  readonly address: Address
+  /** null: plain TCP. */
+  readonly tls: UpstreamTls | null
+  /** Protocols offered in the handshake (`['http/1.1']`); null: none. */
+  readonly alpn: readonly string[] | null
+  /** For TCP and TLS together. */
+  readonly timeoutMs: number
+}
+
+export interface DialFailure {
+  /** One of connect_refused, connect_timeout, tls_verify_failed, upstream_reset (ended in the middle of the handshake). */
+  readonly reason: Reason
+  /** Names the endpoint, what happened and the remedy; no secret. */
+  readonly detail: string
+}
+
+export interface DialTimes {
+  /** Until TCP was connected, in milliseconds. */
+  readonly connectMs: number
+  /** Of the TLS handshake; 0 without TLS. */
+  readonly tlsMs: number
+}
+
+/** Exactly one of the two is called, later than dial() itself, and none after cancel(). */
+export interface Dialler {
+  /** Set `socket.handler` before returning: bytes may follow at once. The deadline is off from here on. */
+  onDialled(socket: RawSocket, times: DialTimes): void
+  onDialFailed(failure: DialFailure): void
+}
+
+/** A dial in progress. */
+export interface Dial {
+  /** Gives up: nothing is called any more. Without effect once it has ended. */
+  cancel(): void
+}
+
+/** Begins to dial. Never throws and never calls back before it returned. */
+export function dial(target: DialTarget, dialler: Dialler): Dial {
+  return new DialAttempt(target, dialler)
+}
+
+class DialAttempt implements Dial, SocketHandler {
+  readonly #target: DialTarget
+  #dialler: Dialler | null
+  #socket: RawSocket | null = null
+  readonly #deadline: CoarseTimer
+  readonly #startedAt = refreshClock()
+  #connectedAt = 0
+
+  constructor(target: DialTarget, dialler: Dialler) {
+    this.#target = target
+    this.#dialler = dialler
+    this.#deadline = new CoarseTimer(() => this.#onDeadline())
+    const { address, tls } = target
+    if (tls !== null && tls.context === null) {
+      const why = tls.failure ?? 'its files are not loaded'
+      setImmediate(() => this.#fail('tls_verify_failed', `${name(address)}: not dialled, TLS cannot be set up: ${why}`))
+      return
+    }
+    this.#deadline.set(now() + target.timeoutMs)
+    try {
+      if (tls === null) this.#dialTcp(address)
+      else this.#dialTls(address, tls)
+    } catch (error) {
+      setImmediate(() => this.#fail('connect_refused', `${name(address)}: ${(error as Error).message}`))
+    }
+  }
+
+  #dialTcp(address: Address): void {
+    const raw = openTcp({ host: address.ip, port: address.port, noDelay: true, keepAlive: true }, this)
+    this.#socket = raw
+    raw.socket.once('connect', () => {
+      this.#connectedAt = refreshClock()
+      this.#succeed(raw, 0)
+    })
+  }
+
+  #dialTls(address: Address, tls: UpstreamTls): void {
+    const serverName = tls.serverName ?? address.host
+    const key = `${address.ip}:${address.port}/${serverName}`
+    const raw = openTls(
+      {
+        host: address.ip,
+        port: address.port,
+        secureContext: tls.context ?? undefined,
+        session: tls.session(key),
+        // RFC 6066 section 3: an IP address is not a server name. It is verified against the IP SANs all the same.
+        servername: isIP(serverName) === 0 ? serverName : '',
+        checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
+          checkServerIdentity(serverName, certificate),
+        // Said here because NODE_TLS_REJECT_UNAUTHORIZED=0 would turn it off silently.
+        rejectUnauthorized: true,
+        ALPNProtocols: this.#target.alpn === null ? undefined : [...this.#target.alpn],
+      },
+      this,
+    )
+    this.#socket = raw
+    raw.socket.once('connect', () => {
+      this.#connectedAt = refreshClock()
+      raw.socket.setNoDelay(true)
+      raw.socket.setKeepAlive(true)
+    })
+    raw.socket.once('secureConnect', () => this.#succeed(raw, refreshClock() - this.#connectedAt))
+    // TLS 1.3 sends its tickets after the handshake, so this outlives the dial.
+    raw.socket.on('session', (session: Buffer) => tls.keepSession(key, session))
+  }
+
+  cancel(): void {
+    this.#dialler = null
+    this.#deadline.release()
+    this.#socket?.destroy()
+  }
+
+  #succeed(raw: RawSocket, tlsMs: number): void {
+    const dialler = this.#dialler
+    if (dialler === null) return
+    this.#dialler = null
+    this.#deadline.release()
+    dialler.onDialled(raw, { connectMs: this.#connectedAt - this.#startedAt, tlsMs })
+  }
+
+  #fail(reason: Reason, detail: string): void {
+    const dialler = this.#dialler
+    if (dialler === null) return
+    this.#dialler = null
+    this.#deadline.release()
+    this.#socket?.destroy()
+    dialler.onDialFailed({ reason, detail })
+  }
+
+  #onDeadline(): void {
+    const { address, timeoutMs } = this.#target
+    const what = this.#connectedAt === 0 ? 'did not accept a connection' : 'did not finish the TLS handshake'
+    this.#fail('connect_timeout', `${name(address)} ${what} within ${timeoutMs} ms`)
+  }
+
+  onData(): void {}
+  onDrain(): void {}
+
+  onEnd(): void {
+    this.#fail('upstream_reset', `${name(this.#target.address)} closed the connection during the TLS handshake`)
+  }
+
+  onClose(error: Error | null): void {
+    const { address, tls } = this.#target
+    if (error === null) {
+      this.onEnd()
+      return
+    }
+    const code = (error as NodeJS.ErrnoException).code ?? ''
+    const untrusted = (this.#socket?.socket as TLSSocket | undefined)?.authorizationError
+    if (tls !== null && untrusted) {
+      this.#fail('tls_verify_failed', describeUntrusted(address, tls, error))
+    } else if (this.#connectedAt > 0) {
+      this.#fail('upstream_reset', `${name(address)} ended the TLS handshake: ${error.message}`)
+    } else if (code === 'ETIMEDOUT') {
+      this.#fail('connect_timeout', `${name(address)} did not accept a connection: ETIMEDOUT`)
+    } else {
+      this.#fail('connect_refused', `${name(address)} cannot be connected to: ${code || error.message}`)
+    }
+  }
+}
+
+function name(address: Address): string {
+  const where = `${address.ip.includes(':') ? `[${address.ip}]` : address.ip}:${address.port}`
+  return address.host === address.ip ? `endpoint ${where}` : `endpoint '${address.host}' (${where})`
+}
+
+function describeUntrusted(address: Address, tls: UpstreamTls, error: Error): string {
+  const code = (error as NodeJS.ErrnoException).code ?? 'unknown'
+  const wanted = tls.serverName ?? address.host
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
+    const names = (error as Error & { cert?: PeerCertificate }).cert?.subjectaltname ?? 'no name'
+    return `${name(address)}: its certificate is for ${names}, not for '${wanted}'; set tls.serverName to a name that it has`
+  }
+  const remedy =
+    code.includes('EXPIRED') || code.includes('NOT_YET_VALID') ? '' : '; set tls.ca to the CA that issued it'
+  return `${name(address)}: its certificate is not trusted: ${error.message} (${code})${remedy}`
+}

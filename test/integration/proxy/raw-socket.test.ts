@@ -1,0 +1,235 @@
+/** raw-socket.ts on real sockets: also the alarm for a Node release that changes the internals it leans on. */
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
+import { describe, it } from 'node:test'
+import {
+  adopt,
+  LISTEN_OPTIONS,
+  NO_HANDLER,
+  openTcp,
+  type RawSocket,
+  type SocketHandler,
+} from '../../../proxy/runtime/raw-socket.ts'
+
+/** A handler that keeps what it hears. */
+class Recorder implements SocketHandler {
+  received = ''
+  readonly events: string[] = []
+  readonly #waiting: { event: string; resolve: () => void }[] = []
+
+  onData(chunk: Buffer, length: number): void {
+    this.received += chunk.toString('latin1', 0, length)
+    this.#tell('data')
+  }
+  onEnd(): void {
+    this.#tell('end')
+  }
+  onDrain(): void {
+    this.#tell('drain')
+  }
+  onClose(error: Error | null): void {
+    this.#tell(error === null ? 'close' : `close ${(error as NodeJS.ErrnoException).code}`)
+  }
+  #tell(event: string): void {
+    this.events.push(event)
+    for (const waiting of this.#waiting.filter((w) => event.startsWith(w.event))) waiting.resolve()
+  }
+  next(event: string): Promise<void> {
+    if (event !== 'drain' && event !== 'data' && this.events.some((e) => e.startsWith(event))) return Promise.resolve()
+    return new Promise((resolve) => this.#waiting.push({ event, resolve }))
+  }
+}
+
+async function pair(): Promise<{
+  server: Server
+  client: Socket
+  raw: RawSocket
+  heard: Recorder
+  close: () => Promise<void>
+}> {
+  const heard = new Recorder()
+  const server = createServer(LISTEN_OPTIONS)
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const client = connect({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true })
+  const [accepted] = (await once(server, 'connection')) as [Socket]
+  const raw = adopt(accepted, heard)
+  const close = async (): Promise<void> => {
+    raw.destroy()
+    client.destroy()
+    server.close()
+    await once(server, 'close')
+  }
+  return { server, client, raw, heard, close }
+}
+
+describe('RawSocket', () => {
+  it('reads an accepted connection into one buffer that all sockets share', async () => {
+    const one = await pair()
+    const two = await pair()
+    const chunks = new Set<Buffer>()
+    for (const { raw, heard } of [one, two]) {
+      raw.handler = { ...NO_HANDLER, onData: (chunk, length) => (chunks.add(chunk), heard.onData(chunk, length)) }
+    }
+    one.client.write('abc')
+    two.client.write('def')
+    await Promise.all([one.heard.next('data'), two.heard.next('data')])
+    assert.equal(one.heard.received, 'abc')
+    assert.equal(two.heard.received, 'def')
+    assert.equal(chunks.size, 1)
+    await one.close()
+    await two.close()
+  })
+
+  it('counts the adopted connection on the server until it closes', async () => {
+    const { server, raw, client, close } = await pair()
+    const count = (): Promise<number> => new Promise((resolve) => server.getConnections((_e, n) => resolve(n)))
+    assert.equal(await count(), 1)
+    const closed = once(client, 'close')
+    raw.destroy()
+    client.resume()
+    client.end()
+    await closed
+    assert.equal(await count(), 0)
+    await close()
+  })
+
+  it('says that memory is free when the kernel took all, and reuse of it does not change what was sent', async () => {
+    const { client, raw, close } = await pair()
+    const memory = Buffer.from('first')
+    assert.equal(raw.write(memory), true)
+    assert.equal(raw.backlog, 0)
+    memory.write('again')
+    assert.equal(raw.write(memory), true)
+    let got = ''
+    client.on('data', (data) => {
+      got += data.toString()
+    })
+    while (got.length < 10) await once(client, 'data')
+    assert.equal(got, 'firstagain')
+    await close()
+  })
+
+  it('keeps what the kernel does not take and reports when it is gone, in order', async () => {
+    const { client, raw, heard, close } = await pair()
+    client.pause()
+    const piece = Buffer.alloc(1 << 20, 'x')
+    let kept = 0
+    let writes = 0
+    while (kept < 3) {
+      if (!raw.write(piece)) kept++
+      writes++
+    }
+    assert.ok(raw.backlog > 0)
+    const drained = heard.next('drain')
+    let got = 0
+    client.on('data', (data: Buffer) => {
+      got += data.length
+    })
+    client.resume()
+    await drained
+    assert.equal(raw.backlog, 0)
+    while (got < writes << 20) await once(client, 'data')
+    assert.equal(got, writes << 20)
+    await close()
+  })
+
+  it('passes a half-close in both directions', async () => {
+    const { client, raw, heard, close } = await pair()
+    client.end('question')
+    await heard.next('end')
+    assert.equal(heard.received, 'question')
+    raw.write(Buffer.from('answer'))
+    raw.end()
+    let got = ''
+    client.on('data', (data) => {
+      got += data.toString()
+    })
+    await once(client, 'end')
+    assert.equal(got, 'answer')
+    await heard.next('close')
+    assert.deepEqual(heard.events.slice(-2), ['end', 'close'])
+    await close()
+  })
+
+  it('sends everything written before the FIN even when the kernel was slow', async () => {
+    const { client, raw, close } = await pair()
+    client.pause()
+    const size = 24 << 20
+    assert.equal(raw.write(Buffer.alloc(size, 'x')), false)
+    raw.end()
+    let got = 0
+    client.on('data', (data: Buffer) => {
+      got += data.length
+    })
+    client.resume()
+    await once(client, 'end')
+    assert.equal(got, size)
+    await close()
+  })
+
+  it('reads nothing while paused', async () => {
+    const { client, raw, heard, close } = await pair()
+    raw.pause()
+    client.write('early')
+    await new Promise((resolve) => setTimeout(resolve, 30))
+    assert.equal(heard.received, '')
+    const data = heard.next('data')
+    raw.resume()
+    await data
+    assert.equal(heard.received, 'early')
+    await close()
+  })
+
+  it('reads into memory of its own when it is given some, and back into the shared one', async () => {
+    const { client, raw, heard, close } = await pair()
+    const own = Buffer.alloc(1024)
+    const used: boolean[] = []
+    raw.handler = {
+      ...NO_HANDLER,
+      onData(chunk, length) {
+        used.push(chunk === own)
+        raw.readInto(used.length < 2 ? own : null)
+        heard.onData(chunk, length)
+      },
+    }
+    for (let i = 0; i < 3; i++) {
+      const data = heard.next('data')
+      client.write('x')
+      await data
+    }
+    assert.deepEqual(used, [false, true, false])
+    await close()
+  })
+
+  it('resets so that the peer sees an error and not an end', async () => {
+    const { client, raw, close } = await pair()
+    client.resume()
+    const failed = once(client, 'error')
+    raw.reset()
+    const [error] = (await failed) as [NodeJS.ErrnoException]
+    assert.equal(error.code, 'ECONNRESET')
+    await close()
+  })
+
+  it('delivers the last words of a peer that refused the rest of an upload', async () => {
+    const server = createServer((socket) => {
+      socket.once('data', () => {
+        socket.pause()
+        // Closing with unread bytes makes the kernel send RST after the words.
+        socket.write('enough', () => socket.destroy())
+      })
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const heard = new Recorder()
+    const raw = openTcp({ port: (server.address() as AddressInfo).port, host: '127.0.0.1' }, heard)
+    await once(raw.socket, 'connect')
+    const piece = Buffer.alloc(1 << 20)
+    while (raw.backlog === 0 && !raw.destroyed) raw.write(piece)
+    await heard.next('close')
+    assert.equal(heard.received, 'enough')
+    server.close()
+  })
+})

@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { CoarseTimer, linkedTimers, TICK_MS } from '../../../../proxy/runtime/timers.ts'
+
+describe('CoarseTimer', () => {
+  it('fires at its time or a tick later, never before', async () => {
+    const late: number[] = []
+    for (const ms of [1, 20, 50, 130]) {
+      const due = performance.now() + ms
+      new CoarseTimer(() => late.push(performance.now() - due)).set(due)
+    }
+    // The wheel does not keep the process alive, sockets do; this test has none.
+    await new Promise((resolve) => setTimeout(resolve, 180))
+    assert.equal(late.length, 4)
+    for (const ms of late) assert.ok(ms >= 0 && ms < 40, String(ms))
+  })
+
+  it('does not fire when it was cleared, and leaves the wheel by itself', async () => {
+    let count = 0
+    const timer = new CoarseTimer(() => count++)
+    timer.set(performance.now() + 20)
+    timer.clear()
+    assert.equal(linkedTimers(), 1)
+    await new Promise((resolve) => setTimeout(resolve, 60))
+    assert.equal(count, 0)
+    assert.equal(linkedTimers(), 0)
+  })
+
+  it('fires once, at the last of the times that it was set to', async () => {
+    const times: number[] = []
+    const start = performance.now()
+    const timer = new CoarseTimer(() => times.push(performance.now() - start))
+    timer.set(start + 20)
+    timer.set(start + 90)
+    timer.set(start + 60)
+    await new Promise((resolve) => setTimeout(resolve, 140))
+    assert.equal(times.length, 1)
+    assert.ok(times[0]! >= 60 && times[0]! < 60 + 5 * TICK_MS, String(times[0]))
+    assert.equal(linkedTimers(), 0)
+  })
+
+  it('fires earlier when it is set to an earlier time', async () => {
+    const start = performance.now()
+    let at = 0
+    const timer = new CoarseTimer(() => {
+      at = performance.now() - start
+    })
+    timer.set(start + 5000)
+    timer.set(start + 30)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    assert.ok(at >= 30 && at < 90, String(at))
+    assert.equal(linkedTimers(), 0)
+  })
+
+  it('may be set again by what it fires, and may release its neighbours', async () => {
+    const start = performance.now()
+    let again = 0
+    const neighbour = new CoarseTimer(() => assert.fail('was released'))
+    const timer = new CoarseTimer(() => {
+      neighbour.release()
+      if (++again < 3) timer.set(performance.now() + 10)
+    })
+    // In the wheel a newer timer of a slot comes first.
+    neighbour.set(start + 20)
+    timer.set(start + 20)
+    await new Promise((resolve) => setTimeout(resolve, 140))
+    assert.equal(again, 3)
+    assert.equal(linkedTimers(), 0)
+  })
+
+  it('holds a thousand deadlines of any length and fires each at its time', async () => {
+    const start = performance.now()
+    const late: number[] = []
+    let count = 0
+    const timers = Array.from({ length: 1000 }, (_, i) => {
+      const due = start + ((i * 7919) % 120)
+      const timer = new CoarseTimer(() => {
+        count++
+        late.push(performance.now() - due)
+      })
+      timer.set(i % 10 === 9 ? due + 60_000 : due)
+      return timer
+    })
+    await new Promise((resolve) => setTimeout(resolve, 220))
+    assert.equal(count, 900)
+    assert.ok(late.every((ms) => ms >= 0))
+    for (const timer of timers) timer.release()
+    assert.equal(linkedTimers(), 0)
+  })
+})
