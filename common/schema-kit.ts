@@ -69,21 +69,43 @@ export function optional<T extends z.ZodType>(schema: T, description: string, de
   return doc(schema, `${description} Default: ${defaultText}.`).optional()
 }
 
+/**
+ * An enum that has `Off`. kubectl, Helm and the API server read YAML 1.1, in which an unquoted `Off` is the boolean false, so
+ * false is taken for it; a schema with two types has no type, and rules in CEL cannot see the field.
+ */
+export function enumWithOff<const V extends readonly string[]>(values: V) {
+  return z
+    .union([z.enum(values), z.literal(false)], { error: (issue) => notOneOf(issue.input, values) })
+    .transform((value): V[number] => (value === false ? 'Off' : (value as V[number])))
+    .meta({ 'x-kubernetes-preserve-unknown-fields': true, enum: [...values, false] })
+}
+
+/** Says that a value is none of the known ones. */
+export function notOneOf(value: unknown, values: readonly unknown[]): string {
+  const shown =
+    typeof value === 'string'
+      ? `'${value}'`
+      : Array.isArray(value)
+        ? 'a list'
+        : typeof value === 'object'
+          ? 'an object'
+          : String(value)
+  return `${shown} is not known, use one of ${values.join(', ')}`
+}
+
 /** An object of which exactly one of some optional keys must be given. */
 export function exactlyOne<T extends z.ZodType>(schema: T, keys: readonly string[], subject: string): T {
   const given = (value: unknown) => keys.filter((key) => (value as Record<string, unknown>)?.[key] !== undefined)
-  const list = keys.join(', ')
-  const names = keys
-    .map((key) => `has(self.${key}) ? ['${key}'] : []`)
-    .map((each) => `(${each})`)
-    .join(' + ')
+  const needs = `${subject} needs exactly one of ${keys.join(', ')}`
+  // Texts are joined term by term: the API server knows their greatest length then, which it does not for join() of a list.
+  const list = keys.map((key) => `(has(self.${key}) ? ' ${key}' : '')`).join(' + ')
   return rule(schema, {
     cel: `[${keys.map((key) => `has(self.${key})`).join(', ')}].filter(x, x).size() == 1`,
     holds: (value) => given(value).length === 1,
-    message: `${subject} needs exactly one of ${list}`,
+    message: needs,
     says: {
-      cel: `'${subject} needs exactly one of ${list}, and has ' + (${keys.map((key) => `has(self.${key})`).join(' || ')} ? (${names}).join(' and ') : 'none')`,
-      text: (value) => `${subject} needs exactly one of ${list}, and has ${given(value).join(' and ') || 'none'}`,
+      cel: `'${needs}, and has' + (${keys.map((key) => `has(self.${key})`).join(' || ')} ? ${list} : ' none')`,
+      text: (value) => `${needs}, and has ${given(value).join(' ') || 'none'}`,
     },
   })
 }

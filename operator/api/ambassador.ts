@@ -91,37 +91,28 @@ export const ambassadorSpec = rules(
     cel: `self.upstreams.all(u, !has(u.endpoints) || !u.endpoints.exists(e, ${ITSELF}))`,
     holds: (spec) => !ownEndpoint(spec),
     field: ['upstreams'],
-    message: 'an endpoint is the port that this Ambassador listens on, so it would call itself: change one of the two',
-    says: {
-      cel: `"upstream '" + self.upstreams.filter(u, has(u.endpoints) && u.endpoints.exists(e, ${ITSELF}))[0].name + "': an endpoint is port " + string(self.listen.port) + ' of this pod, where this Ambassador listens, so it would call itself: change one of the two'`,
-      text: (spec) =>
-        `upstream '${ownEndpoint(spec)?.name}': an endpoint is port ${spec.listen.port} of this pod, where this Ambassador listens, so it would call itself: change one of the two`,
-    },
+    message:
+      'an endpoint is the port of this pod that the Ambassador listens on, so it would call itself: change one of the two',
   },
 )
 
-/** Refuses a field of an upstream for another protocol than HTTP; names the first upstream that has it. */
+/** Refuses a field of an upstream for another protocol than HTTP. */
 function upstreamNeedsHttp(
   field: string,
   has: string,
   isGiven: (each: Fields['upstreams'][number]) => boolean,
 ): RuleOptions<Fields> {
-  const text = `${field} needs protocol HTTP: ${REMEDY}`
   return {
     cel: `self.protocol == 'HTTP' || !self.upstreams.exists(u, ${has})`,
     holds: (spec) => spec.protocol === 'HTTP' || !spec.upstreams.some(isGiven),
     field: ['upstreams'],
-    message: text,
-    says: {
-      cel: `"upstream '" + self.upstreams.filter(u, ${has})[0].name + "': ${text}"`,
-      text: (spec) => `upstream '${spec.upstreams.find(isGiven)?.name}': ${text}`,
-    },
+    message: `upstreams[].${field} needs protocol HTTP: ${REMEDY}`,
   }
 }
 
-/** The first upstream with an endpoint that is this Ambassador's own port. */
+/** Whether an endpoint is this Ambassador's own port. */
 function ownEndpoint(spec: Fields) {
-  return spec.upstreams.find((each) =>
+  return spec.upstreams.some((each) =>
     each.endpoints?.some(({ host, port }) => port === spec.listen.port && LOOPBACK.includes(host)),
   )
 }

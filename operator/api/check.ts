@@ -1,5 +1,6 @@
 /** Checks an Ambassador without an API server, with the same rules and, for rules in CEL, the same words. */
 import type { z } from 'zod'
+import { notOneOf } from '../../common/schema-kit.ts'
 import { ambassadorSpec, type DefaultedSpec } from './ambassador.ts'
 
 /** One thing that is wrong. */
@@ -56,7 +57,7 @@ function say(issue: z.core.$ZodIssue): string {
       return `${quote(input)} is not ${WORDS[issue.expected] ?? issue.expected}`
     case 'invalid_value':
       if (input === undefined) return `is required, use one of ${issue.values.join(', ')}`
-      return `${quote(input)} is not known, use one of ${issue.values.join(', ')}`
+      return notOneOf(input, issue.values)
     case 'too_small':
       if (issue.origin === 'array') return `must have at least ${plural(issue.minimum, 'item')}`
       return issue.origin === 'string' ? 'must not be empty' : issue.message

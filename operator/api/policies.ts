@@ -4,6 +4,7 @@ import { durationMs } from '../../common/duration.ts'
 import {
   doc,
   duration,
+  enumWithOff,
   integer,
   listSet,
   notDurations,
@@ -38,7 +39,7 @@ const backoff = rule(
       return typeof first !== 'number' || typeof last !== 'number' || last >= first
     },
     field: ['max'],
-    message: 'shorter than initial: make it at least as long',
+    message: 'max is shorter than initial: make it at least as long',
     says: {
       cel: `"'" + self.max + "' is shorter than initial '" + self.initial + "': make it at least as long"`,
       text: ({ initial, max }) => `'${max}' is shorter than initial '${initial}': make it at least as long`,
@@ -54,12 +55,22 @@ const budget = z.object({
   ).default(10),
 })
 
-export const retry = z.object({
+/** What is tried again when a policy does not say. */
+const RETRY_ON = ['ConnectFailure', 'Reset']
+
+const retryFields = z.object({
   maxRetries: doc(integer(0, 10), 'Tries on top of the first one; 0 turns retries off.').default(2),
-  on: doc(
+  on: optional(
     listSet(retryOn, 32).min(1),
     'What is tried again: ConnectFailure (no connection was made), Reset (it broke before the answer began), Timeout (perTryTimeout passed), 5xx (500 to 599 without 501 and 505), or a single status such as "429".',
-  ).default(['ConnectFailure', 'Reset']),
+    `[${RETRY_ON.join(', ')}]`,
+  ),
+  // YAML 1.1, which kubectl, Helm and the API server read, takes an unquoted key `on` for the boolean true.
+  true: optional(
+    listSet(retryOn, 32).min(1),
+    'The same as `on`: what kubectl and Helm make of that key when it has no quotes. Never written on purpose.',
+    'none',
+  ),
   perTryTimeout: optional(
     duration(),
     'Time until the answer to one try begins. Without it a try may use all of timeouts.request and a Timeout is never tried again.',
@@ -82,6 +93,18 @@ export const retry = z.object({
     'Idempotent tries again GET, HEAD, OPTIONS, TRACE, PUT and DELETE, and other methods only when nothing of the request was sent. All is for an API that takes idempotency keys.',
   ).default('Idempotent'),
 })
+
+export const retry = rule(retryFields, {
+  cel: '!has(self.on) || !has(self.__true__)',
+  holds: (value) => value.on === undefined || value.true === undefined,
+  field: ['on'],
+  message: 'on is given twice, once as "true", which is what YAML makes of on without quotes: remove one of them',
+})
+
+/** The conditions of a retry policy, under whichever key they arrived. */
+export function retryConditions(policy: z.output<typeof retry>): readonly string[] {
+  return policy.on ?? policy.true ?? RETRY_ON
+}
 
 export const timeouts = z.object({
   connect: doc(duration(), 'Time to make a connection, with the TLS handshake.').default('5s'),
@@ -123,18 +146,10 @@ export const rateLimit = rule(
   },
 )
 
-export const accessLog = rule(
-  z.object({
-    mode: doc(
-      z.enum(['All', 'Errors', 'Off']),
-      'All writes a line for each exchange, Errors for those that failed: no answer, one that the sidecar made itself, or one of 500 and above.',
-    ).default('Errors'),
-    sample: optional(percent(), 'With Errors: share of the exchanges that did not fail that get a line too.', '0%'),
-  }),
-  {
-    cel: `!has(self.sample) || self.mode == 'Errors'`,
-    holds: (value) => value.sample === undefined || value.mode === 'Errors',
-    field: ['sample'],
-    message: 'sample needs mode Errors: set it or remove sample',
-  },
-)
+export const accessLog = z.object({
+  mode: doc(
+    enumWithOff(['All', 'Errors', 'Off']),
+    'All writes a line for each exchange, Errors for those that failed: no answer, one that the sidecar made itself, or one of 500 and above.',
+  ).prefault('Errors'),
+  sample: optional(percent(), 'With Errors: share of the exchanges that did not fail that get a line too.', '0%'),
+})

@@ -169,7 +169,7 @@ const circuitBreaker = rule(
     cel: `!has(self.maxOpenDuration) || ${notDurations('self.openDuration', 'self.maxOpenDuration')} || duration(self.maxOpenDuration) >= duration(self.openDuration)`,
     holds: (value) => !isShorter(value.maxOpenDuration, value.openDuration),
     field: ['maxOpenDuration'],
-    message: 'shorter than openDuration: make it at least as long',
+    message: 'maxOpenDuration is shorter than openDuration: make it at least as long',
     says: {
       cel: `"'" + self.maxOpenDuration + "' is shorter than openDuration '" + self.openDuration + "': make it at least as long"`,
       text: (value) =>

@@ -9,7 +9,7 @@ import {
 } from '../../common/proxy-config.ts'
 import { percentRatio, quantityBytes } from '../../common/quantity.ts'
 import type { DefaultedSpec } from '../api/ambassador.ts'
-import { retry as retrySchema } from '../api/policies.ts'
+import { retryConditions, retry as retrySchema } from '../api/policies.ts'
 
 const BACKOFF = { initialMs: 25, maxMs: 1000 }
 const REQUEST_MS = 15_000
@@ -23,10 +23,11 @@ const NOT_TRANSIENT = [501, 505]
 export function retry(spec: DefaultedSpec): RetryConfig | null {
   if (spec.protocol !== 'HTTP') return null
   const given = spec.retry ?? retrySchema.parse({})
+  const on = retryConditions(given)
   return {
     maxRetries: given.maxRetries,
-    on: RETRY_CONDITIONS.filter((condition) => given.on.includes(condition)),
-    statuses: statuses(given.on),
+    on: RETRY_CONDITIONS.filter((condition) => on.includes(condition)),
+    statuses: statuses(on),
     perTryTimeoutMs: given.perTryTimeout ? durationMs(given.perTryTimeout)! : null,
     backoff: backoff(given.backoff),
     budget: { ratio: percentRatio(given.budget.ratio)!, minPerSecond: given.budget.minPerSecond },

@@ -27,8 +27,8 @@ export function references(spec: AmbassadorSpec): References {
     for (const key of keys) if (key) known.add(key)
     to.set(name, known)
   }
-  for (const upstream of spec.upstreams ?? []) {
-    const { tls, auth } = upstream
+  for (const upstream of Array.isArray(spec?.upstreams) ? spec.upstreams : []) {
+    const { tls, auth } = upstream ?? {}
     add(secrets, tls?.ca?.secretKeyRef?.name, tls?.ca?.secretKeyRef?.key)
     add(configMaps, tls?.ca?.configMapKeyRef?.name, tls?.ca?.configMapKeyRef?.key)
     add(secrets, tls?.clientCertificate?.secretName, TLS_KEYS.certificate, TLS_KEYS.privateKey)

@@ -1,12 +1,13 @@
 /** What a valid spec says that does nothing, or may not do what was meant. */
 import { durationMs } from '../../common/duration.ts'
 import type { DefaultedSpec } from '../api/ambassador.ts'
+import { retryConditions } from '../api/policies.ts'
 import { timeouts } from './policies.ts'
 import type { Problem } from './problems.ts'
 
 /** The warnings of a checked spec, in the order of its fields. */
 export function warnings(spec: DefaultedSpec): Problem[] {
-  return [...unusedUpstreams(spec), ...plainHttps(spec), ...tryTimeouts(spec)]
+  return [...unusedUpstreams(spec), ...plainHttps(spec), ...tryTimeouts(spec), ...sample(spec)]
 }
 
 function warning(field: string, message: string): Problem {
@@ -37,11 +38,17 @@ function tryTimeouts(spec: DefaultedSpec): Problem[] {
   const { retry } = spec
   if (!retry || retry.maxRetries === 0) return []
   if (retry.perTryTimeout === undefined) {
-    if (!retry.on.includes('Timeout')) return []
+    if (!retryConditions(retry).includes('Timeout')) return []
     return [warning('spec.retry.on', 'Timeout does nothing without perTryTimeout: set it, or remove Timeout')]
   }
   const { requestMs } = timeouts(spec)
   if (requestMs === null || durationMs(retry.perTryTimeout)! < requestMs) return []
   const message = `'${retry.perTryTimeout}' is not shorter than timeouts.request '${spec.timeouts.request ?? '15s'}', so a try that takes too long is never followed by another: make it shorter`
   return [warning('spec.retry.perTryTimeout', message)]
+}
+
+/** Only failures are sampled against. */
+function sample({ accessLog: { mode, sample } }: DefaultedSpec): Problem[] {
+  if (sample === undefined || mode === 'Errors') return []
+  return [warning('spec.accessLog.sample', `sample does nothing with mode ${mode}: remove it or use mode Errors`)]
 }
