@@ -114,6 +114,49 @@ export const rateLimitConfig = z.object({
 })
 export type RateLimitConfig = z.infer<typeof rateLimitConfig>
 
+/** What a value of a request must be: a header field, a query parameter or a cookie. Header names in lower case. */
+export const valueMatchConfig = z.discriminatedUnion('kind', [
+  z.object({ name, kind: z.literal('present'), present: z.boolean() }),
+  z.object({ name, kind: z.literal('in'), values: z.array(z.string()).min(1) }),
+  z.object({ name, kind: z.literal('prefix'), value: z.string() }),
+  /** Must match the whole value. */
+  z.object({ name, kind: z.literal('regex'), value: z.string() }),
+])
+export type ValueMatchConfig = z.infer<typeof valueMatchConfig>
+
+const headerChanges = z.object({
+  set: z.array(z.object({ name, value: z.string() })),
+  add: z.array(z.object({ name, value: z.string() })),
+  remove: z.array(name),
+})
+export type HeaderChangesConfig = z.infer<typeof headerChanges>
+
+/** Which requests go where. The first route that matches wins; without one a request goes to the first cluster. */
+export const routeConfig = z.object({
+  match: z.object({
+    methods: z.array(z.string()).nullable(),
+    /** Compared with the path as received, nothing decoded or normalized. A prefix ends at a segment. */
+    path: z.object({ kind: z.enum(['exact', 'prefix', 'regex']), value: z.string() }).nullable(),
+    headers: z.array(valueMatchConfig),
+    query: z.array(valueMatchConfig),
+    cookies: z.array(valueMatchConfig),
+  }),
+  to: z.array(z.object({ cluster: name, weight: count })).min(1),
+  /** The value that decides between the clusters of `to`; without one in the request, chance does. */
+  stickyOn: z.object({ kind: z.enum(['header', 'cookie']), name }).nullable(),
+  /** Replaces the matched path prefix. */
+  rewritePrefix: z.string().nullable(),
+  requestHeaders: headerChanges,
+  responseHeaders: headerChanges,
+  /** A copy of this share (0 to 1) of the requests goes to another cluster, whose answers are thrown away. */
+  mirror: z.object({ cluster: name, share: z.number().min(0).max(1) }).nullable(),
+  /** Override those of the Ambassador; null: those. */
+  timeouts: z.object({ requestMs: ms.nullable(), idleMs: ms.nullable() }).nullable(),
+  retry: retryConfig.nullable(),
+  rateLimit: rateLimitConfig.nullable(),
+})
+export type RouteConfig = z.infer<typeof routeConfig>
+
 export const accessLogConfig = z.object({
   mode: z.enum(['All', 'Errors', 'Off']),
   /** With Errors: this share of the exchanges that did not fail is logged too. 0 to 1. */

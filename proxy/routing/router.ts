@@ -1,0 +1,182 @@
+/** Which route an HTTP request takes and which upstream of it: first match wins, weights and stickiness decide between upstreams. */
+import type { RouteConfig, ValueMatchConfig } from '../../common/proxy-config.ts'
+
+/** What a route may look at. Values are made only when a route asks for them. */
+export interface RequestView {
+  method(): string
+  /** As received: origin-form, nothing decoded or normalized. */
+  target(): string
+  /** All values of the field joined with `, ` (RFC 9110 section 5.3), or null. `name` in lower case. */
+  header(name: string): string | null
+}
+
+/** One upstream of a route, as the caller needs it. */
+export interface RouteTarget<T> {
+  readonly value: T
+  readonly weight: number
+}
+
+export class Route<T> {
+  readonly config: RouteConfig
+  readonly #targets: readonly RouteTarget<T>[]
+  readonly #total: number
+  readonly #path: RegExp | null
+  readonly #headers: readonly CompiledMatch[]
+  readonly #query: readonly CompiledMatch[]
+  readonly #cookies: readonly CompiledMatch[]
+
+  /** @throws {SyntaxError} when a pattern does not compile; the operator refuses such a pattern before */
+  constructor(config: RouteConfig, resolve: (cluster: string) => T) {
+    this.config = config
+    this.#targets = config.to.map(({ cluster, weight }) => ({ value: resolve(cluster), weight }))
+    this.#total = this.#targets.reduce((sum, { weight }) => sum + weight, 0)
+    const { path, headers, query, cookies } = config.match
+    this.#path = path?.kind === 'regex' ? fullPattern(path.value) : null
+    this.#headers = headers.map(compileMatch)
+    this.#query = query.map(compileMatch)
+    this.#cookies = cookies.map(compileMatch)
+  }
+
+  matches(view: RequestView): boolean {
+    const { methods, path } = this.config.match
+    if (methods !== null && !methods.includes(view.method())) return false
+    if (path !== null && !this.#matchesPath(pathOf(view.target()))) return false
+    for (const match of this.#headers) {
+      if (!holds(match, view.header(match.name))) return false
+    }
+    if (this.#query.length > 0) {
+      const query = new URLSearchParams(queryOf(view.target()))
+      for (const match of this.#query) {
+        if (!holds(match, query.get(match.name))) return false
+      }
+    }
+    if (this.#cookies.length > 0) {
+      const cookies = view.header('cookie')
+      for (const match of this.#cookies) {
+        if (!holds(match, cookieOf(cookies, match.name))) return false
+      }
+    }
+    return true
+  }
+
+  /** The upstream of a request. With stickiness, the same value always gets the same one while the weights stay as they are. */
+  pick(view: RequestView, random: () => number): T {
+    if (this.#targets.length === 1) return (this.#targets[0] as RouteTarget<T>).value
+    const { stickyOn } = this.config
+    let share = -1
+    if (stickyOn !== null) {
+      const value =
+        stickyOn.kind === 'header' ? view.header(stickyOn.name) : cookieOf(view.header('cookie'), stickyOn.name)
+      if (value !== null && value !== '') share = hashShare(value)
+    }
+    if (share < 0) share = random()
+    let rest = share * this.#total
+    for (const { value, weight } of this.#targets) {
+      rest -= weight
+      if (rest < 0) return value
+    }
+    return (this.#targets.findLast(({ weight }) => weight > 0) ?? (this.#targets[0] as RouteTarget<T>)).value
+  }
+
+  /** The target to send: the matched prefix replaced when the route says so, else as it came. */
+  rewrite(target: string): string {
+    const { rewritePrefix, match } = this.config
+    if (rewritePrefix === null || match.path === null || match.path.kind !== 'prefix') return target
+    const rest = target.slice(match.path.value.length)
+    const base = rewritePrefix.endsWith('/') && rest.startsWith('/') ? rewritePrefix.slice(0, -1) : rewritePrefix
+    const rewritten =
+      rest === '' || rest.startsWith('/') || rest.startsWith('?') || base.endsWith('/')
+        ? base + rest
+        : `${base}/${rest}`
+    return rewritten.startsWith('/') ? rewritten : `/${rewritten}`
+  }
+
+  #matchesPath(path: string): boolean {
+    const wanted = this.config.match.path
+    if (wanted === null) return true
+    if (wanted.kind === 'exact') return path === wanted.value
+    if (wanted.kind === 'regex') return (this.#path as RegExp).test(path)
+    // A prefix ends at a segment: /api matches /api and /api/v1, not /apis (as in Gateway API, PathPrefix).
+    if (!path.startsWith(wanted.value)) return false
+    return wanted.value.endsWith('/') || path.length === wanted.value.length || path[wanted.value.length] === '/'
+  }
+}
+
+/** The routes of one Ambassador in order. */
+export class Router<T> {
+  readonly #routes: readonly Route<T>[]
+
+  constructor(routes: readonly RouteConfig[], resolve: (cluster: string) => T) {
+    this.#routes = routes.map((route) => new Route(route, resolve))
+  }
+
+  /** The first route that matches, or null: then the request goes to the first upstream. */
+  route(view: RequestView): Route<T> | null {
+    for (const route of this.#routes) {
+      if (route.matches(view)) return route
+    }
+    return null
+  }
+}
+
+interface CompiledMatch {
+  readonly name: string
+  readonly config: ValueMatchConfig
+  readonly pattern: RegExp | null
+}
+
+function compileMatch(config: ValueMatchConfig): CompiledMatch {
+  return { name: config.name, config, pattern: config.kind === 'regex' ? fullPattern(config.value) : null }
+}
+
+function holds({ config, pattern }: CompiledMatch, value: string | null): boolean {
+  switch (config.kind) {
+    case 'present':
+      return (value !== null) === config.present
+    case 'in':
+      return value !== null && config.values.includes(value)
+    case 'prefix':
+      return value?.startsWith(config.value) ?? false
+    case 'regex':
+      return value !== null && (pattern as RegExp).test(value)
+  }
+}
+
+/**
+ * A pattern that must match the whole value. JavaScript's engine backtracks; the image starts Node with the flag that hands a
+ * pattern over to the linear engine when it backtracks too much, and the operator refuses what that engine cannot do.
+ */
+export function fullPattern(source: string): RegExp {
+  return new RegExp(`^(?:${source})$`, 's')
+}
+
+function pathOf(target: string): string {
+  const query = target.indexOf('?')
+  return query < 0 ? target : target.slice(0, query)
+}
+
+function queryOf(target: string): string {
+  const query = target.indexOf('?')
+  return query < 0 ? '' : target.slice(query + 1)
+}
+
+/** RFC 6265 section 5.4: pairs separated by `; `. The first of a name counts. */
+export function cookieOf(header: string | null, name: string): string | null {
+  if (header === null) return null
+  for (const pair of header.split(';')) {
+    const equals = pair.indexOf('=')
+    if (equals >= 0 && pair.slice(0, equals).trim() === name) return pair.slice(equals + 1).trim()
+  }
+  return null
+}
+
+/** A number in [0, 1) that depends on the value alone: FNV-1a with a final mix, so that short ids spread evenly. */
+export function hashShare(value: string): number {
+  let hash = 0x811c9dc5
+  for (let i = 0; i < value.length; i++) {
+    hash = Math.imul(hash ^ value.charCodeAt(i), 0x01000193)
+  }
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
+  return ((hash ^ (hash >>> 16)) >>> 0) / 2 ** 32
+}
