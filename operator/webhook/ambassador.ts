@@ -1,0 +1,40 @@
+/** What the webhook must know of an Ambassador, and nothing more. */
+import type { Ambassador } from '../api/ambassador.ts'
+import { references } from '../render/references.ts'
+
+export interface InjectableAmbassador {
+  readonly name: string
+  /** Port on loopback. */
+  readonly port: number
+  /** Names that the pod's hosts file maps to 127.0.0.1. */
+  readonly hostnames: readonly string[]
+  /** Secrets and ConfigMaps to mount, in order of name. */
+  readonly secrets: readonly string[]
+  readonly configMaps: readonly string[]
+  /** ConfigMap with its config, or null while none was ever published. */
+  readonly config: { readonly name: string; readonly hash: string } | null
+  /** Why the newest spec is not accepted; null when it is, or when nobody has looked yet. */
+  readonly refusal: string | null
+  readonly isDeleting: boolean
+}
+
+/**
+ * The projection of a stored Ambassador. What is published comes from its status, which the controller writes after the
+ * ConfigMap, so a hash here means that the ConfigMap exists.
+ */
+export function injectable(ambassador: Ambassador): InjectableAmbassador {
+  const { spec, status, metadata } = ambassador
+  const { secrets, configMaps } = references(spec)
+  const accepted = status?.conditions?.find((condition) => condition.type === 'Accepted')
+  const { hash, configMapName } = status?.config ?? {}
+  return {
+    name: metadata.name,
+    port: spec.listen.port,
+    hostnames: spec.listen.hostnames ?? [],
+    secrets: secrets.map((each) => each.name),
+    configMaps: configMaps.map((each) => each.name),
+    config: hash && configMapName ? { name: configMapName, hash } : null,
+    refusal: accepted?.status === 'False' ? `${accepted.reason}: ${accepted.message}` : null,
+    isDeleting: metadata.deletionTimestamp !== undefined,
+  }
+}

@@ -1,0 +1,105 @@
+/** applyPlan(pod, plan): the pod with its sidecar. Pure, shares every part that it does not touch, and the same again when applied again. */
+import { Annotation, Label } from '../../common/names.ts'
+import { LOOPBACK } from './hostnames.ts'
+import { asList, asObject, contains, type Json, type JsonObject, objectsOf, own, withKey } from './json.ts'
+import type { InjectionPlan } from './plan.ts'
+import { findInjection, type Injection, type InjectionStatus, statusText } from './status.ts'
+import { BEFORE, uninjectPod } from './uninject.ts'
+
+/** Value of the label on every injected pod. */
+const INJECTED = 'true'
+/** Where a sidecar of each mode stands. */
+const LIST_OF = { Native: 'initContainers', Legacy: 'containers' } as const
+
+/** Puts the sidecar of a plan into a pod, in place of one of ours that is there. The plan must have been made for the pod without it: see plan(). */
+export function applyPlan(pod: JsonObject, plan: InjectionPlan): JsonObject {
+  const previous = findInjection(pod)
+  const bare = uninjectPod(pod)
+  const spec = asObject(pod['spec']) ?? {}
+  const bareSpec = asObject(bare['spec']) ?? {}
+  const list = LIST_OF[plan.status.mode]
+  return {
+    ...bare,
+    metadata: metadataWith(asObject(bare['metadata']) ?? {}, plan, { ...plan.status, before: beforeOf(bare, plan) }),
+    spec: {
+      ...bareSpec,
+      [list]: containersWith(asList(bareSpec[list]), list, previous, plan),
+      ...(plan.volumes.length === 0 ? {} : { volumes: volumesWith(spec, previous, plan) }),
+      ...(plan.hostnames.length === 0 ? {} : { hostAliases: hostAliasesWith(spec, previous, plan) }),
+    },
+  }
+}
+
+/** What uninject could not know from the injected pod alone. */
+function beforeOf(bare: JsonObject, plan: InjectionPlan): Record<string, string> {
+  const metadata = asObject(bare['metadata']) ?? {}
+  const spec = asObject(bare['spec']) ?? {}
+  const before: Record<string, string> = {}
+  const note = (key: string, parent: JsonObject, field: string): void => {
+    const value = own(parent, field)
+    if (value === undefined || value === null) before[key] = value === null ? BEFORE.null : BEFORE.absent
+  }
+  note('labels', metadata, 'labels')
+  note(LIST_OF[plan.status.mode], spec, LIST_OF[plan.status.mode])
+  if (plan.volumes.length > 0) note('volumes', spec, 'volumes')
+  if (plan.hostnames.length > 0) {
+    const loopback = objectsOf(spec['hostAliases']).find((alias) => alias['ip'] === LOOPBACK)
+    if (loopback === undefined) note('hostAliases', spec, 'hostAliases')
+    else if (asList(loopback['hostnames']).length === 0) {
+      note('loopback', loopback, 'hostnames')
+      before['loopback'] ??= BEFORE.empty
+    }
+  }
+  const label = own(asObject(metadata['labels']), Label.injected)
+  if (typeof label === 'string') before['label'] = label
+  return before
+}
+
+function metadataWith(metadata: JsonObject, plan: InjectionPlan, status: InjectionStatus): JsonObject {
+  let annotations = asObject(metadata['annotations']) ?? {}
+  for (const [key, value] of Object.entries({ ...plan.annotations, [Annotation.status]: statusText(status) })) {
+    annotations = withKey(annotations, key, value)
+  }
+  return { ...metadata, annotations, labels: withKey(asObject(metadata['labels']) ?? {}, Label.injected, INJECTED) }
+}
+
+/**
+ * First in its list. A sidecar of ours that is there keeps its place, since another injector may have had a reason to go in
+ * front, and stays as it is when it has all that we render, since another may have added to it.
+ */
+function containersWith(
+  bare: readonly Json[],
+  list: string,
+  previous: Injection | undefined,
+  plan: InjectionPlan,
+): readonly Json[] {
+  const isSame = previous !== undefined && contains(previous.container, plan.container)
+  return bare.toSpliced(previous?.list === list ? previous.index : 0, 0, isSame ? previous.container : plan.container)
+}
+
+/** Ours at the end; those that are there keep their place. */
+function volumesWith(spec: JsonObject, previous: Injection | undefined, plan: InjectionPlan): readonly Json[] {
+  const missing = new Map(plan.volumes.map((volume) => [volume['name'], volume]))
+  const volumes: Json[] = []
+  for (const volume of asList(spec['volumes'])) {
+    const name = asObject(volume)?.['name']
+    const wanted = missing.get(name as string)
+    const isOurs = typeof name === 'string' && previous?.volumes.includes(name) === true
+    if (!isOurs) volumes.push(volume)
+    else if (wanted !== undefined) volumes.push(contains(volume, wanted) ? volume : wanted)
+    missing.delete(name as string)
+  }
+  return [...volumes, ...missing.values()]
+}
+
+/** One line of the hosts file for all names: hostAliases are keyed by address. */
+function hostAliasesWith(spec: JsonObject, previous: Injection | undefined, plan: InjectionPlan): readonly Json[] {
+  const aliases = asList(spec['hostAliases'])
+  const at = aliases.findIndex((alias) => asObject(alias)?.['ip'] === LOOPBACK)
+  const alias = asObject(aliases[at])
+  if (alias === undefined) return [...aliases, { hostnames: plan.hostnames, ip: LOOPBACK }]
+  const there = asList(alias['hostnames']) as readonly string[]
+  const kept = there.filter((name) => !previous?.hostnames.includes(name) || plan.hostnames.includes(name))
+  const hostnames = [...kept, ...plan.hostnames.filter((name) => !kept.includes(name))]
+  return aliases.with(at, { ...alias, hostnames })
+}

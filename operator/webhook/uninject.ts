@@ -1,0 +1,69 @@
+/** uninjectPod(pod): the pod as it was before us, down to whether a list was absent, null or empty. */
+import { Annotation, Label } from '../../common/names.ts'
+import { LOOPBACK } from './hostnames.ts'
+import { asList, asObject, type Json, type JsonObject, own, withKey, withoutKey } from './json.ts'
+import { findInjection, type Injection } from './status.ts'
+
+/** What a collection was before we put something into it. */
+export const BEFORE = { absent: 'absent', null: 'null', empty: 'empty' } as const
+
+/** Annotations that an injection may add beside the status; a status that lists others does not make us take them out. */
+export const ADDED_ANNOTATIONS: readonly string[] = ['kubectl.kubernetes.io/default-container']
+
+/** Takes our sidecar and all that came with it out of a pod; returns the same object when there is none that is verifiably ours. */
+export function uninjectPod(pod: JsonObject): JsonObject {
+  const injection = findInjection(pod)
+  if (injection === undefined) return pod
+  const { before } = injection.status
+  const spec = asObject(pod['spec']) ?? {}
+  const containers = asList(spec[injection.list]).toSpliced(injection.index, 1)
+  let next = settle(spec, injection.list, containers, before[injection.list])
+  if (injection.volumes.length > 0) {
+    const volumes = asList(spec['volumes']).filter((v) => !injection.volumes.includes(String(asObject(v)?.['name'])))
+    next = settle(next, 'volumes', volumes, before['volumes'])
+  }
+  return {
+    ...pod,
+    metadata: bareMetadata(asObject(pod['metadata']) ?? {}, injection),
+    spec: bareHosts(next, injection),
+  }
+}
+
+/** Writes a collection back; an empty one becomes what it was. */
+function settle(
+  parent: JsonObject,
+  key: string,
+  value: readonly Json[] | JsonObject,
+  was: string | undefined,
+): JsonObject {
+  const isEmpty = Array.isArray(value) ? value.length === 0 : Object.keys(value).length === 0
+  if (isEmpty && was === BEFORE.absent) return withoutKey(parent, key)
+  return { ...parent, [key]: isEmpty && was === BEFORE.null ? null : value }
+}
+
+function bareMetadata(metadata: JsonObject, { status }: Injection): JsonObject {
+  let annotations = withoutKey(asObject(metadata['annotations']) ?? {}, Annotation.status)
+  for (const key of status.added.annotations) {
+    if (ADDED_ANNOTATIONS.includes(key)) annotations = withoutKey(annotations, key)
+  }
+  const labels = asObject(metadata['labels'])
+  const next = { ...metadata, annotations }
+  if (labels === undefined || own(labels, Label.injected) === undefined) return next
+  const label = status.before['label']
+  const bare = label === undefined ? withoutKey(labels, Label.injected) : withKey(labels, Label.injected, label)
+  return settle(next, 'labels', bare, status.before['labels'])
+}
+
+function bareHosts(spec: JsonObject, { hostnames, status }: Injection): JsonObject {
+  if (hostnames.length === 0) return spec
+  const aliases = asList(spec['hostAliases'])
+  const at = aliases.findIndex((alias) => asObject(alias)?.['ip'] === LOOPBACK)
+  const alias = asObject(aliases[at])
+  if (alias === undefined) return spec
+  const left = asList(alias['hostnames']).filter((name) => !hostnames.includes(name as string))
+  const was = status.before['loopback']
+  if (left.length === 0 && was === undefined) {
+    return settle(spec, 'hostAliases', aliases.toSpliced(at, 1), status.before['hostAliases'])
+  }
+  return { ...spec, hostAliases: aliases.with(at, settle(alias, 'hostnames', left, was)) }
+}

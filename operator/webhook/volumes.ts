@@ -1,0 +1,58 @@
+/** Volumes of the sidecar: each ConfigMap and Secret mounted whole and read-only, never by subPath, so that the kubelet refreshes them. */
+import { createHash } from 'node:crypto'
+import { Mount } from '../../common/names.ts'
+import type { InjectableAmbassador } from './ambassador.ts'
+import type { JsonObject } from './json.ts'
+
+/** Prefix of every volume of ours. */
+export const VOLUME_PREFIX = 'ambassador-'
+
+/** Readable by any user: the container's user is not known where the namespace assigns it, and the files are in this container alone. */
+const READABLE = 0o444
+/** A volume's name is a DNS label. */
+const MAX_NAME_LENGTH = 63
+
+export interface Volumes {
+  readonly volumes: readonly JsonObject[]
+  readonly mounts: readonly JsonObject[]
+}
+
+/** The ConfigMap of each Ambassador in their order, then Secrets, then ConfigMaps that they refer to, each object once in order of name. */
+export function volumesFor(ambassadors: readonly InjectableAmbassador[]): Volumes {
+  const parts: { volume: JsonObject; mount: JsonObject }[] = []
+  for (const { name, config } of ambassadors) {
+    // Not optional: a config that is not there would start a sidecar with nothing to do. The ConfigMap exists before a pod is admitted.
+    parts.push(part('config', name, Mount.config, { configMap: { defaultMode: READABLE, name: config?.name ?? '' } }))
+  }
+  // Optional: a Secret that comes later, or never, must not keep the pod from starting; the sidecar reports it.
+  for (const name of unique(ambassadors.flatMap((each) => each.secrets))) {
+    const secret = { defaultMode: READABLE, optional: true, secretName: name }
+    parts.push(part('secret', name, Mount.secrets, { secret }))
+  }
+  for (const name of unique(ambassadors.flatMap((each) => each.configMaps))) {
+    const configMap = { defaultMode: READABLE, name, optional: true }
+    parts.push(part('configmap', name, Mount.configMaps, { configMap }))
+  }
+  return { volumes: parts.map((each) => each.volume), mounts: parts.map((each) => each.mount) }
+}
+
+function part(kind: string, name: string, directory: string, source: JsonObject) {
+  const volume = volumeName(kind, name)
+  return {
+    volume: { name: volume, ...source },
+    mount: { mountPath: `${directory}/${name}`, name: volume, readOnly: true },
+  }
+}
+
+/** A DNS label for any object's name. What had to be changed ends in a hash, so that `a.b` and `a-b` stay two volumes. */
+export function volumeName(kind: string, name: string): string {
+  const plain = `${VOLUME_PREFIX}${kind}-${name}`
+  if (plain.length <= MAX_NAME_LENGTH && !name.includes('.')) return plain
+  const hash = createHash('sha256').update(name).digest('hex').slice(0, 10)
+  const start = plain.replaceAll('.', '-').slice(0, MAX_NAME_LENGTH - hash.length - 1)
+  return `${start.replace(/-+$/, '')}-${hash}`
+}
+
+function unique(names: readonly string[]): string[] {
+  return [...new Set(names)].sort()
+}
