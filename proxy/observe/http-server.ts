@@ -48,26 +48,29 @@ export class HttpServer {
   }
 
   /**
-   * Binds `port` on each host; a host whose address family the kernel does not have is passed over when another one is left.
-   * Port 0 takes a free one, the same for all.
-   * @throws {ServerPortError} when no host is left or the port is taken; `what` says in the message whose port it is
+   * Binds `port` (0: a free one): `any` on all addresses, `loopback` on 127.0.0.1 and ::1; without IPv6 in the kernel on those of
+   * IPv4 alone.
+   * @param what whose port it is, for the message
+   * @throws {ServerPortError} when the port is taken or cannot be bound
    */
-  async listen(port: number, hosts: readonly string[], what: string): Promise<void> {
-    let failure: NodeJS.ErrnoException | null = null
-    for (const host of hosts) {
-      const server = this.#create()
-      try {
-        await listen(server, port === 0 ? this.port : port, host)
-        this.#servers.push(server)
-      } catch (error) {
-        failure = error as NodeJS.ErrnoException
-        if (failure.code === 'EADDRINUSE') break
+  async listen(port: number, scope: 'any' | 'loopback', what: string): Promise<void> {
+    try {
+      if (scope === 'loopback') {
+        await this.#bind(port, '127.0.0.1')
+        await this.#bind(this.port, '::1').catch(onlyWithoutIpv6)
+      } else {
+        // `::` takes the addresses of both families.
+        await this.#bind(port, '::').catch((error: NodeJS.ErrnoException) => {
+          onlyWithoutIpv6(error)
+          return this.#bind(port, '0.0.0.0')
+        })
       }
+    } catch (error) {
+      await this.close()
+      const { code, message } = error as NodeJS.ErrnoException
+      const why = code === 'EADDRINUSE' ? 'is in use by another process of this pod' : `cannot be bound: ${message}`
+      throw new ServerPortError(`${what}: port ${port} ${why}, use another port`)
     }
-    if (failure === null || (failure.code !== 'EADDRINUSE' && this.#servers.length > 0)) return
-    await this.close()
-    const why = failure.code === 'EADDRINUSE' ? 'is in use by another process of this pod' : `fails: ${failure.message}`
-    throw new ServerPortError(`${what}: port ${port} ${why}, use another port`)
   }
 
   /** Accepts no more and cuts what is open. Idempotent. */
@@ -80,6 +83,20 @@ export class HttpServer {
         return closed
       }),
     )
+  }
+
+  #bind(port: number, host: string): Promise<void> {
+    const server = this.#create()
+    return new Promise((resolve, reject) => {
+      server.once('error', reject)
+      server.listen({ port, host, exclusive: true, ipv6Only: host === '::1' }, () => {
+        server.off('error', reject)
+        // An accept that fails must not end the process; whoever asked will ask again.
+        server.on('error', () => {})
+        this.#servers.push(server)
+        resolve()
+      })
+    })
   }
 
   #create(): Server {
@@ -134,13 +151,7 @@ export class HttpServer {
   }
 }
 
-function listen(server: Server, port: number, host: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen({ port, host, exclusive: true, ipv6Only: host === '::1' }, () => {
-      server.off('error', reject)
-      server.on('error', () => {})
-      resolve()
-    })
-  })
+/** Swallows the errors of a kernel without IPv6, or with it turned off. */
+function onlyWithoutIpv6(error: NodeJS.ErrnoException): void {
+  if (!['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'EINVAL'].includes(error.code ?? '')) throw error
 }

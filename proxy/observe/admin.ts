@@ -1,0 +1,85 @@
+/** The admin port: a page for people and the verbs of the lifecycle, on loopback and for programs of this pod alone. */
+import type { IncomingMessage } from 'node:http'
+import { LOG_LEVELS } from '../../common/names.ts'
+import { adminPage } from './admin-page.ts'
+import { type Answer, HttpServer } from './http-server.ts'
+import type { LogLevel } from './log.ts'
+import type { UpstreamsReport } from './upstreams.ts'
+
+export interface AdminControl {
+  upstreams(): UpstreamsReport
+  /** Stops taking connections and ends what is idle; the process stays and answers. */
+  drain(): void
+  /** Drains, and then ends the process with code 0. */
+  quit(): void
+  setLogLevel(level: LogLevel): void
+}
+
+/** Makes the server; listen(port, 'loopback') starts it. */
+export function adminServer(control: AdminControl): HttpServer {
+  return new HttpServer({
+    guard,
+    routes: {
+      '/': {
+        GET: () => {
+          const { html, policy } = adminPage()
+          const headers = { 'content-security-policy': policy }
+          return { status: 200, type: 'text/html; charset=utf-8', headers, body: html }
+        },
+      },
+      '/upstreams': {
+        GET: () => ({
+          status: 200,
+          type: 'application/json',
+          body: `${JSON.stringify(control.upstreams(), null, 2)}\n`,
+        }),
+      },
+      '/drain': {
+        POST: () => {
+          control.drain()
+          return { status: 202, body: 'draining: no new connections, what is in flight is finished\n' }
+        },
+      },
+      '/quitquitquit': {
+        POST: () => {
+          control.quit()
+          return { status: 202, body: 'draining, and then the process ends\n' }
+        },
+      },
+      '/loglevel': {
+        PUT: (body) => {
+          const level = LOG_LEVELS.find((each) => each === body.trim())
+          if (level === undefined) {
+            return {
+              status: 400,
+              body: `'${body.trim().slice(0, 40)}' is not a log level, use ${LOG_LEVELS.join(', ')}\n`,
+            }
+          }
+          control.setLogLevel(level)
+          return { status: 200, body: `${level}\n` }
+        },
+      },
+    },
+  })
+}
+
+const LOOPBACK_HOST = /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?$/i
+
+/**
+ * Loopback is no protection against a browser on the same machine (a developer with `kubectl port-forward` or `ambassador run`):
+ * a page anywhere can have its own name resolve to 127.0.0.1 (then Host names it), or send a form here (then Origin names it).
+ */
+function guard(request: IncomingMessage): Answer | null {
+  const { host, origin } = request.headers
+  if (host === undefined || !LOOPBACK_HOST.test(host)) {
+    return { status: 403, body: 'the Host of an admin request is localhost, 127.0.0.1 or [::1]\n' }
+  }
+  if (origin !== undefined && origin !== `http://${host}`) {
+    return { status: 403, body: 'admin requests of other origins are refused\n' }
+  }
+  const site = request.headers['sec-fetch-site']
+  if (request.method !== 'GET' && request.method !== 'HEAD' && site !== undefined && site !== 'same-origin') {
+    return { status: 403, body: 'admin requests of other sites are refused\n' }
+  }
+  return null
+}
