@@ -1,6 +1,7 @@
 /** Checks an Ambassador without an API server, with the same rules and, for rules in CEL, the same words. */
 import type { z } from 'zod'
-import { notOneOf } from '../../common/schema-kit.ts'
+import { GROUP, KIND, VERSION } from '../../common/names.ts'
+import { notOneOf, objectName } from '../../common/schema-kit.ts'
 import { ambassadorSpec, type DefaultedSpec } from './ambassador.ts'
 
 /** One thing that is wrong. */
@@ -27,10 +28,33 @@ export function checkSpec(spec: unknown): Checked {
   return { ok: false, issues: [...issues.values()] }
 }
 
-/** `['spec', 'upstreams', 0, 'name']` as `spec.upstreams[0].name`. */
+/** Checks a whole object: that it is an Ambassador of this version, has a name, and its spec. Never throws. */
+export function checkObject(object: unknown): Issue[] {
+  if (object === null || typeof object !== 'object' || Array.isArray(object)) {
+    return [{ field: '', message: 'is not an object, write apiVersion, kind, metadata and spec' }]
+  }
+  const { apiVersion, kind, metadata, spec } = object as Record<string, unknown>
+  const issues: Issue[] = []
+  const expect = (field: string, value: unknown, known: string) => {
+    if (value === undefined) issues.push({ field, message: `is required, use ${known}` })
+    else if (value !== known) issues.push({ field, message: `${quote(value)} is not known, use ${known}` })
+  }
+  expect('apiVersion', apiVersion, `${GROUP}/${VERSION}`)
+  expect('kind', kind, KIND)
+  const name = (metadata as { name?: unknown } | null | undefined)?.name
+  const named = objectName().safeParse(name, { reportInput: true })
+  if (!named.success) issues.push({ field: 'metadata.name', message: say(named.error.issues[0]!) })
+  const checked = checkSpec(spec)
+  return checked.ok ? issues : [...issues, ...checked.issues]
+}
+
+/** `['spec', 'upstreams', 0, 'name']` as `spec.upstreams[0].name`. The key `true` is `on` without quotes, and is called that. */
 export function fieldPath(path: readonly PropertyKey[]): string {
   return path
-    .map((part, index) => (typeof part === 'number' ? `[${part}]` : `${index > 0 ? '.' : ''}${String(part)}`))
+    .map((part, index) => {
+      if (typeof part === 'number') return `[${part}]`
+      return `${index > 0 ? '.' : ''}${part === 'true' ? 'on' : String(part)}`
+    })
     .join('')
 }
 
