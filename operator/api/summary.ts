@@ -1,0 +1,27 @@
+/** Texts of status.summary, which the columns of `kubectl get amb` show. Total: stored specs may be of any age. */
+import type { AmbassadorSpec } from './ambassador.ts'
+
+/** Where the traffic goes: the first endpoint, and how many more there are, such as `db.example.com:5432 +1`. */
+export function upstreamSummary(spec: AmbassadorSpec): string {
+  // Without routes the first upstream gets all traffic.
+  const [first] = Array.isArray(spec?.upstreams) ? spec.upstreams : []
+  const endpoints = Array.isArray(first?.endpoints) ? first.endpoints : []
+  const { host, port } = first?.dns ? { host: first.dns.hostname, port: first.dns.port } : (endpoints[0] ?? {})
+  if (host === undefined) return ''
+  const name = host.includes(':') ? `[${host}]` : host
+  const more = endpoints.length > 1 ? ` +${endpoints.length - 1}` : ''
+  const tail = `:${port}${more}`
+  return `${name.length + tail.length > 256 ? `${name.slice(0, 255 - tail.length)}…` : name}${tail}`
+}
+
+/** Ready and injected pods, such as `3/4`. */
+export function podsSummary(ready: number, injected: number): string {
+  return `${ready}/${injected}`
+}
+
+/** Versions of the sidecars: the tags of their images, each once, in order; the whole image where it has none. */
+export function versionSummary(images: Iterable<string>): string {
+  const tags = [...images].map((image) => /:([^/:@]+)(@.*)?$/.exec(image)?.[1] ?? image)
+  const text = [...new Set(tags)].sort().join(',')
+  return text.length > 128 ? `${text.slice(0, 127)}…` : text
+}
