@@ -16,7 +16,7 @@ import { type Progress, printed } from './machine/progress.ts'
 export const IMAGE_PACKAGES = ['binutils', 'buildah'] as const
 
 /** One image: its Dockerfile, and the packages of its root, which are the same in the Dockerfile. */
-interface Image {
+export interface Image {
   readonly name: string
   readonly dockerfile: string
   readonly packages: readonly string[]
@@ -26,7 +26,8 @@ interface Image {
 
 const NODE_PACKAGES = ['ca-certificates', 'libatomic1', 'libc6', 'libgcc-s1', 'libstdc++6']
 
-const IMAGES: readonly Image[] = [
+/** What is built, in this order. */
+export const IMAGES: readonly Image[] = [
   { name: 'ambassador-operator', dockerfile: 'Dockerfile.operator', packages: NODE_PACKAGES, isProgram: true },
   { name: 'ambassador-proxy', dockerfile: 'Dockerfile.proxy', packages: NODE_PACKAGES, isProgram: true },
   {

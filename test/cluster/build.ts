@@ -68,8 +68,11 @@ const buildInto = async (program: Program): Promise<void> => {
   const { GoMod } = JSON.parse(await go(workshop, 'mod', 'download', '-json', `${program.module}@${program.version}`))
   writeFileSync(join(workshop, 'go.mod'), renderGoMod(program, readGoMod(readFileSync(GoMod, 'utf8'))))
   const flags = ['-mod=mod', '-trimpath', '-tags', program.tags, '-ldflags', `-s -w ${program.linkerFlags}`]
-  for (const group of groupsOf(program))
-    await go(workshop, 'build', ...flags, '-o', group.output(out), ...group.packages)
+  const [only = '', ...others] = Object.keys(program.packages)
+  // All of Kubernetes in one command, which is faster than six. A single program is named, or Go would call it by the end
+  // of its package's path (`v3` for etcd).
+  const target = others.length === 0 ? join(out, only) : `${out}/`
+  await go(workshop, 'build', ...flags, '-o', target, ...Object.values(program.packages))
 
   for (const [name, { args, says }] of Object.entries(program.verify)) {
     const said = await run(join(out, name), args)
@@ -80,16 +83,11 @@ const buildInto = async (program: Program): Promise<void> => {
   rmSync(workshop, { recursive: true, force: true })
 }
 
-// One command builds all of Kubernetes, which is faster than six; a single program must be given its file name, since Go
-// would take it from the package path (`v3` for etcd).
-const groupsOf = (program: Program): { packages: string[]; output: (directory: string) => string }[] => {
-  const [[first = '', path = ''] = [], ...others] = Object.entries(program.packages)
-  if (others.length === 0) return [{ packages: [path], output: (directory) => join(directory, first) }]
-  return [{ packages: Object.values(program.packages), output: (directory) => `${directory}/` }]
+// Debian's Go does not fetch a newer toolchain by itself unless told so.
+const go = (cwd: string, ...args: string[]): Promise<string> => {
+  const toolchain = process.env['GOTOOLCHAIN'] || 'auto'
+  return run('go', args, { cwd, env: { CGO_ENABLED: '0', GOFLAGS: '', GOTOOLCHAIN: toolchain, GOWORK: 'off' } })
 }
-
-const go = (cwd: string, ...args: string[]): Promise<string> =>
-  run('go', args, { cwd, env: { CGO_ENABLED: '0', GOFLAGS: '-mod=mod', GOWORK: 'off' } })
 
 const ensureGo = async (progress: Progress): Promise<void> => {
   if (which('go') === undefined && thisMachine().hasApt) await ensurePackages(['golang'], progress)

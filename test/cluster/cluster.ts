@@ -107,7 +107,10 @@ export const running = (name: string): Cluster => {
 }
 
 const given = (kubeconfig: string): Cluster => {
-  if (!existsSync(kubeconfig)) throw new ClusterUnavailable(`TEST_KUBECONFIG: file '${kubeconfig}' does not exist`)
+  if (!existsSync(kubeconfig))
+    throw new ClusterUnavailable(
+      `TEST_KUBECONFIG: file '${kubeconfig}' does not exist, set it to that of a cluster that you have`,
+    )
   return {
     name: 'given',
     kubeconfig,

@@ -25,11 +25,15 @@ const BUILD_SPACE_GB = 8
 /** Checks everything, changes nothing (kernel modules that `up` would load are loaded). */
 export const doctor = async (): Promise<{ readonly text: string; readonly isComplete: boolean }> => {
   const checks = await allChecks()
-  const lines = checks.map(
-    ({ what, problem, note }) =>
-      `${problem === undefined ? 'ok      ' : 'MISSING '} ${what}${problem === undefined ? (note ? `: ${note}` : '') : `: ${problem}`}`,
-  )
-  return { text: `${lines.join('\n')}\n`, isComplete: checks.every(({ problem }) => problem === undefined) }
+  return {
+    text: checks.map((check) => `${renderCheck(check)}\n`).join(''),
+    isComplete: checks.every(({ problem }) => problem === undefined),
+  }
+}
+
+const renderCheck = ({ what, problem, note }: Check): string => {
+  if (problem !== undefined) return `MISSING  ${what}: ${problem}`
+  return `ok       ${what}${note === undefined ? '' : `: ${note}`}`
 }
 
 const allChecks = async (): Promise<Check[]> => {
@@ -47,9 +51,9 @@ const allChecks = async (): Promise<Check[]> => {
     await packages('packages for images', IMAGE_PACKAGES),
     { what: 'Go', problem: await goProblem() },
     await diskSpace(),
-    await kernel(),
+    await kernel(machine.isRoot),
     { what: 'cgroups', ...cgroups() },
-    networkPlugins(),
+    await networkPlugins(),
     {
       what: 'programs',
       note: unbuilt().length === 0 ? 'all built' : `${unbuilt().join(', ')} will be built by the first up`,
@@ -59,7 +63,10 @@ const allChecks = async (): Promise<Check[]> => {
 
 const packages = async (what: string, names: readonly string[]): Promise<Check> => {
   const missing = await missingPackages(names)
-  return { what, problem: missing.length === 0 ? undefined : new PackagesMissing(missing, thisMachine()).message }
+  if (missing.length === 0) return { what }
+  const machine = thisMachine()
+  if (machine.hasApt && machine.isRoot) return { what, note: `${missing.join(', ')} will be installed when needed` }
+  return { what, problem: new PackagesMissing(missing, machine).message }
 }
 
 const diskSpace = async (): Promise<Check> => {
@@ -71,12 +78,13 @@ const diskSpace = async (): Promise<Check> => {
   return { what: `disk space in ${cacheRoot()}`, problem, note: `${freeGb} GB` }
 }
 
-const kernel = async (): Promise<Check> => {
+const kernel = async (isRoot: boolean): Promise<Check> => {
+  if (!isRoot) return { what: 'kernel', note: 'only root can check it' }
   await loadKernelModules()
   const filesystems = readFileSync('/proc/filesystems', 'utf8')
   const missing = [
     ...(/\boverlay\b/.test(filesystems) ? [] : ['overlay']),
-    ...((await succeeds('unshare', ['--net', 'ip', 'link', 'add', 'a', 'type', 'veth', 'peer', 'name', 'b']))
+    ...((await succeeds('unshare', ['--net', 'ip', 'link', 'add', 'left', 'type', 'veth', 'peer', 'name', 'right']))
       ? []
       : ['veth']),
     ...((await succeeds('unshare', ['--net', 'iptables', '-t', 'nat', '-L'])) ? [] : ['nat']),
@@ -91,9 +99,10 @@ const cgroups = (): { problem?: string; note?: string } => {
   return version === undefined ? { problem: 'none mounted, mount /sys/fs/cgroup' } : { note: `version ${version}` }
 }
 
-const networkPlugins = (): Check => ({
-  what: `network plugins in ${CNI_PLUGINS}`,
-  problem: ['ptp', 'portmap', 'host-local', 'loopback'].every((name) => existsSync(`${CNI_PLUGINS}/${name}`))
-    ? undefined
-    : 'install the Debian package containernetworking-plugins',
-})
+const networkPlugins = async (): Promise<Check> => {
+  const what = `network plugins in ${CNI_PLUGINS}`
+  const missing = ['ptp', 'portmap', 'host-local', 'loopback'].filter((name) => !existsSync(`${CNI_PLUGINS}/${name}`))
+  const willBeInstalled = (await missingPackages(['containernetworking-plugins'])).length > 0
+  if (missing.length === 0 || willBeInstalled) return { what }
+  return { what, problem: `${missing.join(', ')} not found, link that folder to where they are` }
+}

@@ -36,7 +36,8 @@ const PATIENCE_MS = 120_000
 /** Makes a cluster. The name must be free. */
 export const createCluster = async (name: string, nodes: number, pause: string, progress: Progress): Promise<void> => {
   const slot = await takeSlot()
-  const site = new Site({ name, slot, recipe: RECIPE, daemons: {}, nodes: [], startedAt: undefined })
+  const site = new Site({ name, slot, recipe: RECIPE, daemons: {}, nodes: [], isComplete: false })
+  site.save({})
   await progress.step('network, certificates', async () => {
     await loadKernelModules()
     await Promise.all([joinToHost(slot), site.plan.pki.createAuthority()])
@@ -49,14 +50,23 @@ export const createCluster = async (name: string, nodes: number, pause: string, 
 /** Starts one node more in a running cluster. */
 export const addNode = (state: ClusterState, pause: string): Promise<void> => startNode(new Site(state), pause)
 
-/** True when every process runs, the API server is ready and so are all nodes. */
-export const isHealthy = async (state: ClusterState): Promise<boolean> => {
-  if (state.startedAt === undefined || state.nodes.length === 0) return false
-  if (!Object.values(state.daemons).every(isAlive)) return false
+/** True when every process runs, the API server is ready and so are all nodes. A busy machine may make them late, so that is waited for, `patienceMs` at most; an ended process is not. */
+export const isHealthy = async (state: ClusterState, patienceMs: number = 20_000): Promise<boolean> => {
+  if (!state.isComplete) return false
   const site = new Site(state)
+  const deadline = Date.now() + patienceMs
+  while (Object.values(state.daemons).every(isAlive)) {
+    if (await answers(site)) return true
+    if (Date.now() >= deadline) return false
+    await sleep(250)
+  }
+  return false
+}
+
+const answers = async (site: Site): Promise<boolean> => {
   try {
     await site.kubectl('get', '--raw', '/readyz')
-    return (await Promise.all(state.nodes.map((node) => isReady(site, node)))).every(Boolean)
+    return (await Promise.all(site.state.nodes.map((node) => isReady(site, node)))).every(Boolean)
   } catch (error) {
     if (error instanceof CommandError) return false
     throw error
@@ -74,13 +84,13 @@ const startControlPlane = async (site: Site): Promise<void> => {
   await Promise.all(others.map((daemon) => site.start(daemon)))
   await site.kubectlInput(dnsObjects(plan.addresses.nodes[0]!), 'create', '-f', '-')
   await site.start(dnsServer(plan, admin))
-  site.save({ startedAt: Date.now() })
 }
 
 const startNode = async (site: Site, pause: string): Promise<void> => {
   const number = site.state.nodes.length
   const { plan, slot } = site
   const node = nodePlan(plan.directory, slot, number)
+  site.save({ nodes: [...site.state.nodes, node.name], isComplete: false })
   if (number > 0) await joinSecondNode(slot)
   mkdirSync(node.directory, { recursive: true })
   makeCgroup(node.cgroup)
@@ -91,7 +101,6 @@ const startNode = async (site: Site, pause: string): Promise<void> => {
   })
   await site.start(await kubelet(plan, node), number)
   await site.start(await kubeProxy(plan, node), number)
-  site.save({ nodes: [...site.state.nodes, node.name] })
   await site.until(`${node.name} is ready`, async () => {
     if (!(await isReady(site, node.name))) throw new CommandError('kubectl', `says that ${node.name} is not ready`, '')
   })
@@ -117,8 +126,6 @@ class Site {
     this.state = state
     this.slot = state.slot
     this.#logs = join(directory, 'logs')
-    writeState(state)
-    mkdirSync(this.#logs, { recursive: true })
     this.plan = {
       name: state.name,
       directory,
@@ -129,6 +136,7 @@ class Site {
   }
 
   save(change: Partial<ClusterState>): void {
+    mkdirSync(this.#logs, { recursive: true })
     this.state = { ...this.state, ...change }
     writeState(this.state)
   }

@@ -22,11 +22,11 @@ export class Pki {
   constructor(directory: string) {
     this.#directory = directory
     this.ca = this.#pair('ca')
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
   }
 
-  /** Makes the authority that signs the others. */
+  /** Makes the folder, and the authority that signs the others. */
   async createAuthority(): Promise<void> {
+    mkdirSync(this.#directory, { recursive: true, mode: 0o700 })
     await run('openssl', [...CURVE, '-out', this.ca.key])
     const request = ['req', '-x509', '-new', '-key', this.ca.key, '-days', '3650', '-subj', '/CN=ambassador-test-ca']
     await run('openssl', [...request, '-out', this.ca.certificate])

@@ -14,10 +14,10 @@ export interface ClusterState {
   readonly recipe: string
   /** Daemons by name. */
   readonly daemons: Readonly<Record<string, Daemon>>
-  /** Names of the nodes that were started. */
+  /** Names of the nodes that were started, or begun. */
   readonly nodes: readonly string[]
-  /** Milliseconds since 1970 at which the control plane first answered; undefined before. */
-  readonly startedAt: number | undefined
+  /** False while nodes are being started, and for ever when that was interrupted: such a cluster is made anew. */
+  readonly isComplete: boolean
 }
 
 /** State of a cluster; undefined when there is none of that name. */

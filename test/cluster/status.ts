@@ -17,7 +17,7 @@ export const status = async (name: string): Promise<string> => {
   const addresses = addressesOf(state.slot)
   const daemons = Object.values(state.daemons)
   lines.push(
-    `cluster     '${name}' is ${(await isHealthy(state)) ? 'healthy' : 'half dead, the next up makes it anew'}`,
+    `cluster     '${name}' is ${(await isHealthy(state, 0)) ? 'healthy' : 'half dead, the next up makes it anew'}`,
     `made of     ${state.recipe.replace(/^\d+, /, '')}`,
     `kubeconfig  ${kubeconfigOf(runDirectory(name))}`,
     `logs        ${runDirectory(name)}/logs`,

@@ -1,0 +1,90 @@
+/** What is in a bundle, and what is refused. */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { afterEach, beforeEach, describe, it } from 'node:test'
+import { bundle, packageOf } from '../../../build/bundle.ts'
+
+const REPOSITORY = join(import.meta.dirname, '../../..')
+
+describe('bundle', () => {
+  let root: string
+  beforeEach(() => {
+    root = mkdtempSync(join(tmpdir(), 'ambassador-bundle-'))
+    symlinkSync(join(REPOSITORY, 'node_modules'), join(root, 'node_modules'))
+  })
+  afterEach(() => rmSync(root, { recursive: true }))
+
+  const write = (file: string, text: string): void => {
+    mkdirSync(dirname(join(root, file)), { recursive: true })
+    writeFileSync(join(root, file), text)
+  }
+  const build = () => bundle({ root, dist: join(root, 'dist'), allowMissing: true })
+
+  it('runs on its own, with packages of either kind inside and their licences beside it', async () => {
+    write(
+      'proxy/main.ts',
+      "import { load } from 'js-yaml'\nimport { Counter } from 'prom-client'\nimport { z } from 'zod'\n",
+    )
+    write(
+      'proxy/main.ts',
+      `${readFileSync(join(root, 'proxy/main.ts'), 'utf8')}
+      class OddError extends Error {}
+      console.log(JSON.stringify([load('a: 1'), Counter.name, z.string().parse('x'), OddError.name]))`,
+    )
+    const [bundled] = await build()
+    assert.equal(bundled?.file, 'proxy.mjs')
+    const alone = mkdtempSync(join(tmpdir(), 'ambassador-alone-'))
+    try {
+      writeFileSync(join(alone, 'proxy.mjs'), readFileSync(join(root, 'dist/proxy.mjs')))
+      const said = execFileSync(process.execPath, [join(alone, 'proxy.mjs')], { encoding: 'utf8' })
+      assert.deepEqual(JSON.parse(said), [{ a: 1 }, 'Counter', 'x', 'OddError'])
+    } finally {
+      rmSync(alone, { recursive: true })
+    }
+    const licences = readFileSync(join(root, 'dist/LICENSES.txt'), 'utf8')
+    for (const name of ['js-yaml', 'prom-client', 'zod']) assert.match(licences, new RegExp(`^${name} \\d`, 'm'))
+  })
+
+  it('evaluates a module that is imported at run time only when it is reached', async () => {
+    write('proxy/heavy.ts', "console.log('heavy')\nexport const weight = 7\n")
+    write(
+      'proxy/main.ts',
+      "console.log('light')\nif (process.argv[2]) console.log((await import('./heavy.ts')).weight)\n",
+    )
+    await build()
+    const run = (...args: string[]) =>
+      execFileSync(process.execPath, [join(root, 'dist/proxy.mjs'), ...args], { encoding: 'utf8' })
+    assert.equal(run(), 'light\n')
+    assert.equal(run('yes'), 'light\nheavy\n7\n')
+  })
+
+  it('makes a launcher that can be executed', async () => {
+    await build()
+    const file = join(root, 'dist/bin/ambassador')
+    assert.equal(statSync(file).mode & 0o777, 0o755)
+    assert.match(readFileSync(file, 'utf8'), /^#!\/usr\/local\/bin\/node\n/)
+  })
+
+  it('refuses an entry that does not exist', async () => {
+    write('proxy/main.ts', '')
+    await assert.rejects(bundle({ root, dist: join(root, 'dist') }), {
+      message: `bundle: entry 'operator/main.ts', 'cli/main.ts' does not exist in ${root}, use --allow-missing to leave it out`,
+    })
+  })
+
+  it('refuses an import that cannot be found', async () => {
+    write('proxy/main.ts', "import { nothing } from 'no-such-package'\nconsole.log(nothing)\n")
+    await assert.rejects(build(), /no-such-package/)
+  })
+})
+
+describe('packageOf', () => {
+  it('is the folder of the innermost package', () => {
+    assert.equal(packageOf('/a/node_modules/@b/c/d/e.js'), '/a/node_modules/@b/c')
+    assert.equal(packageOf('/a/node_modules/b/node_modules/c/d.js'), '/a/node_modules/b/node_modules/c')
+    assert.equal(packageOf('/a/proxy/main.ts'), '')
+  })
+})
