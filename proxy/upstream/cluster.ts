@@ -41,6 +41,9 @@ interface Hold {
   readonly timer: NodeJS.Timeout
 }
 
+/** Discovery is asked to look again this often while somebody waits for its first endpoints. */
+const HOLD_REFRESH_MS = 1_000
+
 export class Cluster {
   readonly name: string
   /** Slots for connections and the bounded queue for them. */
@@ -54,6 +57,7 @@ export class Cluster {
   readonly #byKey = new Map<string, Endpoint>()
   #groups: readonly PriorityGroup[] = []
   readonly #holds = new Set<Hold>()
+  #holdRefresh: NodeJS.Timeout | undefined
   #isClosed = false
 
   constructor(options: ClusterOptions, parts: ClusterParts) {
@@ -129,10 +133,8 @@ export class Cluster {
     const hold: Hold = { done, timer: setTimeout(() => this.#endHold(hold, false), timeoutMs) }
     this.#holds.add(hold)
     this.#discovery.refresh()
-    return () => {
-      clearTimeout(hold.timer)
-      this.#holds.delete(hold)
-    }
+    this.#holdRefresh ??= setInterval(() => this.#discovery.refresh(), HOLD_REFRESH_MS).unref()
+    return () => this.#removeHold(hold)
   }
 
   /**
@@ -197,9 +199,16 @@ export class Cluster {
   }
 
   #endHold(hold: Hold, ready: boolean): void {
+    this.#removeHold(hold)
+    hold.done(ready)
+  }
+
+  #removeHold(hold: Hold): void {
     clearTimeout(hold.timer)
     this.#holds.delete(hold)
-    hold.done(ready)
+    if (this.#holds.size > 0) return
+    clearInterval(this.#holdRefresh)
+    this.#holdRefresh = undefined
   }
 
   #breakerOptions() {

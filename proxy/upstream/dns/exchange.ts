@@ -1,0 +1,179 @@
+/** One question to one nameserver: over UDP from a fresh socket, over TCP when the answer is cut short. */
+import { randomInt } from 'node:crypto'
+import { createSocket } from 'node:dgram'
+import { connect } from 'node:net'
+import { type DecodedPacket, decode, encode, RECURSION_DESIRED, type RecordType } from 'dns-packet'
+
+export interface Nameserver {
+  readonly host: string
+  readonly port: number
+}
+
+export interface DnsQuestion {
+  readonly name: string
+  readonly type: RecordType
+}
+
+/** RFC 1035 section 4.1.1. */
+export const Rcode = {
+  noError: 0,
+  formatError: 1,
+  serverFailure: 2,
+  nameError: 3,
+  notImplemented: 4,
+  refused: 5,
+} as const
+
+/** A message that answers the question, whatever it says; or why there is none, as the rest of a sentence about the nameserver. */
+export type DnsReply =
+  | { readonly ok: true; readonly packet: DecodedPacket; readonly rcode: number }
+  | { readonly ok: false; readonly why: string }
+
+/** Payload that no network fragments (DNS flag day 2020). */
+const EDNS_PAYLOAD = 1232
+
+/**
+ * Asks, and never throws. Each question has a socket of its own: its port is as hard to guess as its id, and a nameserver whose
+ * address now belongs to another machine cannot leave it stuck.
+ * @param timeoutMs for UDP and TCP together
+ */
+export async function askNameserver(
+  question: DnsQuestion,
+  server: Nameserver,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<DnsReply> {
+  const deadline = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)])
+  const ask = async (edns: boolean): Promise<DnsReply> => {
+    const overUdp = await exchange(question, edns, deadline, timeoutMs, () => udp(server, deadline))
+    if (!overUdp.ok || !overUdp.packet.flag_tc) return overUdp
+    return exchange(question, edns, deadline, timeoutMs, () => tcp(server))
+  }
+  const reply = await ask(true)
+  // RFC 6891 section 7: a nameserver that does not know EDNS says so in this way.
+  const unknown = reply.ok && (reply.rcode === Rcode.formatError || reply.rcode === Rcode.notImplemented)
+  return unknown ? ask(false) : reply
+}
+
+/** A way to send one query; calls `accept` with each message that comes until that returns true, or `fail`. */
+interface Channel {
+  accept: (message: Buffer) => boolean
+  fail: (why: string) => void
+  send(query: Buffer): void
+  close(): void
+}
+
+function exchange(
+  question: DnsQuestion,
+  edns: boolean,
+  deadline: AbortSignal,
+  timeoutMs: number,
+  open: () => Channel,
+): Promise<DnsReply> {
+  return new Promise((resolve) => {
+    const id = randomInt(65536)
+    const query = encode({
+      type: 'query',
+      id,
+      flags: RECURSION_DESIRED,
+      questions: [{ type: question.type, name: question.name, class: 'IN' }],
+      additionals: edns ? [ednsRecord()] : [],
+    })
+    const timedOut = `did not answer within ${timeoutMs} ms`
+    if (deadline.aborted) {
+      resolve({ ok: false, why: timedOut })
+      return
+    }
+    const channel = open()
+    const onDeadline = () => finish({ ok: false, why: timedOut })
+    const finish = (reply: DnsReply) => {
+      deadline.removeEventListener('abort', onDeadline)
+      channel.close()
+      resolve(reply)
+    }
+    deadline.addEventListener('abort', onDeadline)
+    channel.fail = (why) => finish({ ok: false, why })
+    channel.accept = (message) => {
+      const packet = decodeReply(message, id, question)
+      // Anything else on this port is late, damaged or forged: the true answer may still come.
+      if (packet === null) return false
+      finish({ ok: true, packet, rcode: (packet.flags ?? 0) & 0xf })
+      return true
+    }
+    channel.send(query)
+  })
+}
+
+function udp(server: Nameserver, deadline: AbortSignal): Channel {
+  const socket = createSocket(server.host.includes(':') ? 'udp6' : 'udp4')
+  let isOpen = true
+  const channel: Channel = {
+    accept: () => false,
+    fail: () => {},
+    send: (query) => {
+      // Connected: the kernel drops what others send, and reports a port that nobody listens on.
+      socket.connect(server.port, server.host, () => {
+        if (isOpen && !deadline.aborted) socket.send(query)
+      })
+    },
+    close: () => {
+      if (isOpen) socket.close()
+      isOpen = false
+    },
+  }
+  socket.on('message', (message) => channel.accept(message))
+  socket.on('error', (error: NodeJS.ErrnoException) => channel.fail(`cannot be asked (${error.code})`))
+  return channel
+}
+
+function tcp(server: Nameserver): Channel {
+  const socket = connect({ host: server.host, port: server.port, noDelay: true })
+  let received: Buffer = Buffer.alloc(0)
+  const channel: Channel = {
+    accept: () => false,
+    fail: () => {},
+    send: (query) => {
+      const length = Buffer.alloc(2)
+      length.writeUInt16BE(query.length)
+      socket.write(Buffer.concat([length, query]))
+    },
+    close: () => socket.destroy(),
+  }
+  socket.on('data', (chunk: Buffer) => {
+    received = Buffer.concat([received, chunk])
+    while (received.length >= 2 && received.length >= 2 + received.readUInt16BE(0)) {
+      const end = 2 + received.readUInt16BE(0)
+      if (channel.accept(received.subarray(2, end))) return
+      received = received.subarray(end)
+    }
+  })
+  socket.on('end', () => channel.fail('closed the connection before it answered'))
+  socket.on('error', (error: NodeJS.ErrnoException) => channel.fail(`cannot be asked over TCP (${error.code})`))
+  return channel
+}
+
+/** The message when it is the answer to this question (RFC 5452 section 9.1); null when it is not, or cannot be read. */
+function decodeReply(message: Buffer, id: number, question: DnsQuestion): DecodedPacket | null {
+  try {
+    const packet = decode(message)
+    const asked = packet.questions?.[0]
+    if (packet.type !== 'response' || packet.id !== id || packet.questions?.length !== 1) return null
+    if (asked?.type !== question.type || asked.name.toLowerCase() !== question.name.toLowerCase()) return null
+    return packet
+  } catch {
+    return null
+  }
+}
+
+function ednsRecord() {
+  return {
+    type: 'OPT' as const,
+    name: '.',
+    udpPayloadSize: EDNS_PAYLOAD,
+    extendedRcode: 0,
+    ednsVersion: 0,
+    flags: 0,
+    flag_do: false,
+    options: [],
+  }
+}
