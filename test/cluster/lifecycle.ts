@@ -107,6 +107,7 @@ const startNode = async (site: Site, pause: string): Promise<void> => {
   await site.until('service account of pods exists', () =>
     site.kubectl('get', 'serviceaccount', 'default', '-o', 'name'),
   )
+  site.save({ isComplete: true })
 }
 
 const READY = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
