@@ -6,6 +6,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { bundle } from './bundle.ts'
+import { readArchive } from './docker-archive.ts'
 import { imageDirectory, lockFile } from './machine/cache.ts'
 import { CommandError, run, succeeds, which } from './machine/exec.ts'
 import { withLock } from './machine/lock.ts'
@@ -113,17 +114,10 @@ const buildWithBuildah = async (image: Image, root: string, dist: string, archiv
       image.isProgram ? dist : ROOT,
     )
   ).trim()
-  if (id === (await imageIn(archive))) return
+  if (existsSync(archive) && (await readArchive(archive)).some((archived) => archived.id === id)) return
   rmSync(`${archive}.new`, { force: true })
   await buildah('push', '--quiet', tagOf(image.name), `docker-archive:${archive}.new:${tagOf(image.name)}`)
   renameSync(`${archive}.new`, archive)
-}
-
-/** Id of the image in a docker archive; undefined when there is none. */
-const imageIn = async (archive: string): Promise<string | undefined> => {
-  if (!existsSync(archive)) return undefined
-  const [manifest] = JSON.parse(await run('tar', ['--extract', '--to-stdout', '--file', archive, 'manifest.json']))
-  return String(manifest.Config).replace(/\.json$/, '')
 }
 
 /** Counts the changes of ensureRoot that change its result. */

@@ -2,6 +2,7 @@
 
 import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { type ArchivedImage, readArchive } from '../../build/docker-archive.ts'
 import { runDirectory } from '../../build/machine/cache.ts'
 import { run } from '../../build/machine/exec.ts'
 import { type NodePlan, nodePlan, snapshotter } from './node.ts'
@@ -14,16 +15,35 @@ export const loadImage = async (state: ClusterState, file: string): Promise<void
   for (const node of nodes) await importImage(node, file)
 }
 
-/** Imports a docker archive on one node. */
+/** Imports a docker archive on one node. One that is there already takes no time. */
 export const importImage = async (node: NodePlan, file: string): Promise<void> => {
+  const images = await readArchive(file)
+  const present = await list(node)
+  if (images.every((image) => isPresent(image, present))) return
   await ctr(node, ['images', 'import', '--snapshotter', await snapshotter(node.directory), file])
   await untilSeen(node)
 }
 
+/** True when the output of `ctr images list` has the image under all of its names. containerd also keeps it under its id. */
+export const isPresent = ({ id, tags }: ArchivedImage, listed: string): boolean => {
+  const digests = new Map(linesOf(listed).map(([name, , digest]) => [name, digest]))
+  const digest = digests.get(`sha256:${id}`)
+  return digest !== undefined && tags.every((tag) => digests.get(tag) === digest)
+}
+
+const linesOf = (listed: string): string[][] =>
+  listed
+    .split('\n')
+    .slice(1)
+    .filter((line) => line.trim() !== '')
+    .map((line) => line.split(/\s+/))
+
+const list = (node: NodePlan): Promise<string> => ctr(node, ['images', 'list'])
+
 // containerd tells its Kubernetes side by an event, which then marks the image; before that a pod could not start from it.
 const untilSeen = async (node: NodePlan): Promise<void> => {
   const deadline = Date.now() + 10_000
-  while (unseenImages(await ctr(node, ['images', 'list'])).length > 0) {
+  while (unseenImages(await list(node)).length > 0) {
     if (Date.now() > deadline)
       throw new Error(`${node.name}: containerd does not show the imported images to the kubelet`)
     await sleep(50)
@@ -31,12 +51,10 @@ const untilSeen = async (node: NodePlan): Promise<void> => {
 }
 
 /** Names of images without the mark, from the output of `ctr images list`. */
-export const unseenImages = (list: string): string[] =>
-  list
-    .split('\n')
-    .slice(1)
-    .filter((line) => line.trim() !== '' && !line.includes('io.cri-containerd.image=managed'))
-    .map((line) => line.split(/\s+/)[0]!)
+export const unseenImages = (listed: string): string[] =>
+  linesOf(listed)
+    .filter((fields) => !fields.some((field) => field.includes('io.cri-containerd.image=managed')))
+    .map(([name = '']) => name)
 
 const ctr = (node: NodePlan, args: readonly string[]): Promise<string> =>
   run('ctr', ['--address', node.containerdSocket, '--namespace', 'k8s.io', ...args])

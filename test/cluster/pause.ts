@@ -51,11 +51,12 @@ const packImage = async ({ workshop, root, name, entrypoint }: ImageContents): P
   const layer = createHash('sha256')
     .update(readFileSync(join(workshop, 'layer.tar')))
     .digest('hex')
-  const config = imageConfig(process.arch, layer, entrypoint)
-  const manifest = [{ Config: 'config.json', RepoTags: [name], Layers: ['layer.tar'] }]
-  writeFileSync(join(workshop, 'config.json'), JSON.stringify(config))
+  const config = JSON.stringify(imageConfig(process.arch, layer, entrypoint))
+  const id = createHash('sha256').update(config).digest('hex')
+  const manifest = [{ Config: `${id}.json`, RepoTags: [name], Layers: ['layer.tar'] }]
+  writeFileSync(join(workshop, `${id}.json`), config)
   writeFileSync(join(workshop, 'manifest.json'), JSON.stringify(manifest))
-  await run('tar', ['--create', '--file=image.tar', 'manifest.json', 'config.json', 'layer.tar'], { cwd: workshop })
+  await run('tar', ['--create', '--file=image.tar', 'manifest.json', `${id}.json`, 'layer.tar'], { cwd: workshop })
 }
 
 /** Pure: an OCI image configuration with one layer. `arch` is Node's name of the processor. */

@@ -4,9 +4,19 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { ENTRIES } from '../../../build/bundle.ts'
+import { parseManifest } from '../../../build/docker-archive.ts'
 import { IMAGES } from '../../../build/images.ts'
 
 const REPOSITORY = join(import.meta.dirname, '../../..')
+
+describe('parseManifest', () => {
+  it('reads the id of an image from both forms of docker archives', () => {
+    const text = (config: string) => JSON.stringify([{ Config: config, RepoTags: ['localhost/a:dev'], Layers: [] }])
+    const expected = [{ id: '1d', tags: ['localhost/a:dev'] }]
+    assert.deepEqual(parseManifest(text('1d.json')), expected)
+    assert.deepEqual(parseManifest(text('blobs/sha256/1d')), expected)
+  })
+})
 
 for (const { name, dockerfile, packages, isProgram } of IMAGES) {
   const text = readFileSync(join(REPOSITORY, dockerfile), 'utf8')

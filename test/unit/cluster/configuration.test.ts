@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { cgroupMounts } from '../../cluster/cgroup.ts'
 import { dnsObjects, renderCorefile } from '../../cluster/control-plane.ts'
-import { unseenImages } from '../../cluster/images.ts'
+import { isPresent, unseenImages } from '../../cluster/images.ts'
 import { addressesOf, cniConfig, MAX_NODES, namespaceOf, SERVICE_CIDR, SLOTS } from '../../cluster/network.ts'
 import { kubeletConfig, nodePlan, renderContainerdConfig } from '../../cluster/node.ts'
 import { imageConfig } from '../../cluster/pause.ts'
@@ -112,6 +112,17 @@ describe('imageConfig', () => {
     assert.equal(config.architecture, 'amd64')
     assert.deepEqual(config.rootfs, { type: 'layers', diff_ids: ['sha256:abc'] })
     assert.equal((imageConfig('arm64', 'abc', []) as { architecture: string }).architecture, 'arm64')
+  })
+})
+
+describe('isPresent', () => {
+  const list = (tagged: string) =>
+    `REF TYPE DIGEST\nlocalhost/a:dev x sha256:${tagged} 1 MiB\nsha256:1d x sha256:m1 1 MiB\nsha256:2d x sha256:m2 1 MiB\n`
+
+  it('wants the tag to stand for the very image', () => {
+    assert.equal(isPresent({ id: '1d', tags: ['localhost/a:dev'] }, list('m1')), true)
+    assert.equal(isPresent({ id: '1d', tags: ['localhost/a:dev'] }, list('m2')), false)
+    assert.equal(isPresent({ id: '3d', tags: ['localhost/a:dev'] }, list('m1')), false)
   })
 })
 
