@@ -128,6 +128,7 @@ export class Reflector<T> {
       let waitMs = 0
       try {
         if (this.#resourceVersion === '') await this.#list(signal)
+        if (signal.aborted) break // an abort that is over tells no new listener
         await this.#watch(signal)
       } catch (error) {
         if (signal.aborted || isAborted(error)) break
