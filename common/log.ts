@@ -56,7 +56,7 @@ export function createLog(options: LogOptions): Logger {
     {
       name: options.name,
       level: options.level ?? 'info',
-      base: null,
+      base: {},
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       redact: { paths: SECRETS, censor: '[redacted]' },

@@ -1,23 +1,8 @@
 /** The credential of an upstream as a header line, made from mounted files and made anew when they change. */
 import type { RefReport } from '../../common/configz.ts'
-import type { AuthConfig, DataRef } from '../../common/proxy-config.ts'
+import type { AuthConfig } from '../../common/proxy-config.ts'
 import type { HeaderCredential } from './credential.ts'
-import { type RefDirs, readRefText, refText } from './refs.ts'
-
-/** The references of a credential, each with the field of the Ambassador that it stands in. */
-export function credentialRefs(auth: AuthConfig): readonly { readonly field: string; readonly ref: DataRef }[] {
-  switch (auth.kind) {
-    case 'bearer':
-      return [{ field: 'auth.bearer', ref: auth.token }]
-    case 'basic':
-      return [
-        { field: 'auth.basic', ref: auth.username },
-        { field: 'auth.basic', ref: auth.password },
-      ]
-    case 'header':
-      return [{ field: 'auth.header', ref: auth.value }]
-  }
-}
+import { credentialRefs, type RefDirs, readRefText, refText } from './refs.ts'
 
 /** Reads the files of a credential; keeps the last good line when they become unusable, so that a slip does not stop traffic. */
 export class Credential implements HeaderCredential {

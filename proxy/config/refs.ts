@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { RefState } from '../../common/configz.ts'
-import type { DataRef } from '../../common/proxy-config.ts'
+import type { AuthConfig, DataRef, ProxyConfig } from '../../common/proxy-config.ts'
 
 /** Where references of the kinds secret and configMap are looked up, as `<directory>/<name>/<key>`. */
 export interface RefDirs {
@@ -18,6 +18,43 @@ export type RefValue =
 export type RefText =
   | { readonly state: 'Found'; readonly text: string }
   | { readonly state: Exclude<RefState, 'Found'>; readonly message: string }
+
+/** The directories and files that a config's references are read from, for the watcher. */
+export function refPaths(config: ProxyConfig, dirs: RefDirs): readonly string[] {
+  const refs = config.clusters.flatMap(({ tls, auth }): (DataRef | null | undefined)[] => [
+    tls?.ca,
+    tls?.clientCertificate?.certificate,
+    tls?.clientCertificate?.privateKey,
+    ...(auth === null ? [] : credentialRefs(auth).map(({ ref }) => ref)),
+  ])
+  return refs.flatMap((ref) => {
+    switch (ref?.kind) {
+      case 'secret':
+        return PLAIN_NAME.test(ref.name) ? [join(dirs.secrets, ref.name)] : []
+      case 'configMap':
+        return PLAIN_NAME.test(ref.name) ? [join(dirs.configMaps, ref.name)] : []
+      case 'file':
+        return [ref.path]
+      default:
+        return []
+    }
+  })
+}
+
+/** The references of a credential, each with the field of the Ambassador that it stands in. */
+export function credentialRefs(auth: AuthConfig): readonly { readonly field: string; readonly ref: DataRef }[] {
+  switch (auth.kind) {
+    case 'bearer':
+      return [{ field: 'auth.bearer', ref: auth.token }]
+    case 'basic':
+      return [
+        { field: 'auth.basic', ref: auth.username },
+        { field: 'auth.basic', ref: auth.password },
+      ]
+    case 'header':
+      return [{ field: 'auth.header', ref: auth.value }]
+  }
+}
 
 /** The most that Kubernetes stores in one Secret or ConfigMap; a file larger than this is a mistake. */
 const MAX_BYTES = 1024 * 1024

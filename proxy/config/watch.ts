@@ -42,14 +42,23 @@ export class FileWatcher {
     this.#pollWithoutWatchMs = options.pollWithoutWatchMs ?? 2_000
   }
 
-  /** Paths that are watched now are exactly these: directories (their entries) or files. Paths that do not exist may appear later. */
-  setPaths(paths: Iterable<string>): void {
-    if (this.#closed) return
+  /**
+   * Paths that are watched now are exactly these: directories (their entries) or files. Paths that do not exist may appear later.
+   * @returns whether one of them is new: what was read from it before may have changed since, unseen, so read it again
+   */
+  setPaths(paths: Iterable<string>): boolean {
+    if (this.#closed) return false
+    let isNew = false
     const wanted = new Set(paths)
     for (const path of this.#seen.keys()) if (!wanted.has(path)) this.#seen.delete(path)
-    for (const path of wanted) if (!this.#seen.has(path)) this.#seen.set(path, fingerprint(path))
+    for (const path of wanted) {
+      if (this.#seen.has(path)) continue
+      this.#seen.set(path, fingerprint(path))
+      isNew = true
+    }
     this.#arm()
     this.#schedulePoll()
+    return isNew
   }
 
   /** Ends it; no call comes after. Idempotent. */

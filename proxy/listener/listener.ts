@@ -2,14 +2,15 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { LISTEN_OPTIONS } from '../runtime/raw-socket.ts'
 
-/** The port is taken by another process of the pod. */
+/** The port is taken. */
 export class PortInUseError extends Error {
   override readonly name = 'PortInUseError'
   readonly port: number
 
-  constructor(port: number, address: string) {
+  /** `address` null: on every address. `owner` says who has it. */
+  constructor(port: number, address: string | null, owner: string) {
     super(
-      `port ${port} on ${address} is in use by another process of this pod, give the Ambassador or that process another port`,
+      `port ${port}${address === null ? '' : ` on ${address}`} is in use by ${owner}, give one of the two another port`,
     )
     this.port = port
   }
@@ -68,7 +69,7 @@ export class Listener {
         const { code } = error as NodeJS.ErrnoException
         if (address === '::1' && NO_IPV6.has(code ?? '')) continue
         await this.close()
-        if (code === 'EADDRINUSE') throw new PortInUseError(this.port, address)
+        if (code === 'EADDRINUSE') throw new PortInUseError(this.port, address, 'another process of this pod')
         if (code === 'EACCES') {
           throw new BindError(`port ${this.port} needs a privilege that this container lacks, use 1024 to 65535`)
         }

@@ -1,4 +1,5 @@
 /** What /upstreams of the admin port says: each upstream with its endpoints, breakers and counts, for people and scripts. */
+import type { Served } from '../served.ts'
 
 export interface UpstreamsReport {
   readonly version: string
@@ -54,4 +55,51 @@ export interface EndpointReport {
   readonly failures: number
   /** closed, half-open, open; null without a breaker. */
   readonly circuit: string | null
+}
+
+/** Makes the report of the moment. */
+export function upstreamsReport(
+  served: readonly Served[],
+  process: Omit<UpstreamsReport, 'ambassadors'>,
+): UpstreamsReport {
+  return { ...process, ambassadors: served.map(ambassadorReport) }
+}
+
+function ambassadorReport(served: Served): AmbassadorUpstreams {
+  const { namespace, name, hash, generation, since, rejected, lastError } = served.report()
+  return {
+    namespace,
+    name,
+    protocol: served.config?.protocol ?? null,
+    listening: served.listening,
+    hash,
+    generation,
+    since,
+    rejected: rejected === null ? null : `${rejected.reason}: ${rejected.message}`,
+    lastError,
+    connections: served.connections,
+    answers: served.answers,
+    rateLimited: served.rateLimit?.limited ?? 0,
+    upstreams: served.compiled.map(({ cluster, tls, credential }) => ({
+      name: cluster.name,
+      discoveryFailure: cluster.discoveryFailure,
+      tlsFailure: tls?.failure ?? null,
+      credentialFailure: credential?.failure ?? null,
+      connections: {
+        used: cluster.connections.used,
+        max: cluster.config.limits.maxConnections,
+        waiting: cluster.connections.pending,
+      },
+      endpoints: [...cluster.endpoints].map((endpoint) => ({
+        name: endpoint.name,
+        host: endpoint.host,
+        weight: endpoint.weight,
+        priority: endpoint.priority,
+        active: endpoint.active,
+        attempts: endpoint.attempts,
+        failures: endpoint.failures,
+        circuit: endpoint.breaker?.state ?? null,
+      })),
+    })),
+  }
 }

@@ -1,0 +1,141 @@
+/** Every metric of the proxy, written from plain numbers when somebody scrapes; nothing is kept for it in between. */
+import { PRODUCT_VERSION } from '../../common/names.ts'
+import type { Served } from '../served.ts'
+import { Exposition, type Labels } from './exposition.ts'
+
+const CIRCUIT = { closed: 0, 'half-open': 1, open: 2 } as const
+
+export interface ProcessNumbers {
+  /** The longest delay of the event loop since the last scrape. */
+  readonly eventLoopDelayMs: number
+  /** Configs that were put in force, and that were not, since the start. */
+  readonly loads: { readonly applied: number; readonly rejected: number }
+  /** Reloads of TLS files that left the last good ones in use. */
+  readonly tlsReloadFailures: number
+}
+
+/** The text of /metrics. */
+export function metricsText(served: readonly Served[], process: ProcessNumbers): string {
+  const out = new Exposition()
+  writeUpstreams(out, served)
+  writeConfig(out, served, process)
+  writeProcess(out, process)
+  return out.text()
+}
+
+/** Every cluster with the labels that tell it apart. */
+function clusters(served: readonly Served[]) {
+  return served.flatMap((each) =>
+    each.compiled.map((compiled) => ({
+      ...compiled,
+      labels: { ambassador: each.name, upstream: compiled.cluster.name },
+    })),
+  )
+}
+
+function writeUpstreams(out: Exposition, served: readonly Served[]): void {
+  const all = clusters(served)
+  out.metric('ambassador_circuit_state', 'gauge', 'Circuit breaker of an endpoint: 0 closed, 1 half-open, 2 open.')
+  for (const { cluster, labels } of all) {
+    for (const { name, breaker } of cluster.endpoints) {
+      if (breaker !== null)
+        out.sample('ambassador_circuit_state', { ...labels, endpoint: name }, CIRCUIT[breaker.state])
+    }
+  }
+  out.metric('ambassador_endpoints', 'gauge', 'Endpoints of an upstream, by whether an attempt may go to them.')
+  for (const { cluster, labels } of all) {
+    let available = 0
+    let total = 0
+    for (const { breaker } of cluster.endpoints) {
+      total++
+      if (breaker === null || breaker.state === 'closed') available++
+    }
+    out.sample('ambassador_endpoints', { ...labels, state: 'available' }, available)
+    out.sample('ambassador_endpoints', { ...labels, state: 'unavailable' }, total - available)
+  }
+  out.metric(
+    'ambassador_connections',
+    'gauge',
+    'Connections of the application (downstream) and to upstreams (upstream).',
+  )
+  for (const each of served) {
+    const { open, busy } = each.connections
+    const labels = { ambassador: each.name, upstream: '', side: 'downstream' }
+    out.sample('ambassador_connections', { ...labels, state: 'busy' }, busy)
+    out.sample('ambassador_connections', { ...labels, state: 'idle' }, open - busy)
+  }
+  for (const { cluster, labels } of all) {
+    const { used, pending } = cluster.connections
+    out.sample('ambassador_connections', { ...labels, side: 'upstream', state: 'open' }, used)
+    out.sample('ambassador_connections', { ...labels, side: 'upstream', state: 'waiting' }, pending)
+  }
+  out.metric('ambassador_queue_full_total', 'counter', 'Requests or connections refused because too many waited.')
+  for (const { cluster, labels } of all) out.sample('ambassador_queue_full_total', labels, cluster.connections.overflow)
+  out.metric('ambassador_rate_limited_total', 'counter', 'Requests or connections that the rate limit refused.')
+  for (const { name, rateLimit } of served) {
+    if (rateLimit !== null) out.sample('ambassador_rate_limited_total', { ambassador: name }, rateLimit.limited)
+  }
+  out.metric('ambassador_rate_delayed_total', 'counter', 'Requests or connections that the rate limit delayed.')
+  for (const { name, rateLimit } of served) {
+    if (rateLimit !== null) out.sample('ambassador_rate_delayed_total', { ambassador: name }, rateLimit.delayed)
+  }
+  out.metric(
+    'ambassador_tls_certificate_expiry_seconds',
+    'gauge',
+    'When a certificate that is in use expires, in seconds since 1970.',
+  )
+  for (const { tls, labels } of all) {
+    if (tls === null) continue
+    for (const [kind, at] of [
+      ['client', tls.expiry.clientCertificate],
+      ['ca', tls.expiry.ca],
+    ] as const) {
+      if (at !== null)
+        out.sample('ambassador_tls_certificate_expiry_seconds', { ...labels, certificate: kind }, at / 1000)
+    }
+  }
+}
+
+function writeConfig(out: Exposition, served: readonly Served[], process: ProcessNumbers): void {
+  out.metric('ambassador_config_info', 'gauge', 'The config in force; always 1.')
+  for (const { name, config } of served) {
+    if (config === null) continue
+    const labels: Labels = { ambassador: name, hash: config.hash, generation: config.ambassador.generation }
+    out.sample('ambassador_config_info', labels, 1)
+  }
+  out.metric('ambassador_config_rejected', 'gauge', '1 while the newest config of an Ambassador is not in force.')
+  for (const each of served) {
+    const isRejected = each.report().rejected !== null
+    out.sample('ambassador_config_rejected', { ambassador: each.name }, isRejected ? 1 : 0)
+  }
+  out.metric('ambassador_config_loads_total', 'counter', 'New configs, by whether they were put in force.')
+  for (const result of ['applied', 'rejected'] as const) {
+    out.sample('ambassador_config_loads_total', { result }, process.loads[result])
+  }
+  out.single(
+    'ambassador_tls_reload_failures_total',
+    'counter',
+    'Reloads of TLS files that left the last good ones in use.',
+    process.tlsReloadFailures,
+  )
+}
+
+function writeProcess(out: Exposition, numbers: ProcessNumbers): void {
+  out.single(
+    'ambassador_eventloop_delay_seconds',
+    'gauge',
+    'The longest delay of the event loop since the last scrape.',
+    numbers.eventLoopDelayMs / 1000,
+  )
+  const { user, system } = process.cpuUsage()
+  out.single('process_cpu_seconds_total', 'counter', 'User and system CPU time.', (user + system) / 1e6)
+  out.single('process_resident_memory_bytes', 'gauge', 'Resident memory.', process.memoryUsage.rss())
+  out.single(
+    'process_start_time_seconds',
+    'gauge',
+    'Start of the process in seconds since 1970.',
+    Math.round(performance.timeOrigin) / 1000,
+  )
+  out.metric('ambassador_build_info', 'gauge', 'Version of the sidecar; always 1.')
+  out.sample('ambassador_build_info', { version: PRODUCT_VERSION }, 1)
+}

@@ -1,0 +1,289 @@
+/** One Ambassador as this process serves it: the config in force, its port, its driver, and the newest config that is not in force. */
+import { canonicalJson } from '../common/config-hash.ts'
+import type { AmbassadorReport, LoadFailure, RefReport } from '../common/configz.ts'
+import type { Log } from '../common/log.ts'
+import type { ProxyConfig } from '../common/proxy-config.ts'
+import { type Candidate, type CompileParts, Compiler, type Snapshot } from './config/compile.ts'
+import type { ConfigRead, ConfigSource } from './config/load.ts'
+import { refPaths } from './config/refs.ts'
+import { BindError, Listener, PortInUseError } from './listener/listener.ts'
+import type { RateLimit } from './policy/rate-limit.ts'
+import type { Driver } from './protocol/driver.ts'
+
+/** A driver that takes over new snapshots. */
+export interface SnapshotDriver extends Driver {
+  update(snapshot: Snapshot): void
+}
+
+/** Told of trouble on the data path that a person should see. */
+export type OnTrouble = (reason: string, message: string) => void
+
+export interface ServedParts extends CompileParts {
+  readonly log: Log
+  readonly makeDriver: (snapshot: Snapshot, onTrouble: OnTrouble) => SnapshotDriver
+  /** Who in this process has a port already, in words; null when nobody of ours has it. */
+  readonly portOwner: (port: number, asker: Served) => string | null
+  /** Told of each new config that was put in force or not. */
+  readonly onLoad: (result: 'applied' | 'rejected') => void
+  /** Time of day in milliseconds. */
+  readonly wallNow: () => number
+}
+
+interface InForce {
+  readonly config: ProxyConfig
+  readonly since: string
+  readonly snapshot: Snapshot
+}
+
+interface Rejected {
+  readonly config: ProxyConfig | null
+  readonly refs: readonly RefReport[]
+  readonly report: NonNullable<AmbassadorReport['rejected']>
+}
+
+export class Served {
+  readonly namespace: string
+  readonly name: string
+  #source: ConfigSource
+  readonly #parts: ServedParts
+  readonly #compiler: Compiler
+  #inForce: InForce | null = null
+  #refs: readonly RefReport[] = []
+  #rejected: Rejected | null = null
+  #lastError: AmbassadorReport['lastError'] = null
+  #listener: Listener | null = null
+  #driver: SnapshotDriver | null = null
+  /** Drivers of an earlier protocol whose connections have not ended. */
+  readonly #leaving = new Set<SnapshotDriver>()
+  #isDraining = false
+
+  constructor(source: ConfigSource, parts: ServedParts) {
+    this.#source = source
+    this.namespace = source.namespace
+    this.name = source.name
+    this.#parts = parts
+    this.#compiler = new Compiler(parts)
+  }
+
+  /** Directories and files whose change asks for reload(). */
+  get paths(): readonly string[] {
+    const configs = [this.#inForce?.config, this.#rejected?.config].filter((config) => config != null)
+    return [...this.#source.paths, ...configs.flatMap((config) => refPaths(config, this.#parts.dirs))]
+  }
+
+  get config(): ProxyConfig | null {
+    return this.#inForce?.config ?? null
+  }
+
+  get compiled(): Compiler['clusters'] {
+    return this.#compiler.clusters
+  }
+
+  get driver(): SnapshotDriver | null {
+    return this.#driver
+  }
+
+  /** The port that is bound; null while none is. */
+  get port(): number | null {
+    return this.#listener?.port ?? null
+  }
+
+  /** `127.0.0.1:8081`, `[::1]:8081`. */
+  get listening(): readonly string[] {
+    const port = this.#listener?.port
+    return (this.#listener?.addresses ?? []).map((each) =>
+      each.includes(':') ? `[${each}]:${port}` : `${each}:${port}`,
+    )
+  }
+
+  /** The port of the newest config; null while there is none. */
+  get wantedPort(): number | null {
+    return this.#rejected?.config?.listener.port ?? this.#listener?.port ?? null
+  }
+
+  get rateLimit(): RateLimit | null {
+    return this.#inForce?.snapshot.rateLimit ?? null
+  }
+
+  /** The newest config waits for a port that somebody else has. */
+  get waitsForPort(): boolean {
+    return this.#rejected?.report.reason === 'PortInUse'
+  }
+
+  /** Connections of the application, those of an earlier protocol too. */
+  get connections(): { readonly open: number; readonly busy: number } {
+    let open = 0
+    let busy = 0
+    for (const driver of [this.#driver, ...this.#leaving]) {
+      open += driver?.open ?? 0
+      busy += driver?.busy ?? 0
+    }
+    return { open, busy }
+  }
+
+  /** Another source for the same Ambassador, whose content the next reload() reads. */
+  setSource(source: ConfigSource): void {
+    this.#source = source
+  }
+
+  /**
+   * Reads the source and every reference, and puts in force what can be. Level-based: it may be called at any time, and does
+   * nothing when nothing changed. Never called twice at once.
+   */
+  async reload(): Promise<void> {
+    if (this.#isDraining) return
+    const read = this.#source.read()
+    const inForce = this.#inForce
+    if (!read.ok) {
+      this.#refs = this.#compiler.refresh()
+      this.#reject(read.reason, read.message, read, null, [])
+      return
+    }
+    const { config } = read
+    if (inForce !== null && contentOf(config) === contentOf(inForce.config)) {
+      this.#refs = this.#compiler.refresh()
+      this.#rejected = null
+      const isNewGeneration = config.ambassador.generation !== inForce.config.ambassador.generation
+      if (isNewGeneration) this.#inForce = { ...inForce, config }
+      return
+    }
+    const candidate = this.#compiler.prepare(config)
+    if (inForce !== null && candidate.problem !== null && this.#compiler.isServing) {
+      this.#refs = this.#compiler.refresh()
+      this.#compiler.discard(candidate)
+      this.#reject(candidate.problem.reason, candidate.problem.message, config, config, candidate.refs)
+      return
+    }
+    const listener = await this.#listen(config)
+    if (!(listener instanceof Listener)) {
+      this.#compiler.discard(candidate)
+      this.#reject('PortInUse', listener.message, config, config, candidate.refs)
+      return
+    }
+    await this.#commit(candidate, listener)
+  }
+
+  /** The listener for a config: the one that is there, or a new one that is bound; an error when its port cannot be had. */
+  async #listen(config: ProxyConfig): Promise<Listener | Error> {
+    const { port } = config.listener
+    if (this.#listener?.port === port) return this.#listener
+    const owner = this.#parts.portOwner(port, this)
+    if (owner !== null) return new PortInUseError(port, null, owner)
+    const listener = new Listener(
+      port,
+      (socket) => socket.destroy(),
+      (err) => this.#parts.log.warn({ ...this.#keys(), port, err }, 'a connection could not be accepted'),
+    )
+    try {
+      await listener.bind()
+      return listener
+    } catch (error) {
+      if (!(error instanceof PortInUseError || error instanceof BindError)) throw error
+      return error
+    }
+  }
+
+  async #commit(candidate: Candidate, listener: Listener): Promise<void> {
+    const before = this.#inForce
+    const snapshot = this.#compiler.commit(candidate)
+    const { config, refs } = candidate
+    if (this.#driver !== null && before?.config.protocol === config.protocol) this.#driver.update(snapshot)
+    else {
+      const left = this.#driver
+      this.#driver = this.#parts.makeDriver(snapshot, (reason, message) => this.#trouble(reason, message))
+      if (left !== null) {
+        this.#leaving.add(left)
+        void left.drain().then(() => this.#leaving.delete(left))
+      }
+    }
+    const driver = this.#driver
+    listener.handOver((socket) => driver.serve(socket))
+    const old = this.#listener
+    this.#listener = listener
+    this.#inForce = { config, snapshot, since: this.#now() }
+    this.#refs = refs
+    this.#rejected = null
+    this.#parts.onLoad('applied')
+    const { hash, ambassador, listener: at } = config
+    const fields = { ...this.#keys(), hash, generation: ambassador.generation, port: at.port }
+    if (candidate.problem === null) this.#parts.log.info(fields, 'config in force')
+    else
+      this.#parts.log.warn(
+        { ...fields, detail: candidate.problem.message },
+        'config in force, but what it refers to is not usable',
+      )
+    // The new port answers before the old one stops to.
+    if (old !== null && old !== listener) await old.close()
+  }
+
+  #reject(
+    reason: LoadFailure,
+    message: string,
+    of: ProxyConfig | Extract<ConfigRead, { ok: false }>,
+    config: ProxyConfig | null,
+    refs: readonly RefReport[],
+  ): void {
+    const generation = 'ambassador' in of ? of.ambassador.generation : of.generation
+    const last = this.#rejected?.report
+    const isSame = last?.reason === reason && last.message === message && last.hash === of.hash
+    const at = isSame ? last.at : this.#now()
+    this.#rejected = { config, refs, report: { hash: of.hash, generation, reason, message, at } }
+    if (isSame) return
+    this.#parts.onLoad('rejected')
+    const kept = this.#inForce === null ? 'config not in force' : 'config not in force, the last good one is kept'
+    this.#parts.log.warn({ ...this.#keys(), reason, detail: message, hash: of.hash, generation }, kept)
+  }
+
+  #trouble(reason: string, message: string): void {
+    this.#lastError = { reason, message, at: this.#now() }
+  }
+
+  #keys() {
+    return { ns: this.namespace, ambassador: this.name }
+  }
+
+  #now(): string {
+    return new Date(this.#parts.wallNow()).toISOString()
+  }
+
+  report(): AmbassadorReport {
+    const refs = [...this.#refs]
+    // A reference of both configs is one reference, as it is now.
+    for (const ref of this.#rejected?.refs ?? []) {
+      const key = JSON.stringify(ref.ref)
+      if (!refs.some((each) => JSON.stringify(each.ref) === key)) refs.push(ref)
+    }
+    return {
+      namespace: this.namespace,
+      name: this.name,
+      hash: this.#inForce?.config.hash ?? null,
+      generation: this.#inForce?.config.ambassador.generation ?? null,
+      since: this.#inForce?.since ?? null,
+      rejected: this.#rejected?.report ?? null,
+      refs,
+      lastError: this.#lastError,
+    }
+  }
+
+  /** Accepts no more, ends idle connections now and busy ones after the work in flight. Resolves when none is left. */
+  async drain(): Promise<void> {
+    this.#isDraining = true
+    await this.#listener?.close()
+    const drivers = [this.#driver, ...this.#leaving].filter((driver) => driver !== null)
+    await Promise.all(drivers.map((driver) => driver.drain()))
+  }
+
+  /** Ends everything now. Idempotent. */
+  async destroy(): Promise<void> {
+    this.#isDraining = true
+    await this.#listener?.close()
+    for (const driver of [this.#driver, ...this.#leaving]) driver?.destroy()
+    for (const { cluster } of this.#compiler.clusters) cluster.destroy()
+    this.#compiler.close()
+  }
+}
+
+/** What makes two configs the same, whatever their hashes say: somebody may have edited a file by hand. */
+function contentOf(config: ProxyConfig): string {
+  return canonicalJson({ ...config, hash: null, ambassador: null })
+}
