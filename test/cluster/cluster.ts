@@ -143,11 +143,11 @@ const checkOptions = (name: string, nodes: number): void => {
 
 const checkMachine = (): void => {
   if (process.platform !== 'linux') {
-    throw new ClusterUnavailable(`cluster: needs Linux, not ${process.platform}; use a Linux machine ${OTHERWISE}`)
+    throw new ClusterUnavailable(`cluster: needs Linux, not ${process.platform}; use a Linux machine, ${OTHERWISE}`)
   }
   if (process.getuid?.() !== 0) {
     throw new ClusterUnavailable(
-      `cluster: needs root for network namespaces and containers, run: sudo env "PATH=$PATH" AMBASSADOR_CACHE="$HOME/.cache" npm run cluster -- ... ${OTHERWISE}`,
+      `cluster: needs root for network namespaces and containers, put sudo env "PATH=$PATH" before the command, ${OTHERWISE}`,
     )
   }
 }
