@@ -41,6 +41,10 @@ export class Bulkhead {
     return this.#used
   }
 
+  get max(): number {
+    return this.#options.max
+  }
+
   get pending(): number {
     return this.#pending
   }
