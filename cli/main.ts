@@ -18,7 +18,9 @@ export interface Verb {
 
 /** Every verb. Written out, so that a bundler finds the files. */
 const VERBS: Readonly<Record<string, () => Promise<Verb>>> = {
+  inject: () => import('./commands/inject.ts'),
   render: () => import('./commands/render.ts'),
+  uninject: () => import('./commands/uninject.ts'),
   validate: () => import('./commands/validate.ts'),
 }
 

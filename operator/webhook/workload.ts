@@ -80,6 +80,14 @@ export function copyAnnotation(workload: JsonObject): Copied {
   return { workload: own, warnings: [text] }
 }
 
+/** Takes a copy of ours out of the template, whatever the workload's own annotation says. */
+export function removeCopy(workload: JsonObject): JsonObject {
+  const template = templateOf(workload)
+  const marker = template === undefined ? undefined : readMarker(template)
+  if (template === undefined || marker === undefined) return workload
+  return withdraw(workload, template, marker, marker.value === annotationOf(template))
+}
+
 function withdraw(workload: JsonObject, template: JsonObject, marker: Marker | undefined, isCopy: boolean): JsonObject {
   if (marker === undefined) return workload
   // Edited since: it is a person's now, only the marker goes.
