@@ -1,0 +1,246 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, afterEach, describe, it } from 'node:test'
+import type { DiscoveryConfig } from '../../../../../common/proxy-config.ts'
+import { discover } from '../../../../../proxy/upstream/discovery/discover.ts'
+import type { Address, Discovery } from '../../../../../proxy/upstream/discovery/discovery.ts'
+import { Resolver } from '../../../../../proxy/upstream/dns/resolver.ts'
+import { DnsServer } from '../../../../helpers/dns-server.ts'
+
+const dir = mkdtempSync(join(tmpdir(), 'ambassador-discovery-'))
+after(() => rmSync(dir, { recursive: true }))
+const ends: (() => unknown)[] = []
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end()
+})
+
+async function nameserver() {
+  const server = await DnsServer.start()
+  ends.push(() => server.close())
+  const resolvConf = join(dir, 'resolv.conf')
+  writeFileSync(resolvConf, 'nameserver 127.0.0.1\noptions attempts:1\n')
+  // Whole seconds of TTL are too long for a test: zero is held at 50 ms.
+  const resolver = new Resolver({
+    resolvConf,
+    hosts: '/nonexistent',
+    port: server.port,
+    minTtlMs: 50,
+    timeoutMs: 200,
+    hasIpv6: () => true,
+  })
+  return { server, resolver }
+}
+
+/** Collects the sets that a discovery tells of. */
+class Sets {
+  readonly all: (readonly Address[])[] = []
+  readonly discovery: Discovery
+  #wake: (() => void)[] = []
+
+  constructor(config: DiscoveryConfig, resolver: Resolver) {
+    this.discovery = discover(config, resolver)
+    ends.push(() => this.discovery.stop())
+    this.discovery.start((addresses) => {
+      this.all.push(addresses)
+      for (const wake of this.#wake.splice(0)) wake()
+    })
+  }
+
+  /** The addresses of set number `n`, when it is there. */
+  async ips(n: number): Promise<string[]> {
+    while (this.all.length <= n) await new Promise<void>((resolve) => this.#wake.push(resolve))
+    return this.all[n]!.map(({ ip }) => ip)
+  }
+}
+
+/** Waits until a condition holds that nothing tells of. */
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5))
+}
+
+const DNS: DiscoveryConfig = { kind: 'dns', hostname: 'db.example', port: 5432 }
+
+describe('discovery by dns', () => {
+  it('tells of every address with the name as host, and of a change when the TTL is over', async () => {
+    const { server, resolver } = await nameserver()
+    server.addresses('db.example', ['10.0.0.2', '10.0.0.1'], 0)
+    const sets = new Sets(DNS, resolver)
+    await sets.ips(0)
+    assert.deepEqual(sets.all[0], [
+      { host: 'db.example', ip: '10.0.0.1', port: 5432, weight: 1, priority: 0 },
+      { host: 'db.example', ip: '10.0.0.2', port: 5432, weight: 1, priority: 0 },
+    ])
+    server.addresses('db.example', ['10.0.0.3'], 0)
+    assert.deepEqual(await sets.ips(1), ['10.0.0.3'])
+    assert.equal(sets.discovery.failure, null)
+  })
+
+  it('says nothing while nothing changes, in whatever order the addresses come', async () => {
+    const { server, resolver } = await nameserver()
+    server.addresses('db.example', ['10.0.0.1', '10.0.0.2'], 0)
+    const sets = new Sets(DNS, resolver)
+    await sets.ips(0)
+    server.addresses('db.example', ['10.0.0.2', '10.0.0.1'], 0)
+    const asked = server.queries.length
+    await until(() => server.queries.length >= asked + 6)
+    assert.equal(sets.all.length, 1)
+  })
+
+  const troubles: [title: string, spoil: (server: DnsServer) => void, why: RegExp][] = [
+    ['the name is gone', (server) => server.forget('db.example'), /^name 'db\.example' does not exist in DNS/],
+    ['the answer is empty', (server) => server.addresses('db.example', []), /has no A or AAAA record/],
+    [
+      'the nameserver is silent',
+      (server) => {
+        server.forget('db.example')
+        server.fallback = () => ({ isSilent: true })
+      },
+      /nameserver 127\.0\.0\.1 did not answer within 200 ms/,
+    ],
+    [
+      'the nameserver fails',
+      (server) => {
+        server.forget('db.example')
+        server.fallback = () => ({ rcode: 2 })
+      },
+      /SERVFAIL/,
+    ],
+  ]
+  for (const [title, spoil, why] of troubles) {
+    it(`keeps the last addresses when ${title}, says so, and goes on afterwards`, async () => {
+      const { server, resolver } = await nameserver()
+      server.addresses('db.example', ['10.0.0.1'], 0)
+      const sets = new Sets(DNS, resolver)
+      await sets.ips(0)
+      spoil(server)
+      await until(() => sets.discovery.failure !== null)
+      assert.match(sets.discovery.failure ?? '', why)
+      assert.match(sets.discovery.failure ?? '', /; the last known addresses stay in use: 10\.0\.0\.1$/)
+      assert.equal(sets.all.length, 1)
+      server.addresses('db.example', ['10.0.0.2'], 0)
+      assert.deepEqual(await sets.ips(1), ['10.0.0.2'])
+      assert.equal(sets.discovery.failure, null)
+    })
+  }
+
+  it('keeps the addresses of one family while only the other can be looked up', async () => {
+    const { server, resolver } = await nameserver()
+    server.addresses('db.example', ['10.0.0.1', '2001:db8::1'], 0)
+    const sets = new Sets(DNS, resolver)
+    await sets.ips(0)
+    server.addresses('db.example', ['10.0.0.2'], 0)
+    server.reply('db.example', 'AAAA', { rcode: 2 })
+    assert.deepEqual(await sets.ips(1), ['10.0.0.2', '2001:db8::1'])
+  })
+
+  it('finds a name that appears only later', async () => {
+    const { server, resolver } = await nameserver()
+    const sets = new Sets(DNS, resolver)
+    await until(() => sets.discovery.failure !== null)
+    assert.equal(sets.discovery.failure, "name 'db.example' does not exist in DNS, check the host of the upstream")
+    server.addresses('db.example', ['10.0.0.1'])
+    assert.deepEqual(await sets.ips(0), ['10.0.0.1'])
+  })
+
+  it('looks again after a failed connect long before the TTL is over, but not at each of many', async () => {
+    const { server, resolver } = await nameserver()
+    server.addresses('db.example', ['10.0.0.1'], 300)
+    const sets = new Sets(DNS, resolver)
+    await sets.ips(0)
+    server.addresses('db.example', ['10.0.0.2'], 300)
+    const asked = server.queries.length
+    const begin = performance.now()
+    for (let i = 0; i < 100; i++) sets.discovery.refresh()
+    assert.deepEqual(await sets.ips(1), ['10.0.0.2'])
+    assert.equal(server.queries.length, asked + 2)
+    assert.ok(performance.now() - begin < 1500)
+  })
+
+  it('looks no more once it is stopped', async () => {
+    const { server, resolver } = await nameserver()
+    server.addresses('db.example', ['10.0.0.1'], 0)
+    const sets = new Sets(DNS, resolver)
+    await sets.ips(0)
+    sets.discovery.stop()
+    sets.discovery.refresh()
+    const asked = server.queries.length
+    await new Promise((resolve) => setTimeout(resolve, 150))
+    assert.equal(server.queries.length, asked)
+  })
+})
+
+describe('discovery by endpoints', () => {
+  const list = (...endpoints: [host: string, port: number, weight: number, priority: number][]): DiscoveryConfig => ({
+    kind: 'endpoints',
+    endpoints: endpoints.map(([host, port, weight, priority]) => ({ host, port, weight, priority })),
+  })
+
+  it('tells of addresses at once and asks nobody', async () => {
+    const { server, resolver } = await nameserver()
+    const sets = new Sets(list(['10.0.0.1', 80, 3, 0], ['2001:db8::1', 81, 1, 1]), resolver)
+    assert.deepEqual(sets.all, [
+      [
+        { host: '10.0.0.1', ip: '10.0.0.1', port: 80, weight: 3, priority: 0 },
+        { host: '2001:db8::1', ip: '2001:db8::1', port: 81, weight: 1, priority: 1 },
+      ],
+    ])
+    assert.equal(server.queries.length, 0)
+  })
+
+  it('gives each address of a name the weight and priority of its entry, and a name that stands twice is asked for once', async () => {
+    const { server, resolver } = await nameserver()
+    server.addresses('a.example', ['10.0.0.1', '10.0.0.2'])
+    const sets = new Sets(list(['a.example', 80, 2, 0], ['a.example', 81, 1, 1], ['10.0.0.9', 80, 1, 2]), resolver)
+    await sets.ips(0)
+    assert.deepEqual(
+      sets.all[0]?.map(({ ip, port, weight, priority }) => [ip, port, weight, priority]),
+      [
+        ['10.0.0.1', 80, 2, 0],
+        ['10.0.0.2', 80, 2, 0],
+        ['10.0.0.1', 81, 1, 1],
+        ['10.0.0.2', 81, 1, 1],
+        ['10.0.0.9', 80, 1, 2],
+      ],
+    )
+    assert.equal(server.queries.length, 2)
+  })
+
+  it('waits for the slower name, so that a standby does not get the first traffic', async () => {
+    const { server, resolver } = await nameserver()
+    server.reply('primary.example', 'A', {
+      answers: [{ type: 'A', name: 'primary.example', ttl: 60, data: '10.0.0.1' }],
+      delayMs: 100,
+    })
+    server.addresses('standby.example', ['10.0.0.2'])
+    const sets = new Sets(list(['primary.example', 80, 1, 0], ['standby.example', 80, 1, 1]), resolver)
+    assert.deepEqual(await sets.ips(0), ['10.0.0.1', '10.0.0.2'])
+  })
+
+  it('goes on without a name that does not resolve, and says which', async () => {
+    const { server, resolver } = await nameserver()
+    server.addresses('standby.example', ['10.0.0.2'])
+    const sets = new Sets(list(['primary.example', 80, 1, 0], ['standby.example', 80, 1, 1]), resolver)
+    assert.deepEqual(await sets.ips(0), ['10.0.0.2'])
+    assert.match(sets.discovery.failure ?? '', /^name 'primary\.example' does not exist/)
+    server.addresses('primary.example', ['10.0.0.1'])
+    assert.deepEqual(await sets.ips(1), ['10.0.0.1', '10.0.0.2'])
+  })
+
+  it('goes on without a name whose nameserver is silent after a second', async () => {
+    const { server } = await nameserver()
+    server.reply('slow.example', 'A', { delayMs: 20_000 })
+    server.reply('slow.example', 'AAAA', { delayMs: 20_000 })
+    const slow = new Resolver({
+      resolvConf: join(dir, 'resolv.conf'),
+      hosts: '/nonexistent',
+      port: server.port,
+      timeoutMs: 5_000,
+    })
+    const begin = performance.now()
+    const sets = new Sets(list(['slow.example', 80, 1, 0], ['10.0.0.2', 80, 1, 1]), slow)
+    assert.deepEqual(await sets.ips(0), ['10.0.0.2'])
+    assert.ok(performance.now() - begin >= 900)
+  })
+})
