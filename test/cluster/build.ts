@@ -29,6 +29,12 @@ export const buildAll = async (progress: Progress = printed()): Promise<Binaries
   return binaries()
 }
 
+/** Builds helm alone, for tests that need no cluster; returns its path. */
+export const buildHelm = async (progress: Progress = printed()): Promise<string> => {
+  await build(PROGRAMS.helm, progress)
+  return binaries().helm
+}
+
 /** Where the programs are, whether they are built already or not. */
 export const binaries = (): Binaries =>
   Object.fromEntries(

@@ -19,6 +19,13 @@ export const prepareMachine = async (): Promise<Cleanup> => {
   return async () => {}
 }
 
+/** Helm, from the PATH or built. */
+export const prepareHelm = async (): Promise<Cleanup> => {
+  const { helmForTests } = await import('../helpers/helm.ts')
+  await orCannotRun(helmForTests)
+  return async () => {}
+}
+
 /** The cluster of TEST_KUBECONFIG, or one of our own with the images of this checkout; one that was not up before is taken down after. */
 export const prepareCluster = async (): Promise<Cleanup> => {
   await prepareMachine()

@@ -1,6 +1,6 @@
 /** The stages of `npm test` as data, fast first. */
 
-import { type Cleanup, prepareCluster, prepareMachine } from './prepare.ts'
+import { type Cleanup, prepareCluster, prepareHelm, prepareMachine } from './prepare.ts'
 import type { FileLimits } from './test-file.ts'
 
 /** A command whose exit code is one test. */
@@ -66,6 +66,15 @@ export const STAGES: readonly Stage[] = [
     limits: limits(60, 300, 10),
     concurrency: CONCURRENCY,
     isSlow: false,
+  },
+  {
+    name: 'chart',
+    checks: [],
+    folders: ['test/chart'],
+    limits: limits(60, 300, 10),
+    concurrency: CONCURRENCY,
+    isSlow: false,
+    prepare: prepareHelm,
   },
   {
     name: 'proxy',

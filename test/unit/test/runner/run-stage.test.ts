@@ -84,7 +84,7 @@ describe('chosen', () => {
   it('takes all stages, fast first, when nothing is named', () => {
     assert.deepEqual(
       chosen([]).map(({ stage: { name } }) => name),
-      ['lint', 'generated', 'unit', 'golden', 'proxy', 'cluster'],
+      ['lint', 'generated', 'unit', 'golden', 'chart', 'proxy', 'cluster'],
     )
   })
 
@@ -106,7 +106,7 @@ describe('chosen', () => {
   it('refuses a name that is no stage', () => {
     assert.throws(() => chosen(['unti']), {
       message:
-        "stage 'unti': is not known, use lint, generated, unit, golden, proxy, cluster, or the path of a test file",
+        "stage 'unti': is not known, use lint, generated, unit, golden, chart, proxy, cluster, or the path of a test file",
     })
   })
 
