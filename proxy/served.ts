@@ -13,6 +13,8 @@ import type { Driver } from './protocol/driver.ts'
 /** A driver that takes over new snapshots. */
 export interface SnapshotDriver extends Driver {
   update(snapshot: Snapshot): void
+  /** Answers (HTTP) or connections (TCP) so far, by status or reason. */
+  readonly answers: Readonly<Record<string, number>>
 }
 
 /** Told of trouble on the data path that a person should see. */
@@ -99,6 +101,10 @@ export class Served {
   /** The port of the newest config; null while there is none. */
   get wantedPort(): number | null {
     return this.#rejected?.config?.listener.port ?? this.#listener?.port ?? null
+  }
+
+  get answers(): Readonly<Record<string, number>> {
+    return this.#driver?.answers ?? {}
   }
 
   get rateLimit(): RateLimit | null {

@@ -1,6 +1,7 @@
 /** Reads the config of one Ambassador from where it is kept: a mounted ConfigMap, a file, or memory. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { configHash } from '../../common/config-hash.ts'
 import type { LoadFailure } from '../../common/configz.ts'
 import { CONFIG_KEY } from '../../common/names.ts'
 import type { ProxyConfig } from '../../common/proxy-config.ts'
@@ -39,11 +40,18 @@ export function mountedSource(directory: string, namespace: string, name: string
   }
 }
 
-/** One ProxyConfig in a file of any name. What it says of its Ambassador is read at once, so that reports have a name. */
+/**
+ * One ProxyConfig in a file of any name. Whoever edits it by hand leaves the hash alone, so it is computed. What it says of its Ambassador is read at once, so that reports have a
+ * name.
+ */
 export function fileSource(path: string): ConfigSource {
   const first = readConfigFile(path, null)
   const { namespace, name } = first.ok ? first.config.ambassador : { namespace: '', name: 'default' }
-  return { namespace, name, paths: [path], read: () => readConfigFile(path, first.ok ? name : null) }
+  const read = (): ConfigRead => {
+    const found = readConfigFile(path, first.ok ? name : null)
+    return found.ok ? { ok: true, config: { ...found.config, hash: configHash(found.config) } } : found
+  }
+  return { namespace, name, paths: [path], read }
 }
 
 /** A config that is in memory already and was checked by whoever made it. */

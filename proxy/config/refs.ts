@@ -8,6 +8,11 @@ import type { AuthConfig, DataRef, ProxyConfig } from '../../common/proxy-config
 export interface RefDirs {
   readonly secrets: string
   readonly configMaps: string
+  /**
+   * Whether kubelet mounts them. Then a directory that is not there needs a restart of the pod; elsewhere it is simply missing.
+   * Default true.
+   */
+  readonly isPod?: boolean
 }
 
 export type RefValue =
@@ -83,7 +88,7 @@ export function readRef(ref: DataRef, dirs: RefDirs): RefValue {
   switch (ref.kind) {
     case 'secret':
     case 'configMap':
-      return readMounted(ref, ref.kind === 'secret' ? dirs.secrets : dirs.configMaps)
+      return readMounted(ref, ref.kind === 'secret' ? dirs.secrets : dirs.configMaps, dirs.isPod ?? true)
     case 'file':
       return readFile(ref.path, ref, () => ({
         state: 'Missing',
@@ -118,13 +123,19 @@ function textProblem(text: string, bytes: Buffer): string | null {
   return null
 }
 
-function readMounted(ref: Extract<DataRef, { kind: 'secret' | 'configMap' }>, root: string): RefValue {
+function readMounted(ref: Extract<DataRef, { kind: 'secret' | 'configMap' }>, root: string, isPod: boolean): RefValue {
   const kind = ref.kind === 'secret' ? 'Secret' : 'ConfigMap'
   if (!PLAIN_NAME.test(ref.name) || !PLAIN_NAME.test(ref.key)) {
     return { state: 'Invalid', message: `${refText(ref)}: a name has no slash, correct it` }
   }
   const directory = join(root, ref.name)
   return readFile(join(directory, ref.key), ref, () => {
+    if (!isPod) {
+      return {
+        state: 'Missing',
+        message: `${refText(ref)}: file '${join(directory, ref.key)}' does not exist, create it`,
+      }
+    }
     const entries = list(directory)
     if (entries === null) {
       return {
