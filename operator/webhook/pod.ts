@@ -1,7 +1,7 @@
 /** applyPlan(pod, plan): the pod with its sidecar. Pure, shares every part that it does not touch, and the same again when applied again. */
 import { Annotation, Label } from '../../common/names.ts'
 import { LOOPBACK } from './hostnames.ts'
-import { asList, asObject, contains, type Json, type JsonObject, objectsOf, own, withKey } from './json.ts'
+import { asList, asObject, asString, contains, type Json, type JsonObject, objectsOf, own, withKey } from './json.ts'
 import type { InjectionPlan } from './plan.ts'
 import { findInjection, type Injection, type InjectionStatus, statusText } from './status.ts'
 import { BEFORE, uninjectPod } from './uninject.ts'
@@ -20,7 +20,10 @@ export function applyPlan(pod: JsonObject, plan: InjectionPlan): JsonObject {
   const list = LIST_OF[plan.status.mode]
   return {
     ...bare,
-    metadata: metadataWith(asObject(bare['metadata']) ?? {}, plan, { ...plan.status, before: beforeOf(bare, plan) }),
+    metadata: metadataWith(asObject(bare['metadata']) ?? {}, plan, {
+      ...plan.status,
+      before: beforeOf(bare, previous, plan),
+    }),
     spec: {
       ...bareSpec,
       [list]: containersWith(asList(bareSpec[list]), list, previous, plan),
@@ -30,29 +33,36 @@ export function applyPlan(pod: JsonObject, plan: InjectionPlan): JsonObject {
   }
 }
 
-/** What uninject could not know from the injected pod alone. */
-function beforeOf(bare: JsonObject, plan: InjectionPlan): Record<string, string> {
+/** What uninject could not know from the injected pod alone. Of a pod that was injected before, what was before that: others may have filled a list since. */
+function beforeOf(bare: JsonObject, previous: Injection | undefined, plan: InjectionPlan): Record<string, string> {
   const metadata = asObject(bare['metadata']) ?? {}
   const spec = asObject(bare['spec']) ?? {}
   const before: Record<string, string> = {}
-  const note = (key: string, parent: JsonObject, field: string): void => {
-    const value = own(parent, field)
-    if (value === undefined || value === null) before[key] = value === null ? BEFORE.null : BEFORE.absent
+  const note = (key: string, value: string | undefined): void => {
+    const noted = previous?.status.before[key] ?? value
+    if (noted !== undefined) before[key] = noted
   }
-  note('labels', metadata, 'labels')
-  note(LIST_OF[plan.status.mode], spec, LIST_OF[plan.status.mode])
-  if (plan.volumes.length > 0) note('volumes', spec, 'volumes')
+  note('labels', emptiness(metadata, 'labels'))
+  note('label', asString(own(asObject(metadata['labels']), Label.injected)))
+  note(LIST_OF[plan.status.mode], emptiness(spec, LIST_OF[plan.status.mode]))
+  if (plan.volumes.length > 0) note('volumes', emptiness(spec, 'volumes'))
   if (plan.hostnames.length > 0) {
     const loopback = objectsOf(spec['hostAliases']).find((alias) => alias['ip'] === LOOPBACK)
-    if (loopback === undefined) note('hostAliases', spec, 'hostAliases')
-    else if (asList(loopback['hostnames']).length === 0) {
-      note('loopback', loopback, 'hostnames')
-      before['loopback'] ??= BEFORE.empty
-    }
+    const hasNames = asList(loopback?.['hostnames']).length > 0
+    note('hostAliases', loopback === undefined ? emptiness(spec, 'hostAliases') : undefined)
+    note(
+      'loopback',
+      loopback === undefined || hasNames ? undefined : (emptiness(loopback, 'hostnames') ?? BEFORE.empty),
+    )
   }
-  const label = own(asObject(metadata['labels']), Label.injected)
-  if (typeof label === 'string') before['label'] = label
   return before
+}
+
+/** Whether a collection is not there or null; undefined for one that is there. */
+function emptiness(parent: JsonObject, key: string): string | undefined {
+  const value = own(parent, key)
+  if (value === undefined) return BEFORE.absent
+  return value === null ? BEFORE.null : undefined
 }
 
 function metadataWith(metadata: JsonObject, plan: InjectionPlan, status: InjectionStatus): JsonObject {
