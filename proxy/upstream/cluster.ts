@@ -1,5 +1,6 @@
 /** One upstream of an Ambassador: its endpoints as discovery finds them, who gets the next attempt, and what it may carry. */
-import { type ClusterConfig, canonicalJson, type DiscoveryConfig } from '../../common/proxy-config.ts'
+import { canonicalJson } from '../../common/config-hash.ts'
+import type { ClusterConfig, DiscoveryConfig } from '../../common/proxy-config.ts'
 import { Bulkhead } from '../policy/bulkhead.ts'
 import type { CircuitState } from '../policy/circuit-breaker.ts'
 import type { Millis, Random } from '../policy/policy.ts'
