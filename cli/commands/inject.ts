@@ -1,18 +1,17 @@
 /** `ambassador inject`: prints pods and workloads with their sidecars, as the webhook would make them. */
 import { parseArgs } from 'node:util'
 import { KIND } from '../../common/names.ts'
-import { configMapName } from '../../common/object-names.ts'
 import type { Ambassador } from '../../operator/api/ambassador.ts'
-import { checkObject } from '../../operator/api/check.ts'
-import { problemText } from '../../operator/render/problems.ts'
-import { render } from '../../operator/render/render.ts'
-import { type InjectableAmbassador, injectable } from '../../operator/webhook/ambassador.ts'
+import type { InjectableAmbassador } from '../../operator/webhook/ambassador.ts'
 import type { JsonObject } from '../../operator/webhook/json.ts'
-import { injectObject } from '../../operator/webhook/manifest.ts'
+import { injectObject, publishedFrom } from '../../operator/webhook/manifest.ts'
 import { DEFAULT_SETTINGS } from '../../operator/webhook/settings.ts'
 import { readDocuments, type SourceDocument, UnreadableError } from '../documents.ts'
 import { Exit, UsageError } from '../exit.ts'
 import { printDocument } from '../print.ts'
+
+/** As `npm run images` tags it. */
+const DEFAULT_IMAGE = 'localhost/ambassador-proxy:dev'
 
 export const summary = 'put sidecars into pods and workloads of a YAML stream'
 
@@ -27,14 +26,11 @@ of --ambassadors, which are not printed.
   -f, --file FILE         YAML or JSON, several documents allowed; - is the standard input
       --ambassadors FILE  more files with Ambassadors
   -n, --namespace NAME    namespace of objects that name none (default: default)
-      --image IMAGE       image of the sidecar (default: ${'localhost/ambassador-proxy:dev'})
+      --image IMAGE       image of the sidecar (default: ${DEFAULT_IMAGE})
 
 Injecting twice gives the same; \`ambassador uninject\` gives back what was there.
 Exit code: 0 done, 1 an object cannot be injected (it is left out), 2 wrong usage.
 `
-
-/** As `npm run images` tags it. */
-const DEFAULT_IMAGE = 'localhost/ambassador-proxy:dev'
 
 interface Placed {
   readonly namespace: string
@@ -88,22 +84,10 @@ export async function run(args: string[]): Promise<number> {
   return exit
 }
 
-/** An Ambassador of a file as it would be known once it is published. */
 function ambassadorOf(document: SourceDocument, fallback: string): Placed[] {
   const object = document.value as Ambassador
   if ((object as { kind?: unknown } | null)?.kind !== KIND || typeof object.metadata?.name !== 'string') return []
-  const namespace = object.metadata.namespace ?? fallback
-  const broken = checkObject(object)
-  const { config, problems } = render({ ambassador: { ...object, metadata: { ...object.metadata, namespace } } })
-  const { name } = object.metadata
-  if (config === null || broken.length > 0) {
-    const first = broken[0] ? `${broken[0].field}: ${broken[0].message}` : problems.map(problemText)[0]
-    const refusal = `Invalid: ${first}`
-    const nothing = { port: 0, hostnames: [], secrets: [], configMaps: [], config: null, isDeleting: false }
-    return [{ namespace, ambassador: { ...nothing, name, refusal } }]
-  }
-  const known = injectable({ ...object, status: undefined })
-  return [{ namespace, ambassador: { ...known, config: { name: configMapName(name), hash: config.hash } } }]
+  return [{ namespace: object.metadata.namespace ?? fallback, ambassador: publishedFrom(object) }]
 }
 
 function namespaceOf(object: JsonObject): string | undefined {

@@ -1,5 +1,10 @@
 /** The same decisions for objects in files: what the webhook would make of a pod or of the pods of a workload, without a cluster. */
-import type { InjectableAmbassador } from './ambassador.ts'
+import { configMapName } from '../../common/object-names.ts'
+import type { Ambassador } from '../api/ambassador.ts'
+import { checkObject } from '../api/check.ts'
+import { problemText } from '../render/problems.ts'
+import { render } from '../render/render.ts'
+import { type InjectableAmbassador, injectable } from './ambassador.ts'
 import { requestOf } from './inject-annotation.ts'
 import { asString, type JsonObject } from './json.ts'
 import type { Nodes } from './native.ts'
@@ -47,6 +52,20 @@ export function uninjectObject(object: JsonObject): JsonObject {
   if (template === undefined) return object
   const bare = uninjectPod(template)
   return removeCopy(bare === template ? object : withTemplate(object, bare))
+}
+
+/** An Ambassador of a file as the webhook would know it once the operator has published it; with its fault when it cannot. */
+export function publishedFrom(ambassador: Ambassador): InjectableAmbassador {
+  const { name } = ambassador.metadata
+  const [broken] = checkObject(ambassador)
+  const { config, problems } = render({ ambassador })
+  if (config === null || broken !== undefined) {
+    const fault = broken ? `${broken.field}: ${broken.message}` : problems.map(problemText)[0]
+    const nothing = { port: 0, hostnames: [], secrets: [], configMaps: [], config: null, isDeleting: false }
+    return { ...nothing, name, refusal: `Invalid: ${fault}` }
+  }
+  const known = injectable({ ...ambassador, status: undefined })
+  return { ...known, config: { name: configMapName(name), hash: config.hash } }
 }
 
 function injectPod(pod: JsonObject, options: ManifestOptions): Injected | Skip | Denial {

@@ -126,6 +126,9 @@ function annotate(template: JsonObject, change: { inject?: string | null; marker
   }
   set(Annotation.inject, change.inject)
   set(Annotation.copiedFromWorkload, change.marker)
-  const isEmpty = Object.keys(annotations).length === 0
-  return { ...template, metadata: isEmpty ? withoutKey(metadata, 'annotations') : { ...metadata, annotations } }
+  return withOrWithout(template, 'metadata', withOrWithout(metadata, 'annotations', annotations))
+}
+
+function withOrWithout(parent: JsonObject, key: string, value: JsonObject): JsonObject {
+  return Object.keys(value).length === 0 ? withoutKey(parent, key) : { ...parent, [key]: value }
 }
