@@ -103,7 +103,7 @@ export class ProxyApp {
     this.#served = options.sources.map((source) => new Served(source, this.#parts))
     this.#watcher = new FileWatcher(() => void this.reload(), options.watch)
     this.#telemetry = telemetryServer({
-      unready: () => this.unready(),
+      unready: (isStartup) => this.unready(isStartup),
       configz: () => this.configz(),
       metrics: () =>
         metricsText(this.#served, {
@@ -215,15 +215,15 @@ export class ProxyApp {
     return owner === undefined ? null : `Ambassador '${owner.name}' of this pod`
   }
 
-  /** Reasons why the sidecar is not ready, each a sentence; empty when it is. */
-  unready(): readonly string[] {
+  /** Reasons why the sidecar is not ready, each a sentence; empty when it is. `isStartup` asks only whether it listens. */
+  unready(isStartup = false): readonly string[] {
     if (this.#isDraining) return ['draining']
     return this.#served.flatMap((served) => {
       const reasons: string[] = []
       const { rejected } = served.report()
       if (served.config === null) reasons.push(rejected?.message ?? 'no config was read yet')
       else if (served.port === null) reasons.push('its port is not bound')
-      else if (this.#options.readiness === 'UpstreamHealthy') {
+      else if (this.#options.readiness === 'UpstreamHealthy' && !isStartup) {
         for (const { cluster, tls, credential } of served.compiled) {
           const why = tls?.context === null ? tls.failure : (credential?.failure ?? unhealthy(cluster))
           if (why !== null) reasons.push(`upstream '${cluster.name}': ${why}`)

@@ -11,8 +11,8 @@ export interface Answer {
 
 export type Method = 'GET' | 'POST' | 'PUT'
 
-/** Gets the body as text (empty for GET). */
-export type Handler = (body: string) => Answer
+/** Gets the body as text (empty for GET) and what follows the question mark in the request target. */
+export type Handler = (body: string, query: string) => Answer
 
 /** Path → method → handler. HEAD is answered wherever GET is. */
 export type Routes = Readonly<Record<string, Partial<Record<Method, Handler>>>>
@@ -134,14 +134,14 @@ export class HttpServer {
   #answer(request: IncomingMessage, body: string): Answer {
     const refusal = this.#options.guard?.(request)
     if (refusal) return refusal
-    const path = (request.url ?? '').split('?', 1)[0] ?? ''
+    const [path = '', query = ''] = (request.url ?? '').split('?', 2)
     const { routes } = this.#options
     const methods = Object.hasOwn(routes, path) ? routes[path] : undefined
     if (methods === undefined) {
       return { status: 404, body: `no such path, use one of ${Object.keys(routes).join(' ')}\n` }
     }
     const handler = methods[(request.method === 'HEAD' ? 'GET' : request.method) as Method]
-    if (handler !== undefined) return handler(body)
+    if (handler !== undefined) return handler(body, query)
     const allowed = Object.keys(methods).flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))
     return {
       status: 405,

@@ -5,8 +5,8 @@ import { type Answer, HttpServer } from './http-server.ts'
 
 /** What the telemetry port shows. Each is asked anew for each request. */
 export interface TelemetryView {
-  /** Reasons why the sidecar is not ready; empty when it is. */
-  unready(): readonly string[]
+  /** Reasons why the sidecar is not ready (with `isStartup`: why it has not started); empty when it is. */
+  unready(isStartup: boolean): readonly string[]
   configz(): Configz
   metrics(): string
 }
@@ -20,8 +20,9 @@ export function telemetryServer(view: TelemetryView): HttpServer {
       // That it is answered at all is the news: the event loop turns.
       '/livez': { GET: () => OK },
       '/readyz': {
-        GET: () => {
-          const reasons = view.unready()
+        // `?startup` is the startup probe, which asks only whether it listens: an application starts while its dependency is down.
+        GET: (_body, query) => {
+          const reasons = view.unready(query === 'startup')
           return reasons.length === 0 ? OK : { status: 503, body: `${reasons.join('\n')}\n` }
         },
       },

@@ -524,6 +524,10 @@ describe('readiness UpstreamHealthy', () => {
     world.volumes.secret('token', { token: 'x' })
     while (unready()?.startsWith('auth')) await new Promise((resolve) => setImmediate(resolve))
     assert.equal(unready(), 'its endpoints are not known yet')
+    const readyz = `http://127.0.0.1:${world.app.telemetryPort}/readyz`
+    assert.equal((await fetch(readyz)).status, 503)
+    // The startup probe asks only whether it listens.
+    assert.equal((await fetch(`${readyz}?startup`)).status, 200)
   })
 })
 
