@@ -29,6 +29,10 @@ export const CONDITIONS = {
         status: 'False',
         text: 'The spec breaks a rule. The API server refuses such specs, so this happens only to objects that were stored before the rule existed. Running sidecars keep the last good configuration; the message names the field, the value and the remedy.',
       },
+      NameTaken: {
+        status: 'False',
+        text: 'A ConfigMap of the name that this Ambassador needs exists and is not ours, so it is left alone and nothing is published. The message names it; rename or delete it.',
+      },
     },
   },
   ResolvedRefs: {
