@@ -1,0 +1,210 @@
+/** Carries bytes between two sockets until both directions have ended: half-closes and resets go through, nothing is kept but one read. */
+import { now } from '../../runtime/clock.ts'
+import { type RawSocket, READ_BUFFER_BYTES, type SocketHandler } from '../../runtime/raw-socket.ts'
+import { CoarseTimer } from '../../runtime/timers.ts'
+
+/** Which of the two sockets something happened to: the application's or the upstream's. */
+export type SideName = 'client' | 'upstream'
+
+/** What ended a relay. */
+export type RelayEnd =
+  /** Both directions ended in order; `by` was the first to say that it would send no more. */
+  | { readonly kind: 'closed'; readonly by: SideName }
+  /** The connection of `by` broke; the other one was reset. */
+  | { readonly kind: 'broken'; readonly by: SideName; readonly error: Error | null }
+  /** No byte moved for the idle time. */
+  | { readonly kind: 'idle' }
+  /** destroy() was called. */
+  | { readonly kind: 'destroyed' }
+
+export interface RelayOptions {
+  readonly client: RawSocket
+  readonly upstream: RawSocket
+  /** What the client sent before the upstream was there; null: nothing. */
+  readonly early: Buffer | null
+  /** The client has already said that it sends no more. */
+  readonly clientEnded: boolean
+  /** Asked at each byte that moves, so that a changed configuration counts; null: never. */
+  readonly idleMs: () => number | null
+  /** Called once, when the upstream's socket is closed. The client's may still be busy with its last bytes. */
+  readonly onUpstreamClosed: () => void
+  /** Called once, when both sockets are closed. */
+  readonly onEnd: (end: RelayEnd) => void
+}
+
+/** Bulk data of this much per read goes on without a copy, in memory of its own. */
+const BULK_BYTES = 32 * 1024
+/** A direction that gets smaller reads than this gives its memory back. */
+const SMALL_BYTES = 8 * 1024
+
+/** Memory for the output of small reads, and for bulk directions: used again, so that a burst allocates nothing. */
+const freeBuffers: Buffer[] = []
+const MAX_FREE = 4
+
+function takeBuffer(): Buffer {
+  return freeBuffers.pop() ?? Buffer.allocUnsafeSlow(READ_BUFFER_BYTES)
+}
+
+function giveBuffer(buffer: Buffer): void {
+  if (freeBuffers.length < MAX_FREE) freeBuffers.push(buffer)
+}
+
+/** What small reads are copied into before they are written: whoever still needs it after the write keeps it, and the next one takes another. */
+let scratch = takeBuffer()
+
+export class Relay {
+  readonly #options: RelayOptions
+  readonly #client: Side
+  readonly #upstream: Side
+  readonly #idle: CoarseTimer
+  #firstToEnd: SideName | null = null
+  #end: RelayEnd | null = null
+  #open = 2
+
+  constructor(options: RelayOptions) {
+    this.#options = options
+    this.#idle = new CoarseTimer(() => this.#onIdle())
+    this.#client = new Side(this, options.client, 'client')
+    this.#upstream = new Side(this, options.upstream, 'upstream')
+    this.#client.peer = this.#upstream
+    this.#upstream.peer = this.#client
+  }
+
+  /** Begins; the relay is the owner of both sockets from here on. */
+  start(): void {
+    const { client, upstream, early, clientEnded } = this.#options
+    client.handler = this.#client
+    upstream.handler = this.#upstream
+    this.touch()
+    const isTaken = early === null || upstream.write(early)
+    if (clientEnded) this.#client.onEnd()
+    else if (isTaken) client.resume()
+    else client.pause()
+  }
+
+  /** Ends both connections at once, as a failure that both peers see. Idempotent. */
+  destroy(): void {
+    this.#end ??= { kind: 'destroyed' }
+    this.#options.client.reset()
+    this.#options.upstream.reset()
+  }
+
+  /** A byte moved. */
+  touch(): void {
+    if (this.#end !== null) return
+    const idleMs = this.#options.idleMs()
+    if (idleMs !== null) this.#idle.set(now() + idleMs)
+    else this.#idle.clear()
+  }
+
+  onSideEnd(side: Side): void {
+    this.#firstToEnd ??= side.name
+    this.touch()
+    side.peer.socket.end()
+  }
+
+  onSideClosed(side: Side, error: Error | null): void {
+    this.#open--
+    const peer = side.peer.socket
+    const isOrderly = error === null && side.socket.ended && peer.ended
+    if (!isOrderly && !peer.destroyed) {
+      this.#end ??= { kind: 'broken', by: side.name, error }
+      peer.reset()
+    }
+    if (side.name === 'upstream') this.#options.onUpstreamClosed()
+    if (this.#open > 0) return
+    this.#idle.release()
+    this.#options.onEnd(this.#end ?? { kind: 'closed', by: this.#firstToEnd ?? side.name })
+  }
+
+  /** One socket has taken everything. */
+  onSideDrained(side: Side): void {
+    this.touch()
+    side.peer.resume()
+  }
+
+  #onIdle(): void {
+    this.#end ??= { kind: 'idle' }
+    this.#options.client.destroy()
+    this.#options.upstream.destroy()
+  }
+}
+
+/** One direction: what comes from `socket` goes to the peer's, and reading stops while the peer does not take it. */
+class Side implements SocketHandler {
+  readonly name: SideName
+  readonly socket: RawSocket
+  peer!: Side
+  readonly #relay: Relay
+  /** Memory that this socket reads into; null: the memory that all sockets share. */
+  #own: Buffer | null = null
+  /** Memory that the peer's socket holds until its onDrain. */
+  #held: Buffer | null = null
+
+  constructor(relay: Relay, socket: RawSocket, name: SideName) {
+    this.#relay = relay
+    this.socket = socket
+    this.name = name
+  }
+
+  onData(chunk: Buffer, length: number): void {
+    this.#relay.touch()
+    const to = this.peer.socket
+    if (chunk === this.#own) {
+      if (!to.write(chunk.subarray(0, length))) {
+        // The kernel took a part; the rest stays where it is until the peer has it.
+        this.#own = null
+        this.#hold(chunk)
+        this.socket.readInto(null)
+      } else if (length < SMALL_BYTES) {
+        this.#own = null
+        giveBuffer(chunk)
+        this.socket.readInto(null)
+      }
+      return
+    }
+    if (to.backlog > 0) {
+      // A TLS record that was already decrypted when reading was paused, or more while the last write is under way.
+      if (!to.write(Buffer.from(chunk.subarray(0, length)))) this.#pause()
+      return
+    }
+    chunk.copy(scratch, 0, 0, length)
+    if (!to.write(scratch.subarray(0, length))) {
+      this.#hold(scratch)
+      scratch = takeBuffer()
+    } else if (length >= BULK_BYTES) {
+      this.#own = takeBuffer()
+      this.socket.readInto(this.#own)
+    }
+  }
+
+  #hold(buffer: Buffer): void {
+    this.#held = buffer
+    this.#pause()
+  }
+
+  #pause(): void {
+    this.socket.pause()
+  }
+
+  onEnd(): void {
+    this.#relay.onSideEnd(this)
+  }
+
+  onDrain(): void {
+    this.#relay.onSideDrained(this)
+  }
+
+  /** The peer has taken everything that came from here. */
+  resume(): void {
+    if (this.#held !== null) giveBuffer(this.#held)
+    this.#held = null
+    this.socket.resume()
+  }
+
+  onClose(error: Error | null): void {
+    if (this.#own !== null) giveBuffer(this.#own)
+    this.#own = null
+    this.#relay.onSideClosed(this, error)
+  }
+}

@@ -1,0 +1,335 @@
+/** One connection of the application: let in by the limits, connected to an endpoint, relayed, and told of when it has ended. */
+import type { Reason } from '../../../common/reasons.ts'
+import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
+import { now, refreshClock } from '../../runtime/clock.ts'
+import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
+import { CoarseTimer } from '../../runtime/timers.ts'
+import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from '../../upstream/connector.ts'
+import type { Endpoint } from '../../upstream/endpoint.ts'
+import { Relay, type RelayEnd } from './relay.ts'
+import type { TcpSnapshot } from './snapshot.ts'
+
+/** How a connection ended: a reason code when something went wrong, or one of three orderly ends. */
+export type TcpEnd = Reason | 'client_closed' | 'upstream_closed' | 'idle_timeout'
+
+/** What is known of a connection when it has ended. */
+export interface TcpRecord {
+  readonly end: TcpEnd
+  /** What happened, for a person; null for an orderly end. */
+  readonly detail: string | null
+  readonly upstream: string
+  /** `ip:port`; null when none was dialled. */
+  readonly endpoint: string | null
+  /** Dials. */
+  readonly attempts: number
+  /** From the application, and to it. */
+  readonly bytesIn: number
+  readonly bytesOut: number
+  /** Waited for the rate limit, for discovery and for a free connection. */
+  readonly queueMs: number
+  /** Until TCP was connected, and then for the TLS handshake; 0 when it never was. Of the dial that succeeded. */
+  readonly connectMs: number
+  readonly tlsMs: number
+  readonly durationMs: number
+}
+
+export interface SessionOwner {
+  /** The newest one: asked for the idle time. */
+  readonly snapshot: TcpSnapshot
+  onSessionEnd(session: TcpSession, record: TcpRecord): void
+}
+
+/** Dials per connection. Nothing of the application's was sent before one succeeds, so another endpoint is always safe to try. */
+const MAX_DIALS = 3
+
+// delayed   => held       when the rate limit lets it go on
+// held      => queued     when discovery has found endpoints
+// queued    => dialling   when it has one of the upstream's connections
+// dialling  => queued     when the endpoint fails; it keeps its connection and goes on to another endpoint at once
+// dialling  => relaying   when the endpoint is connected
+// any       => ended
+type Phase =
+  | { readonly kind: 'delayed' }
+  | { readonly kind: 'held'; readonly cancel: () => void }
+  | { readonly kind: 'queued' }
+  | { readonly kind: 'dialling'; readonly endpoint: Endpoint; readonly token: number; readonly dial: Dial }
+  | { readonly kind: 'relaying'; readonly endpoint: Endpoint; readonly relay: Relay }
+  | { readonly kind: 'ended' }
+
+export class TcpSession implements SocketHandler, Waiter, Dialler {
+  nextWaiter: Waiter | null = null
+  previousWaiter: Waiter | null = null
+  waitsAt: Bulkhead | null = null
+
+  readonly #owner: SessionOwner
+  readonly #snapshot: TcpSnapshot
+  readonly #client: RawSocket
+  readonly #timer: CoarseTimer
+  readonly #openedAt = now()
+  #phase: Phase = { kind: 'delayed' }
+  /** What the application sent before there was an upstream: one read, then reading stops. */
+  #early: Buffer | null = null
+  #clientEnded = false
+  readonly #tried: Endpoint[] = []
+  #lastFailure: DialFailure | null = null
+  #isRetrying = false
+  #hasSlot = false
+  #dialledAt = 0
+  #times: DialTimes = { connectMs: 0, tlsMs: 0 }
+
+  /** `client` must have been given this session as its handler, see adopt(). Call start() next. */
+  constructor(owner: SessionOwner, makeClient: (handler: SocketHandler) => RawSocket) {
+    this.#owner = owner
+    this.#snapshot = owner.snapshot
+    this.#timer = new CoarseTimer(() => this.#onTimer())
+    this.#client = makeClient(this)
+  }
+
+  get bytesIn(): number {
+    return this.#client.bytesRead
+  }
+
+  get bytesOut(): number {
+    return this.#client.bytesWritten
+  }
+
+  start(): void {
+    const waitMs = this.#snapshot.rateLimit?.admit(this.#openedAt) ?? 0
+    if (waitMs < 0) {
+      this.#refuse(
+        'rate_limited',
+        `the rate limit is reached, the next connection may come in ${Math.ceil(-waitMs)} ms`,
+      )
+    } else if (waitMs > 0) this.#timer.set(this.#openedAt + waitMs)
+    else this.#hold()
+  }
+
+  /** Ends it now, as a failure that both peers see. */
+  destroy(): void {
+    if (this.#phase.kind === 'relaying') this.#phase.relay.destroy()
+    else this.#refuse('draining', 'the sidecar is shutting down')
+  }
+
+  // delayed => held
+  #hold(): void {
+    const { cluster, timeouts } = this.#snapshot
+    cluster.budget.deposit(now())
+    if (cluster.isReady) {
+      this.#queue()
+      return
+    }
+    // The phase first: a cluster that closes meanwhile answers within the call.
+    let cancel = () => {}
+    this.#phase = { kind: 'held', cancel: () => cancel() }
+    cancel = cluster.whenReady(timeouts.connectMs, (ready) => {
+      if (this.#phase.kind !== 'held') return
+      refreshClock()
+      if (ready) this.#queue()
+      else this.#refuse('dns_failed', cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`)
+    })
+  }
+
+  // held => queued
+  #queue(): void {
+    this.#phase = { kind: 'queued' }
+    const { connections, name } = this.#snapshot.cluster
+    if (connections.tryAcquire()) this.onSlot()
+    else if (connections.wait(this)) this.#timer.set(now() + this.#snapshot.timeouts.connectMs)
+    else
+      this.#refuse(
+        'queue_full',
+        `upstream '${name}' has ${connections.max} connections and ${connections.pending} wait`,
+      )
+  }
+
+  /** A connection to the upstream is ours to make. */
+  onSlot(): void {
+    this.#timer.clear()
+    this.#hasSlot = true
+    this.#dialledAt = refreshClock()
+    this.#dial()
+  }
+
+  // queued => dialling
+  #dial(): void {
+    const { cluster, timeouts } = this.#snapshot
+    const failed = this.#lastFailure
+    const picked = cluster.pick(now(), this.#tried)
+    if (typeof picked === 'string') {
+      if (failed !== null) this.#refuse(failed.reason, failed.detail)
+      else this.#refuse(picked, this.#whyNoEndpoint(picked))
+      return
+    }
+    if (failed !== null) {
+      if (this.#tried.includes(picked) || !cluster.budget.tryRetry(now())) {
+        this.#refuse(failed.reason, failed.detail)
+        return
+      }
+      this.#isRetrying = true
+    }
+    if (cluster.tls !== null && cluster.tls.context === null) {
+      // Not the fault of the endpoint: its breaker must not hear of it.
+      this.#refuse('tls_verify_failed', `TLS cannot be set up: ${cluster.tls.failure}`)
+      return
+    }
+    const token = picked.begin(now())
+    const target = { address: picked, tls: cluster.tls, alpn: null, timeoutMs: timeouts.connectMs }
+    this.#phase = { kind: 'dialling', endpoint: picked, token, dial: dial(target, this) }
+    this.#tried.push(picked)
+  }
+
+  // dialling => queued
+  onDialFailed(failure: DialFailure): void {
+    if (this.#phase.kind !== 'dialling') return
+    const { endpoint, token } = this.#phase
+    const { cluster } = this.#snapshot
+    this.#phase = { kind: 'queued' }
+    endpoint.settle(token, 'failure', now())
+    endpoint.leave()
+    cluster.dialFailed(endpoint, now())
+    this.#endRetry(false)
+    this.#lastFailure = failure
+    if (this.#tried.length < MAX_DIALS) this.#dial()
+    else this.#refuse(failure.reason, failure.detail)
+  }
+
+  // dialling => relaying
+  onDialled(upstream: RawSocket, times: DialTimes): void {
+    if (this.#phase.kind !== 'dialling') return
+    const { endpoint, token } = this.#phase
+    endpoint.settle(token, 'success', now())
+    this.#endRetry(true)
+    this.#times = times
+    const relay = new Relay({
+      client: this.#client,
+      upstream,
+      early: this.#early,
+      clientEnded: this.#clientEnded,
+      idleMs: () => this.#owner.snapshot.timeouts.idleMs,
+      onUpstreamClosed: () => {
+        endpoint.leave()
+        this.#releaseSlot()
+      },
+      onEnd: (end) => this.#onRelayEnd(end),
+    })
+    this.#phase = { kind: 'relaying', endpoint, relay }
+    this.#early = null
+    this.#timer.release()
+    relay.start()
+  }
+
+  #onRelayEnd(end: RelayEnd): void {
+    if (end.kind === 'closed') this.#ended(end.by === 'client' ? 'client_closed' : 'upstream_closed', null)
+    else if (end.kind === 'idle') this.#ended('idle_timeout', null)
+    else if (end.kind === 'destroyed') this.#ended('draining', 'the sidecar is shutting down')
+    else {
+      const code = (end.error as NodeJS.ErrnoException | null)?.code
+      const text = `the ${end.by === 'client' ? 'application' : 'upstream'} broke the connection`
+      this.#ended(
+        end.by === 'client' ? 'client_gone' : 'upstream_reset',
+        code === undefined ? text : `${text} (${code})`,
+      )
+    }
+  }
+
+  // What the client does before there is an upstream.
+
+  onData(chunk: Buffer, length: number): void {
+    const read = Buffer.from(chunk.subarray(0, length))
+    // More than one read only by what was under way when reading stopped.
+    this.#early = this.#early === null ? read : Buffer.concat([this.#early, read])
+    this.#client.pause()
+  }
+
+  onEnd(): void {
+    this.#clientEnded = true
+  }
+
+  onDrain(): void {}
+
+  onClose(error: Error | null): void {
+    const code = (error as NodeJS.ErrnoException | null)?.code
+    this.#abort()
+    this.#ended(
+      'client_gone',
+      `the application left before there was a connection to the upstream${code === undefined ? '' : ` (${code})`}`,
+    )
+  }
+
+  #onTimer(): void {
+    if (this.#phase.kind === 'delayed') {
+      this.#hold()
+      return
+    }
+    const { name, connections } = this.#snapshot.cluster
+    const waitedMs = this.#snapshot.timeouts.connectMs
+    this.#refuse(
+      'queue_full',
+      `none of the ${connections.max} connections of upstream '${name}' became free in ${waitedMs} ms`,
+    )
+  }
+
+  #whyNoEndpoint(reason: 'dns_failed' | 'circuit_open'): string {
+    const { cluster } = this.#snapshot
+    if (reason === 'dns_failed') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
+    const ms = Math.ceil(cluster.retryAfterMs(now()))
+    return `the circuit breakers of upstream '${cluster.name}' are open, the next attempt may come in ${ms} ms`
+  }
+
+  /** Ends a connection that has no upstream, with a reset: an orderly end would look like an answer of nothing. */
+  #refuse(reason: Reason, detail: string): void {
+    if (this.#phase.kind === 'ended') return
+    this.#abort()
+    this.#ended(reason, detail)
+    this.#client.reset()
+  }
+
+  /** Takes back whatever the phase before the relay has begun. */
+  #abort(): void {
+    const phase = this.#phase
+    const { cluster, rateLimit } = this.#snapshot
+    if (phase.kind === 'delayed' && this.#timer.at !== Number.POSITIVE_INFINITY) rateLimit?.giveBack()
+    else if (phase.kind === 'held') phase.cancel()
+    else if (phase.kind === 'queued') cluster.connections.cancel(this)
+    else if (phase.kind === 'dialling') {
+      phase.dial.cancel()
+      phase.endpoint.settle(phase.token, 'abandoned', now())
+      phase.endpoint.leave()
+      this.#endRetry(false)
+    }
+  }
+
+  #endRetry(succeeded: boolean): void {
+    if (this.#isRetrying) this.#snapshot.cluster.budget.endRetry(succeeded)
+    this.#isRetrying = false
+  }
+
+  #releaseSlot(): void {
+    if (!this.#hasSlot) return
+    this.#hasSlot = false
+    this.#snapshot.cluster.connections.release()
+  }
+
+  #ended(end: TcpEnd, detail: string | null): void {
+    if (this.#phase.kind === 'ended') return
+    const endpoint = this.#tried.at(-1)
+    this.#phase = { kind: 'ended' }
+    this.#timer.release()
+    this.#early = null
+    this.#releaseSlot()
+    const at = refreshClock()
+    this.#owner.onSessionEnd(this, {
+      end,
+      detail,
+      upstream: this.#snapshot.cluster.name,
+      endpoint: endpoint?.name ?? null,
+      attempts: this.#tried.length,
+      bytesIn: this.#client.bytesRead,
+      bytesOut: this.#client.bytesWritten,
+      queueMs: (this.#dialledAt === 0 ? at : this.#dialledAt) - this.#openedAt,
+      connectMs: this.#times.connectMs,
+      tlsMs: this.#times.tlsMs,
+      durationMs: at - this.#openedAt,
+    })
+  }
+}

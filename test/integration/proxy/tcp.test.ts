@@ -1,0 +1,513 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer, type Socket } from 'node:net'
+import { afterEach, describe, it } from 'node:test'
+import type { BreakerConfig } from '../../../common/proxy-config.ts'
+import { TcpDriver } from '../../../proxy/protocol/tcp/driver.ts'
+import { LISTEN_OPTIONS } from '../../../proxy/runtime/raw-socket.ts'
+import { closedPort, echo, TestClient, TestServer, tcpServer } from '../../helpers/tcp.ts'
+import { type TcpProxySetup, tcpProxy } from '../../helpers/tcp-proxy.ts'
+
+const BREAKER: BreakerConfig = {
+  consecutiveFailures: 2,
+  failureRate: null,
+  openMs: 200,
+  maxOpenMs: 200,
+  halfOpenRequests: 1,
+}
+const ends: (() => unknown)[] = []
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end()
+})
+
+const proxy = (setup: TcpProxySetup) => tcpProxy(setup, ends)
+
+async function server(serve: (socket: Socket) => void): Promise<TestServer> {
+  const made = await tcpServer(serve)
+  ends.push(() => made.close())
+  return made
+}
+
+/** Collects everything until the other side ends, then does something with it. */
+function whole(use: (data: Buffer, socket: Socket) => void): (socket: Socket) => void {
+  return (socket) => {
+    const chunks: Buffer[] = []
+    socket.on('data', (chunk: Buffer) => chunks.push(chunk))
+    socket.on('end', () => use(Buffer.concat(chunks), socket))
+  }
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2))
+}
+
+describe('TCP relay', () => {
+  it('carries bytes both ways and tells of them when the connection has ended', async () => {
+    const upstream = await server(echo)
+    const { client, record, driver } = await proxy({ ports: [upstream.port] })
+    const app = client().write('hello')
+    assert.equal(await app.read(5), 'hello')
+    assert.equal(driver.open, 1)
+    assert.deepEqual([driver.totals.bytesIn, driver.totals.bytesOut], [5, 5])
+    app.end(' world')
+    assert.equal(await app.ended(), 'hello world')
+    assert.equal(await app.closed(), null)
+    const { durationMs, connectMs, queueMs, ...rest } = await record()
+    assert.deepEqual(rest, {
+      end: 'client_closed',
+      detail: null,
+      upstream: 'live',
+      endpoint: `127.0.0.1:${upstream.port}`,
+      attempts: 1,
+      bytesIn: 11,
+      bytesOut: 11,
+      tlsMs: 0,
+    })
+    assert.ok(durationMs >= connectMs + queueMs && connectMs > 0)
+    assert.equal(driver.open, 0)
+    assert.deepEqual(driver.totals.ends, { client_closed: 1 })
+    assert.deepEqual(
+      [...driver.snapshot.cluster.endpoints].map(({ active }) => active),
+      [0],
+    )
+    assert.equal(driver.snapshot.cluster.connections.used, 0)
+  })
+
+  it('carries a server that speaks first', async () => {
+    const upstream = await server((socket) => socket.end('ready'))
+    const { client, record } = await proxy({ ports: [upstream.port] })
+    const app = client()
+    assert.equal(await app.ended(), 'ready')
+    app.end()
+    assert.equal((await record()).end, 'upstream_closed')
+  })
+
+  it('carries a large random transfer in both directions at once without changing a byte', async () => {
+    const { randomBytes, createHash } = await import('node:crypto')
+    const upstream = await server(echo)
+    const { client, record } = await proxy({ ports: [upstream.port] })
+    const sent = createHash('sha256')
+    const got = createHash('sha256')
+    const app = client()
+    app.socket.removeAllListeners('data')
+    app.socket.on('data', (chunk: Buffer) => got.update(chunk))
+    const sizes = [1, 100, 5_000, 70_000, 300_000, 1_000_000]
+    let total = 0
+    for (let i = 0; i < 60; i++) {
+      const data = randomBytes(sizes[i % sizes.length]!)
+      total += data.length
+      sent.update(data)
+      if (!app.socket.write(data)) await once(app.socket, 'drain')
+    }
+    app.end()
+    await app.ended()
+    assert.equal(got.digest('hex'), sent.digest('hex'))
+    const { bytesIn, bytesOut } = await record()
+    assert.deepEqual([bytesIn, bytesOut], [total, total])
+  })
+
+  it('keeps two connections apart that move data at the same time', async () => {
+    const upstream = await server(echo)
+    const { client } = await proxy({ ports: [upstream.port] })
+    const apps = Array.from({ length: 20 }, (_, i) => ({ app: client(), letter: String.fromCharCode(97 + i) }))
+    for (let round = 0; round < 20; round++) {
+      for (const { app, letter } of apps) app.write(letter.repeat(1 + ((round * 7919) % 40_000)))
+    }
+    for (const { app } of apps) app.end()
+    for (const { app, letter } of apps) assert.match(await app.ended(), new RegExp(`^${letter}+$`))
+  })
+
+  it('keeps a half-close of the application: the answer comes after it', async () => {
+    const upstream = await server(whole((data, socket) => setTimeout(() => socket.end(`got ${data}`), 20)))
+    const { client, record } = await proxy({ ports: [upstream.port] })
+    const app = client().end('request')
+    assert.equal(await app.ended(), 'got request')
+    assert.equal((await record()).end, 'client_closed')
+  })
+
+  it('keeps a half-close of the upstream: the application can still send', async () => {
+    const got = Promise.withResolvers<string>()
+    const upstream = await server((socket) => {
+      socket.end('enough')
+      whole((data) => got.resolve(data.toString()))(socket)
+    })
+    const { client } = await proxy({ ports: [upstream.port] })
+    const app = client()
+    assert.equal(await app.ended(), 'enough')
+    app.write('last ')
+    app.end('words')
+    assert.equal(await got.promise, 'last words')
+  })
+
+  it('keeps what the application sends before there is an upstream, also its half-close', async () => {
+    const upstream = await server(whole((data, socket) => socket.end(`got ${data.length}`)))
+    const { client, tell } = await proxy({ ports: [upstream.port], isLate: true })
+    const small = client().end('x')
+    const large = client().end('y'.repeat(3_000_000))
+    await until(() => large.socket.bytesWritten > 100_000)
+    tell()
+    assert.equal(await small.ended(), 'got 1')
+    assert.equal(await large.ended(), 'got 3000000')
+  })
+
+  it('passes a reset of the upstream on as a reset, after the bytes before it', async () => {
+    const upstream = await server((socket) => {
+      socket.write('partial', () => setTimeout(() => socket.resetAndDestroy(), 20))
+    })
+    const { client, record } = await proxy({ ports: [upstream.port] })
+    const app = client()
+    assert.equal(await app.read(7), 'partial')
+    assert.equal(await app.closed(), 'ECONNRESET')
+    const { end, detail } = await record()
+    assert.deepEqual([end, detail], ['upstream_reset', 'the upstream broke the connection (ECONNRESET)'])
+  })
+
+  it('passes a reset of the application on as a reset', async () => {
+    const error = Promise.withResolvers<string | undefined>()
+    const upstream = await server((socket) => {
+      socket.on('error', ({ code }: NodeJS.ErrnoException) => error.resolve(code))
+      socket.on('end', () => error.resolve('an orderly end'))
+      socket.resume()
+    })
+    const { client, record } = await proxy({ ports: [upstream.port] })
+    const app = client().write('x')
+    await upstream.connections(1)
+    await until(() => [...upstream.sockets][0]?.bytesRead === 1)
+    app.socket.resetAndDestroy()
+    assert.equal(await error.promise, 'ECONNRESET')
+    assert.equal((await record()).end, 'client_gone')
+  })
+
+  it('stops reading from an upstream whose application does not read, and keeps no more than a read of it', async () => {
+    const chunk = Buffer.alloc(1 << 20, 'x')
+    let sent = 0
+    const upstream = await server((socket) => {
+      const more = () => {
+        while (!socket.destroyed && socket.write(chunk)) sent += chunk.length
+      }
+      socket.on('drain', more)
+      more()
+    })
+    const { client, driver } = await proxy({ ports: [upstream.port] })
+    const before = process.memoryUsage().arrayBuffers
+    const apps = Array.from({ length: 40 }, () => {
+      const app = client()
+      app.socket.pause()
+      return app
+    })
+    await upstream.connections(40)
+    let seen = -1
+    while (seen !== driver.totals.bytesOut) {
+      seen = driver.totals.bytesOut
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+    const grown = process.memoryUsage().arrayBuffers - before
+    // The server and the clients of this process have their own; 64 KiB for each stopped direction is ours.
+    assert.ok(grown < 40 * 256 * 1024, `${grown} bytes`)
+    assert.ok(sent >= 40 * 100_000)
+    const before1 = apps[0]!.length
+    apps[0]!.socket.resume()
+    await apps[0]!.read(before1 + 20_000_000)
+  })
+
+  it('stops reading from an application whose upstream does not read, and goes on when it does', async () => {
+    const size = 30_000_000
+    const upstream = await server((socket) => {
+      socket.pause()
+      setTimeout(() => whole((data, each) => each.end(String(data.length)))(socket.resume()), 300)
+    })
+    const { client, driver } = await proxy({ ports: [upstream.port] })
+    const app = client()
+    app.end('q'.repeat(size))
+    await new Promise((resolve) => setTimeout(resolve, 150))
+    assert.ok(driver.totals.bytesIn < size, `${driver.totals.bytesIn} bytes were read though nobody took them`)
+    assert.equal(await app.ended(), String(size))
+  })
+})
+
+describe('TCP connection set-up', () => {
+  it('goes on to another endpoint when one refuses, without the application noticing', async () => {
+    const upstream = await server(echo)
+    const dead = await closedPort()
+    const { client, record, driver } = await proxy({ ports: [dead, upstream.port], breaker: BREAKER })
+    const app = client().end('hello')
+    assert.equal(await app.ended(), 'hello')
+    const { end, attempts, endpoint } = await record()
+    assert.deepEqual([end, attempts, endpoint], ['client_closed', 2, `127.0.0.1:${upstream.port}`])
+    assert.deepEqual([driver.totals.dials, driver.totals.redials], [2, 1])
+    assert.equal(driver.snapshot.cluster.budget.successes, 1)
+    // The dead one is avoided from now on: no second dial.
+    assert.equal(await client().end('again').ended(), 'again')
+    assert.equal((await record(1)).attempts, 1)
+  })
+
+  it('resets the application when nobody accepts, with the reason', async () => {
+    const dead = await closedPort()
+    const { client, record } = await proxy({ ports: [dead] })
+    assert.equal(await client().closed(), 'ECONNRESET')
+    const { end, detail, attempts } = await record()
+    assert.deepEqual(
+      [end, detail, attempts],
+      ['connect_refused', `endpoint 127.0.0.1:${dead} cannot be connected to: ECONNREFUSED`, 1],
+    )
+  })
+
+  it('dials at most three endpoints, each once', async () => {
+    const ports = await Promise.all([closedPort(), closedPort(), closedPort(), closedPort()])
+    const { client, record } = await proxy({ ports })
+    assert.equal(await client().closed(), 'ECONNRESET')
+    assert.equal((await record()).attempts, 3)
+  })
+
+  it('does not try another endpoint when no concurrent retries are allowed', async () => {
+    const upstream = await server(echo)
+    const { client, record } = await proxy({
+      ports: [await closedPort(), upstream.port],
+      limits: { maxConcurrentRetries: 0 },
+    })
+    assert.equal(await client().closed(), 'ECONNRESET')
+    assert.deepEqual([(await record()).end, (await record()).attempts], ['connect_refused', 1])
+  })
+
+  it('opens the circuit of an endpoint that refuses, and closes it by one connection when it is back', async () => {
+    const port = await closedPort()
+    const { client, record, cluster } = await proxy({ ports: [port], breaker: BREAKER })
+    for (let i = 0; i < 3; i++) await client().closed()
+    assert.deepEqual(
+      [(await record(0)).end, (await record(1)).end, (await record(2)).end],
+      ['connect_refused', 'connect_refused', 'circuit_open'],
+    )
+    assert.match(
+      (await record(2)).detail ?? '',
+      /^the circuit breakers of upstream 'live' are open, the next attempt may come in \d+ ms$/,
+    )
+    const back = await new TestServer(createServer({ allowHalfOpen: true }, echo)).listen(port)
+    ends.push(() => back.close())
+    await until(() => cluster.retryAfterMs(performance.now()) === 0)
+    assert.equal(await client().end('hello').ended(), 'hello')
+    assert.equal([...cluster.endpoints][0]?.breaker?.state, 'closed')
+  })
+
+  it('holds a connection that comes before the endpoints do', async () => {
+    const upstream = await server(echo)
+    const { client, tell, record } = await proxy({ ports: [upstream.port], isLate: true })
+    const app = client().end('early bird')
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    tell()
+    assert.equal(await app.ended(), 'early bird')
+    assert.ok((await record()).queueMs >= 80)
+  })
+
+  it('gives up when no endpoint is found within the connect time-out', async () => {
+    const { client, record } = await proxy({ isLate: true, timeouts: { connectMs: 60 } })
+    assert.equal(await client().closed(), 'ECONNRESET')
+    const { end, detail } = await record()
+    assert.deepEqual([end, detail], ['dns_failed', "upstream 'live' has no endpoint yet"])
+  })
+
+  it('forgets a connection whose application leaves while it is held', async () => {
+    const { client, record, driver } = await proxy({ isLate: true, breaker: BREAKER })
+    const app = client()
+    await until(() => driver.open === 1)
+    app.socket.resetAndDestroy()
+    assert.equal((await record()).end, 'client_gone')
+    assert.equal(driver.open, 0)
+  })
+})
+
+describe('TCP limits', () => {
+  it('queues connections above the limit, the oldest first, and refuses above the queue', async () => {
+    const upstream = await server(echo)
+    const { client, record, cluster } = await proxy({
+      ports: [upstream.port],
+      limits: { maxConnections: 1, maxPendingRequests: 2 },
+    })
+    const first = client().write('1')
+    await first.read(1)
+    const second = client().write('2')
+    await until(() => cluster.connections.pending === 1)
+    const third = client().write('3')
+    await until(() => cluster.connections.pending === 2)
+    assert.equal(await client().closed(), 'ECONNRESET')
+    const refused = await record()
+    assert.deepEqual([refused.end, refused.detail], ['queue_full', "upstream 'live' has 1 connections and 2 wait"])
+    assert.equal(upstream.accepted, 1)
+    first.end()
+    await second.read(1)
+    assert.equal(third.length, 0)
+    second.end()
+    await third.read(1)
+    assert.equal(upstream.accepted, 3)
+  })
+
+  it('gives up waiting for a connection after the connect time-out', async () => {
+    const upstream = await server(echo)
+    const { client, record, cluster } = await proxy({
+      ports: [upstream.port],
+      limits: { maxConnections: 1 },
+      timeouts: { connectMs: 60 },
+    })
+    await client().write('1').read(1)
+    assert.equal(await client().closed(), 'ECONNRESET')
+    const { end, detail } = await record()
+    assert.deepEqual([end, detail], ['queue_full', "none of the 1 connections of upstream 'live' became free in 60 ms"])
+    assert.equal(cluster.connections.pending, 0)
+  })
+
+  it('frees the place of a connection that leaves the queue', async () => {
+    const upstream = await server(echo)
+    const { client, record, cluster } = await proxy({
+      ports: [upstream.port],
+      limits: { maxConnections: 1, maxPendingRequests: 1 },
+    })
+    await client().write('1').read(1)
+    const waiting = client()
+    await until(() => cluster.connections.pending === 1)
+    waiting.socket.resetAndDestroy()
+    assert.equal((await record()).end, 'client_gone')
+    assert.equal(cluster.connections.pending, 0)
+  })
+
+  it('refuses connections above the rate', async () => {
+    const upstream = await server(echo)
+    const { client, record } = await proxy({
+      ports: [upstream.port],
+      rateLimit: { requests: 1, perMs: 60_000, burst: 2, onLimit: 'Reject', maxDelayMs: 0 },
+    })
+    await client().write('1').read(1)
+    await client().write('2').read(1)
+    assert.equal(await client().closed(), 'ECONNRESET')
+    const { end, detail } = await record()
+    assert.equal(end, 'rate_limited')
+    assert.match(detail ?? '', /^the rate limit is reached, the next connection may come in \d{5} ms$/)
+  })
+
+  it('delays connections above the rate, and gives the turn of one that leaves to the next', async () => {
+    const upstream = await server(echo)
+    const { client, record, snapshot } = await proxy({
+      ports: [upstream.port],
+      rateLimit: { requests: 1, perMs: 150, burst: 1, onLimit: 'Delay', maxDelayMs: 200 },
+    })
+    await client().write('1').read(1)
+    const leaving = client()
+    await until(() => snapshot.rateLimit?.delayed === 1)
+    leaving.socket.resetAndDestroy()
+    assert.equal((await record()).end, 'client_gone')
+    const begin = performance.now()
+    await client().write('3').read(1)
+    assert.ok(performance.now() - begin < 160)
+    assert.equal(snapshot.rateLimit?.limited, 0)
+    const delayed = await proxy({
+      ports: [upstream.port],
+      rateLimit: { requests: 1, perMs: 150, burst: 1, onLimit: 'Delay', maxDelayMs: 200 },
+    })
+    await delayed.client().write('1').read(1)
+    const app = delayed.client().end('2')
+    await app.ended()
+    assert.ok((await delayed.record()).queueMs >= 100)
+  })
+
+  it('ends a connection in which no byte moves for the idle time, in order', async () => {
+    const upstream = await server(echo)
+    const { client, record } = await proxy({ ports: [upstream.port], timeouts: { idleMs: 120 } })
+    const app = client()
+    for (let i = 0; i < 4; i++) {
+      app.write('x')
+      await app.read(i + 1)
+      await new Promise((resolve) => setTimeout(resolve, 60))
+    }
+    assert.equal(await app.ended(), 'xxxx')
+    app.end()
+    assert.equal(await app.closed(), null)
+    assert.equal((await record()).end, 'idle_timeout')
+    await until(() => upstream.sockets.size === 0)
+  })
+})
+
+describe('TCP driver', () => {
+  it('serves new connections by a new snapshot while open ones live on', async () => {
+    const before = await server(echo)
+    const after = await server((socket) => socket.end('new'))
+    const first = await proxy({ ports: [before.port] })
+    const second = await proxy({ ports: [after.port] })
+    const open = first.client().write('a')
+    await open.read(1)
+    first.driver.update(second.snapshot)
+    assert.equal(await first.client().ended(), 'new')
+    assert.equal(await open.write('b').read(2), 'ab')
+  })
+
+  it('lets a connection run to its end when its endpoint has left', async () => {
+    const upstream = await server(echo)
+    const { client, cluster } = await proxy({ ports: [upstream.port] })
+    const app = client().write('a')
+    await app.read(1)
+    cluster.close()
+    assert.equal(await app.write('b').read(2), 'ab')
+  })
+
+  it('drains by waiting for the open connections, and reports when the last has ended', async () => {
+    const upstream = await server(echo)
+    const { client, driver } = await proxy({ ports: [upstream.port] })
+    await driver.drain()
+    const [one, two] = [client().write('1'), client().write('2')]
+    await Promise.all([one.read(1), two.read(1)])
+    let isDrained = false
+    const drained = driver.drain().then(() => {
+      isDrained = true
+    })
+    one.end()
+    await one.closed()
+    assert.equal(isDrained, false)
+    assert.equal(driver.busy, 1)
+    two.end()
+    await drained
+  })
+
+  it('ends everything at once when it is destroyed, also what waits', async () => {
+    const upstream = await server(echo)
+    const { client, driver, record, cluster } = await proxy({ ports: [upstream.port], limits: { maxConnections: 1 } })
+    const open = client().write('1')
+    await open.read(1)
+    const waiting = client()
+    await until(() => cluster.connections.pending === 1)
+    const drained = driver.drain()
+    driver.destroy()
+    assert.deepEqual([await open.closed(), await waiting.closed()], ['ECONNRESET', 'ECONNRESET'])
+    await drained
+    assert.deepEqual([(await record(0)).end, (await record(1)).end], ['draining', 'draining'])
+    assert.deepEqual([cluster.connections.used, cluster.connections.pending, driver.open], [0, 0, 0])
+  })
+
+  it('logs failures and a sample of the rest with Errors, and nothing with Off', async () => {
+    const upstream = await server(echo)
+    const logged: string[] = []
+    const { snapshot } = await proxy({ ports: [upstream.port] })
+    for (const [mode, sample, random] of [
+      ['Errors', 0.5, 0.4],
+      ['Errors', 0.5, 0.6],
+      ['Errors', 0, 0],
+      ['Off', 1, 0],
+    ] as const) {
+      const driver = new TcpDriver({
+        snapshot: { ...snapshot, accessLog: { mode, sample } },
+        random: () => random,
+        onLogged: ({ end }) => logged.push(`${mode} ${sample} ${random} ${end}`),
+      })
+      const listener = await new TestServer(createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket))).listen()
+      ends.push(() => listener.close())
+      const orderly = new TestClient({ port: listener.port }).end('x')
+      await orderly.closed()
+      const broken = new TestClient({ port: listener.port }).write('x')
+      await broken.read(1)
+      broken.socket.resetAndDestroy()
+      await until(() => driver.totals.ends.client_gone === 1)
+    }
+    assert.deepEqual(logged, [
+      'Errors 0.5 0.4 client_closed',
+      'Errors 0.5 0.4 client_gone',
+      'Errors 0.5 0.6 client_gone',
+      'Errors 0 0 client_gone',
+    ])
+  })
+})
