@@ -1,0 +1,83 @@
+/** The proxy as a process of its own, as a container runs it. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { freePort } from './ports.ts'
+
+const ROOT = join(import.meta.dirname, '..', '..')
+
+export class ProxyProcess {
+  readonly child: ChildProcess
+  readonly telemetryPort: number
+  readonly adminPort: number
+  stdout = ''
+  stderr = ''
+  /** The exit code, or the signal that killed it. */
+  readonly exit: Promise<number | NodeJS.Signals | null>
+
+  constructor(child: ChildProcess, telemetryPort: number, adminPort: number) {
+    this.child = child
+    this.telemetryPort = telemetryPort
+    this.adminPort = adminPort
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => (this.stdout += text))
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.stderr += text))
+    // `close`, not `exit`: by then everything that it wrote has been read.
+    this.exit = once(child, 'close').then(([code, signal]) => code ?? signal)
+  }
+
+  /** Starts it with exactly these variables, and free ports for its own two unless they say others. */
+  static async start(env: Readonly<Record<string, string>>, args: readonly string[] = ['proxy/main.ts']) {
+    const telemetry = env['AMBASSADOR_TELEMETRY_PORT'] ?? String(await freePort())
+    const admin = env['AMBASSADOR_ADMIN_PORT'] ?? String(await freePort())
+    const child = spawn(process.execPath, ['--single-threaded-gc', ...args], {
+      cwd: ROOT,
+      env: { PATH: process.env['PATH'], AMBASSADOR_TELEMETRY_PORT: telemetry, AMBASSADOR_ADMIN_PORT: admin, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    return new ProxyProcess(child, Number(telemetry), Number(admin))
+  }
+
+  /** Lines of the log so far. */
+  get log(): Record<string, unknown>[] {
+    return this.stdout
+      .split('\n')
+      .filter((line) => line.startsWith('{'))
+      .map((line) => JSON.parse(line))
+  }
+
+  /** Resolves when a line of the log has this message; rejects when the process ends without it. */
+  async logged(message: string): Promise<Record<string, unknown>> {
+    for (;;) {
+      const line = this.log.find((each) => each['msg'] === message)
+      if (line !== undefined) return line
+      if (this.child.exitCode !== null) throw new Error(`it ended without '${message}': ${this.stdout}${this.stderr}`)
+      const stdout = this.child.stdout
+      if (stdout !== null) await Promise.race([once(stdout, 'data'), this.exit])
+    }
+  }
+
+  /** Resolves when it listens for the application. */
+  async ready(): Promise<this> {
+    await this.logged('config in force')
+    return this
+  }
+
+  async get(path: string): Promise<{ readonly status: number; readonly body: string }> {
+    const answer = await fetch(`http://127.0.0.1:${this.telemetryPort}${path}`)
+    return { status: answer.status, body: await answer.text() }
+  }
+
+  /** An admin request. */
+  async admin(
+    method: string,
+    path: string,
+    body?: string,
+  ): Promise<{ readonly status: number; readonly body: string }> {
+    const answer = await fetch(`http://127.0.0.1:${this.adminPort}${path}`, { method, body: body ?? null })
+    return { status: answer.status, body: await answer.text() }
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.child.kill(signal)
+  }
+}

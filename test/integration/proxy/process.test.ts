@@ -1,0 +1,312 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { after, afterEach, before, describe, it } from 'node:test'
+import { plainConfig } from '../../../proxy/config/plain.ts'
+import { freePort } from '../../helpers/ports.ts'
+import { ProxyProcess } from '../../helpers/proxy-process.ts'
+import { Volumes } from '../../helpers/volume.ts'
+
+let echo: Server
+let echoPort: string
+const volumes = new Volumes()
+const processes: ProxyProcess[] = []
+const sockets: Socket[] = []
+
+before(async () => {
+  echo = createServer((socket) => socket.pipe(socket).on('error', () => socket.destroy())).listen(0, '127.0.0.1')
+  await once(echo, 'listening')
+  echoPort = String((echo.address() as { port: number }).port)
+})
+after(() => {
+  echo.close()
+  volumes.remove()
+})
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy()
+  for (const each of processes.splice(0)) {
+    each.kill('SIGKILL')
+    await each.exit
+  }
+})
+
+async function start(env: Readonly<Record<string, string>>, args?: readonly string[]): Promise<ProxyProcess> {
+  const started = await ProxyProcess.start(env, args)
+  processes.push(started)
+  return started
+}
+
+/** A plain container that relays TCP to the echo server, ready; its port for the application is a free one. */
+async function plain(env: Readonly<Record<string, string>> = {}) {
+  const port = await freePort()
+  const base = { UPSTREAM_HOST: '127.0.0.1', UPSTREAM_PORT: echoPort, PROTOCOL: 'TCP', LISTEN_PORT: String(port) }
+  const proxy = await (await start({ ...base, ...env })).ready()
+  return { proxy, port }
+}
+
+async function application(port: number): Promise<Socket> {
+  const socket = connect(port, '127.0.0.1')
+  sockets.push(socket)
+  await once(socket, 'connect')
+  return socket
+}
+
+/** Sends a word and waits until it has come back. */
+async function echoes(socket: Socket, word: string): Promise<void> {
+  socket.write(word)
+  const [chunk] = (await once(socket, 'data')) as [Buffer]
+  assert.equal(chunk.toString(), word)
+}
+
+const refused = (port: number) => assert.rejects(application(port), { code: 'ECONNREFUSED' })
+
+describe('the process', () => {
+  it('serves a plain container from its variables alone', async () => {
+    const { proxy, port } = await plain()
+    await echoes(await application(port), 'hello')
+    assert.deepEqual(await proxy.get('/readyz'), { status: 200, body: 'ok\n' })
+    const metrics = (await proxy.get('/metrics')).body
+    assert.match(metrics, /^ambassador_config_info\{ambassador="default",hash="[0-9a-f]{16}",generation="0"\} 1$/m)
+  })
+
+  it('ends with 2 and one sentence for a variable that cannot be used, before it listens', async () => {
+    const proxy = await start({ UPSTREAM_HOST: 'a', UPSTREAM_PORT: '70000' })
+    assert.equal(await proxy.exit, 2)
+    assert.equal(proxy.stderr, "UPSTREAM_PORT: '70000' is not allowed, use a whole number from 1 to 65535\n")
+    assert.equal(proxy.stdout, '')
+  })
+
+  it('ends with 2 and the remedy when AMBASSADOR_CONFIG cannot be used', async () => {
+    const none = await start({ AMBASSADOR_CONFIG: '/nowhere/config.json' })
+    assert.equal(await none.exit, 2)
+    assert.equal(
+      none.stderr,
+      "AMBASSADOR_CONFIG: config file '/nowhere/config.json' does not exist, wait for the operator or create it\n",
+    )
+    const path = join(volumes.root, 'ambassador.yaml')
+    writeFileSync(path, 'apiVersion: ambassador.dev/v1alpha1\nkind: Ambassador\n')
+    const yaml = await start({ AMBASSADOR_CONFIG: path })
+    assert.equal(await yaml.exit, 2)
+    assert.match(yaml.stderr, /is not JSON: .*; for a file with Ambassadors use `ambassador run -f FILE`\n$/)
+  })
+
+  it('serves the config of a file, and what is edited in it', async () => {
+    const [from, to] = [await freePort(), await freePort()]
+    const path = join(volumes.root, 'config.json')
+    const write = (listenPort: number) =>
+      writeFileSync(
+        path,
+        JSON.stringify({
+          ...plainConfig({
+            namespace: '',
+            host: '127.0.0.1',
+            port: Number(echoPort),
+            listenPort,
+            protocol: 'TCP',
+            tls: null,
+          }),
+          // Whoever edits the file by hand leaves this alone.
+          hash: 'by hand',
+        }),
+      )
+    write(from)
+    const proxy = await (await start({ AMBASSADOR_CONFIG: path })).ready()
+    await echoes(await application(from), 'from')
+    proxy.stdout = ''
+    write(to)
+    await proxy.ready()
+    await echoes(await application(to), 'to')
+  })
+
+  it('ends with 3 and a sentence when its port belongs to another process', async () => {
+    const taken = Number(echoPort)
+    const sentence = 'is in use by another process of this pod'
+    const data = await start({
+      UPSTREAM_HOST: '127.0.0.1',
+      UPSTREAM_PORT: '1',
+      PROTOCOL: 'TCP',
+      LISTEN_PORT: String(taken),
+    })
+    assert.equal(await data.exit, 3)
+    assert.equal(
+      data.stderr,
+      `ambassador 'default': port ${taken} on 127.0.0.1 ${sentence}, give one of the two another port\n`,
+    )
+    const own = await start({
+      UPSTREAM_HOST: '127.0.0.1',
+      UPSTREAM_PORT: '1',
+      PROTOCOL: 'TCP',
+      AMBASSADOR_ADMIN_PORT: String(taken),
+    })
+    assert.equal(await own.exit, 3)
+    assert.equal(own.stderr, `admin: port ${taken} ${sentence}, use another port\n`)
+  })
+
+  it('serves the Ambassadors of a pod from mounted volumes, and changes them live', async () => {
+    const port = await freePort()
+    const base = plainConfig({
+      namespace: 'shop',
+      host: '127.0.0.1',
+      port: Number(echoPort),
+      listenPort: port,
+      protocol: 'TCP',
+      tls: null,
+    })
+    const config = (generation: number) => ({ ...base, ambassador: { namespace: 'shop', name: 'orders', generation } })
+    volumes.config('orders', config(1))
+    const proxy = await start({
+      AMBASSADOR_NAMES: 'orders',
+      AMBASSADOR_CONFIG_DIR: volumes.configDir,
+      AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
+      AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+      AMBASSADOR_SIDECAR_MODE: 'Native',
+      POD_NAME: 'pod-1',
+      POD_NAMESPACE: 'shop',
+    })
+    await proxy.ready()
+    await echoes(await application(port), 'hello')
+    const startedAt = performance.now()
+    volumes.config('orders', config(2))
+    const generation = async () => JSON.parse((await proxy.get('/configz')).body).ambassadors[0].generation
+    while ((await generation()) !== 2) assert.ok(performance.now() - startedAt < 2000, 'a change takes less than 2 s')
+  })
+
+  it('is told its log level while it runs', async () => {
+    const { proxy, port } = await plain()
+    assert.equal((await proxy.admin('PUT', '/loglevel', 'error')).status, 200)
+    const upstreams = JSON.parse((await proxy.admin('GET', '/upstreams')).body)
+    assert.equal(upstreams.logLevel, 'error')
+    assert.deepEqual(upstreams.ambassadors[0].listening, [`127.0.0.1:${port}`, `[::1]:${port}`])
+  })
+
+  it('never has a port of the application on another address than loopback', async () => {
+    const { port, proxy } = await plain()
+    const listening = ['tcp', 'tcp6'].flatMap((table) =>
+      readFileSync(`/proc/${proxy.child.pid}/net/${table}`, 'utf8')
+        .split('\n')
+        .slice(1)
+        .map((line) => line.trim().split(/\s+/))
+        // Column 3 is the state; 0A is LISTEN.
+        .filter((columns) => columns[3] === '0A')
+        .map((columns) => columns[1] ?? ''),
+    )
+    const hex = port.toString(16).toUpperCase().padStart(4, '0')
+    const ours = listening.filter((address) => address.endsWith(`:${hex}`)).sort()
+    assert.deepEqual(ours, [`00000000000000000000000001000000:${hex}`, `0100007F:${hex}`])
+  })
+})
+
+describe('SIGTERM in the native order', () => {
+  it('ends an idle process in less than a second with code 0', async () => {
+    const { proxy } = await plain({ AMBASSADOR_SIDECAR_MODE: 'Native' })
+    const startedAt = performance.now()
+    proxy.kill('SIGTERM')
+    assert.equal(await proxy.exit, 0)
+    const tookMs = performance.now() - startedAt
+    assert.ok(tookMs < 1000, `took ${tookMs} ms`)
+  })
+
+  it('waits for what is in flight, takes nothing new, and ends with code 0', async () => {
+    const { proxy, port } = await plain({ AMBASSADOR_SIDECAR_MODE: 'Native' })
+    const socket = await application(port)
+    await echoes(socket, 'before')
+    proxy.kill('SIGTERM')
+    await proxy.logged('draining')
+    assert.equal((await proxy.get('/readyz')).status, 503)
+    await echoes(socket, 'after')
+    await refused(port)
+    socket.end()
+    assert.equal(await proxy.exit, 0)
+  })
+
+  it('cuts what does not end within the drain time, and ends with code 0', async () => {
+    const { proxy, port } = await plain({ AMBASSADOR_SIDECAR_MODE: 'Native', AMBASSADOR_DRAIN_SECONDS: '1' })
+    const socket = await application(port)
+    await echoes(socket, 'before')
+    socket.on('error', () => {})
+    const closed = new Promise((resolve) => socket.on('close', resolve))
+    const startedAt = performance.now()
+    proxy.kill('SIGTERM')
+    assert.equal(await proxy.exit, 0)
+    await closed
+    const tookMs = performance.now() - startedAt
+    assert.ok(tookMs > 900 && tookMs < 2500, `took ${tookMs} ms`)
+  })
+})
+
+describe('SIGTERM in the legacy order', () => {
+  it('goes on taking connections until the application is gone, then ends with code 0', async () => {
+    const { proxy, port } = await plain({ AMBASSADOR_SIDECAR_MODE: 'Legacy', AMBASSADOR_DRAIN_SECONDS: '4' })
+    const first = await application(port)
+    await echoes(first, 'before')
+    const startedAt = performance.now()
+    proxy.kill('SIGTERM')
+    await proxy.logged('stopping')
+    // An application that shuts down for a while and opens connections that it had not before.
+    for (let i = 0; i < 20; i++) {
+      const late = await application(port)
+      await echoes(late, `late ${i}`)
+      late.destroy()
+    }
+    await echoes(first, 'still here')
+    first.destroy()
+    assert.equal(await proxy.exit, 0)
+    const tookMs = performance.now() - startedAt
+    // Two seconds of quiet (half of the drain time), and less than all of it.
+    assert.ok(tookMs >= 1900 && tookMs < 4000, `took ${tookMs} ms`)
+  })
+
+  it('ends in time with code 0 over an application that never goes', async () => {
+    const { proxy, port } = await plain({ AMBASSADOR_SIDECAR_MODE: 'Legacy', AMBASSADOR_DRAIN_SECONDS: '1' })
+    const socket = await application(port)
+    socket.on('error', () => {})
+    await echoes(socket, 'before')
+    const startedAt = performance.now()
+    proxy.kill('SIGTERM')
+    assert.equal(await proxy.exit, 0)
+    const tookMs = performance.now() - startedAt
+    assert.ok(tookMs > 800 && tookMs < 2500, `took ${tookMs} ms`)
+  })
+})
+
+describe('other ways to end', () => {
+  it('SIGINT of a person drains at once, whatever the order', async () => {
+    const { proxy } = await plain({ AMBASSADOR_SIDECAR_MODE: 'Legacy' })
+    const startedAt = performance.now()
+    proxy.kill('SIGINT')
+    assert.equal(await proxy.exit, 0)
+    assert.ok(performance.now() - startedAt < 1000)
+  })
+
+  it('a second signal ends at once', async () => {
+    const { proxy, port } = await plain({ AMBASSADOR_SIDECAR_MODE: 'Legacy', AMBASSADOR_DRAIN_SECONDS: '60' })
+    const socket = await application(port)
+    socket.on('error', () => {})
+    await echoes(socket, 'before')
+    proxy.kill('SIGTERM')
+    await proxy.logged('stopping')
+    proxy.kill('SIGTERM')
+    assert.equal(await proxy.exit, 0)
+  })
+
+  it('POST /quitquitquit, as the application of a Job does, ends with code 0', async () => {
+    const { proxy } = await plain({ AMBASSADOR_SIDECAR_MODE: 'Legacy' })
+    const startedAt = performance.now()
+    assert.equal((await proxy.admin('POST', '/quitquitquit')).status, 202)
+    assert.equal(await proxy.exit, 0)
+    assert.ok(performance.now() - startedAt < 1000)
+  })
+
+  it('POST /drain does not end the process: telemetry answers, the application is refused', async () => {
+    const { proxy, port } = await plain()
+    assert.equal((await proxy.admin('POST', '/drain')).status, 202)
+    await proxy.logged('draining')
+    assert.deepEqual(await proxy.get('/readyz'), { status: 503, body: 'draining\n' })
+    assert.equal((await proxy.get('/livez')).status, 200)
+    await refused(port)
+    proxy.kill('SIGTERM')
+    assert.equal(await proxy.exit, 0)
+  })
+})
