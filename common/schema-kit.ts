@@ -145,7 +145,7 @@ const lit = (text: string) => `'${text}'`
 export function duration(options: { zero?: boolean } = {}) {
   const least = options.zero ? "duration(self) >= duration('0s')" : "duration(self) > duration('0s')"
   const remedy = options.zero ? ', or 0s for no limit' : ''
-  return rule(z.string().min(1).max(DURATION_MAX_LENGTH), {
+  return rule(z.string().max(DURATION_MAX_LENGTH), {
     cel: `self.matches(${lit(DURATION_PATTERN)}) && ${least} && duration(self) <= duration('${MAX_DURATION}')`,
     holds: (text) => {
       const ms = durationMs(text)
@@ -167,7 +167,7 @@ export function notDurations(...paths: string[]): string {
 /** A quantity of bytes such as `64Ki`, up to a maximum. */
 export function quantity(max: string) {
   const most = quantityBytes(max)!
-  return rule(z.string().min(1).max(24), {
+  return rule(z.string().max(24), {
     cel: `self.matches(${lit(QUANTITY_PATTERN)}) && quantity(self).compareTo(quantity('${max}')) <= 0`,
     holds: (text) => (quantityBytes(text) ?? Number.POSITIVE_INFINITY) <= most,
     message: `not a quantity of bytes: use a number with or without a unit, such as 512, 64Ki or 1Mi, at most ${max}`,
@@ -180,7 +180,7 @@ export function quantity(max: string) {
 
 /** A share such as `20%`. With `positive`, `0%` is refused. */
 export function percent(options: { positive?: boolean } = {}) {
-  const share = rule(z.string().min(1).max(12), {
+  const share = rule(z.string().max(12), {
     cel: `self.matches(${lit(PERCENT_PATTERN)})`,
     holds: (text) => percentRatio(text) !== undefined,
     message: `not a percentage: use a number from 0 to 100 with a percent sign in quotes, such as "20%"`,
@@ -215,7 +215,7 @@ const NAME_PATTERN = '^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0
 
 /** The name of an object of Kubernetes (RFC 1123 subdomain). */
 export function objectName() {
-  return rule(z.string().min(1).max(253), {
+  return rule(z.string().max(253), {
     cel: `self.matches(${lit(NAME_PATTERN)})`,
     holds: (text) => new RegExp(NAME_PATTERN).test(text),
     message: 'not the name of an object: use lower-case letters, digits, dashes and dots',
@@ -230,7 +230,7 @@ const LABEL_PATTERN = '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'
 
 /** A name inside an object: an RFC 1123 label of at most 63 characters. */
 export function label() {
-  return rule(z.string().min(1).max(63), {
+  return rule(z.string().max(63), {
     cel: `self.matches(${lit(LABEL_PATTERN)})`,
     holds: (text) => new RegExp(LABEL_PATTERN).test(text),
     message: 'not a name: use lower-case letters, digits and dashes, with a letter or digit at both ends',
@@ -246,7 +246,7 @@ const KEY_PATTERN = '^[-._a-zA-Z0-9]+$'
 
 /** A key in a Secret or ConfigMap. `.` and `..` are no keys, and names that begin with `..` belong to the kubelet. */
 export function dataKey() {
-  return rule(z.string().min(1).max(253), {
+  return rule(z.string().max(253), {
     cel: `self.matches(${lit(KEY_PATTERN)}) && self != '.' && !self.startsWith('..')`,
     holds: (text) => new RegExp(KEY_PATTERN).test(text) && text !== '.' && !text.startsWith('..'),
     message: 'not a key of a Secret or ConfigMap: use letters, digits, dashes, underscores and dots',
@@ -311,7 +311,7 @@ function hostRule(cel: string, holds: (text: string) => boolean, what: string) {
   const withPort = 'give the name alone, its port goes into port'
   const brackets = 'give the address without brackets'
   const other = `use ${what}`
-  return rule(z.string().min(1).max(253), {
+  return rule(z.string().max(253), {
     cel,
     holds,
     message: `not a host: ${other}`,

@@ -16,7 +16,7 @@ const HOSTNAME_PATTERN = '^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0
 const HOSTNAME_REMEDY = 'use lower-case letters, digits, dashes and dots, such as redis or db.example.com'
 
 const hostname = rule(
-  rule(z.string().min(1).max(253), {
+  rule(z.string().max(253), {
     cel: `self.matches('${HOSTNAME_PATTERN}') && !self.matches('(^|[.])[0-9]+$')`,
     holds: (text) => new RegExp(HOSTNAME_PATTERN).test(text) && !/(^|[.])[0-9]+$/.test(text),
     message: `not a host name: ${HOSTNAME_REMEDY}`,

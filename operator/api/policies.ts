@@ -17,7 +17,7 @@ import {
 const RETRY_ON_PATTERN = '^(ConnectFailure|Reset|Timeout|5xx|[45][0-9][0-9])$'
 const RETRY_ON_REMEDY = 'use ConnectFailure, Reset, Timeout, 5xx or a status from 400 to 599 in quotes'
 
-const retryOn = rule(z.string().min(1).max(16), {
+const retryOn = rule(z.string().max(16), {
   cel: `self.matches('${RETRY_ON_PATTERN}')`,
   holds: (text) => new RegExp(RETRY_ON_PATTERN).test(text),
   message: `not a retry condition: ${RETRY_ON_REMEDY}`,

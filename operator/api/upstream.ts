@@ -82,7 +82,7 @@ const FRAMING_FIELDS =
 const TOKEN_PATTERN = '^[-!#$%&*+.^_`|~0-9A-Za-z]+$'
 
 const headerName = rule(
-  rule(z.string().min(1).max(128), {
+  rule(z.string().max(128), {
     cel: `self.matches('${TOKEN_PATTERN}')`,
     holds: (text) => new RegExp(TOKEN_PATTERN).test(text),
     message: 'not the name of a header field: use letters, digits and dashes',
