@@ -9,12 +9,15 @@ import { refPaths } from './config/refs.ts'
 import { BindError, Listener, PortInUseError } from './listener/listener.ts'
 import type { RateLimit } from './policy/rate-limit.ts'
 import type { Driver } from './protocol/driver.ts'
+import type { TcpDriver } from './protocol/tcp/driver.ts'
 
 /** A driver that takes over new snapshots. */
 export interface SnapshotDriver extends Driver {
   update(snapshot: Snapshot): void
-  /** Answers (HTTP) or connections (TCP) so far, by status or reason. */
+  /** Answers (HTTP) or connections (TCP) so far, by status or end. */
   readonly answers: Readonly<Record<string, number>>
+  /** What metrics read; null when it counts nothing more. */
+  readonly counts: { readonly protocol: 'TCP'; readonly tcp: TcpDriver } | null
 }
 
 /** Told of trouble on the data path that a person should see. */

@@ -53,9 +53,8 @@ export class LineDriver implements SnapshotDriver {
     return this.#held.size
   }
 
-  get answers() {
-    return {}
-  }
+  readonly answers = {}
+  readonly counts = null
 
   serve(socket: Socket): void {
     this.#sockets.add(socket)
