@@ -7,11 +7,17 @@ export class TestServer {
   readonly server: Server
   readonly sockets = new Set<Socket>()
   accepted = 0
+  /** Also those in the middle of a TLS handshake. */
+  readonly #raw = new Set<Socket>()
   #wake: (() => void)[] = []
 
   /** `server` must not listen yet; see the functions below for the usual ones. */
   constructor(server: Server, event: 'connection' | 'secureConnection' = 'connection') {
     this.server = server
+    server.on('connection', (socket: Socket) => {
+      this.#raw.add(socket)
+      socket.on('close', () => this.#raw.delete(socket))
+    })
     server.on(event, (socket: Socket) => {
       this.accepted++
       this.sockets.add(socket)
@@ -39,7 +45,7 @@ export class TestServer {
   async close(): Promise<void> {
     const closed = once(this.server, 'close')
     this.server.close()
-    for (const socket of this.sockets) socket.destroy()
+    for (const socket of [...this.sockets, ...this.#raw]) socket.destroy()
     await closed
   }
 }

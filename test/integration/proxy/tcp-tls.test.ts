@@ -1,0 +1,371 @@
+import assert from 'node:assert/strict'
+import type { Socket } from 'node:net'
+import { after, afterEach, describe, it } from 'node:test'
+import { createServer, type TLSSocket, type TlsOptions } from 'node:tls'
+import type { DataRef, TlsConfig } from '../../../common/proxy-config.ts'
+import { type FileTls, TlsContexts } from '../../../proxy/tls/contexts.ts'
+import { type Leaf, Pki } from '../../helpers/pki.ts'
+import { echo, TestServer, tcpServer } from '../../helpers/tcp.ts'
+import { tcpProxy } from '../../helpers/tcp-proxy.ts'
+
+const pki = new Pki()
+after(() => pki.remove())
+const authority = pki.authority()
+const stranger = pki.authority('A stranger')
+const ends: (() => unknown)[] = []
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end()
+})
+
+const CA: DataRef = { kind: 'file', path: 'ca' }
+const CERT: DataRef = { kind: 'file', path: 'cert' }
+const KEY: DataRef = { kind: 'file', path: 'key' }
+
+/** The TLS of an upstream whose files a test may change. */
+function upstreamTls(files: Record<string, string>, parts: Partial<TlsConfig> = {}) {
+  const contexts = new TlsContexts({
+    read: (ref) => ({ state: 'Found', bytes: Buffer.from(files[ref.kind === 'file' ? ref.path : ''] ?? '') }),
+    name: () => 'the file',
+  })
+  const tls = contexts.open({ serverName: null, ca: CA, clientCertificate: null, minVersion: 'TLSv1.2', ...parts })
+  return { files, contexts, tls }
+}
+
+interface ServerSetup extends TlsOptions {
+  readonly leaf: Leaf
+  readonly serve?: (socket: TLSSocket) => void
+}
+
+/** A TLS server that counts the bytes of applications it got. */
+async function tlsServer(setup: ServerSetup) {
+  const { leaf, serve = echo, ...options } = setup
+  const seen = { bytes: 0, handshakes: 0, resumed: 0, serverNames: [] as (string | false | null)[] }
+  const server = createServer(
+    { cert: leaf.cert, key: leaf.key, allowHalfOpen: true, ...options } as TlsOptions,
+    (socket) => {
+      seen.handshakes++
+      if (socket.isSessionReused()) seen.resumed++
+      seen.serverNames.push(socket.servername)
+      socket.on('data', (chunk: Buffer) => {
+        seen.bytes += chunk.length
+      })
+      serve(socket)
+    },
+  )
+  server.on('tlsClientError', () => {})
+  const made = await new TestServer(server, 'secureConnection').listen()
+  ends.push(() => made.close())
+  return { port: made.port, server, made, seen }
+}
+
+async function proxyTo(port: number, tls: FileTls, host = 'localhost') {
+  return await tcpProxy({ ports: [port], tls, host }, ends)
+}
+
+describe('TCP to TLS', () => {
+  const good = authority.issue()
+
+  it('originates TLS for a plain application, with half-close in both directions', async () => {
+    const upstream = await tlsServer({
+      leaf: good,
+      serve: (socket) => {
+        const chunks: Buffer[] = []
+        socket.on('data', (chunk: Buffer) => chunks.push(chunk))
+        socket.on('end', () => setTimeout(() => socket.end(`got ${Buffer.concat(chunks)}`), 10))
+      },
+    })
+    const { client, record } = await proxyTo(upstream.port, upstreamTls({ ca: authority.cert }).tls)
+    assert.equal(await client().end('hello').ended(), 'got hello')
+    const { end, tlsMs, bytesIn, bytesOut } = await record()
+    assert.deepEqual([end, bytesIn, bytesOut], ['client_closed', 5, 9])
+    assert.ok(tlsMs > 0)
+    assert.deepEqual(upstream.seen.serverNames, ['localhost'])
+  })
+
+  it('carries a large transfer both ways, and a server that speaks first', async () => {
+    const upstream = await tlsServer({
+      leaf: good,
+      serve: (socket) => {
+        socket.write('ready')
+        echo(socket)
+      },
+    })
+    const { client } = await proxyTo(upstream.port, upstreamTls({ ca: authority.cert }).tls)
+    const app = client()
+    await app.read(5)
+    const letters = Array.from({ length: 200 }, (_, i) =>
+      String.fromCharCode(97 + (i % 26)).repeat(1 + ((i * 7919) % 50_000)),
+    ).join('')
+    app.end(letters)
+    const received = await app.ended()
+    assert.equal(received.length, 5 + letters.length)
+    assert.equal(received.slice(5) === letters, true)
+  })
+
+  it('stops reading from a TLS upstream whose application does not read', async () => {
+    const chunk = Buffer.alloc(1 << 20, 'x')
+    const upstream = await tlsServer({
+      leaf: good,
+      serve: (socket) => {
+        const more = () => {
+          while (!socket.destroyed && socket.write(chunk)) {}
+        }
+        socket.on('drain', more)
+        more()
+      },
+    })
+    const { client, driver } = await proxyTo(upstream.port, upstreamTls({ ca: authority.cert }).tls)
+    const app = client()
+    app.socket.pause()
+    await upstream.made.connections(1)
+    let seen = -1
+    while (seen !== driver.totals.bytesOut) {
+      seen = driver.totals.bytesOut
+      await new Promise((resolve) => setTimeout(resolve, 150))
+    }
+    assert.ok(seen < 50_000_000)
+    app.socket.resume()
+    await app.read(seen + 10_000_000)
+    assert.match(app.received.subarray(0, 1_000_000).toString(), /^x+$/)
+  })
+
+  const refused: [title: string, leaf: Leaf, host: string, parts: Partial<TlsConfig>, detail: RegExp][] = [
+    [
+      'a certificate for another name',
+      authority.issue({ names: ['other.example'] }),
+      'localhost',
+      {},
+      /its certificate is for DNS:other\.example, not for 'localhost'; set tls\.serverName/,
+    ],
+    [
+      'a certificate for a name where the host is an address',
+      authority.issue({ names: ['localhost'] }),
+      '127.0.0.1',
+      {},
+      /its certificate is for DNS:localhost, not for '127\.0\.0\.1'/,
+    ],
+    [
+      'a certificate of a CA that is not trusted',
+      stranger.issue(),
+      'localhost',
+      {},
+      /its certificate is not trusted: .*; set tls\.ca to the CA that issued it$/,
+    ],
+    [
+      'a certificate that signed itself',
+      pki.selfSigned(),
+      'localhost',
+      {},
+      /its certificate is not trusted: .*self-signed/,
+    ],
+    [
+      'an expired certificate',
+      authority.issue({ notBefore: new Date('2020-01-01'), notAfter: new Date('2021-01-01') }),
+      'localhost',
+      {},
+      /its certificate is not trusted: certificate has expired/,
+    ],
+    [
+      'a certificate that is not yet valid',
+      authority.issue({ notBefore: new Date('2040-01-01'), notAfter: new Date('2041-01-01') }),
+      'localhost',
+      {},
+      /its certificate is not trusted: certificate is not yet valid/,
+    ],
+    [
+      'a certificate for clients only',
+      authority.issue({ usage: 'clientAuth' }),
+      'localhost',
+      {},
+      /its certificate is not trusted: unsuitable certificate purpose|unsupported certificate purpose/,
+    ],
+    [
+      'a right certificate under a wrong tls.serverName',
+      authority.issue(),
+      'localhost',
+      { serverName: 'db.example' },
+      /not for 'db\.example'/,
+    ],
+  ]
+  for (const maxVersion of ['TLSv1.3', 'TLSv1.2'] as const) {
+    for (const [title, leaf, host, parts, detail] of refused) {
+      it(`refuses ${title} over ${maxVersion} each time, and sends it nothing`, async () => {
+        const upstream = await tlsServer({ leaf, maxVersion })
+        const { client, record } = await proxyTo(upstream.port, upstreamTls({ ca: authority.cert }, parts).tls, host)
+        // Three times: a session that such a handshake left behind must not let the next one pass.
+        for (let i = 0; i < 3; i++) {
+          assert.equal(await client().write('secret').closed(), 'ECONNRESET')
+          const { end, detail: text } = await record(i)
+          assert.equal(end, 'tls_verify_failed')
+          assert.match(text ?? '', detail)
+        }
+        assert.equal(upstream.seen.bytes, 0)
+      })
+    }
+  }
+
+  it('takes a certificate for the address when the host is one, and sends no server name then', async () => {
+    const upstream = await tlsServer({ leaf: authority.issue({ names: ['127.0.0.1'] }) })
+    const { client } = await proxyTo(upstream.port, upstreamTls({ ca: authority.cert }).tls, '127.0.0.1')
+    assert.equal(await client().end('x').ended(), 'x')
+    assert.deepEqual(upstream.seen.serverNames, [false])
+  })
+
+  it('sends and verifies tls.serverName in place of the host', async () => {
+    const upstream = await tlsServer({ leaf: authority.issue({ names: ['*.db.example'] }) })
+    const { client } = await proxyTo(
+      upstream.port,
+      upstreamTls({ ca: authority.cert }, { serverName: 'a.db.example' }).tls,
+    )
+    assert.equal(await client().end('x').ended(), 'x')
+    assert.deepEqual(upstream.seen.serverNames, ['a.db.example'])
+  })
+
+  it('follows a chain with an intermediate, and trusts an intermediate that is named as the CA', async () => {
+    const intermediate = authority.intermediate()
+    const leaf = intermediate.issue()
+    const upstream = await tlsServer({ leaf })
+    for (const ca of [authority.cert, intermediate.cert]) {
+      const { client } = await proxyTo(upstream.port, upstreamTls({ ca }).tls)
+      assert.equal(await client().end('x').ended(), 'x')
+    }
+  })
+
+  it('shows its client certificate', async () => {
+    const names: string[] = []
+    const upstream = await tlsServer({
+      leaf: good,
+      ca: authority.cert,
+      requestCert: true,
+      rejectUnauthorized: true,
+      serve: (socket) => {
+        names.push(String(socket.getPeerCertificate().subject.CN))
+        echo(socket)
+      },
+    })
+    const client = authority.issue({ commonName: 'shop', names: [] })
+    const mutual = { clientCertificate: { certificate: CERT, privateKey: KEY } }
+    const { tls } = upstreamTls({ ca: authority.cert, cert: client.cert, key: client.key }, mutual)
+    const proxied = await proxyTo(upstream.port, tls)
+    assert.equal(await proxied.client().end('x').ended(), 'x')
+    assert.deepEqual(names, ['shop'])
+  })
+
+  it('resumes sessions over both versions', async () => {
+    for (const maxVersion of ['TLSv1.3', 'TLSv1.2'] as const) {
+      const upstream = await tlsServer({ leaf: good, maxVersion })
+      const { client } = await proxyTo(upstream.port, upstreamTls({ ca: authority.cert }).tls)
+      for (let i = 0; i < 10; i++) assert.equal(await client().end('x').ended(), 'x')
+      assert.deepEqual([upstream.seen.handshakes, upstream.seen.resumed], [10, 9])
+    }
+  })
+
+  it('does not resume a session of earlier files: a CA that is taken away is not trusted any more', async () => {
+    const upstream = await tlsServer({ leaf: good })
+    const { files, contexts, tls } = upstreamTls({ ca: authority.cert })
+    const { client, record } = await proxyTo(upstream.port, tls)
+    assert.equal(await client().end('x').ended(), 'x')
+    files['ca'] = stranger.cert
+    contexts.reload()
+    assert.equal(await client().closed(), 'ECONNRESET')
+    assert.equal((await record(1)).end, 'tls_verify_failed')
+  })
+
+  it('refuses an upstream below the minimum version', async () => {
+    const upstream = await tlsServer({ leaf: good, maxVersion: 'TLSv1.2' })
+    const { client, record } = await proxyTo(
+      upstream.port,
+      upstreamTls({ ca: authority.cert }, { minVersion: 'TLSv1.3' }).tls,
+    )
+    assert.equal(await client().closed(), 'ECONNRESET')
+    const { end, detail } = await record()
+    assert.equal(end, 'upstream_reset')
+    assert.match(detail ?? '', /protocol version/)
+  })
+
+  it('dials nobody and blames no endpoint while there are no usable files', async () => {
+    const upstream = await tlsServer({ leaf: good })
+    const { client, record, cluster } = await proxyTo(upstream.port, upstreamTls({ ca: 'nonsense' }).tls)
+    assert.equal(await client().closed(), 'ECONNRESET')
+    const { end, detail, attempts } = await record()
+    assert.deepEqual(
+      [end, detail, attempts],
+      ['tls_verify_failed', 'TLS cannot be set up: tls.ca: the file has no certificate, put one there in PEM form', 0],
+    )
+    assert.deepEqual(
+      [...cluster.endpoints].map(({ failures }) => failures),
+      [0],
+    )
+  })
+
+  it('gives up on an upstream that accepts and never answers the handshake', async () => {
+    const upstream = await tcpServer((socket) => socket.resume())
+    ends.push(() => upstream.close())
+    const { client, record } = await tcpProxy(
+      {
+        ports: [upstream.port],
+        tls: upstreamTls({ ca: authority.cert }).tls,
+        host: 'localhost',
+        timeouts: { connectMs: 80 },
+      },
+      ends,
+    )
+    assert.equal(await client().closed(), 'ECONNRESET')
+    const { end, detail } = await record()
+    assert.equal(end, 'connect_timeout')
+    assert.match(detail ?? '', /did not finish the TLS handshake within 80 ms/)
+  })
+
+  it('passes a reset of a TLS upstream on as a reset', async () => {
+    let raw: Socket | undefined
+    const upstream = await tlsServer({
+      leaf: good,
+      serve: (socket) => {
+        socket.on('error', () => {})
+        socket.write('partial')
+      },
+    })
+    upstream.server.on('connection', (socket) => {
+      raw = socket
+    })
+    const { client, record } = await proxyTo(upstream.port, upstreamTls({ ca: authority.cert }).tls)
+    const app = client()
+    await app.read(7)
+    raw?.resetAndDestroy()
+    assert.equal(await app.closed(), 'ECONNRESET')
+    assert.equal((await record()).end, 'upstream_reset')
+  })
+
+  it('lets no handshake fail while the certificates of both sides are replaced again and again', async () => {
+    const pairs = [authority.issue(), authority.issue(), authority.issue()]
+    const clients = [authority.issue({ names: [] }), authority.issue({ names: [] })]
+    const upstream = await tlsServer({
+      leaf: pairs[0]!,
+      ca: authority.cert,
+      requestCert: true,
+      rejectUnauthorized: true,
+    })
+    const files = { ca: authority.cert, cert: clients[0]!.cert, key: clients[0]!.key }
+    const made = upstreamTls(files, { clientCertificate: { certificate: CERT, privateKey: KEY } })
+    const { client, driver } = await proxyTo(upstream.port, made.tls)
+    let served = 0
+    for (let i = 0; i < 200; i++) {
+      if (i % 10 === 0) {
+        const next = clients[(i / 10) % 2]!
+        Object.assign(files, { cert: next.cert, key: next.key })
+        Object.assign(made.files, files)
+        made.contexts.reload()
+      }
+      // Now and then a broken pair: it is never used.
+      if (i % 30 === 5) {
+        made.files['key'] = pairs[0]!.key
+        made.contexts.reload()
+        assert.match(made.tls.failure ?? '', /does not match/)
+      }
+      if (i % 25 === 0) upstream.server.setSecureContext({ ...pairs[(i / 25) % 3]!, ca: authority.cert })
+      if ((await client().end('x').ended()) === 'x') served++
+    }
+    assert.equal(served, 200)
+    assert.deepEqual(driver.totals.ends, { client_closed: 200 })
+  })
+})
