@@ -24,13 +24,25 @@ const MAX_NANOS = 168n * NANOS.h
  * text is not such a duration. What is accepted is what Go's `time.ParseDuration` accepts in these units without a minus sign.
  */
 export function durationMs(text: string): number | undefined {
+  const nanos = nanosOf(text)
+  return nanos === undefined || nanos > MAX_NANOS ? undefined : Number((nanos + 999_999n) / 1_000_000n)
+}
+
+/** Whether two texts are durations, of any length, and the first one is the shorter. */
+export function isShorter(first: string | undefined, second: string | undefined): boolean {
+  if (first === undefined || second === undefined) return false
+  const [a, b] = [nanosOf(first), nanosOf(second)]
+  return a !== undefined && b !== undefined && a < b
+}
+
+function nanosOf(text: string): bigint | undefined {
   if (text.length > DURATION_MAX_LENGTH || !WHOLE.test(text)) return undefined
   let nanos = 0n
   for (const [, whole = '', fraction = '', unit] of text.matchAll(PART)) {
     const size = NANOS[unit as keyof typeof NANOS]
     nanos += BigInt(whole || '0') * size + (BigInt(fraction || '0') * size) / 10n ** BigInt(fraction.length)
   }
-  return nanos > MAX_NANOS ? undefined : Number((nanos + 999_999n) / 1_000_000n)
+  return nanos
 }
 
 /** Says what is wrong with a text that is no positive duration, with the remedy. */

@@ -1,6 +1,6 @@
 /** What an Ambassador does with the traffic whatever upstream it goes to: retry, timeouts, rate limit, access log. */
 import { z } from 'zod'
-import { durationMs } from '../../common/duration.ts'
+import { isShorter } from '../../common/duration.ts'
 import {
   doc,
   duration,
@@ -34,10 +34,7 @@ const backoff = rule(
   }),
   {
     cel: `!has(self.initial) || !has(self.max) || ${notDurations('self.initial', 'self.max')} || duration(self.max) >= duration(self.initial)`,
-    holds: ({ initial, max }) => {
-      const [first, last] = [initial && durationMs(initial), max && durationMs(max)]
-      return typeof first !== 'number' || typeof last !== 'number' || last >= first
-    },
+    holds: ({ initial, max }) => !isShorter(max, initial),
     field: ['max'],
     message: 'max is shorter than initial: make it at least as long',
     says: {

@@ -1,6 +1,6 @@
 /** One place where the traffic of an Ambassador goes: where it is, and how a connection or request to it is made. */
 import { z } from 'zod'
-import { durationMs } from '../../common/duration.ts'
+import { isShorter } from '../../common/duration.ts'
 import {
   configMapKeyRef,
   dnsName,
@@ -177,12 +177,6 @@ const circuitBreaker = rule(
     },
   },
 )
-
-/** Whether two durations are given and the first is the shorter one. */
-function isShorter(a: string | undefined, b: string | undefined): boolean {
-  const [first, second] = [a && durationMs(a), b && durationMs(b)]
-  return typeof first === 'number' && typeof second === 'number' && first < second
-}
 
 const limits = z.object({
   maxConnections: doc(integer(1, 100_000), 'Connections to this upstream that are open at once.').default(1024),

@@ -20,5 +20,7 @@ describe('checking an Ambassador without an API server', () => {
 })
 
 function linesFor(object: unknown): string[] {
-  return [...checkObject(object), ...unknownFields(object as object)].map(({ field, message }) => `${field}: ${message}`)
+  return [...checkObject(object), ...unknownFields(object as object)].map(
+    ({ field, message }) => `${field}: ${message}`,
+  )
 }
