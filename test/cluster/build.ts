@@ -1,6 +1,16 @@
 /** Kubernetes and its companions, built from Go modules and kept in the cache, one folder per version. */
 
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { buildDirectory, cacheRoot, lockFile } from '../../build/machine/cache.ts'
 import { run, which } from '../../build/machine/exec.ts'
@@ -49,7 +59,11 @@ export const unbuilt = (): string[] =>
     .filter((program) => !isBuilt(program))
     .map((program) => `${program.name} ${program.version}`)
 
-const directoryOf = (program: Program): string => buildDirectory(program.name, program.version)
+const directoryOf = (program: Program): string => {
+  if (program.source === undefined) return buildDirectory(program.name, program.version)
+  const hash = createHash('sha256').update(readFileSync(join(import.meta.dirname, program.source)))
+  return buildDirectory(program.name, `${program.version}-${hash.digest('hex').slice(0, 8)}`)
+}
 const isBuilt = (program: Program): boolean => existsSync(directoryOf(program))
 
 const build = async (program: Program, progress: Progress): Promise<void> => {
@@ -73,6 +87,7 @@ const buildInto = async (program: Program): Promise<void> => {
 
   const { GoMod } = JSON.parse(await go(workshop, 'mod', 'download', '-json', `${program.module}@${program.version}`))
   writeFileSync(join(workshop, 'go.mod'), renderGoMod(program, readGoMod(readFileSync(GoMod, 'utf8'))))
+  if (program.source !== undefined) copyFileSync(join(import.meta.dirname, program.source), join(workshop, 'main.go'))
   const flags = ['-mod=mod', '-trimpath', '-tags', program.tags, '-ldflags', `-s -w ${program.linkerFlags}`]
   const [only = '', ...others] = Object.keys(program.packages)
   // All of Kubernetes in one command, which is faster than six. A single program is named, or Go would call it by the end

@@ -20,7 +20,7 @@ interface Check {
   readonly note?: string
 }
 
-const BUILD_SPACE_GB = 8
+const BUILD_SPACE_GB = 9
 
 /** Checks everything, changes nothing (kernel modules that `up` would load are loaded). */
 export const doctor = async (): Promise<{ readonly text: string; readonly isComplete: boolean }> => {

@@ -5,8 +5,10 @@ export interface Program {
   readonly name: string
   readonly module: string
   readonly version: string
-  /** Program name → package path. */
+  /** Program name → package path; `.` for `source`. */
   readonly packages: Readonly<Record<string, string>>
+  /** A Go file of this folder that becomes the main package, for a program that is put together here. */
+  readonly source?: string
   /** Value of `-ldflags`, added to `-s -w`. */
   readonly linkerFlags: string
   readonly tags: string
@@ -54,11 +56,12 @@ const coredns: Program = {
   name: 'coredns',
   module: 'github.com/coredns/coredns',
   version: 'v1.15.0',
-  packages: { coredns: 'github.com/coredns/coredns' },
+  packages: { coredns: '.' },
+  source: 'coredns.go',
   linkerFlags: '',
   tags: '',
   verify: { coredns: { args: ['-version'], says: '1.15.0' } },
-  takes: 'built from Go modules, about 3 minutes',
+  takes: 'built from Go modules, about a minute',
 }
 
 const helm: Program = {
