@@ -1,0 +1,29 @@
+/** What is measured: a proxy between the load and the upstream, with the settings that a suite asks for. */
+
+import type { Running } from './process.ts'
+
+/** The upstream of a suite. */
+export interface Upstream {
+  readonly port: number
+  /** File with the CA and the name to verify; null: plain HTTP. */
+  readonly tls: { readonly caFile: string; readonly serverName: string } | null
+}
+
+export interface Setting {
+  readonly upstream: Upstream
+  /** Where the proxy must listen, on 127.0.0.1. */
+  readonly port: number
+  /** Core to run on. */
+  readonly core: number
+  /** Empty folder for its files. */
+  readonly directory: string
+}
+
+export interface Contender {
+  readonly name: string
+  /** What it is set to do beside passing requests on: said in the report. */
+  readonly features: string
+  /** Fetches or builds the program; returns its version. Throws with the remedy when it cannot be had. */
+  prepare(): Promise<string>
+  start(setting: Setting): Promise<Running>
+}

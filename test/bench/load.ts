@@ -1,0 +1,77 @@
+/** wrk as the load: closed loop over kept connections, with heads as applications send them. */
+
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { run } from '../../build/machine/exec.ts'
+
+export interface Load {
+  readonly requests: number
+  /** Answers that were not 2xx, and connections that broke. */
+  readonly errors: number
+  readonly requestsPerSecond: number
+  readonly p50Ms: number
+  readonly p99Ms: number
+}
+
+/** Eight fields with the Host and the Connection that wrk leaves out for keep-alive. */
+export const REQUEST_FIELDS: Readonly<Record<string, string>> = {
+  Host: 'api.payment-provider.com',
+  'User-Agent': 'python-requests/2.32.3',
+  Accept: 'application/json',
+  'Accept-Encoding': 'gzip, deflate, br',
+  'Accept-Language': 'en-GB,en;q=0.8',
+  Authorization: 'Bearer 0123456789abcdef0123456789abcdef',
+  'X-Forwarded-For': '203.0.113.7',
+  traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
+}
+
+const CONNECTIONS = 32
+
+/** Prints the summary as one line of JSON; wrk's own report rounds. */
+const SCRIPT = `
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format('JSON {"requests":%d,"durationUs":%d,"errors":%d,"p50Us":%f,"p99Us":%f}\\n',
+    summary.requests, summary.duration, e.connect + e.read + e.write + e.status + e.timeout,
+    latency:percentile(50), latency:percentile(99)))
+end
+`
+
+/** Loads one port for some seconds. */
+export const load = async (options: {
+  readonly core: number
+  readonly port: number
+  readonly seconds: number
+  readonly directory: string
+  readonly path?: string
+}): Promise<Load> => {
+  const script = join(options.directory, 'done.lua')
+  writeFileSync(script, SCRIPT)
+  const fields = Object.entries(REQUEST_FIELDS).flatMap(([name, value]) => ['-H', `${name}: ${value}`])
+  const said = await run(
+    'taskset',
+    [
+      '-c',
+      String(options.core),
+      'wrk',
+      '-t1',
+      `-c${CONNECTIONS}`,
+      `-d${options.seconds}s`,
+      '-s',
+      script,
+      ...fields,
+      `http://127.0.0.1:${options.port}${options.path ?? '/v1/charges?limit=10'}`,
+    ],
+    { timeoutMs: (options.seconds + 20) * 1000 },
+  )
+  const line = /^JSON (.*)$/m.exec(said)?.[1]
+  if (line === undefined) throw new Error(`wrk: printed no summary:\n${said}`)
+  const { requests, durationUs, errors, p50Us, p99Us } = JSON.parse(line) as Record<string, number>
+  return {
+    requests: requests!,
+    errors: errors!,
+    requestsPerSecond: requests! / (durationUs! / 1e6),
+    p50Ms: p50Us! / 1000,
+    p99Ms: p99Us! / 1000,
+  }
+}

@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { anonymousBytes, cpuSeconds, freePort, start, tree } from '../../../bench/process.ts'
+import { table } from '../../../bench/report.ts'
+import { median, type Result } from '../../../bench/run-suite.ts'
+import { http } from '../../../bench/suites/http.ts'
+
+const result = (name: string, overrides: Partial<Result>): Result => ({
+  name,
+  version: '1',
+  features: 'retries',
+  cpuMicrosPerRequest: 10,
+  requestsPerSecond: 20_000,
+  p50Ms: 0.5,
+  p99Ms: 1,
+  errors: 0,
+  anonymousIdle: 5e6,
+  anonymousAfter: 6e6,
+  rounds: [],
+  ...overrides,
+})
+
+describe('the bench', () => {
+  it('tells the middle of its rounds', () => {
+    assert.equal(median([3, 1, 2]), 2)
+    assert.equal(median([4, 1, 2, 3]), 2.5)
+  })
+
+  it('prints each figure with its ratio to HAProxy, and errors where there are any', () => {
+    const text = table(http, [
+      result('ambassador', { cpuMicrosPerRequest: 12.5, p50Ms: 0.4, errors: 3 }),
+      result('haproxy', {}),
+    ])
+    const row = text.split('\n').find((line) => line.startsWith('ambassador '))
+    assert.match(row ?? '', /12\.5 +× 1\.25 +20000 +× 1\.00 +0\.40 +× 0\.80 .* 3 errors$/)
+  })
+
+  it('counts CPU and memory of a process with its children, and ends them all', async () => {
+    const port = await freePort()
+    const program = `
+      const { spawn } = require('node:child_process')
+      const child = spawn(process.execPath, ['-e', 'const end = Date.now() + 300; while (Date.now() < end); setInterval(() => {}, 1e6)'])
+      setTimeout(() => require('node:net').createServer().listen(${port}, '127.0.0.1'), 400)`
+    const running = await start(0, process.execPath, ['-e', program], { port })
+    const pids = tree(running.pid)
+    assert.equal(pids.length, 2)
+    assert.ok(cpuSeconds(running.pid) >= 0.1, `${cpuSeconds(running.pid)} s of CPU`)
+    assert.ok(anonymousBytes(running.pid) > 10e6, `${anonymousBytes(running.pid)} bytes`)
+    await running.stop()
+    assert.equal(anonymousBytes(running.pid), 0)
+    assert.deepEqual(tree(running.pid), [running.pid])
+  })
+
+  it('says what a program that does not start has said', async () => {
+    const port = await freePort()
+    const failing = start(0, process.execPath, ['-e', 'console.error("no such file"); process.exit(1)'], { port })
+    await assert.rejects(failing, /has ended:\nno such file/)
+  })
+})
