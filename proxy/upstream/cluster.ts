@@ -34,6 +34,8 @@ export interface ClusterParts {
   readonly onCircuit?: (cluster: Cluster, endpoint: Endpoint, state: CircuitState) => void
   /** Told of each change of the set of endpoints. */
   readonly onEndpoints?: (cluster: Cluster) => void
+  /** Told when looking for endpoints begins to fail, fails in another way, or works again (null). Endpoints that are known stay. */
+  readonly onDiscovery?: (cluster: Cluster, failure: string | null) => void
   readonly random?: Random
 }
 
@@ -75,9 +77,15 @@ export class Cluster {
   /** Begins to look for endpoints. */
   start(): void {
     const discovery = this.#discovery
-    discovery.start((addresses) => {
-      if (discovery === this.#discovery && !this.#isClosed) this.#replace(addresses)
-    })
+    const isCurrent = () => discovery === this.#discovery && !this.#isClosed
+    discovery.start(
+      (addresses) => {
+        if (isCurrent()) this.#replace(addresses)
+      },
+      (failure) => {
+        if (isCurrent()) this.#parts.onDiscovery?.(this, failure)
+      },
+    )
   }
 
   get config(): ClusterConfig {

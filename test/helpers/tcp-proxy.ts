@@ -23,6 +23,8 @@ export interface TcpProxySetup {
   readonly rateLimit?: RateLimitConfig
   /** Tells of the endpoints only when the test does. */
   readonly isLate?: boolean
+  /** In place of the above: how endpoints are found. */
+  readonly discovery?: Discovery
 }
 
 /** Starts one; `ends` gets what ends it and its clients. */
@@ -58,7 +60,7 @@ export async function tcpProxy(setup: TcpProxySetup, ends: (() => unknown)[]) {
     probeTimeoutMs: 1000,
     queue: 'Oldest',
   }
-  const cluster = new Cluster(options, { discover: () => discovery })
+  const cluster = new Cluster(options, { discover: () => setup.discovery ?? discovery })
   cluster.start()
   const snapshot: TcpSnapshot = {
     cluster,

@@ -51,8 +51,8 @@ export class TestServer {
 }
 
 /** Serves each connection with `serve`, which may half-close. */
-export function tcpServer(serve: (socket: Socket) => void): Promise<TestServer> {
-  return new TestServer(createServer({ allowHalfOpen: true }, serve)).listen()
+export function tcpServer(serve: (socket: Socket) => void, port = 0, host = '127.0.0.1'): Promise<TestServer> {
+  return new TestServer(createServer({ allowHalfOpen: true }, serve)).listen(port, host)
 }
 
 /** Sends back what it gets, and ends when the other side does. */

@@ -12,8 +12,11 @@ export interface Address {
 }
 
 export interface Discovery {
-  /** Begins; `onChange` gets every new set, never an empty one once there was another (an empty DNS answer keeps the last good). */
-  start(onChange: (endpoints: readonly Address[]) => void): void
+  /**
+   * Begins; `onChange` gets every new set, never an empty one once there was another (an empty DNS answer keeps the last good).
+   * `onFailure` is told when `failure` has become another text or null.
+   */
+  start(onChange: (endpoints: readonly Address[]) => void, onFailure?: (failure: string | null) => void): void
   /** Looks again soon, after a failed connect. Rate-limited inside; safe to call for each failure. */
   refresh(): void
   /** Why the newest look-up failed, in words for a person; null when it succeeded. */

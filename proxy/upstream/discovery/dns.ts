@@ -7,6 +7,8 @@ import type { Address, Discovery } from './discovery.ts'
 export class DnsDiscovery implements Discovery {
   readonly #watch: NameWatch
   #onChange: (endpoints: readonly Address[]) => void = () => {}
+  #onFailure: ((failure: string | null) => void) | undefined
+  #told: string | null = null
 
   constructor(config: { readonly hostname: string; readonly port: number }, resolver: Resolver) {
     const { hostname: host, port } = config
@@ -15,12 +17,14 @@ export class DnsDiscovery implements Discovery {
       host,
       onLookUp: (addresses, changed) => {
         if (changed) this.#onChange(addresses.map((ip) => ({ host, ip, port, weight: 1, priority: 0 })))
+        if (this.failure !== this.#told) this.#onFailure?.((this.#told = this.failure))
       },
     })
   }
 
-  start(onChange: (endpoints: readonly Address[]) => void): void {
+  start(onChange: (endpoints: readonly Address[]) => void, onFailure?: (failure: string | null) => void): void {
     this.#onChange = onChange
+    this.#onFailure = onFailure
     this.#watch.start()
   }
 

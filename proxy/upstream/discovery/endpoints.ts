@@ -16,7 +16,9 @@ export class EndpointsDiscovery implements Discovery {
   readonly #waiting: Set<string>
   #firstSet: NodeJS.Timeout | undefined
   #onChange: (endpoints: readonly Address[]) => void = () => {}
+  #onFailure: ((failure: string | null) => void) | undefined
   #isTold = false
+  #toldFailure: string | null = null
 
   constructor(config: { readonly endpoints: readonly EndpointConfig[] }, resolver: Resolver) {
     this.#endpoints = config.endpoints
@@ -27,8 +29,9 @@ export class EndpointsDiscovery implements Discovery {
     }
   }
 
-  start(onChange: (endpoints: readonly Address[]) => void): void {
+  start(onChange: (endpoints: readonly Address[]) => void, onFailure?: (failure: string | null) => void): void {
     this.#onChange = onChange
+    this.#onFailure = onFailure
     this.#firstSet = setTimeout(() => {
       this.#waiting.clear()
       this.#tell()
@@ -54,6 +57,7 @@ export class EndpointsDiscovery implements Discovery {
   #onLookUp(host: string, changed: boolean): void {
     this.#waiting.delete(host)
     if (this.#waiting.size === 0 && (changed || !this.#isTold)) this.#tell()
+    if (this.failure !== this.#toldFailure) this.#onFailure?.((this.#toldFailure = this.failure))
   }
 
   #tell(): void {

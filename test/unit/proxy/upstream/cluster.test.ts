@@ -41,13 +41,15 @@ class Told implements Discovery {
   refreshes = 0
   isStopped = false
   tell: (endpoints: readonly Address[]) => void = () => {}
+  fail: (failure: string | null) => void = () => {}
   readonly config: DiscoveryConfig
 
   constructor(config: DiscoveryConfig) {
     this.config = config
   }
-  start(onChange: (endpoints: readonly Address[]) => void): void {
+  start(onChange: (endpoints: readonly Address[]) => void, onFailure: (failure: string | null) => void): void {
     this.tell = onChange
+    this.fail = onFailure
   }
   refresh(): void {
     this.refreshes++
@@ -76,6 +78,7 @@ function started(parts: Partial<ClusterConfig> = {}) {
     },
     onCircuit: (_cluster, endpoint, state) => changes.push(`${endpoint.name} ${state}`),
     onEndpoints: ({ endpoints }) => changes.push([...endpoints].map(({ name }) => name).join()),
+    onDiscovery: (_cluster, failure) => changes.push(`discovery ${failure}`),
     random: () => 0.5,
   })
   cluster.start()
@@ -209,6 +212,14 @@ describe('cluster', () => {
     discoveries[1]!.tell([at('10.0.0.1'), at('10.0.0.9')])
     assert.equal([...cluster.endpoints][0], one)
     assert.deepEqual(names(cluster), ['10.0.0.1:5432', '10.0.0.9:5432'])
+  })
+
+  it('tells when discovery fails, but not of one that it does not use any more', () => {
+    const { cluster, discovery, changes } = started()
+    discovery.fail('gone')
+    cluster.update(options({ discovery: { kind: 'dns', hostname: 'new.example', port: 5432 } }))
+    discovery.fail('gone again')
+    assert.deepEqual(changes, ['discovery gone'])
   })
 
   it('destroys the pools of its endpoints', () => {

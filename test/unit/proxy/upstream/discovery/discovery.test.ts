@@ -36,16 +36,20 @@ async function nameserver() {
 /** Collects the sets that a discovery tells of. */
 class Sets {
   readonly all: (readonly Address[])[] = []
+  readonly failures: (string | null)[] = []
   readonly discovery: Discovery
   #wake: (() => void)[] = []
 
   constructor(config: DiscoveryConfig, resolver: Resolver) {
     this.discovery = discover(config, resolver)
     ends.push(() => this.discovery.stop())
-    this.discovery.start((addresses) => {
-      this.all.push(addresses)
-      for (const wake of this.#wake.splice(0)) wake()
-    })
+    this.discovery.start(
+      (addresses) => {
+        this.all.push(addresses)
+        for (const wake of this.#wake.splice(0)) wake()
+      },
+      (failure) => this.failures.push(failure),
+    )
   }
 
   /** The addresses of set number `n`, when it is there. */
@@ -122,6 +126,10 @@ describe('discovery by dns', () => {
       server.addresses('db.example', ['10.0.0.2'], 0)
       assert.deepEqual(await sets.ips(1), ['10.0.0.2'])
       assert.equal(sets.discovery.failure, null)
+      assert.deepEqual(
+        sets.failures.map((failure) => failure !== null),
+        [true, false],
+      )
     })
   }
 
@@ -226,6 +234,10 @@ describe('discovery by endpoints', () => {
     assert.match(sets.discovery.failure ?? '', /^name 'primary\.example' does not exist/)
     server.addresses('primary.example', ['10.0.0.1'])
     assert.deepEqual(await sets.ips(1), ['10.0.0.1', '10.0.0.2'])
+    assert.deepEqual(sets.failures, [
+      "name 'primary.example' does not exist in DNS, check the host of the upstream",
+      null,
+    ])
   })
 
   it('goes on without a name whose nameserver is silent after a second', async () => {

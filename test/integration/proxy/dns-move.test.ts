@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, afterEach, describe, it } from 'node:test'
+import { DnsDiscovery } from '../../../proxy/upstream/discovery/dns.ts'
+import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
+import { DnsServer } from '../../helpers/dns-server.ts'
+import { closedPort, tcpServer } from '../../helpers/tcp.ts'
+import { type TcpProxySetup, tcpProxy } from '../../helpers/tcp-proxy.ts'
+
+const dir = mkdtempSync(join(tmpdir(), 'ambassador-move-'))
+after(() => rmSync(dir, { recursive: true }))
+const ends: (() => unknown)[] = []
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end()
+})
+
+const NAME = 'db.example'
+
+/** A proxy to NAME, a nameserver for it, and servers that say their own address on one port. */
+async function world(setup: TcpProxySetup = {}) {
+  const dns = await DnsServer.start()
+  ends.push(() => dns.close())
+  const resolvConf = join(dir, 'resolv.conf')
+  writeFileSync(resolvConf, 'nameserver 127.0.0.1\n')
+  const port = await closedPort()
+  const resolver = new Resolver({ resolvConf, hosts: '/nonexistent', port: dns.port })
+  const discovery = new DnsDiscovery({ hostname: NAME, port }, resolver)
+  const proxy = await tcpProxy({ ...setup, discovery }, ends)
+  const start = async (host: string) => {
+    const server = await tcpServer((socket) => socket.end(host), port, host)
+    ends.push(() => (server.server.listening ? server.close() : undefined))
+    return server
+  }
+  /** One connection of the application: who answered, or the code of its error. */
+  const ask = async () => {
+    const client = proxy.client().end()
+    return (await client.ended()) || (await client.closed()) || 'nothing'
+  }
+  return { dns, proxy, start, ask }
+}
+
+describe('an upstream that moves in DNS', () => {
+  it('gets every new connection within its TTL and a second, and none fails', async () => {
+    const { dns, start, ask } = await world()
+    await start('127.0.0.1')
+    await start('127.0.0.2')
+    dns.addresses(NAME, ['127.0.0.1'], 1)
+    assert.equal(await ask(), '127.0.0.1')
+    dns.addresses(NAME, ['127.0.0.2'], 1)
+    const changedAt = performance.now()
+    let last = 0
+    let asked = 0
+    while (performance.now() - changedAt < 3_000) {
+      const answer = await ask()
+      asked++
+      assert.match(answer, /^127\.0\.0\.[12]$/)
+      if (answer === '127.0.0.1') last = performance.now() - changedAt
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    assert.ok(asked > 100)
+    assert.ok(last < 2_000, `the old address was used for ${Math.round(last)} ms`)
+  })
+
+  it('is found long before its TTL is over when the old address does not accept any more', async () => {
+    const { dns, start, ask } = await world()
+    const old = await start('127.0.0.1')
+    await start('127.0.0.2')
+    dns.addresses(NAME, ['127.0.0.1'], 300)
+    assert.equal(await ask(), '127.0.0.1')
+    await old.close()
+    dns.addresses(NAME, ['127.0.0.2'], 300)
+    const movedAt = performance.now()
+    while ((await ask()) !== '127.0.0.2') {
+      assert.ok(performance.now() - movedAt < 2_000)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  })
+
+  it('loses no connection when one of its two addresses dies', async () => {
+    const { dns, start, ask } = await world()
+    const dying = await start('127.0.0.1')
+    await start('127.0.0.2')
+    dns.addresses(NAME, ['127.0.0.1', '127.0.0.2'], 300)
+    const before = new Set<string>()
+    for (let i = 0; i < 50; i++) before.add(await ask())
+    assert.deepEqual([...before].sort(), ['127.0.0.1', '127.0.0.2'])
+    await dying.close()
+    for (let i = 0; i < 200; i++) assert.equal(await ask(), '127.0.0.2')
+  })
+
+  it('may appear in DNS after the application has connected', async () => {
+    const { dns, proxy, start } = await world({ timeouts: { connectMs: 5_000 } })
+    await start('127.0.0.1')
+    const early = proxy.client().end()
+    setTimeout(() => dns.addresses(NAME, ['127.0.0.1'], 60), 2_000)
+    assert.equal(await early.ended(), '127.0.0.1')
+    const { queueMs } = await proxy.record()
+    assert.ok(queueMs > 1_900 && queueMs < 3_500, `held for ${Math.round(queueMs)} ms`)
+  })
+
+  it('is named in the reason when it does not appear', async () => {
+    const { proxy } = await world({ timeouts: { connectMs: 300 } })
+    assert.equal(await proxy.client().closed(), 'ECONNRESET')
+    const { end, detail } = await proxy.record()
+    assert.deepEqual(
+      [end, detail],
+      ['dns_failed', `name '${NAME}' does not exist in DNS, check the host of the upstream`],
+    )
+  })
+})
