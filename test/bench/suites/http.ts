@@ -24,7 +24,7 @@ const ANSWER = `
 
 export const http: Suite = {
   name: 'http',
-  about: 'HTTP/1.1 to HTTP/1.1, 8 fields of request, 9 of response, 115 bytes of body, 32 kept connections',
+  about: 'HTTP/1.1 to HTTP/1.1, 8 fields of request, 9 of response, 118 bytes of body, 32 kept connections',
   contenders: CONTENDERS,
   packages: PACKAGES,
   startUpstream: async ({ core, directory }) => {

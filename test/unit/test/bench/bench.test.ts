@@ -37,10 +37,12 @@ describe('the bench', () => {
 
   it('counts CPU and memory of a process with its children, and ends them all', async () => {
     const port = await freePort()
+    const worker = `
+      while (process.cpuUsage().user < 150_000);
+      require('node:net').createServer().listen(${port}, '127.0.0.1')`
     const program = `
-      const { spawn } = require('node:child_process')
-      const child = spawn(process.execPath, ['-e', 'const end = Date.now() + 300; while (Date.now() < end); setInterval(() => {}, 1e6)'])
-      setTimeout(() => require('node:net').createServer().listen(${port}, '127.0.0.1'), 400)`
+      require('node:child_process').spawn(process.execPath, ['-e', ${JSON.stringify(worker)}])
+      setInterval(() => {}, 1e6)`
     const running = await start(0, process.execPath, ['-e', program], { port })
     const pids = tree(running.pid)
     assert.equal(pids.length, 2)
