@@ -63,6 +63,7 @@ export class LeaderElector {
   #seen: { readonly version: string; readonly at: number } | undefined
   #lease: Lease | undefined
   #loop: Promise<void> | undefined
+  #hasTried = false
 
   /** `lead` starts the writing half and returns when it has stopped; its signal aborts when the lease is lost. */
   constructor(options: LeaderOptions, lead: (signal: AbortSignal) => Promise<void>) {
@@ -86,6 +87,11 @@ export class LeaderElector {
     )
   }
 
+  /** Whether the lease was looked at once, whatever came of it. */
+  get hasTried(): boolean {
+    return this.#hasTried
+  }
+
   start(): void {
     this.#loop ??= this.#run()
   }
@@ -104,6 +110,7 @@ export class LeaderElector {
     const { signal } = this.#stopped
     while (!signal.aborted) {
       await this.#tryOnce(signal)
+      this.#hasTried = true
       const jitter = 0.8 + 0.4 * (this.#options.random ?? Math.random)()
       await sleep(this.#clock, this.#state.kind === 'leading' ? this.#retryMs : this.#retryMs * jitter, signal)
     }
