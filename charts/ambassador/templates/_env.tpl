@@ -15,7 +15,7 @@
   "AMBASSADOR_PROXY_MEMORY_REQUEST" $requests.memory
   "AMBASSADOR_PROXY_MEMORY_LIMIT" $limits.memory
   "AMBASSADOR_PROXY_GUARANTEED_CPU" $proxy.resources.guaranteedCpu
-  "AMBASSADOR_PROXY_RUN_AS_USER" (ternary "none" (toString $proxy.runAsUser) (kindIs "invalid" $proxy.runAsUser))
+  "AMBASSADOR_PROXY_RUN_AS_USER" (ternary "none" ($proxy.runAsUser | int64) (kindIs "invalid" $proxy.runAsUser))
   "AMBASSADOR_PROXY_NATIVE_SIDECAR" (toString $proxy.nativeSidecar)
   "AMBASSADOR_PROXY_LOG_LEVEL" $proxy.logLevel
   "AMBASSADOR_PROXY_READINESS" $proxy.readiness
