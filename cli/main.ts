@@ -20,6 +20,7 @@ export interface Verb {
 const VERBS: Readonly<Record<string, () => Promise<Verb>>> = {
   inject: () => import('./commands/inject.ts'),
   render: () => import('./commands/render.ts'),
+  run: () => import('./commands/run.ts'),
   uninject: () => import('./commands/uninject.ts'),
   validate: () => import('./commands/validate.ts'),
 }

@@ -17,6 +17,7 @@ export interface ProcessNumbers {
 /** The text of /metrics. */
 export function metricsText(served: readonly Served[], process: ProcessNumbers): string {
   const out = new Exposition()
+  writeTcp(out, served)
   writeUpstreams(out, served)
   writeConfig(out, served, process)
   writeProcess(out, process)
@@ -31,6 +32,31 @@ function clusters(served: readonly Served[]) {
       labels: { ambassador: each.name, upstream: compiled.cluster.name },
     })),
   )
+}
+
+function writeTcp(out: Exposition, served: readonly Served[]): void {
+  const all = served.flatMap((each) => {
+    const counts = each.driver?.counts
+    return counts?.protocol === 'TCP' ? [{ labels: { ambassador: each.name }, totals: counts.tcp.totals }] : []
+  })
+  if (all.length === 0) return
+  out.metric(
+    'ambassador_tcp_connections_total',
+    'counter',
+    'Connections of the application that ended, by how: a reason code, client_closed, upstream_closed or idle_timeout.',
+  )
+  for (const { labels, totals } of all) {
+    for (const [end, count] of Object.entries(totals.ends)) {
+      out.sample('ambassador_tcp_connections_total', { ...labels, end }, count)
+    }
+  }
+  out.metric('ambassador_tcp_bytes_total', 'counter', 'Bytes from the application (in) and to it (out).')
+  for (const { labels, totals } of all) {
+    out.sample('ambassador_tcp_bytes_total', { ...labels, direction: 'in' }, totals.bytesIn)
+    out.sample('ambassador_tcp_bytes_total', { ...labels, direction: 'out' }, totals.bytesOut)
+  }
+  out.metric('ambassador_tcp_redials_total', 'counter', 'Dials that followed a failed one of the same connection.')
+  for (const { labels, totals } of all) out.sample('ambassador_tcp_redials_total', labels, totals.redials)
 }
 
 function writeUpstreams(out: Exposition, served: readonly Served[]): void {

@@ -45,15 +45,20 @@ export class ProxyProcess {
       .map((line) => JSON.parse(line))
   }
 
-  /** Resolves when a line of the log has this message; rejects when the process ends without it. */
-  async logged(message: string): Promise<Record<string, unknown>> {
+  /** Resolves with the first line of the log for which `is` holds; rejects when the process ends without one. */
+  async line(is: (line: Record<string, unknown>) => boolean): Promise<Record<string, unknown>> {
     for (;;) {
-      const line = this.log.find((each) => each['msg'] === message)
-      if (line !== undefined) return line
-      if (this.child.exitCode !== null) throw new Error(`it ended without '${message}': ${this.stdout}${this.stderr}`)
+      const found = this.log.find(is)
+      if (found !== undefined) return found
+      if (this.child.exitCode !== null) throw new Error(`it ended without that line: ${this.stdout}${this.stderr}`)
       const stdout = this.child.stdout
       if (stdout !== null) await Promise.race([once(stdout, 'data'), this.exit])
     }
+  }
+
+  /** The same for a line with this message. */
+  logged(message: string): Promise<Record<string, unknown>> {
+    return this.line((line) => line['msg'] === message)
   }
 
   /** Resolves when it listens for the application. */
