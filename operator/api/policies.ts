@@ -87,7 +87,7 @@ const retryFields = z.object({
   ).default('64Ki'),
   methods: doc(
     z.enum(['Idempotent', 'All']),
-    'Idempotent tries again GET, HEAD, OPTIONS, TRACE, PUT and DELETE, and other methods only when nothing of the request was sent. All is for an API that takes idempotency keys.',
+    'Idempotent tries again GET, HEAD, OPTIONS, PUT and DELETE, and other methods only when nothing of the request was sent. All is for an API that takes idempotency keys.',
   ).default('Idempotent'),
 })
 
