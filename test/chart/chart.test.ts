@@ -5,6 +5,8 @@ import { describe, it } from 'node:test'
 import { load, loadAll } from 'js-yaml'
 import { CommandError } from '../../build/machine/exec.ts'
 import { PRODUCT_VERSION } from '../../common/names.ts'
+import { readSettings } from '../../operator/settings.ts'
+import { DEFAULT_SETTINGS } from '../../operator/webhook/settings.ts'
 import { goldenFiles, matchGolden } from '../helpers/golden.ts'
 import { CHART, helm, template } from '../helpers/helm.ts'
 
@@ -19,6 +21,10 @@ const of = (kind: string, manifests: readonly Manifest[]): Manifest => {
   assert.equal(found.length, 1, `one ${kind}`)
   return found[0]
 }
+
+/** What the one container of a Deployment finds in its environment, as far as the chart writes it. */
+const environment = (spec: Manifest): Record<string, string> =>
+  Object.fromEntries(spec.template.spec.containers[0].env.map(({ name, value }: Manifest) => [name, value ?? '']))
 
 /** The CRD is generated and golden elsewhere; here it would be two thirds of each file. */
 const withoutCrd = (rendered: string): string =>
@@ -87,12 +93,40 @@ describe('the chart', () => {
     ])
   })
 
-  it('lets a pod of the operator go only when another is ready, and keeps it until nobody calls it', async () => {
+  it('lets a pod of the operator go only when another is ready, and leaves it the time to be forgotten', async () => {
     const { spec } = of('Deployment', parse(await template()))
     assert.deepEqual(spec.strategy.rollingUpdate, { maxSurge: 1, maxUnavailable: 0 })
-    const [container] = spec.template.spec.containers
-    assert.ok(container.lifecycle.preStop.sleep.seconds >= 5)
-    assert.ok(spec.template.spec.terminationGracePeriodSeconds > container.lifecycle.preStop.sleep.seconds)
+    const { shutdownDelayMs } = readSettings(environment(spec))
+    assert.ok(shutdownDelayMs >= 5_000)
+    assert.ok(spec.template.spec.terminationGracePeriodSeconds * 1000 >= shutdownDelayMs + 10_000)
+  })
+
+  it('gives the operator the settings that the values say, under names that it reads', async () => {
+    const { spec } = of('Deployment', parse(await template(join(ROOT, 'test/golden/chart/everything.values.yaml'))))
+    const { injector, ...own } = readSettings(environment(spec))
+    assert.deepEqual(
+      [own.replicas, own.logLevel, own.secretChecks, injector.image, injector.imagePullPolicy],
+      [3, 'debug', ['shop', 'billing'], 'registry.example.com/ambassador/proxy:1.2.3', 'Always'],
+    )
+    assert.deepEqual(injector.resources, {
+      cpuRequest: '25m',
+      cpuLimit: '500m',
+      memoryRequest: '48Mi',
+      memoryLimit: '256Mi',
+      guaranteedCpu: '200m',
+    })
+    assert.deepEqual(
+      [injector.runAsUser, injector.nativeSidecar, injector.logLevel, injector.readiness, injector.drainSeconds],
+      [1000650000, 'true', 'warn', 'UpstreamHealthy', 60],
+    )
+    assert.deepEqual(injector.excludedNamespaces, ['monitoring', 'ci'])
+  })
+
+  it('has the defaults that the operator has without it', async () => {
+    const { spec } = of('Deployment', parse(await template()))
+    const { image, ...injector } = readSettings(environment(spec)).injector
+    assert.equal(image, `ambassador-proxy:${PRODUCT_VERSION}`)
+    assert.deepEqual(injector, DEFAULT_SETTINGS)
   })
 })
 
