@@ -316,6 +316,29 @@ describe('TCP to TLS', () => {
     assert.match(detail ?? '', /did not finish the TLS handshake within 80 ms/)
   })
 
+  it('blames nobody for a dial that the application did not wait for, also when it was the probe of a breaker', async () => {
+    const upstream = await tcpServer((socket) => socket.resume())
+    ends.push(() => upstream.close())
+    const breaker = { consecutiveFailures: 1, failureRate: null, openMs: 50, maxOpenMs: 50, halfOpenRequests: 1 }
+    const { tls } = upstreamTls({ ca: authority.cert })
+    const { client, record, cluster } = await tcpProxy(
+      { ports: [upstream.port], tls, host: 'localhost', breaker, timeouts: { connectMs: 100 } },
+      ends,
+    )
+    await client().closed()
+    const [endpoint] = [...cluster.endpoints]
+    assert.equal(endpoint?.breaker?.state, 'open')
+    while (cluster.retryAfterMs(performance.now()) > 0) await new Promise((resolve) => setTimeout(resolve, 5))
+    const leaving = client()
+    await upstream.connections(2)
+    assert.equal(endpoint?.breaker?.state, 'half-open')
+    leaving.socket.resetAndDestroy()
+    assert.equal((await record(1)).end, 'client_gone')
+    assert.deepEqual([endpoint?.breaker?.state, endpoint?.active, cluster.connections.used], ['half-open', 0, 0])
+    // Its place is free: the next one is a probe again.
+    assert.equal(cluster.pick(performance.now()), endpoint)
+  })
+
   it('passes a reset of a TLS upstream on as a reset', async () => {
     let raw: Socket | undefined
     const upstream = await tlsServer({

@@ -210,6 +210,51 @@ describe('TCP relay', () => {
     await apps[0]!.read(before1 + 20_000_000)
   })
 
+  it('mixes no bytes of connections whose peers are slow, whatever the size of the pieces', async () => {
+    const letters = [...'abcdefgh']
+    const upstream = await server((socket) => {
+      socket.once('data', (first: Buffer) => {
+        const letter = first.toString()
+        // Pieces below and above the size at which a direction gets memory of its own.
+        const pieces = [700, 9_000, 60_000, 400_000].map((size) => Buffer.alloc(size, letter))
+        let left = 120
+        const more = () => {
+          if (left-- === 0) socket.end()
+          else if (socket.write(pieces[left % pieces.length]!)) setImmediate(more)
+          else socket.once('drain', more)
+        }
+        more()
+      })
+    })
+    const { client, driver } = await proxy({ ports: [upstream.port] })
+    for (let round = 0; round < 3; round++) {
+      const apps = letters.map((letter) => client().write(letter))
+      for (const app of apps) app.socket.pause()
+      let seen = -1
+      while (seen !== driver.totals.bytesOut) {
+        seen = driver.totals.bytesOut
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      }
+      // Now every direction is stopped in the middle of a write; each goes on while the others still are.
+      for (const [i, app] of apps.entries()) {
+        app.socket.resume()
+        assert.equal(await app.ended(), letters[i]!.repeat(30 * (700 + 9_000 + 60_000 + 400_000)))
+        app.end()
+        await app.closed()
+      }
+    }
+  })
+
+  it('reads no more than a little of what comes before there is an upstream', async () => {
+    const { client, driver, tell } = await proxy({ ports: [(await server(echo)).port], isLate: true })
+    const app = client().end('y'.repeat(20_000_000))
+    await until(() => driver.totals.bytesIn > 0)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    assert.ok(driver.totals.bytesIn <= 128 * 1024, `${driver.totals.bytesIn} bytes were read`)
+    tell()
+    assert.equal((await app.ended()).length, 20_000_000)
+  })
+
   it('stops reading from an application whose upstream does not read, and goes on when it does', async () => {
     const size = 30_000_000
     const upstream = await server((socket) => {

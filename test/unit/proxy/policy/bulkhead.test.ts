@@ -45,8 +45,9 @@ describe('bulkhead', () => {
     greedy.onSlot = () => assert.equal(bulkhead.tryAcquire(), false)
     bulkhead.wait(greedy)
     bulkhead.wait(waiter(log, 'y'))
-    bulkhead.release()
-    assert.equal(bulkhead.pending, 1)
+    bulkhead.reconfigure({ max: 3, maxPending: 5, first: 'Oldest' })
+    assert.deepEqual(log, ['y'])
+    assert.equal(bulkhead.used, 3)
   })
 
   it('forgets a waiter that gave up, wherever it stands, and does nothing for one that does not wait', () => {

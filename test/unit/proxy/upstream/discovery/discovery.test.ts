@@ -163,7 +163,8 @@ describe('discovery by dns', () => {
     for (let i = 0; i < 100; i++) sets.discovery.refresh()
     assert.deepEqual(await sets.ips(1), ['10.0.0.2'])
     assert.equal(server.queries.length, asked + 2)
-    assert.ok(performance.now() - begin < 1500)
+    const took = performance.now() - begin
+    assert.ok(took > 800 && took < 1_500, `${took} ms`)
   })
 
   it('looks no more once it is stopped', async () => {
