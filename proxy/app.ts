@@ -93,9 +93,6 @@ export class ProxyApp {
       tls: this.#tls,
       portOwner: (port, asker) => this.#portOwner(port, asker),
       wallNow: () => Date.now(),
-      onCircuit: (cluster, endpoint, state) => {
-        log.warn({ cluster: cluster.name, endpoint: endpoint.name, detail: state }, 'circuit breaker changed')
-      },
       onLoad: (result) => {
         this.#loads[result]++
       },

@@ -23,7 +23,7 @@ export interface SnapshotDriver extends Driver {
 /** Told of trouble on the data path that a person should see. */
 export type OnTrouble = (reason: string, message: string) => void
 
-export interface ServedParts extends CompileParts {
+export interface ServedParts extends Omit<CompileParts, 'onCircuit' | 'onDiscovery'> {
   readonly log: Log
   readonly makeDriver: (snapshot: Snapshot, onTrouble: OnTrouble) => SnapshotDriver
   /** Who in this process has a port already, in words; null when nobody of ours has it. */
@@ -67,7 +67,23 @@ export class Served {
     this.namespace = source.namespace
     this.name = source.name
     this.#parts = parts
-    this.#compiler = new Compiler(parts)
+    this.#compiler = new Compiler({
+      ...parts,
+      onCircuit: ({ name: cluster }, { name: endpoint }, state) => {
+        const fields = { ...this.#keys(), cluster, endpoint }
+        if (state === 'open') parts.log.warn(fields, 'circuit breaker opened')
+        else
+          parts.log.info(fields, state === 'closed' ? 'circuit breaker closed' : 'circuit breaker lets a probe through')
+      },
+      onDiscovery: ({ name: cluster }, failure) => {
+        const fields = { ...this.#keys(), cluster }
+        if (failure === null) parts.log.info(fields, 'endpoints are found again')
+        else {
+          parts.log.warn({ ...fields, detail: failure }, 'endpoints cannot be looked up, those that are known stay')
+          this.#trouble('dns_failed', `upstream '${cluster}': ${failure}`)
+        }
+      },
+    })
   }
 
   /** Directories and files whose change asks for reload(). */

@@ -17,7 +17,7 @@ export interface CompileParts {
   readonly tls: TlsContexts
   readonly discover: (config: DiscoveryConfig) => Discovery
   readonly onCircuit?: ClusterParts['onCircuit']
-  readonly onEndpoints?: ClusterParts['onEndpoints']
+  readonly onDiscovery?: ClusterParts['onDiscovery']
 }
 
 /** One upstream, ready for use. */
@@ -99,8 +99,8 @@ export class Compiler {
         old.cluster.update(options)
         return { ...part, cluster: old.cluster }
       }
-      const { discover, onCircuit, onEndpoints } = this.#parts
-      const cluster = new Cluster(options, { discover, onCircuit, onEndpoints })
+      const { discover, onCircuit, onDiscovery } = this.#parts
+      const cluster = new Cluster(options, { discover, onCircuit, onDiscovery })
       cluster.start()
       return { ...part, cluster }
     })
