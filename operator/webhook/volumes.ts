@@ -33,7 +33,19 @@ export function volumesFor(ambassadors: readonly InjectableAmbassador[]): Volume
     const configMap = { defaultMode: READABLE, name, optional: true }
     parts.push(part('configmap', name, Mount.configMaps, { configMap }))
   }
-  return { volumes: parts.map((each) => each.volume), mounts: parts.map((each) => each.mount) }
+  const mounts = parts.map((each) => each.mount)
+  return { volumes: parts.map((each) => each.volume), mounts: [...mounts, ...insteadOfToken(mounts[0])] }
+}
+
+/** Where the API server mounts the token of the pod's service account, in every container that has nothing there. */
+const TOKEN_PATH = '/var/run/secrets/kubernetes.io/serviceaccount'
+
+/**
+ * The sidecar has no use for the token, and what faces the network should not hold it. The plugin that mounts it runs again after
+ * us and passes over a container with a mount at this path, so the config, which is no secret, stands there a second time.
+ */
+function insteadOfToken(config: JsonObject | undefined): JsonObject[] {
+  return config === undefined ? [] : [{ ...config, mountPath: TOKEN_PATH }]
 }
 
 function part(kind: string, name: string, directory: string, source: JsonObject) {
