@@ -105,17 +105,19 @@ interface Annotated {
   spec?: { template?: Annotated; jobTemplate?: { spec?: { template?: Annotated } } }
 }
 
-/** The names in the annotation of a workload or pod, and where it stands; the workload's own annotation wins as it does in the webhook. */
+/** The names in the annotation of a workload or pod, and where it stands. As in the webhook the template's annotation wins over the workload's, and "false" over both. */
 function injected(value: unknown): [string[], string] {
   const object = value as Annotated | null
   const places: [Annotated | undefined | null, string][] = [
-    [object, ''],
     [object?.spec?.template, 'spec.template.'],
     [object?.spec?.jobTemplate?.spec?.template, 'spec.jobTemplate.spec.template.'],
+    [object, ''],
   ]
+  const textAt = (place: Annotated | undefined | null): unknown => place?.metadata?.annotations?.[Annotation.inject]
+  if (places.some(([place]) => textAt(place) === 'false')) return [[], '']
   for (const [place, path] of places) {
-    const text = place?.metadata?.annotations?.[Annotation.inject]
-    if (typeof text !== 'string' || text === 'false') continue
+    const text = textAt(place)
+    if (typeof text !== 'string') continue
     return [text.split(',').map((each) => each.trim()), `${path}metadata.annotations.${Annotation.inject}`]
   }
   return [[], '']
