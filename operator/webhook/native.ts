@@ -10,8 +10,9 @@ export interface NodeInfo {
   readonly taints: readonly { readonly key: string; readonly value?: string; readonly effect: string }[]
 }
 
-/** The nodes of the cluster, kept up to date elsewhere; asking it costs nothing. */
+/** The nodes of the cluster, kept up to date elsewhere. */
 export interface Nodes {
+  /** The same array, unchanged, until a node changes. */
   list(): readonly NodeInfo[]
 }
 
@@ -24,7 +25,7 @@ const FIRST_MINOR = 29
  */
 export function supportsNative(spec: JsonObject, nodes: Nodes): boolean {
   const all = nodes.list()
-  if (all.every(isNewEnough)) return true
+  if (areNewEnough(all)) return true
   const nodeName = asString(spec['nodeName'])
   if (nodeName !== undefined && nodeName !== '') {
     const node = all.find((each) => each.name === nodeName)
@@ -32,6 +33,15 @@ export function supportsNative(spec: JsonObject, nodes: Nodes): boolean {
   }
   const fitting = all.filter((node) => fits(spec, node))
   return (fitting.length > 0 ? fitting : all).every(isNewEnough)
+}
+
+/** The list is the same object until a node changes, and a large cluster is asked about for every pod. */
+const known = new WeakMap<readonly NodeInfo[], boolean>()
+
+function areNewEnough(nodes: readonly NodeInfo[]): boolean {
+  let answer = known.get(nodes)
+  if (answer === undefined) known.set(nodes, (answer = nodes.every(isNewEnough)))
+  return answer
 }
 
 /** A version that cannot be read counts as old: the ordinary container works everywhere. */
