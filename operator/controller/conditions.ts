@@ -98,7 +98,7 @@ function programmed(facts: Facts): Verdict<'Programmed'> {
     return is('True', 'NoPods', `generation ${generation} is published; no pod runs a sidecar for it`)
   }
   if (rejected.length > 0) {
-    return is('False', 'Rejected', `${refusals(facts)}; they keep their last good configuration`)
+    return is('False', 'Rejected', `${refusals(facts)}; the last good configuration keeps serving`)
   }
   if (late.length > 0) {
     return is(
@@ -227,7 +227,12 @@ function ready(facts: Facts, others: readonly AnyVerdict[]): Verdict<'Ready'> {
       `${pods(world.pods.map((pod) => pod.name))} ${world.pods.length === 1 ? 'is' : 'are'} starting`,
     )
   }
-  return is('True', 'Ready', `${count(world.pods.length, 'pod')} can use it`)
+  const able = world.pods.filter((pod) => pod.isReady).length
+  const rest =
+    able === world.pods.length
+      ? ''
+      : `, ${world.pods.length - able} more ${world.pods.length - able === 1 ? 'is' : 'are'} starting`
+  return is('True', 'Ready', `${count(able, 'pod')} can use it${rest}`)
 }
 
 /** A sidecar that has not been ready yet, in a pod that is young and has not restarted it. */
@@ -237,7 +242,7 @@ export function isStarting(pod: PodState, now: number): boolean {
 
 function notReady(pod: PodState): string {
   const why = pod.waiting === '' ? '' : ` (${pod.waiting})`
-  return `the sidecar of pod '${pod.name}' is not ready${why}: look at its log`
+  return `the sidecar of pod '${pod.name}' is not ready${why}: see kubectl describe pod ${pod.name}`
 }
 
 function unreachable({ silent }: Facts): string {

@@ -98,7 +98,7 @@ export class Controller {
       log,
       pod,
       podCount: () => this.#injected.store.size,
-      isSettled: (each) => this.#lagging(each) === undefined,
+      isSettled: (each) => this.#isSettled(each),
       onReport: (each) => this.#reported(each),
       onTrouble: (trouble) => this.#troubled(trouble),
       ...(options.fetch === undefined ? {} : { fetch: options.fetch }),
@@ -249,6 +249,18 @@ export class Controller {
       return published.hash
     }
     return undefined
+  }
+
+  /** Whether its sidecar has everything in force and has read everything; otherwise it is asked again soon. */
+  #isSettled(pod: InjectedPod): boolean {
+    const key = keyOfPod(pod)
+    return pod.serves.every((name) => {
+      const published = this.#published.get(`${pod.namespace}/${name}`)
+      const report = this.#reports.of(key, pod, name)
+      if (published === undefined || report.kind !== 'answered') return true
+      const { ambassador: state } = report
+      return state?.hash === published.hash && state.refs.every((ref) => ref.state === 'Found')
+    })
   }
 
   #injectedChanged({ key, before, after }: Change<InjectedPod>): void {

@@ -21,7 +21,8 @@ const TOLD: { readonly [T in ConditionType]?: Readonly<Record<string, KubeEvent[
 export function happenings(before: AmbassadorStatus | undefined, after: AmbassadorStatus): KubeEvent[] {
   const events: KubeEvent[] = []
   const { config } = after
-  if (config?.hash !== undefined && config.hash !== before?.config?.hash) {
+  const isThis = config?.generation === after.observedGeneration // not the last good one beside an invalid generation
+  if (config?.hash !== undefined && isThis && config.hash !== before?.config?.hash) {
     const message = `generation ${config.generation} is published in ConfigMap '${config.configMapName}' (${config.hash})`
     events.push({ type: 'Normal', reason: 'Published', action: 'Publish', message })
   }

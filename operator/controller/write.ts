@@ -31,7 +31,7 @@ export async function publish(
     })
     return { written }
   } catch (error) {
-    if (error instanceof ApiError && FINAL.has(error.status)) return { failure: error.message }
+    if (error instanceof ApiError && FINAL.has(error.status) && !isTerminating(error)) return { failure: error.message }
     throw error
   }
 }

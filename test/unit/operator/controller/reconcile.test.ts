@@ -1,0 +1,275 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { Ambassador } from '../../../../operator/api/ambassador.ts'
+import { projectConfigMap, type StoredConfigMap } from '../../../../operator/controller/config-maps.ts'
+import type { Published } from '../../../../operator/controller/facts.ts'
+import { type ReconcileDeps, reconcile } from '../../../../operator/controller/reconcile.ts'
+import { RefChecker } from '../../../../operator/controller/secret-checks.ts'
+import { StatusWriter } from '../../../../operator/controller/write.ts'
+import type { KubeRequest } from '../../../../operator/kube/client.ts'
+import { ApiError } from '../../../../operator/kube/errors.ts'
+import { fenced } from '../../../../operator/kube/fence.ts'
+import type { KubeObject } from '../../../../operator/kube/objects.ts'
+import { FakeClock } from '../../../helpers/fake-clock.ts'
+import { fakeKubeClient } from '../../../helpers/kube-client.ts'
+
+const KEY = 'shop/payments'
+
+function ambassador(over: Partial<Ambassador> = {}): Ambassador {
+  return {
+    apiVersion: 'ambassador.dev/v1alpha1',
+    kind: 'Ambassador',
+    metadata: { name: 'payments', namespace: 'shop', uid: 'u1', generation: 1 },
+    spec: {
+      protocol: 'TCP',
+      listen: { port: 5432 },
+      upstreams: [{ name: 'db', endpoints: [{ host: 'db', port: 5432 }] }],
+    },
+    ...over,
+  }
+}
+
+/** One Ambassador and the little API server that it needs. */
+function setup() {
+  const clock = new FakeClock()
+  const client = fakeKubeClient()
+  const state: {
+    ambassador: Ambassador | undefined
+    configMap: KubeObject | undefined
+    cached: StoredConfigMap | undefined
+  } = {
+    ambassador: ambassador(),
+    configMap: undefined,
+    cached: undefined,
+  }
+  let refuse: ApiError | undefined
+  client.respond((request: KubeRequest) => {
+    if (request.path.endsWith('/configmaps/ambassador-payments')) {
+      if (request.method === undefined) {
+        if (state.configMap === undefined) throw new ApiError('no', { status: 404, reason: 'NotFound' })
+        return state.configMap
+      }
+      if (refuse !== undefined) throw refuse
+      const object = request.body as KubeObject
+      state.configMap = {
+        ...object,
+        metadata: {
+          ...object.metadata,
+          uid: 'c1',
+          resourceVersion: '1',
+          managedFields: [{ manager: 'ambassador-operator', operation: 'Apply' }],
+        },
+      }
+      return state.configMap
+    }
+    const { status } = request.body as Pick<Ambassador, 'status'>
+    state.ambassador = { ...state.ambassador!, ...(status === undefined ? {} : { status }) }
+    return request.body
+  })
+  const events: string[] = []
+  const published: (Published | null)[] = []
+  const deps: ReconcileDeps = {
+    client,
+    clock,
+    ambassadors: { get: () => state.ambassador },
+    configMaps: { get: () => state.cached },
+    injected: { byIndex: () => [] },
+    uninjected: { byIndex: () => [] },
+    reports: { of: () => ({ kind: 'starting' }) },
+    workloads: { rolloutsOf: () => ({ rollouts: [], unknown: false }) },
+    refChecker: new RefChecker({ client, clock, namespaces: new Set() }),
+    proxyImage: null,
+    statusWriter: new StatusWriter({ client, clock }),
+    events: { record: (_regarding, { reason }) => events.push(reason) },
+    onPublished: (_key, each) => published.push(each),
+    onConfigMap: (object) => {
+      state.cached = projectConfigMap(object)
+    },
+  }
+  const writes = () =>
+    client.requests
+      .filter(({ method }) => method === 'PATCH')
+      .map(({ path, query }) => `${path.split('/').slice(-2).join('/')} force=${query?.['force']}`)
+  return {
+    clock,
+    client,
+    state,
+    deps,
+    events,
+    published,
+    writes,
+    refuse: (error: ApiError | undefined) => {
+      refuse = error
+    },
+    run: () => reconcile(KEY, deps),
+    condition: (type: string) => {
+      const found = state.ambassador?.status?.conditions?.find((each) => each.type === type)
+      return found && `${found.status} ${found.reason}`
+    },
+  }
+}
+
+describe('reconcile', () => {
+  it('writes the ConfigMap before the status that tells of it, and then nothing', async () => {
+    const t = setup()
+    await t.run()
+    assert.deepEqual(t.writes(), ['configmaps/ambassador-payments force=false', 'payments/status force=true'])
+    assert.deepEqual(t.events, ['Published'])
+    assert.equal(t.published[0]?.generation, 1)
+    await t.clock.advance(5000)
+    await t.run()
+    assert.equal(t.writes().length, 2)
+  })
+
+  it('writes to an object only under the uid that it decided about', async () => {
+    const t = setup()
+    await t.run()
+    const body = t.client.requests.at(-1)?.body as KubeObject
+    assert.equal(body.metadata.uid, 'u1')
+    t.state.cached = { ...t.state.cached!, digest: 'edited' }
+    await t.clock.advance(5000)
+    await t.run()
+    const restored = t.client.requests.at(-1)
+    assert.equal((restored!.body as KubeObject).metadata.uid, 'c1')
+    assert.equal(restored?.query?.['force'], true)
+    assert.deepEqual(t.events, ['Published', 'Restored'])
+  })
+
+  it('asks the API server whether one without our label is there, and leaves a foreign one alone', async () => {
+    const t = setup()
+    t.state.configMap = {
+      metadata: { name: 'ambassador-payments', namespace: 'shop', uid: 'x', resourceVersion: '1' },
+      data: { mine: 'yes' },
+    }
+    assert.equal(await t.run(), 10_000)
+    assert.deepEqual(t.writes(), ['payments/status force=true'])
+    assert.equal(t.condition('Accepted'), 'False NameTaken')
+    assert.deepEqual(t.published, [null])
+    t.state.configMap = undefined
+    await t.clock.advance(10_000)
+    await t.run()
+    assert.equal(t.condition('Accepted'), 'True Accepted')
+  })
+
+  it('writes the status of one Ambassador at most once a second', async () => {
+    const t = setup()
+    await t.run()
+    t.state.ambassador = { ...t.state.ambassador!, metadata: { ...t.state.ambassador!.metadata, generation: 2 } }
+    assert.equal(await t.run(), 1000)
+    assert.deepEqual(t.writes(), [
+      'configmaps/ambassador-payments force=false',
+      'payments/status force=true',
+      'configmaps/ambassador-payments force=true',
+    ])
+    await t.clock.advance(1000)
+    await t.run()
+    assert.equal(t.state.ambassador.status?.observedGeneration, 2)
+  })
+
+  it('says in status what the API server answers to a ConfigMap that it does not take, and tries on', async () => {
+    const t = setup()
+    t.refuse(new ApiError('exceeded quota', { status: 403, reason: 'Forbidden' }))
+    assert.equal(await t.run(), 30_000)
+    assert.equal(t.condition('Programmed'), 'False PublishFailed')
+    assert.equal(t.state.ambassador?.status?.config, undefined)
+    t.refuse(undefined)
+    await t.clock.advance(30_000)
+    await t.run()
+    assert.equal(t.condition('Programmed'), 'True NoPods')
+  })
+
+  it('leaves what may pass to the queue: a conflict, an API server that is away', async () => {
+    for (const error of [
+      new ApiError('conflict', { status: 409, reason: 'Conflict' }),
+      new ApiError('down', { status: 0, reason: 'Unreachable' }),
+    ]) {
+      const t = setup()
+      t.refuse(error)
+      await assert.rejects(t.run(), error)
+      assert.equal(t.condition('Programmed'), undefined)
+    }
+  })
+
+  it('does nothing in a namespace that is being deleted', async () => {
+    const t = setup()
+    const details = { causes: [{ reason: 'NamespaceTerminating' }] }
+    t.refuse(new ApiError('terminating', { status: 403, reason: 'Forbidden', details }))
+    assert.equal(await t.run(), undefined)
+    assert.equal(t.state.ambassador?.status, undefined)
+    assert.deepEqual(t.events, [])
+  })
+
+  it('does nothing for an Ambassador that is gone or going', async () => {
+    const t = setup()
+    t.state.ambassador = undefined
+    await t.run()
+    t.state.ambassador = ambassador({
+      metadata: { name: 'payments', namespace: 'shop', uid: 'u1', deletionTimestamp: 'now' },
+    })
+    await t.run()
+    assert.deepEqual(t.writes(), [])
+    assert.deepEqual(t.published, [null, null])
+  })
+})
+
+describe('fence', () => {
+  it('lets reads pass and stops writes the moment that leading is over', async () => {
+    const client = fakeKubeClient()
+    let leads = true
+    const term = new AbortController()
+    const writer = fenced(client, { mayWrite: () => leads, signal: term.signal })
+    await writer.request({ method: 'PATCH', path: '/x', body: {} })
+    leads = false
+    await assert.rejects(writer.request({ method: 'PATCH', path: '/x', body: {} }), { reason: 'NotLeading' })
+    await writer.request({ path: '/x' })
+    assert.deepEqual(
+      client.requests.map(({ method }) => method),
+      ['PATCH', undefined],
+    )
+    assert.equal(client.requests[0]?.signal?.aborted, false)
+    term.abort()
+    assert.equal(client.requests[0]?.signal?.aborted, true)
+  })
+})
+
+describe('checks of Secrets', () => {
+  const references = { secrets: [{ name: 's', keys: ['a', 'b'] }], configMaps: [{ name: 'c', keys: ['x'] }] }
+
+  it('looks only where it may', async () => {
+    const client = fakeKubeClient()
+    const checker = new RefChecker({ client, clock: new FakeClock(), namespaces: new Set(['shop']) })
+    assert.equal(await checker.check('elsewhere', references), null)
+    assert.equal(client.requests.length, 0)
+  })
+
+  it('tells what is found, which key is missing and which object, and believes an answer for ten seconds', async () => {
+    const client = fakeKubeClient()
+    const clock = new FakeClock()
+    client.respond(({ path }) => {
+      if (path.includes('configmaps')) throw new ApiError('no', { status: 404, reason: 'NotFound' })
+      return { data: { a: 'c2VjcmV0' } }
+    })
+    const checker = new RefChecker({ client, clock, namespaces: new Set(['shop']) })
+    const expected = [
+      { kind: 'Secret', name: 's', key: 'a', state: 'Found' },
+      { kind: 'Secret', name: 's', key: 'b', state: 'KeyMissing' },
+      { kind: 'ConfigMap', name: 'c', key: 'x', state: 'ObjectMissing' },
+    ]
+    assert.deepEqual(await checker.check('shop', references), expected)
+    await clock.advance(9000)
+    await checker.check('shop', references)
+    assert.equal(client.requests.length, 2)
+    await clock.advance(1000)
+    await checker.check('shop', references)
+    assert.equal(client.requests.length, 4)
+  })
+
+  it('is as if it were not asked when the API server does not let it', async () => {
+    const client = fakeKubeClient()
+    client.respond(() => {
+      throw new ApiError('no', { status: 403, reason: 'Forbidden' })
+    })
+    const checker = new RefChecker({ client, clock: new FakeClock(), namespaces: new Set(['shop']) })
+    assert.equal(await checker.check('shop', references), null)
+  })
+})
