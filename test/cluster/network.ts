@@ -99,10 +99,26 @@ const prepare = async (namespace: string, link: string, gateway: string): Promis
 }
 
 // The machine may forward packets: what a pod sends to an address that does not exist must not leave it, and is refused at
-// once instead of being lost.
+// once instead of being lost. A packet to a Service has its new address by then but still the old interface, so what was
+// translated is let through.
 const keepInside = async (namespace: string, host: string): Promise<void> => {
   for (const chain of ['FORWARD', 'OUTPUT']) {
-    const rule = ['-o', 'host', '!', '-d', host, '-j', 'REJECT', '--reject-with', 'icmp-net-unreachable']
+    const rule = [
+      '-o',
+      'host',
+      '!',
+      '-d',
+      host,
+      '-m',
+      'conntrack',
+      '!',
+      '--ctstate',
+      'DNAT',
+      '-j',
+      'REJECT',
+      '--reject-with',
+      'icmp-net-unreachable',
+    ]
     await run('nsenter', [`--net=/run/netns/${namespace}`, 'iptables', '--wait', '-A', chain, ...rule])
   }
 }
