@@ -104,11 +104,11 @@ function offsets(events: readonly Event[], source: string): Offsets[] {
     if (event.type === EVENT_ID.MAPPING) {
       if (!places.has(path)) places.set(path, event.start)
       while (events[next] && events[next]!.type !== EVENT_ID.POP) {
-        const key = events[next]!
-        const isScalar = key.type === EVENT_ID.SCALAR
-        const own = isScalar ? `${path === '' ? '' : `${path}.`}${getScalarValue(source, key)}` : `${path}.?`
-        if (isScalar) places.set(own, key.valueStart)
-        node(`${path}.?`, new Map())
+        // A key is one event: a scalar or an alias. Other keys were refused when the values were made.
+        const key = events[next++]!
+        const name = key.type === EVENT_ID.SCALAR ? getScalarValue(source, key) : '?'
+        const own = path === '' ? name : `${path}.${name}`
+        if (key.type === EVENT_ID.SCALAR) places.set(own, key.valueStart)
         node(own, places)
       }
       next++

@@ -1,6 +1,5 @@
 /** `ambassador render`: prints the ConfigMaps that the operator would write. */
 import { parseArgs } from 'node:util'
-import { dump } from 'js-yaml'
 import { KIND } from '../../common/names.ts'
 import type { Ambassador } from '../../operator/api/ambassador.ts'
 import { checkObject } from '../../operator/api/check.ts'
@@ -9,6 +8,7 @@ import { problemText } from '../../operator/render/problems.ts'
 import { render } from '../../operator/render/render.ts'
 import { readDocuments, type SourceDocument, UnreadableError } from '../documents.ts'
 import { Exit } from '../exit.ts'
+import { printDocument } from '../print.ts'
 
 export const summary = 'print the ConfigMaps that the operator would write for Ambassadors'
 
@@ -56,7 +56,7 @@ export async function run(args: string[]): Promise<number> {
     const ambassador = { ...object, metadata: { ...object.metadata, namespace } }
     const { config, problems } = render({ ambassador })
     for (const problem of problems) say(problem.field, `${problem.severity.toLowerCase()}: ${problemText(problem)}`)
-    if (config) console.log(`---\n${dump(configMapOf(ambassador, config), { lineWidth: -1, noRefs: true }).trimEnd()}`)
+    if (config) printDocument(configMapOf(ambassador, config))
     else exit = Exit.problem
   }
   return exit

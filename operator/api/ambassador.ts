@@ -39,7 +39,7 @@ const listen = z.object({
   ),
   hostnames: optional(
     listSet(hostname, 16),
-    'Names that mean this Ambassador inside the pod: `/etc/hosts` maps them to 127.0.0.1, so that an application keeps the host name it has.',
+    'Names that mean this Ambassador inside the pod: `/etc/hosts` maps them to 127.0.0.1, so that an application keeps the host name it has. A name of an upstream is allowed: the sidecar asks DNS for it.',
     'none',
   ),
 })

@@ -206,7 +206,7 @@ export const upstream = exactlyOne(
     ),
     tls: optional(
       tls,
-      'TLS to the upstream, verified by chain and name; `{}` is enough for a public one.',
+      'TLS to the upstream from the first byte, verified by chain and name; `{}` is enough for a public one.',
       'plain text',
     ),
     auth: optional(

@@ -1,0 +1,181 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { loadAll } from 'js-yaml'
+import { PRODUCT_VERSION } from '../../../common/names.ts'
+import { parseProxyConfig } from '../../../common/proxy-config.ts'
+
+const ROOT = join(import.meta.dirname, '../../..')
+
+function ambassador(args: readonly string[], input = '', program = ['cli/main.ts']) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [...program, ...args], {
+    cwd: ROOT,
+    input,
+    encoding: 'utf8',
+  })
+  return { code: status, out: stdout.trimEnd().split('\n'), err: stderr.trimEnd().split('\n') }
+}
+
+const GOOD = `apiVersion: ambassador.dev/v1alpha1
+kind: Ambassador
+metadata: { name: payments }
+spec:
+  protocol: HTTP
+  listen: { port: 8081 }
+  upstreams:
+  - name: live
+    endpoints: [ { host: api.example.com, port: 80 } ]
+`
+const BAD = GOOD.replace('port: 8081', 'port: 0') + '  timeouts: { connect: 10s, reqest: 5s }\n'
+const other = (name: string, port = 8081) => GOOD.replace('payments', name).replace('8081', String(port))
+const deployment = (inject: string) => `apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: checkout
+spec:
+  template:
+    metadata:
+      annotations:
+        ambassador.dev/inject: ${inject}
+`
+
+describe('ambassador validate', () => {
+  for (const file of readdirSync(join(ROOT, 'examples')).filter((name) => name.endsWith('.yaml'))) {
+    it(`finds nothing wrong with examples/${file}`, () => {
+      const { code, out } = ambassador(['validate', '-f', `examples/${file}`])
+      assert.match(out.at(-1)!, /^\d+ Ambassadors?, 0 problems, 0 warnings$/)
+      assert.equal(code, 0)
+    })
+  }
+
+  it('tells file, line, object, field, value and remedy of each problem and fails', () => {
+    const { code, out } = ambassador(['validate', '-f', '-'], `${GOOD}---\n${BAD}`)
+    assert.equal(code, 1)
+    assert.deepEqual(out, [
+      "<stdin>:16: Ambassador 'payments': spec.listen.port: 0 is out of range, use 1 to 65535",
+      "<stdin>:20: Ambassador 'payments': spec.timeouts.reqest: is not a field, did you mean request?",
+      '2 Ambassadors, 2 problems, 0 warnings',
+    ])
+  })
+
+  it('tells warnings and does not fail for them', () => {
+    const text = `${GOOD}  - { name: beta, dns: { hostname: b, port: 80 } }\n`
+    const { code, out } = ambassador(['validate', '-f', '-'], text)
+    assert.equal(code, 0)
+    assert.deepEqual(out, [
+      "<stdin>:10: warning: Ambassador 'payments': spec.upstreams[1]: upstream 'beta' is used by no route: all traffic goes to 'live', remove it or put it first",
+      '1 Ambassador, 0 problems, 1 warning',
+    ])
+  })
+
+  it('prints problems only with --quiet', () => {
+    assert.deepEqual(ambassador(['validate', '-qf', '-'], GOOD).out, [''])
+  })
+
+  it('finds two Ambassadors with one port on one workload', () => {
+    const { code, out } = ambassador(
+      ['validate', '-f', '-'],
+      [GOOD, other('orders'), deployment('payments, orders')].join('---\n'),
+    )
+    assert.equal(code, 1)
+    assert.equal(
+      out[0],
+      "<stdin>:29: Deployment 'checkout': spec.template.metadata.annotations.ambassador.dev/inject: Ambassadors 'payments' and 'orders' both listen on port 8081: give one of them another port",
+    )
+  })
+
+  it('finds nothing when their ports differ, or injection is off', () => {
+    const differ = [GOOD, other('orders', 8082), deployment('payments,orders')].join('---\n')
+    const off = [GOOD, other('orders'), deployment('"false"')].join('---\n')
+    for (const text of [differ, off]) assert.equal(ambassador(['validate', '-f', '-'], text).code, 0)
+  })
+
+  it('says what is wrong with the head of an object', () => {
+    const text = 'apiVersion: ambassador.dev/v1\nkind: Ambasador\nmetadata: { name: A b }\nspec: {}\n'
+    assert.deepEqual(ambassador(['validate', '-f', '-'], text).out.slice(0, 3), [
+      "<stdin>:1: Ambasador 'A b': apiVersion: 'ambassador.dev/v1' is not known, use ambassador.dev/v1alpha1",
+      "<stdin>:2: Ambasador 'A b': kind: 'Ambasador' is not known, use Ambassador",
+      "<stdin>:3: Ambasador 'A b': metadata.name: 'A b' is not the name of an object: use lower-case letters, digits, dashes and dots",
+    ])
+  })
+
+  it('fails for a file that holds no Ambassador, is no YAML or does not exist', () => {
+    assert.deepEqual(ambassador(['validate', '-f', '-'], 'kind: Pod\n'), {
+      code: 1,
+      out: ['-: there is no Ambassador in it'],
+      err: [''],
+    })
+    assert.match(ambassador(['validate', '-f', '-'], 'a: [').out[0]!, /^<stdin>:\d+: is not YAML: /)
+    assert.deepEqual(ambassador(['validate', '-f', '/no/file']).out, ['/no/file: there is no such file'])
+  })
+})
+
+describe('ambassador render', () => {
+  it('prints the ConfigMap of each Ambassador, which a sidecar reads', () => {
+    const { code, out, err } = ambassador(
+      ['render', '-n', 'shop', '-f', '-'],
+      `${GOOD}---\nkind: Pod\n---\n${other('orders')}`,
+    )
+    assert.equal(code, 0)
+    assert.deepEqual(err, [''])
+    const maps = loadAll(out.join('\n')) as { kind: string; metadata: object; data: Record<string, string> }[]
+    assert.deepEqual(
+      maps.map(({ metadata }) => metadata),
+      [
+        {
+          name: 'ambassador-payments',
+          namespace: 'shop',
+          labels: { 'ambassador.dev/ambassador': 'payments', 'app.kubernetes.io/managed-by': 'ambassador-operator' },
+        },
+        {
+          name: 'ambassador-orders',
+          namespace: 'shop',
+          labels: { 'ambassador.dev/ambassador': 'orders', 'app.kubernetes.io/managed-by': 'ambassador-operator' },
+        },
+      ],
+    )
+    const config = parseProxyConfig(JSON.parse(maps[0]!.data['config.json']!))
+    assert.deepEqual(config.ambassador, { namespace: 'shop', name: 'payments', generation: 0 })
+  })
+
+  it('leaves out what is invalid, says why and fails', () => {
+    const { code, out, err } = ambassador(['render', '-f', '-'], `${BAD}---\n${other('orders')}`)
+    assert.equal(code, 1)
+    assert.deepEqual(err, ['<stdin>:6: spec.listen.port: 0 is out of range, use 1 to 65535'])
+    assert.equal(loadAll(out.join('\n')).length, 1)
+  })
+})
+
+describe('ambassador', () => {
+  it('suggests the nearest verb', () => {
+    assert.deepEqual(ambassador(['validte']), {
+      code: 2,
+      out: [''],
+      err: ["ambassador: 'validte' is not a verb, did you mean validate?"],
+    })
+    assert.match(ambassador(['constructor']).err[0]!, /^ambassador: 'constructor' is not a verb, use one of /)
+  })
+
+  it('lists its verbs, and fails when none is given', () => {
+    const { code, out } = ambassador(['--help'])
+    assert.equal(code, 0)
+    assert.ok(out.some((line) => /^ {2}validate +check /.test(line)))
+    assert.equal(ambassador([]).code, 2)
+  })
+
+  it('shows the usage of a verb on request and after wrong arguments', () => {
+    assert.equal(ambassador(['validate', '--help']).code, 0)
+    const { code, err } = ambassador(['validate', '--fil', 'x'])
+    assert.equal(code, 2)
+    assert.match(err[0]!, /^ambassador validate: Unknown option '--fil'/)
+    assert.ok(err.some((line) => line.startsWith('Usage: ambassador validate')))
+    assert.match(ambassador(['render']).err[0]!, /^ambassador render: no file is named: use -f FILE/)
+  })
+
+  it('tells its version, also when started by its bin file', () => {
+    assert.deepEqual(ambassador(['--version']).out, [PRODUCT_VERSION])
+    assert.deepEqual(ambassador(['--version'], '', ['cli/ambassador.js']).out, [PRODUCT_VERSION])
+  })
+})
