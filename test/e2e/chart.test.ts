@@ -1,0 +1,166 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { eventually, type Json, type Kubectl } from './lib/kubectl.ts'
+import { ambassador, appContainer } from './lib/manifests.ts'
+import { CHART, INSTALL_VALUES, loadImages, RELEASE, SYSTEM, type World, world } from './lib/world.ts'
+
+const NAME = 'e2e-chart'
+const DEPLOYMENT = `${RELEASE}-operator`
+const ACCOUNT = `system:serviceaccount:${SYSTEM}:${DEPLOYMENT}`
+
+describe('the chart on a real cluster', { concurrency: false }, () => {
+  let w: World
+  let kubectl: Kubectl
+
+  const helm = async (...args: string[]): Promise<string> => {
+    const result = await w.helm([...args, '--namespace', SYSTEM])
+    assert.equal(result.code, 0, result.stderr)
+    return result.stdout
+  }
+  const upgrade = (...sets: string[]): Promise<string> =>
+    helm(
+      'upgrade',
+      RELEASE,
+      CHART,
+      '--wait',
+      '--timeout',
+      '120s',
+      ...INSTALL_VALUES,
+      ...sets.flatMap((set) => ['--set', set]),
+    )
+  const install = (): Promise<string> =>
+    helm('install', RELEASE, CHART, '--create-namespace', '--wait', '--timeout', '120s', ...INSTALL_VALUES)
+  const deployment = (): Promise<Json> => w.system.get('deployment', DEPLOYMENT)
+  const webhooks = async (): Promise<Json[]> =>
+    (await w.system.get('mutatingwebhookconfiguration', 'ambassador-injector')).webhooks
+  const caBundles = async (): Promise<string[]> => (await webhooks()).map(({ clientConfig }) => clientConfig.caBundle)
+
+  /** Asks the API server for a pod that wants a sidecar, without keeping it: each is one call of the webhook. */
+  const askForPod = (inject = 'sample') =>
+    kubectl.try(['create', '--dry-run=server', '-o', 'json', '-f', '-'], {
+      input: JSON.stringify({
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name: 'asked', annotations: { 'ambassador.dev/inject': inject } },
+        spec: { containers: [appContainer()] },
+      }),
+    })
+
+  /** Goes on asking while `work` runs; returns how many were asked for, and what those that were refused heard. */
+  const askWhile = async (work: () => Promise<unknown>): Promise<{ asked: number; refused: string[] }> => {
+    let isOver = false
+    let asked = 0
+    const refused: string[] = []
+    const asking = (async () => {
+      while (!isOver) {
+        const { code, stderr } = await askForPod()
+        asked++
+        if (code !== 0) refused.push(stderr)
+        await sleep(50)
+      }
+    })()
+    try {
+      await work()
+    } finally {
+      isOver = true
+      await asking
+    }
+    return { asked, refused: [...new Set(refused)] }
+  }
+
+  before(async () => {
+    w = await world(NAME, { install: false })
+    kubectl = w.kubectl
+    await loadImages(w.cluster)
+    await w.helm(['uninstall', RELEASE, '--namespace', SYSTEM, '--ignore-not-found', '--wait'])
+  })
+  after(() => w?.close())
+
+  it('is installed with two replicas that are ready, one of which leads', async () => {
+    await install()
+    const { spec, status } = await deployment()
+    assert.deepEqual([spec.replicas, status.availableReplicas], [2, 2])
+    const { holderIdentity } = (await w.system.get('lease', DEPLOYMENT)).spec
+    const pods = await w.system.pods('app.kubernetes.io/component=operator')
+    assert.ok(
+      pods.some((pod) => holderIdentity.startsWith(pod.metadata.name)),
+      holderIdentity,
+    )
+  })
+
+  it('injects a pod, and refuses one that names nothing, in our words', async () => {
+    await kubectl.apply([
+      ambassador('sample', {
+        protocol: 'HTTP',
+        listen: { port: 8081 },
+        upstreams: [{ name: 'nowhere', endpoints: [{ host: 'nowhere.example.com', port: 80 }] }],
+      }),
+    ])
+    await kubectl.run(['wait', 'amb/sample', '--for=condition=Accepted', '--timeout=30s'])
+    const pod = await eventually('the pod is injected', async () => {
+      const { code, stdout } = await askForPod()
+      return code === 0 && (JSON.parse(stdout) as Json)
+    })
+    assert.equal(pod.spec.initContainers[0].name, 'ambassador')
+    const refused = await askForPod('missing')
+    assert.match(refused.stderr, /pods\.ambassador\.dev.*missing/s)
+  })
+
+  it('gives the operator no right on Secrets of others, unless a namespace is named', async () => {
+    const may = async (namespace: string): Promise<boolean> => {
+      const { code } = await kubectl.in(namespace).try(['auth', 'can-i', 'get', 'secrets', '--as', ACCOUNT])
+      return code === 0
+    }
+    assert.equal(await may(NAME), false)
+    await upgrade(`operator.secretChecks={${NAME}}`)
+    assert.deepEqual([await may(NAME), await may('default'), await may('kube-system')], [true, false, false])
+  })
+
+  it('is upgraded after a person has scaled it, without a conflict, a lost CA or a refused pod', async () => {
+    const before = await caBundles()
+    assert.ok(before.every((bundle) => bundle.length > 0))
+    await w.system.run(['scale', 'deployment', DEPLOYMENT, '--replicas=3'])
+    const { asked, refused } = await askWhile(() => upgrade('operator.logLevel=debug'))
+    assert.deepEqual(await caBundles(), before)
+    assert.equal((await deployment()).spec.replicas, 3)
+    assert.ok(asked > 20, `${asked} pods asked for`)
+    assert.deepEqual(refused, [])
+  })
+
+  it('is rolled back to before the scaling, without a conflict, a lost CA or a refused pod', async () => {
+    const before = await caBundles()
+    const { refused } = await askWhile(() => helm('rollback', RELEASE, '1', '--wait', '--timeout', '120s'))
+    assert.deepEqual(await caBundles(), before)
+    const { spec } = await deployment()
+    assert.equal(spec.replicas, 3)
+    assert.ok(spec.template.spec.containers[0].env.some(({ value }: Json) => value === 'info'))
+    assert.deepEqual(refused, [])
+  })
+
+  it('blocks no pod when it is uninstalled, and leaves the Ambassadors', async () => {
+    const { refused } = await askWhile(() => helm('uninstall', RELEASE, '--wait'))
+    assert.deepEqual(
+      refused.filter((words) => /failed calling webhook/.test(words)),
+      [],
+    )
+    const { code, stdout, stderr } = await askForPod()
+    assert.equal(code, 0, stderr)
+    assert.equal((JSON.parse(stdout) as Json).spec.initContainers, undefined)
+    for (const kind of [
+      'mutatingwebhookconfigurations',
+      'validatingadmissionpolicies',
+      'clusterroles',
+      'clusterrolebindings',
+    ])
+      assert.doesNotMatch(await w.system.run(['get', kind, '-o', 'name']), /ambassador/)
+    assert.equal((await kubectl.get('amb', 'sample')).metadata.name, 'sample')
+  })
+
+  it('takes the Ambassadors up again when it is installed anew', async () => {
+    await install()
+    const { code, stdout, stderr } = await askForPod()
+    assert.equal(code, 0, stderr)
+    assert.equal((JSON.parse(stdout) as Json).spec.initContainers[0].name, 'ambassador')
+  })
+})
