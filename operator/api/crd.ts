@@ -70,7 +70,7 @@ export function crd() {
   return {
     apiVersion: 'apiextensions.k8s.io/v1',
     kind: 'CustomResourceDefinition',
-    metadata: { name: `${PLURAL}.${GROUP}`, annotations: {}, labels: { 'app.kubernetes.io/name': 'ambassador' } },
+    metadata: { name: `${PLURAL}.${GROUP}`, labels: { 'app.kubernetes.io/name': 'ambassador' } },
     spec: {
       group: GROUP,
       scope: 'Namespaced',

@@ -17,7 +17,7 @@ export function crdYaml(): string {
  */
 export function crdTemplate(): string {
   const { metadata, ...rest } = crd()
-  const kept = { ...metadata, annotations: { ...metadata.annotations, 'helm.sh/resource-policy': 'keep' } }
+  const kept = { ...metadata, annotations: { 'helm.sh/resource-policy': 'keep' } }
   const { apiVersion, kind, spec } = rest
   const text = yaml({ apiVersion, kind, metadata: kept, spec }).replaceAll('{{', "{{ '{{' }}")
   return `{{- /* ${HEADER} */ -}}\n{{- if .Values.crds.enabled }}\n${text}{{- end }}\n`

@@ -27,7 +27,7 @@ describe('the generated files', () => {
     assert.equal(head, '{{- if .Values.crds.enabled }}')
     assert.equal(lines.pop(), '{{- end }}')
     assert.ok(!lines.some((line) => line.includes('{{')), 'Helm would read a part of the definition as a template')
-    const { metadata, ...rest } = load(lines.join('\n')) as ReturnType<typeof crd>
+    const { metadata, ...rest } = load(lines.join('\n')) as { metadata: { annotations: object } }
     assert.deepEqual(metadata.annotations, { 'helm.sh/resource-policy': 'keep' })
     assert.deepEqual(rest, JSON.parse(JSON.stringify({ ...crd(), metadata: undefined })))
   })
