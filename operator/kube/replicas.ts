@@ -11,7 +11,7 @@ const MAX_TRIES = 5
 /**
  * Scales a Deployment, unless somebody else (a person's `kubectl scale`, an autoscaler) has set its number: then theirs stands.
  * The chart leaves `replicas` out, since Helm 4 would own the field and be in conflict with whoever scales
- * (docs/adr/0020-replicas.md).
+ * (docs/adr/0004-own-replicas.md).
  * @returns whether the number is ours
  * @throws {ApiError} when the API server does not let us
  */
