@@ -63,7 +63,7 @@ function* reads(bytes: Buffer, chunkBytes: number): Generator<{ chunk: Buffer; l
 export function relayRequests(bytes: Buffer, options: RequestOptions = {}): Relayed {
   const { chunkBytes = bytes.length || 1, host = 'upstream.example', credential } = options
   const line = credential === undefined ? null : Buffer.from(credential, 'latin1')
-  const injected = line === null ? null : { name: nameBytes(credential!.split(':')[0]!.toLowerCase()), line }
+  const name = credential === undefined ? null : nameBytes(credential.split(':')[0]!.toLowerCase())
   const facts = new RequestFacts()
   const reader = new HeadReader('request')
   const body = new BodyReader()
@@ -97,7 +97,8 @@ export function relayRequests(bytes: Buffer, options: RequestOptions = {}): Rela
           head,
           facts,
           Buffer.from(host),
-          injected,
+          name,
+          line,
           (t, i) => t.write(ID, i, 36, 'latin1'),
           target,
           marks,

@@ -45,14 +45,6 @@ export function endLine(target: Buffer, at: number): number {
   return at + 2
 }
 
-/** The field that carries a credential, in place of what the application sent under that name. */
-export interface CredentialLine {
-  /** In lower case. */
-  readonly name: Uint8Array
-  /** `Name: value\r\n`. */
-  readonly line: Buffer
-}
-
 /** Writes the request id: 36 bytes at `at`. */
 export type IdWriter = (target: Buffer, at: number) => void
 export const ID_BYTES = 36
@@ -76,13 +68,15 @@ export class RequestMarks {
  * Writes the head of a request for the upstream from `target[0]` on. `target` must hold the head as it came, REQUEST_GROWTH, the
  * Host and the credential.
  * @param host the value of Host
+ * @param credentialName in lower case: what the application sends under it is replaced by `credentialLine` (`Name: value` and line end)
  * @returns the offset behind the head
  */
 export function writeRequest(
   head: HeadParser,
   facts: RequestFacts,
   host: Buffer,
-  credential: CredentialLine | null,
+  credentialName: Uint8Array | null,
+  credentialLine: Buffer | null,
   writeId: IdWriter,
   target: Buffer,
   marks: RequestMarks,
@@ -112,17 +106,17 @@ export function writeRequest(
     at = writeHost(host, target, at, marks)
     at = endLine(target, at)
   }
-  const credentialLength = credential === null ? -1 : credential.name.length
+  const credentialLength = credentialName === null ? -1 : credentialName.length
   for (let i = 0; i < count; i++) {
     const nameStart = head.nameStart(i)
     if (known[i] === Field.host) {
       at = copy(bytes, runStart, head.valueStart(i), target, at)
       at = writeHost(host, target, at, marks)
       runStart = head.valueEnd(i)
-    } else if (head.nameEnd(i) - nameStart === credentialLength && isName(bytes, nameStart, credential!.name)) {
+    } else if (head.nameEnd(i) - nameStart === credentialLength && isName(bytes, nameStart, credentialName!)) {
       at = copy(bytes, runStart, nameStart, target, at)
       runStart = head.lineEnd(i)
-      if (marks.credentialEnd === 0) at = writeCredential(credential!.line, target, at, marks)
+      if (marks.credentialEnd === 0) at = writeCredential(credentialLine!, target, at, marks)
     } else if (dropped[i] === 1 || (known[i] === Field.requestId && head.valueEnd(i) === head.valueStart(i))) {
       at = copy(bytes, runStart, nameStart, target, at)
       runStart = head.lineEnd(i)
@@ -133,7 +127,7 @@ export function writeRequest(
     }
   }
   at = copy(bytes, runStart, head.lineEnd(count - 1), target, at)
-  if (credential !== null && marks.credentialEnd === 0) at = writeCredential(credential.line, target, at, marks)
+  if (credentialLine !== null && marks.credentialEnd === 0) at = writeCredential(credentialLine, target, at, marks)
   if (marks.idEnd === 0) {
     at = append(REQUEST_ID, target, at)
     marks.idStart = at

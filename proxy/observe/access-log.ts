@@ -1,0 +1,35 @@
+/** The access line of an exchange: one JSON object. */
+import type { HttpRecord } from '../protocol/http1/record.ts'
+
+/** The line, with its line break. Durations in milliseconds, to the microsecond. */
+export function httpAccessLine(namespace: string, ambassador: string, record: HttpRecord, time = new Date()): string {
+  const { reason, detail } = record
+  return `${JSON.stringify({
+    level: reason === null ? 'info' : 'warn',
+    time: time.toISOString(),
+    name: 'access',
+    ns: namespace,
+    ambassador,
+    requestId: record.requestId,
+    method: record.method,
+    path: record.path,
+    status: record.status,
+    ...(reason === null ? {} : { reason }),
+    ...(detail === null ? {} : { detail }),
+    upstream: record.upstream,
+    endpoint: record.endpoint,
+    attempts: record.attempts,
+    requestBytes: record.requestBytes,
+    responseBytes: record.responseBytes,
+    queueMs: round(record.queueMs),
+    connectMs: round(record.connectMs),
+    tlsMs: round(record.tlsMs),
+    ttfbMs: record.ttfbMs === null ? null : round(record.ttfbMs),
+    totalMs: round(record.totalMs),
+    msg: 'request',
+  })}\n`
+}
+
+function round(ms: number): number {
+  return Math.round(ms * 1000) / 1000
+}

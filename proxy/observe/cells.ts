@@ -1,0 +1,51 @@
+/** Plain numbers that the HTTP data path counts in; metrics are written from them when somebody scrapes. */
+import { REASONS, type Reason } from '../../common/reasons.ts'
+
+/** Upper bounds of the buckets of ambassador_request_duration_seconds, in milliseconds. */
+export const DURATION_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000] as const
+
+/** Exchanges that ended with one status: a histogram of how long they took. */
+export class StatusCell {
+  count = 0
+  sumMs = 0
+  /** Exchanges per bucket, each counted once; the last one is for those above every bound. */
+  readonly buckets = new Float64Array(DURATION_BUCKETS_MS.length + 1)
+
+  add(durationMs: number): void {
+    this.count++
+    this.sumMs += durationMs
+    let bucket = 0
+    while (bucket < DURATION_BUCKETS_MS.length && durationMs > DURATION_BUCKETS_MS[bucket]!) bucket++
+    this.buckets[bucket] = this.buckets[bucket]! + 1
+  }
+}
+
+/** What is counted for one upstream of an Ambassador. */
+export class HttpCells {
+  /** By status that the application got; index 0 is a client that left without one. Null until the first. */
+  readonly byStatus: (StatusCell | null)[] = new Array(1000).fill(null)
+  /** Answers that the proxy made itself and exchanges that failed, by reason code. */
+  readonly reasons: Record<Reason, number> = Object.fromEntries(
+    Object.keys(REASONS).map((reason) => [reason, 0]),
+  ) as Record<Reason, number>
+  /** Attempts that were sent to an endpoint, the first ones and the repeated. */
+  attempts = 0
+  /** Requests sent again on a new connection because a reused one had died; not counted as retries. */
+  replays = 0
+  /** Content bytes of requests and of responses. */
+  requestBytes = 0
+  responseBytes = 0
+  /** Connections that became tunnels (101). */
+  upgrades = 0
+  /** Exchanges under way. */
+  active = 0
+
+  add(status: number, durationMs: number): void {
+    let cell = this.byStatus[status]
+    if (cell == null) {
+      cell = new StatusCell()
+      this.byStatus[status] = cell
+    }
+    cell.add(durationMs)
+  }
+}

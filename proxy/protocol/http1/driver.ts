@@ -1,0 +1,149 @@
+/** Serves the connections of an HTTP listener, and hands out the exchanges that their requests become. */
+import type { Socket } from 'node:net'
+import { refreshClock } from '../../runtime/clock.ts'
+import { adopt } from '../../runtime/raw-socket.ts'
+import type { Driver } from '../driver.ts'
+import { Exchange } from './exchange.ts'
+import { type HttpRecord, recordOf } from './record.ts'
+import type { Refusal } from './respond.ts'
+import { Session, type SessionHost } from './session.ts'
+import type { HttpSnapshot } from './snapshot.ts'
+
+export interface HttpDriverOptions {
+  readonly snapshot: HttpSnapshot
+  /** Told of each exchange that the access log wants, when it has ended. */
+  readonly onLogged?: (record: HttpRecord) => void
+  /** Told of each failure that a person should see (DNS, TLS, a refused connect, a credential). */
+  readonly onTrouble?: (reason: string, detail: string) => void
+  /** For the sample of the access log. */
+  readonly random?: () => number
+}
+
+/** Failures that say something of the upstream or the configuration rather than of load or of the application. */
+const TROUBLE: ReadonlySet<string> = new Set([
+  'dns_failed',
+  'connect_refused',
+  'connect_timeout',
+  'tls_verify_failed',
+  'auth_unavailable',
+  'upstream_reset',
+  'upstream_truncated',
+  'circuit_open',
+])
+
+/** Exchanges that are kept for the next requests. */
+const MAX_SPARE = 256
+
+export class HttpDriver implements Driver, SessionHost {
+  #snapshot: HttpSnapshot
+  readonly #options: HttpDriverOptions
+  readonly #random: () => number
+  readonly #sessions = new Set<Session>()
+  readonly #spare: Exchange[] = []
+  #drained: (() => void)[] = []
+  #isDraining = false
+  /** Connections accepted since the start. */
+  accepted = 0
+  /** Requests that were refused before they became an exchange, by status. */
+  readonly refused: Record<number, number> = {}
+
+  constructor(options: HttpDriverOptions) {
+    this.#options = options
+    this.#snapshot = options.snapshot
+    this.#random = options.random ?? Math.random
+  }
+
+  get snapshot(): HttpSnapshot {
+    return this.#snapshot
+  }
+
+  get isDraining(): boolean {
+    return this.#isDraining
+  }
+
+  /** Requests from now on are served by this one; connections live on. */
+  update(snapshot: HttpSnapshot): void {
+    this.#snapshot = snapshot
+  }
+
+  serve(socket: Socket): void {
+    refreshClock()
+    this.accepted++
+    this.#sessions.add(new Session(this, (handler) => adopt(socket, handler)))
+  }
+
+  get open(): number {
+    return this.#sessions.size
+  }
+
+  get busy(): number {
+    let busy = 0
+    for (const session of this.#sessions) if (session.isBusy) busy++
+    return busy
+  }
+
+  drain(): Promise<void> {
+    this.#isDraining = true
+    for (const session of this.#sessions) session.drain()
+    if (this.#sessions.size === 0) return Promise.resolve()
+    return new Promise((resolve) => this.#drained.push(resolve))
+  }
+
+  destroy(): void {
+    for (const session of this.#sessions) session.destroy()
+  }
+
+  // --- what sessions ask -----------------------------------------------------------------------------------------------------------
+
+  takeExchange(): Exchange {
+    return this.#spare.pop() ?? new Exchange()
+  }
+
+  giveExchange(exchange: Exchange): void {
+    if (this.#spare.length < MAX_SPARE) this.#spare.push(exchange)
+    else exchange.release()
+  }
+
+  record(exchange: Exchange): void {
+    const { onLogged, onTrouble } = this.#options
+    if (exchange.reason !== null && TROUBLE.has(exchange.reason)) onTrouble?.(exchange.reason, exchange.detail)
+    if (onLogged !== undefined && this.#isLogged(exchange)) onLogged(recordOf(exchange))
+  }
+
+  #isLogged(exchange: Exchange): boolean {
+    const { mode, sample } = exchange.snapshot.accessLog
+    if (mode === 'All') return true
+    if (mode === 'Off') return false
+    return exchange.reason !== null || exchange.status >= 500 || (sample > 0 && this.#random() < sample)
+  }
+
+  onRefused(refusal: Refusal, requestId: string): void {
+    const status = refusal.status ?? 400
+    this.refused[status] = (this.refused[status] ?? 0) + 1
+    this.#snapshot.upstream.cells.reasons[refusal.reason]++
+    if (this.#snapshot.accessLog.mode === 'Off') return
+    this.#options.onLogged?.({
+      requestId,
+      method: null,
+      path: null,
+      status,
+      reason: refusal.reason,
+      detail: refusal.detail,
+      upstream: null,
+      endpoint: null,
+      attempts: 0,
+      requestBytes: 0,
+      responseBytes: 0,
+      queueMs: 0,
+      connectMs: 0,
+      tlsMs: 0,
+      ttfbMs: null,
+      totalMs: 0,
+    })
+  }
+
+  onSessionEnd(session: Session): void {
+    this.#sessions.delete(session)
+    if (this.#sessions.size === 0) for (const resolve of this.#drained.splice(0)) resolve()
+  }
+}

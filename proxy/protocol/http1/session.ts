@@ -1,0 +1,236 @@
+/** One connection of the application: requests one after the other, pipelined ones in order, and an end that lets the last answer be read. */
+import { now } from '../../runtime/clock.ts'
+import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
+import { CoarseTimer } from '../../runtime/timers.ts'
+import type { UpstreamConnection } from '../../upstream/http-pool.ts'
+import { Relay } from '../tcp/relay.ts'
+import type { AfterExchange, Exchange, ExchangeClient } from './exchange.ts'
+import { HeadReader } from './head-reader.ts'
+import { RequestFacts } from './headers.ts'
+import type { Fault } from './parser.ts'
+import { writeRequestId } from './request-id.ts'
+import { answer, type Refusal } from './respond.ts'
+import { ID_BYTES } from './serializer.ts'
+import type { HttpSnapshot } from './snapshot.ts'
+
+/** A head must be complete this long after its first byte. */
+const HEAD_MS = 10_000
+/** How long what a client still sends is read and thrown away after the last answer, so that a reset does not overtake the answer. */
+const LINGER_MS = 2_000
+const MAX_LINGER_MS = 10_000
+/** Bytes of later requests that are kept while one is under way; then reading stops. */
+const MAX_AHEAD_BYTES = 64 * 1024
+
+/** What a session needs of its driver. */
+export interface SessionHost {
+  readonly snapshot: HttpSnapshot
+  readonly isDraining: boolean
+  takeExchange(): Exchange
+  giveExchange(exchange: Exchange): void
+  record(exchange: Exchange): void
+  /** A request that was refused before it became an exchange. */
+  onRefused(refusal: Refusal, requestId: string): void
+  onSessionEnd(session: Session): void
+}
+
+const facts = new RequestFacts()
+
+export class Session implements SocketHandler, ExchangeClient {
+  readonly raw: RawSocket
+  readonly #host: SessionHost
+  readonly #reader = new HeadReader('request')
+  #exchange: Exchange | null = null
+  /** What the client sent beyond the request under way. */
+  #ahead: Buffer | null = null
+  #isConsuming = false
+  /** The last answer has been given. */
+  #isClosing = false
+  #closesBy = 0
+  #relay: Relay | null = null
+  /** Of a head that is not complete, and of a connection that is closing. */
+  readonly #timer = new CoarseTimer(() => this.#onTimer())
+
+  constructor(host: SessionHost, open: (handler: SocketHandler) => RawSocket) {
+    this.#host = host
+    this.raw = open(this)
+  }
+
+  get isBusy(): boolean {
+    return this.#exchange !== null || this.#relay !== null
+  }
+
+  get isDraining(): boolean {
+    return this.#host.isDraining
+  }
+
+  // --- what the client sends -------------------------------------------------------------------------------------------------
+
+  onData(chunk: Buffer, length: number): void {
+    if (this.#isClosing) {
+      this.#onLeftover()
+      return
+    }
+    this.#consume(chunk, length)
+  }
+
+  #consume(chunk: Buffer, length: number): void {
+    let at = 0
+    this.#isConsuming = true
+    while (at < length && !this.#isClosing && this.#relay === null) {
+      const exchange = this.#exchange
+      if (exchange === null) {
+        at = this.#readHead(chunk, at, length)
+      } else if (exchange.wantsBody) {
+        at = exchange.onRequestBody(chunk, at, length)
+      } else {
+        this.#stash(chunk, at, length)
+        break
+      }
+    }
+    this.#isConsuming = false
+  }
+
+  /** Reads a head and begins its exchange. Returns the offset behind what was used. */
+  #readHead(chunk: Buffer, start: number, end: number): number {
+    const reader = this.#reader
+    const result = reader.read(chunk, start, end)
+    if (result === 0) {
+      if (this.#timer.at === Number.POSITIVE_INFINITY) this.#timer.set(now() + HEAD_MS)
+      return end
+    }
+    this.#timer.clear()
+    const { head } = reader
+    const fault = result === -1 ? head.fault : facts.examine(head)
+    if (fault !== null) {
+      this.#refuse(fault)
+      return end
+    }
+    const exchange = this.#host.takeExchange()
+    this.#exchange = exchange
+    const next = exchange.begin(this, this.#host.snapshot, head, facts, chunk, reader.next, end)
+    reader.done()
+    return next
+  }
+
+  #stash(chunk: Buffer, start: number, end: number): void {
+    const more = chunk.subarray(start, end)
+    this.#ahead = this.#ahead === null ? Buffer.from(more) : Buffer.concat([this.#ahead, more])
+    if (this.#ahead.length >= MAX_AHEAD_BYTES) this.raw.pause()
+  }
+
+  /** A head that breaks a rule. Nothing behind it can be trusted, so the connection ends with the answer. */
+  #refuse(fault: Fault): void {
+    const id = Buffer.alloc(ID_BYTES)
+    writeRequestId(id, 0)
+    const refusal: Refusal = { reason: 'bad_request', detail: fault.text, status: fault.status }
+    const requestId = id.toString('latin1')
+    this.raw.write(answer(refusal, { isHead: false, isOld: false, closes: true, requestId }))
+    this.#host.onRefused(refusal, requestId)
+    this.#close()
+  }
+
+  onEnd(): void {
+    if (this.#exchange !== null) {
+      this.#exchange.onClientGone()
+    } else if (this.#isClosing || !this.#reader.isPartial) this.raw.end()
+    else this.raw.destroy()
+  }
+
+  onDrain(): void {
+    this.#exchange?.onClientDrain()
+  }
+
+  onClose(): void {
+    this.#timer.release()
+    this.#exchange?.onClientGone()
+    if (this.#relay === null) this.#host.onSessionEnd(this)
+  }
+
+  // --- what the exchange says --------------------------------------------------------------------------------------------------
+
+  record(exchange: Exchange): void {
+    this.#host.record(exchange)
+  }
+
+  onExchangeEnd(exchange: Exchange, after: AfterExchange): void {
+    this.#exchange = null
+    const isReset = after === 'cut' && exchange.endsWithClose
+    this.#host.giveExchange(exchange)
+    if (after === 'tunnel') return
+    if (after === 'cut') {
+      this.#isClosing = true
+      if (isReset) this.raw.reset()
+      else this.raw.destroy()
+    } else if (after === 'close' || this.#host.isDraining) this.#close()
+    else if (!this.#isConsuming) this.#goOn()
+  }
+
+  /** The next request may be there already. */
+  #goOn(): void {
+    while (this.#ahead !== null && this.#exchange === null && !this.#isClosing) {
+      const ahead = this.#ahead
+      this.#ahead = null
+      this.#consume(ahead, ahead.length)
+    }
+    if (this.#ahead === null && !this.#isClosing) this.raw.resume()
+  }
+
+  onTunnel(exchange: Exchange, connection: UpstreamConnection, rest: Buffer): void {
+    const { pool } = connection
+    const upstream = connection.detach()
+    const { timeouts } = exchange.snapshot
+    const host = this.#host
+    const early = this.#ahead
+    this.#ahead = null
+    this.#timer.release()
+    if (rest.length > 0) this.raw.write(rest)
+    this.#relay = new Relay({
+      client: this.raw,
+      upstream,
+      early,
+      clientEnded: this.raw.ended,
+      idleMs: () => timeouts.idleMs,
+      onUpstreamClosed: () => pool.released(),
+      onEnd: () => host.onSessionEnd(this),
+    })
+    this.#relay.start()
+    if (upstream.isPaused && this.raw.backlog === 0) upstream.resume()
+  }
+
+  // --- the end -------------------------------------------------------------------------------------------------------------------
+
+  /** Nothing more is sent. What the client still sends is read for a while: a reset would take the answer from under it. */
+  #close(): void {
+    this.#isClosing = true
+    this.#ahead = null
+    this.raw.end()
+    this.raw.resume()
+    const time = now()
+    this.#closesBy = time + MAX_LINGER_MS
+    this.#timer.set(time + LINGER_MS)
+  }
+
+  #onLeftover(): void {
+    const time = now()
+    if (time >= this.#closesBy) this.raw.destroy()
+    else this.#timer.set(Math.min(this.#closesBy, time + LINGER_MS))
+  }
+
+  #onTimer(): void {
+    if (this.#isClosing) this.raw.destroy()
+    else if (this.#exchange === null && this.#reader.isPartial) {
+      this.#refuse({ status: 408, text: `the head of the request was not complete within ${HEAD_MS} ms` })
+    }
+  }
+
+  /** Closes an idle connection at once; a busy one closes after its answer, which says so. */
+  drain(): void {
+    if (this.#exchange === null && !this.#isClosing && this.#relay === null && !this.#reader.isPartial) this.#close()
+  }
+
+  /** Ends everything now. */
+  destroy(): void {
+    if (this.#relay !== null) this.#relay.destroy()
+    else this.raw.destroy()
+  }
+}

@@ -1,0 +1,284 @@
+/** Keep-alive connections to one endpoint: given out newest first, closed before the server closes them, bounded by the cluster. */
+import type { Bulkhead, Waiter } from '../policy/bulkhead.ts'
+import { now } from '../runtime/clock.ts'
+import type { RawSocket, SocketHandler } from '../runtime/raw-socket.ts'
+import { CoarseTimer } from '../runtime/timers.ts'
+import type { Cluster } from './cluster.ts'
+import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from './connector.ts'
+import type { Endpoint, EndpointPool } from './endpoint.ts'
+
+/** How long a connection stays idle when the server does not say how long it waits: below the 5 s of Node's own servers. */
+export const IDLE_MS = 4_000
+/** The server's own time (`Keep-Alive: timeout=N`) less this; a request that is sent in the last second may meet its FIN. */
+const IDLE_MARGIN_MS = 1_000
+const MAX_IDLE_MS = 60_000
+/** A connection is not used again after this time (so that load follows DNS and rotated certificates), give or take a tenth. */
+const MAX_AGE_MS = 600_000
+/** Requests on one connection. */
+const MAX_REQUESTS = 10_000
+
+/** What uses a connection, from the moment that it is given out until it gives it back or it closes. */
+export interface ConnectionUser {
+  onUpstreamData(chunk: Buffer, length: number): void
+  onUpstreamEnd(): void
+  onUpstreamDrain(): void
+  /** The connection is gone, and is no user's any more. */
+  onUpstreamClose(error: Error | null): void
+}
+
+/** What asks for a connection. Its `onSlot` means that it may dial. */
+export interface ConnectionWaiter extends Waiter {
+  /** A connection became idle while this one waited. Returns false when it cannot be used for this waiter. */
+  onIdleConnection(connection: UpstreamConnection): boolean
+  onDialled(connection: UpstreamConnection, times: DialTimes): void
+  onDialFailed(failure: DialFailure): void
+}
+
+/** One connection to the endpoint of its pool. */
+export class UpstreamConnection implements SocketHandler {
+  readonly pool: HttpPool
+  readonly raw: RawSocket
+  /** Requests sent on it, the one under way included. */
+  requests = 0
+  #user: ConnectionUser | null = null
+  readonly #expiresAt: number
+  #idleUntil = 0
+  readonly #idleTimer: CoarseTimer
+
+  constructor(pool: HttpPool, raw: RawSocket) {
+    this.pool = pool
+    this.raw = raw
+    raw.handler = this
+    this.#expiresAt = now() + MAX_AGE_MS * (0.9 + 0.2 * Math.random())
+    this.#idleTimer = new CoarseTimer(() => this.raw.destroy())
+  }
+
+  /** Takes it into use for one request. */
+  use(user: ConnectionUser): void {
+    this.#user = user
+    this.#idleTimer.clear()
+    this.requests++
+  }
+
+  /** Ends the use, and the connection: what is on it belongs to nobody any more. */
+  destroy(): void {
+    this.#user = null
+    this.raw.destroy()
+  }
+
+  /** Takes the socket out of the pool for good, for a tunnel; its slot is freed by released(). */
+  detach(): RawSocket {
+    this.#user = null
+    this.#idleTimer.release()
+    this.pool.forget(this)
+    return this.raw
+  }
+
+  /** May wait for the next request; the pool asks. */
+  rest(time: number, serverSeconds: number): boolean {
+    this.#user = null
+    const idleMs = serverSeconds < 0 ? IDLE_MS : Math.min(MAX_IDLE_MS, serverSeconds * 1000 - IDLE_MARGIN_MS)
+    const isUsable =
+      idleMs > 0 && this.requests < MAX_REQUESTS && time < this.#expiresAt && this.raw.backlog === 0 && !this.raw.ended
+    if (!isUsable || this.raw.destroyed) return false
+    this.#idleUntil = time + idleMs
+    this.#idleTimer.set(this.#idleUntil)
+    return true
+  }
+
+  isFresh(time: number): boolean {
+    return time < this.#idleUntil && !this.raw.destroyed
+  }
+
+  onData(chunk: Buffer, length: number): void {
+    // Nobody asked: an answer without a request would be taken for the answer to the next one.
+    if (this.#user === null) this.raw.destroy()
+    else this.#user.onUpstreamData(chunk, length)
+  }
+
+  onEnd(): void {
+    if (this.#user === null) this.raw.destroy()
+    else this.#user.onUpstreamEnd()
+  }
+
+  onDrain(): void {
+    this.#user?.onUpstreamDrain()
+  }
+
+  onClose(error: Error | null): void {
+    const user = this.#user
+    this.#user = null
+    this.#idleTimer.release()
+    this.pool.onClosed(this)
+    user?.onUpstreamClose(error)
+  }
+}
+
+/** A dial under way, which holds a slot of the cluster until it fails. */
+class PoolDial implements Dial, Dialler {
+  readonly #pool: HttpPool
+  readonly #waiter: ConnectionWaiter
+  readonly #dial: Dial
+  #isOver = false
+
+  constructor(pool: HttpPool, waiter: ConnectionWaiter, timeoutMs: number) {
+    this.#pool = pool
+    this.#waiter = waiter
+    const { endpoint, cluster } = pool
+    this.#dial = dial({ address: endpoint, tls: cluster.tls, alpn: ALPN, timeoutMs }, this)
+  }
+
+  onDialled(raw: RawSocket, times: DialTimes): void {
+    this.#isOver = true
+    this.#waiter.onDialled(this.#pool.onDialled(this, raw), times)
+  }
+
+  onDialFailed(failure: DialFailure): void {
+    this.#end()
+    this.#waiter.onDialFailed(failure)
+  }
+
+  cancel(): void {
+    if (this.#isOver) return
+    this.#dial.cancel()
+    this.#end()
+  }
+
+  #end(): void {
+    this.#isOver = true
+    this.#pool.onDialEnd(this)
+  }
+}
+
+const ALPN = ['http/1.1'] as const
+
+export class HttpPool implements EndpointPool {
+  readonly cluster: Cluster
+  readonly endpoint: Endpoint
+  /** What Host says to this endpoint: its configured name, with the port unless it is the default one. */
+  readonly host: Buffer
+  /** Newest last. */
+  readonly #idle: UpstreamConnection[] = []
+  readonly #open = new Set<UpstreamConnection>()
+  readonly #dials = new Set<PoolDial>()
+  #isRetired = false
+
+  constructor(cluster: Cluster, endpoint: Endpoint) {
+    this.cluster = cluster
+    this.endpoint = endpoint
+    this.host = Buffer.from(hostOf(endpoint, cluster.tls !== null), 'latin1')
+  }
+
+  /** The pool of an endpoint, made at its first use. */
+  static of(cluster: Cluster, endpoint: Endpoint): HttpPool {
+    const { pool } = endpoint
+    if (pool instanceof HttpPool) return pool
+    const made = new HttpPool(cluster, endpoint)
+    endpoint.pool = made
+    return made
+  }
+
+  get idle(): number {
+    return this.#idle.length
+  }
+
+  get open(): number {
+    return this.#open.size
+  }
+
+  /** An idle connection, the one that was used last; null when there is none. */
+  take(time: number): UpstreamConnection | null {
+    for (;;) {
+      const connection = this.#idle.pop()
+      if (connection === undefined) return null
+      if (connection.isFresh(time)) return connection
+      connection.raw.destroy()
+    }
+  }
+
+  /** Dials for a waiter, which has acquired a slot of the cluster for it. */
+  connect(waiter: ConnectionWaiter, timeoutMs: number): Dial {
+    const started = new PoolDial(this, waiter, timeoutMs)
+    this.#dials.add(started)
+    return started
+  }
+
+  /**
+   * Ends a use in order: the response is complete and was the last byte that came. The connection goes to a request that waits,
+   * or rests.
+   * @param serverSeconds of `Keep-Alive: timeout`; -1: not said
+   */
+  giveBack(connection: UpstreamConnection, serverSeconds: number): void {
+    if (this.#isRetired || !connection.rest(now(), serverSeconds)) {
+      connection.raw.destroy()
+      return
+    }
+    const waiter = this.#slots.shift() as ConnectionWaiter | null
+    if (waiter?.onIdleConnection(connection)) return
+    this.#idle.push(connection)
+  }
+
+  /** Closes the connection that has been idle longest, so that its slot can be used elsewhere; false when there is none. */
+  evict(): boolean {
+    const oldest = this.#idle.shift()
+    oldest?.raw.destroy()
+    return oldest !== undefined
+  }
+
+  retire(): void {
+    this.#isRetired = true
+    for (const connection of this.#idle.splice(0)) connection.raw.destroy()
+  }
+
+  destroy(): void {
+    this.retire()
+    for (const each of this.#dials) each.cancel()
+    for (const connection of this.#open) connection.raw.destroy()
+  }
+
+  get #slots(): Bulkhead {
+    return this.cluster.connections
+  }
+
+  /** Only for PoolDial. */
+  onDialled(from: PoolDial, raw: RawSocket): UpstreamConnection {
+    this.#dials.delete(from)
+    const connection = new UpstreamConnection(this, raw)
+    this.#open.add(connection)
+    return connection
+  }
+
+  /** Only for PoolDial. */
+  onDialEnd(from: PoolDial): void {
+    this.#dials.delete(from)
+    this.#slots.release()
+  }
+
+  /** Only for UpstreamConnection. */
+  onClosed(connection: UpstreamConnection): void {
+    if (!this.#open.delete(connection)) return
+    const at = this.#idle.indexOf(connection)
+    if (at >= 0) this.#idle.splice(at, 1)
+    this.#slots.release()
+  }
+
+  /** The socket lives on outside the pool; its new owner calls released() when it has closed. */
+  forget(connection: UpstreamConnection): void {
+    this.#open.delete(connection)
+  }
+
+  released(): void {
+    this.#slots.release()
+  }
+}
+
+/** Closes an idle connection of any endpoint of a cluster whose slots are all taken; false when none is idle. */
+export function evictIdle(cluster: Cluster): boolean {
+  for (const { pool } of cluster.endpoints) if (pool instanceof HttpPool && pool.evict()) return true
+  return false
+}
+
+function hostOf(endpoint: Endpoint, isTls: boolean): string {
+  const host = endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host
+  return endpoint.port === (isTls ? 443 : 80) ? host : `${host}:${endpoint.port}`
+}
