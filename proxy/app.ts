@@ -3,7 +3,6 @@ import type { Configz } from '../common/configz.ts'
 import type { Log } from '../common/log.ts'
 import { PRODUCT_VERSION } from '../common/names.ts'
 import type { DiscoveryConfig } from '../common/proxy-config.ts'
-import type { Snapshot } from './config/compile.ts'
 import type { Readiness, SidecarMode } from './config/env.ts'
 import type { ConfigSource } from './config/load.ts'
 import { type RefDirs, readRef, refText } from './config/refs.ts'
@@ -16,7 +15,7 @@ import { metricsText } from './observe/metrics.ts'
 import { telemetryServer } from './observe/telemetry.ts'
 import { upstreamsReport } from './observe/upstreams.ts'
 import { refreshClock } from './runtime/clock.ts'
-import { type OnTrouble, Served, type ServedParts, type SnapshotDriver } from './served.ts'
+import { type MakeDriver, Served, type ServedParts } from './served.ts'
 import { TlsContexts } from './tls/contexts.ts'
 import type { Discovery } from './upstream/discovery/discovery.ts'
 
@@ -39,7 +38,7 @@ export interface ProxyOptions {
   readonly podName: string | null
   readonly log: LevelLog
   readonly discover: (config: DiscoveryConfig) => Discovery
-  readonly makeDriver: (snapshot: Snapshot, onTrouble: OnTrouble) => SnapshotDriver
+  readonly makeDriver: MakeDriver
   /** POST /quitquitquit: the owner of the process stops the proxy and ends. */
   readonly onQuit: () => void
   readonly watch?: WatchOptions

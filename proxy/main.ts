@@ -1,9 +1,11 @@
 /** Entry of the proxy: settings from the environment, then everything that ProxyApp does until a signal. */
+import { writeSync } from 'node:fs'
 import { ProxyApp, type ProxyOptions, StartError } from './app.ts'
-import { readSettings, type Settings, SettingsError, type Source } from './config/env.ts'
+import { PlainEnv, readSettings, type Settings, SettingsError, type Source } from './config/env.ts'
 import { type ConfigSource, fileSource, fixedSource, mountedSource } from './config/load.ts'
-import { makeDriver } from './drivers.ts'
+import { driverMaker } from './drivers.ts'
 import { ServerPortError } from './observe/http-server.ts'
+import { LineWriter } from './observe/line-writer.ts'
 import { ProxyLog } from './observe/log.ts'
 import { ExitCode, Lifecycle } from './process.ts'
 import { discover } from './upstream/discovery/discover.ts'
@@ -16,11 +18,11 @@ export async function main(env: NodeJS.ProcessEnv = process.env): Promise<void> 
     settings = readSettings(env)
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error
-    process.stderr.write(`${error.message}\n`)
-    process.exit(ExitCode.settings)
+    refuse(error.message, ExitCode.settings)
   }
   const log = new ProxyLog({ level: settings.logLevel })
-  const lifecycle = new Lifecycle(log)
+  const access = new LineWriter()
+  const lifecycle = new Lifecycle(log, access)
   lifecycle.install()
   const isPod = settings.source.kind === 'mounted'
   // In a pod /etc/hosts may map the upstream's own name to our listener (listen.hostnames).
@@ -28,10 +30,7 @@ export async function main(env: NodeJS.ProcessEnv = process.env): Promise<void> 
   const sources = sourcesOf(settings.source, settings.podNamespace)
   if (!isPod) {
     const read = sources[0]?.read()
-    if (read?.ok === false) {
-      process.stderr.write(`AMBASSADOR_CONFIG: ${read.message}\n`)
-      process.exit(ExitCode.settings)
-    }
+    if (read?.ok === false) refuse(`${PlainEnv.config}: ${read.message}`, ExitCode.settings)
   }
   await startApp(
     {
@@ -45,7 +44,7 @@ export async function main(env: NodeJS.ProcessEnv = process.env): Promise<void> 
       podName: settings.podName,
       log,
       discover: (config) => discover(config, resolver),
-      makeDriver,
+      makeDriver: driverMaker((line) => access.write(line)),
       onQuit: () => void lifecycle.stop('Native'),
     },
     lifecycle,
@@ -60,10 +59,15 @@ export async function startApp(options: ProxyOptions, lifecycle: Lifecycle): Pro
     await app.start()
   } catch (error) {
     if (!(error instanceof StartError || error instanceof ServerPortError)) throw error
-    process.stderr.write(`${error.message}\n`)
-    process.exit(ExitCode.port)
+    refuse(error.message, ExitCode.port)
   }
   return app
+}
+
+/** One sentence for a person, and the end. */
+function refuse(sentence: string, code: number): never {
+  writeSync(2, `${sentence}\n`)
+  process.exit(code)
 }
 
 function sourcesOf(source: Source, namespace: string): readonly ConfigSource[] {

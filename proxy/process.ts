@@ -2,6 +2,7 @@
 import type { Log } from '../common/log.ts'
 import type { ProxyApp } from './app.ts'
 import type { SidecarMode } from './config/env.ts'
+import type { LineWriter } from './observe/line-writer.ts'
 
 /** How the process ends. A graceful stop is 0: anything else would mark the pod as failed. */
 export const ExitCode = {
@@ -26,12 +27,12 @@ export class Lifecycle {
   readonly #log: Log
   #app: ProxyApp | null = null
   #isStopping = false
-  readonly #exit: (code: number) => void
+  readonly #access: LineWriter
 
-  /** `exit` ends the process; default process.exit. */
-  constructor(log: Log, exit: (code: number) => void = (code) => process.exit(code)) {
+  /** `access` is the access log, whose last lines are written before the end. */
+  constructor(log: Log, access: LineWriter) {
     this.#log = log
-    this.#exit = exit
+    this.#access = access
   }
 
   /**
@@ -62,6 +63,11 @@ export class Lifecycle {
     this.#isStopping = true
     await this.#app?.stop(order)
     this.#exit(ExitCode.ok)
+  }
+
+  #exit(code: number): void {
+    this.#access.flush()
+    process.exit(code)
   }
 
   #fault(err: unknown): void {

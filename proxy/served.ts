@@ -9,6 +9,7 @@ import { refPaths } from './config/refs.ts'
 import { BindError, Listener, PortInUseError } from './listener/listener.ts'
 import type { RateLimit } from './policy/rate-limit.ts'
 import type { Driver } from './protocol/driver.ts'
+import type { HttpDriver } from './protocol/http1/driver.ts'
 import type { TcpDriver } from './protocol/tcp/driver.ts'
 
 /** A driver that takes over new snapshots. */
@@ -17,15 +18,21 @@ export interface SnapshotDriver extends Driver {
   /** Answers (HTTP) or connections (TCP) so far, by status or end. */
   readonly answers: Readonly<Record<string, number>>
   /** What metrics read; null when it counts nothing more. */
-  readonly counts: { readonly protocol: 'TCP'; readonly tcp: TcpDriver } | null
+  readonly counts:
+    | { readonly protocol: 'HTTP'; readonly http: HttpDriver }
+    | { readonly protocol: 'TCP'; readonly tcp: TcpDriver }
+    | null
 }
+
+/** What makes a driver for the protocol of a snapshot. */
+export type MakeDriver = (snapshot: Snapshot, onTrouble: OnTrouble) => SnapshotDriver
 
 /** Told of trouble on the data path that a person should see. */
 export type OnTrouble = (reason: string, message: string) => void
 
 export interface ServedParts extends Omit<CompileParts, 'onCircuit' | 'onDiscovery'> {
   readonly log: Log
-  readonly makeDriver: (snapshot: Snapshot, onTrouble: OnTrouble) => SnapshotDriver
+  readonly makeDriver: MakeDriver
   /** Who in this process has a port already, in words; null when nobody of ours has it. */
   readonly portOwner: (port: number, asker: Served) => string | null
   /** Told of each new config that was put in force or not. */

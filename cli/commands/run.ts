@@ -11,8 +11,9 @@ import { Compiler } from '../../proxy/config/compile.ts'
 import { fixedSource } from '../../proxy/config/load.ts'
 import { type RefDirs, readRef, refText } from '../../proxy/config/refs.ts'
 import { FileWatcher } from '../../proxy/config/watch.ts'
-import { makeDriver } from '../../proxy/drivers.ts'
+import { driverMaker } from '../../proxy/drivers.ts'
 import { startApp } from '../../proxy/main.ts'
+import { LineWriter } from '../../proxy/observe/line-writer.ts'
 import type { LogLevel } from '../../proxy/observe/log.ts'
 import { Lifecycle } from '../../proxy/process.ts'
 import { TlsContexts } from '../../proxy/tls/contexts.ts'
@@ -87,7 +88,8 @@ export async function run(args: string[]): Promise<number> {
 
   const isTerminal = process.stdout.isTTY === true
   const log = runLog(level, isTerminal)
-  const lifecycle = new Lifecycle(log)
+  const access = new LineWriter()
+  const lifecycle = new Lifecycle(log, access)
   lifecycle.install()
   const resolver = new Resolver()
   const app = await startApp(
@@ -102,7 +104,7 @@ export async function run(args: string[]): Promise<number> {
       podName: null,
       log,
       discover: (config) => discover(config, resolver),
-      makeDriver,
+      makeDriver: driverMaker((line) => access.write(line)),
       onQuit: () => void lifecycle.stop('Native'),
     },
     lifecycle,

@@ -2,6 +2,7 @@
 import { canonicalJson } from '../../common/config-hash.ts'
 import type { LoadFailure, RefReport } from '../../common/configz.ts'
 import type { ClusterConfig, DiscoveryConfig, ProxyConfig } from '../../common/proxy-config.ts'
+import { HttpCells } from '../observe/cells.ts'
 import { RateLimit } from '../policy/rate-limit.ts'
 import { now } from '../runtime/clock.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
@@ -25,6 +26,8 @@ export interface CompiledCluster {
   readonly cluster: Cluster
   /** Null: nothing is added to requests. */
   readonly credential: HeaderCredential | null
+  /** What HTTP counts for it. */
+  readonly cells: HttpCells
 }
 
 /**
@@ -38,10 +41,13 @@ export interface Snapshot {
   readonly rateLimit: RateLimit | null
 }
 
+/** One upstream of a config. */
 interface Part {
   readonly config: ClusterConfig
   readonly tls: FileTls | null
   readonly credential: Credential | null
+  /** Counters never go back, so they are kept as long as the name is. */
+  readonly cells: HttpCells
   /** Null until the config is put in force. */
   readonly cluster: Cluster | null
 }
@@ -78,6 +84,7 @@ export class Compiler {
         config: cluster,
         tls: this.#tls(cluster, old),
         credential: credential(cluster, old),
+        cells: old?.cells ?? new HttpCells(),
         cluster: null,
       }
       refs.push(...this.#refsOf(part))
@@ -110,7 +117,9 @@ export class Compiler {
     else this.#rateLimit.reconfigure(config.rateLimit, now())
     return {
       config,
-      clusters: this.#inForce.map((part) => ({ cluster: part.cluster as Cluster, credential: part.credential })),
+      clusters: this.#inForce.map(({ cluster, credential: own, cells }) => {
+        return { cluster: cluster as Cluster, credential: own, cells }
+      }),
       rateLimit: this.#rateLimit,
     }
   }
@@ -136,16 +145,8 @@ export class Compiler {
   }
 
   /** Of the config in force. */
-  get clusters(): readonly {
-    readonly cluster: Cluster
-    readonly tls: FileTls | null
-    readonly credential: Credential | null
-  }[] {
-    return this.#inForce.map(({ cluster, tls, credential: own }) => ({
-      cluster: cluster as Cluster,
-      tls,
-      credential: own,
-    }))
+  get clusters(): readonly (Omit<Part, 'cluster'> & { readonly cluster: Cluster })[] {
+    return this.#inForce as readonly (Part & { readonly cluster: Cluster })[]
   }
 
   /** Lets every cluster run dry. Idempotent. */

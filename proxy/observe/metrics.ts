@@ -1,6 +1,7 @@
 /** Every metric of the proxy, written from plain numbers when somebody scrapes; nothing is kept for it in between. */
 import { PRODUCT_VERSION } from '../../common/names.ts'
 import type { Served } from '../served.ts'
+import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
 import { Exposition, type Labels } from './exposition.ts'
 
 const CIRCUIT = { closed: 0, 'half-open': 1, open: 2 } as const
@@ -17,6 +18,7 @@ export interface ProcessNumbers {
 /** The text of /metrics. */
 export function metricsText(served: readonly Served[], process: ProcessNumbers): string {
   const out = new Exposition()
+  writeHttp(out, served)
   writeTcp(out, served)
   writeUpstreams(out, served)
   writeConfig(out, served, process)
@@ -33,6 +35,76 @@ function clusters(served: readonly Served[]) {
     })),
   )
 }
+
+const BOUNDS_SECONDS = DURATION_BUCKETS_MS.map((ms) => ms / 1000)
+
+/** The same histogram under the name that the pattern's first write-up gave it. */
+const DURATION_NAMES = ['ambassador_request_duration_seconds', 'ambassador_request_duration'] as const
+
+function writeHttp(out: Exposition, served: readonly Served[]): void {
+  const http = served.filter(({ config }) => config?.protocol === 'HTTP')
+  const all = clusters(http)
+  if (all.length === 0) return
+  const series = all.flatMap(({ cells, labels }) =>
+    cells.byStatus.flatMap((cell, status) => (cell === null ? [] : [{ cell, labels: { ...labels, status } }])),
+  )
+  for (const name of DURATION_NAMES) {
+    out.metric(
+      name,
+      'histogram',
+      'Seconds from a request to the end of its answer; status 0 is a client that left before.',
+    )
+    for (const { cell, labels } of series) {
+      out.histogram(name, labels, BOUNDS_SECONDS, { counts: cell.buckets, sum: cell.sumMs / 1000 })
+    }
+  }
+  out.metric(
+    'ambassador_requests_total',
+    'counter',
+    'Requests of the application that ended, by the status that it got.',
+  )
+  for (const { cell, labels } of series) out.sample('ambassador_requests_total', labels, cell.count)
+  out.metric(
+    'ambassador_request_failures_total',
+    'counter',
+    'Requests that the sidecar itself answered or that failed, by reason code.',
+  )
+  for (const { cells, labels } of all) {
+    for (const [reason, count] of Object.entries(cells.reasons)) {
+      if (count > 0) out.sample('ambassador_request_failures_total', { ...labels, reason }, count)
+    }
+  }
+  out.metric(
+    'ambassador_retries_total',
+    'counter',
+    'Retries by outcome: success and failure were sent; limit_exceeded had no try left; overflow had no budget left.',
+  )
+  for (const { cluster, labels } of all) {
+    const { successes, requests, active, limitExceeded, overflow } = cluster.budget
+    out.sample('ambassador_retries_total', { ...labels, outcome: 'success' }, successes)
+    out.sample(
+      'ambassador_retries_total',
+      { ...labels, outcome: 'failure' },
+      Math.max(0, requests - successes - active),
+    )
+    out.sample('ambassador_retries_total', { ...labels, outcome: 'limit_exceeded' }, limitExceeded)
+    out.sample('ambassador_retries_total', { ...labels, outcome: 'overflow' }, overflow)
+  }
+  for (const [name, help, value] of HTTP_COUNTERS) {
+    out.metric(name, 'counter', help)
+    for (const { cells, labels } of all) out.sample(name, labels, value(cells))
+  }
+  out.metric('ambassador_requests_active', 'gauge', 'Requests under way.')
+  for (const { cells, labels } of all) out.sample('ambassador_requests_active', labels, cells.active)
+}
+
+const HTTP_COUNTERS: readonly (readonly [string, string, (cells: HttpCells) => number])[] = [
+  ['ambassador_attempts_total', 'Requests sent to an endpoint, first ones and retries.', (cells) => cells.attempts],
+  ['ambassador_replays_total', 'Requests sent again because a reused connection had died.', (cells) => cells.replays],
+  ['ambassador_request_bytes_total', 'Content bytes of requests.', (cells) => cells.requestBytes],
+  ['ambassador_response_bytes_total', 'Content bytes of answers.', (cells) => cells.responseBytes],
+  ['ambassador_upgrades_total', 'Connections that became tunnels.', (cells) => cells.upgrades],
+]
 
 function writeTcp(out: Exposition, served: readonly Served[]): void {
   const all = served.flatMap((each) => {
