@@ -3,7 +3,7 @@ import type { Reason } from '../../../common/reasons.ts'
 import { backoffMs, parseRetryAfter, retryAfterBackoffMs } from '../../policy/backoff.ts'
 import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import type { Outcome } from '../../policy/policy.ts'
-import { now } from '../../runtime/clock.ts'
+import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
@@ -283,13 +283,12 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       this.#use(connection)
       return
     }
-    if (cluster.connections.tryAcquire()) {
+    // A connection that idles at another endpoint gives up its slot.
+    if (cluster.connections.tryAcquire() || (evictIdle(cluster) && cluster.connections.tryAcquire())) {
       this.#beginAt(endpoint, time)
       this.#connect(pool)
       return
     }
-    // The slot of a connection that idles elsewhere is free as soon as that is closed.
-    evictIdle(cluster)
     if (!cluster.connections.wait(this)) {
       const { maxConnections, maxPendingRequests } = cluster.config.limits
       const detail = `upstream '${cluster.name}' has ${maxConnections} connections in use and ${maxPendingRequests} requests waiting`
@@ -309,7 +308,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const leave = cluster.whenReady(Math.min(MAX_WAIT_MS, Math.max(0, this.#deadlineAt - time)), (isReady) => {
       this.#leaveHold = null
       if (this.#state !== 'held') return
-      const later = now()
+      const later = refreshClock()
       this.#waited(later)
       if (isReady) this.#attempt(later, null)
       else this.#refuseEndpoint('dns_failed', later)
@@ -846,5 +845,6 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
 }
 
 function onChecked(exchange: Exchange, connection: UpstreamConnection): void {
+  refreshClock()
   exchange.onChecked(connection)
 }
