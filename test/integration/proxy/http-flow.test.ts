@@ -264,7 +264,7 @@ describe('an upgrade', () => {
         assert.match(head, /Upgrade: websocket\r\n/)
         assert.match(head, /Connection: Upgrade\r\n/)
         socket.write(`${SWITCH}hello`)
-        socket.on('data', (data) => socket.write(Buffer.concat([Buffer.from('<'), data, Buffer.from('>')])))
+        socket.on('data', (data: Buffer) => socket.write(Buffer.concat([Buffer.from('<'), data, Buffer.from('>')])))
         return true
       },
     })
