@@ -103,7 +103,7 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   pino: ['common'],
   'prom-client': ['operator', 'cli'],
   rolldown: ['build'],
-  zod: ['common', 'operator'], // the sidecar checks without it: it would be a third of its memory
+  zod: ['common', 'operator'], // the sidecar checks without it: it would cost each 5 MB
 }
 
 /** What is not written in a place, and why. A folder or a file may be named. */
