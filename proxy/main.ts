@@ -81,4 +81,4 @@ function sourcesOf(source: Source, namespace: string): readonly ConfigSource[] {
   }
 }
 
-if (import.meta.main) await main()
+if (import.meta.main) void main()

@@ -74,6 +74,19 @@ describe('bundle', () => {
     assert.equal(run('yes'), 'light\nheavy\n7\n')
   })
 
+  it("takes of Node's own modules what is used, and not all that their getters would load", async () => {
+    write(
+      'proxy/main.ts',
+      `import http, { createServer as create } from 'node:http'
+      import * as path from 'node:path'
+      const isLoaded = process.moduleLoadList.some((name) => name.includes('undici'))
+      console.log(JSON.stringify([create === http.createServer, path.join('a', 'b'), isLoaded]))`,
+    )
+    await build()
+    const said = execFileSync(process.execPath, [join(root, 'dist/proxy.mjs')], { encoding: 'utf8' })
+    assert.deepEqual(JSON.parse(said), [true, 'a/b', false])
+  })
+
   it('starts the entry alone, and none of the modules that can also be started', async () => {
     write('proxy/main.ts', "export const word = 'proxy'\nif (import.meta.main) console.log('proxy started')\n")
     write(
