@@ -17,7 +17,7 @@ import { type Plugin, rolldown } from 'rolldown'
 
 /** What is bundled: file below `dist/` → entry. */
 export const ENTRIES: Readonly<Record<string, string>> = {
-  'proxy.mjs': 'proxy/main.ts',
+  'proxy.mjs': 'cli/image.ts',
   'operator.mjs': 'operator/main.ts',
   'ambassador.mjs': 'cli/main.ts',
 }
