@@ -82,9 +82,12 @@ describe('a legal response', () => {
       it(`reaches the application as it came, ${delivery}: ${name}`, async () => {
         const request = isOld ? OLD : GET.replace('GET', method)
         const client = await exchange(request, send, delivery, (wire) => ends && wire.end())
-        await client.until('the answer', () => client.length >= expect.length || client.isOver)
+        // A body that is chunked by the proxy is cut wherever its reads were.
+        const isRechunked = delivery === 'bytewise' && ends && !isOld
+        const isThere = (): boolean => !isRechunked || dechunked(client.text) === dechunked(expect)
+        await client.until('the answer', () => (client.length >= expect.length && isThere()) || client.isOver)
         if (isOld) await client.over()
-        if (delivery === 'bytewise' && ends && !isOld) assert.equal(dechunked(client.text), dechunked(expect))
+        if (isRechunked) assert.equal(dechunked(client.text), dechunked(expect))
         else assert.equal(client.text, expect)
         if (isOld) return
         // Nothing of it is left for the next one.
@@ -106,7 +109,7 @@ function dechunked(text: string): string {
   for (;;) {
     const lineEnd = text.indexOf('\r\n', at)
     const size = Number.parseInt(text.slice(at, lineEnd), 16)
-    if (!(size > 0)) return `${text.slice(0, headEnd)}${content}${text.slice(at)}`
+    if (!(size > 0) || lineEnd < 0) return `${text.slice(0, headEnd)}${content}${text.slice(at)}`
     content += text.slice(lineEnd + 2, lineEnd + 2 + size)
     at = lineEnd + 2 + size + 2
   }
