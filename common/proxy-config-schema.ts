@@ -8,5 +8,6 @@ export const PROXY_CONFIG_SCHEMA_PATH = 'common/proxy-config.schema.json'
 /** The text of common/proxy-config.schema.json. */
 export function proxyConfigSchemaText(): string {
   const schema = z.toJSONSchema(proxyConfig, { io: 'input', reused: 'ref' })
-  return `${JSON.stringify(schema, null, 2)}\n`
+  const $comment = 'Generated from common/proxy-config.ts by `npm run generate`. Do not edit.'
+  return `${JSON.stringify({ $comment, ...schema }, null, 2)}\n`
 }
