@@ -1,4 +1,4 @@
-/** Bounds how much retries may add to the load of an upstream: a share of its requests, plus some for an upstream with few. */
+/** Bounds how much retries may add to the load of an upstream: a share of its requests, or a few a second when that is more. */
 import type { Millis } from './policy.ts'
 
 /** What a request or a retry counts for lasts this long. */
@@ -9,7 +9,7 @@ const SLICE_MS = BUDGET_TTL_MS / SLICES
 export interface RetryBudgetOptions {
   /** Retries per request, 0 to 1, over the last ten seconds. */
   readonly ratio: number
-  /** Retries per second that are allowed on top, kept for ten seconds when they are not used. */
+  /** Retries per second that are allowed whatever the share, kept for ten seconds when they are not used. */
   readonly minPerSecond: number
   /** Most retries in flight at once. */
   readonly maxConcurrent: number
@@ -55,7 +55,9 @@ export class RetryBudget {
   tryRetry(now: Millis): boolean {
     this.#advance(now)
     const { ratio, minPerSecond, maxConcurrent } = this.#options
-    const balance = (minPerSecond * BUDGET_TTL_MS) / 1000 + ratio * this.#paidInSum - this.#takenOutSum
+    // The larger of the two and not their sum: a busy upstream that is dead gets its share on top and nothing more.
+    const allowed = Math.max((minPerSecond * BUDGET_TTL_MS) / 1000, ratio * this.#paidInSum)
+    const balance = allowed - this.#takenOutSum
     // The sum of shares is not exact in binary: five times 0.2 must be one retry.
     if (balance < 1 - 1e-9 || this.#active >= maxConcurrent) {
       this.overflow++
