@@ -148,8 +148,6 @@ export const routeConfig = z.object({
   rewritePrefix: z.string().nullable(),
   requestHeaders: headerChanges,
   responseHeaders: headerChanges,
-  /** A copy of this share (0 to 1) of the requests goes to another cluster, whose answers are thrown away. */
-  mirror: z.object({ cluster: name, share: z.number().min(0).max(1) }).nullable(),
   /** Override those of the Ambassador; null: those. */
   timeouts: z.object({ requestMs: ms.nullable(), idleMs: ms.nullable() }).nullable(),
   retry: retryConfig.nullable(),
@@ -173,6 +171,8 @@ export const proxyConfig = z.object({
   /** Data ports are on 127.0.0.1 and [::1] alone, whatever the config says. */
   listener: z.object({ port }),
   clusters: z.array(clusterConfig).min(1),
+  /** HTTP only. */
+  routes: z.array(routeConfig),
   /** HTTP only; null for TCP. */
   retry: retryConfig.nullable(),
   timeouts: timeoutsConfig,

@@ -19,6 +19,7 @@ import {
   rule,
   secretKeyRef,
 } from '../../common/schema-kit.ts'
+import { writtenFieldName } from './fields.ts'
 
 const endpoint = z.object({
   host: doc(
@@ -76,33 +77,7 @@ const tls = z.object({
   minVersion: doc(z.enum(['TLSv1.2', 'TLSv1.3']), 'Oldest version of TLS that is spoken.').default('TLSv1.2'),
 })
 
-/** Fields that frame a message or belong to one connection; a credential under such a name would break every request. */
-const FRAMING_FIELDS =
-  'connection|content-length|expect|host|http2-settings|keep-alive|proxy-authenticate|proxy-connection|te|trailer|transfer-encoding|upgrade'
-const TOKEN_PATTERN = '^[-!#$%&*+.^_`|~0-9A-Za-z]+$'
-
-const headerName = rule(
-  rule(z.string().max(128), {
-    cel: `self.matches('${TOKEN_PATTERN}')`,
-    holds: (text) => new RegExp(TOKEN_PATTERN).test(text),
-    message: 'not the name of a header field: use letters, digits and dashes',
-    says: {
-      cel: `"'" + self + "' is not the name of a header field: use letters, digits and dashes"`,
-      text: (text) => `'${text}' is not the name of a header field: use letters, digits and dashes`,
-    },
-  }),
-  {
-    cel: `!self.matches('^(?i:${FRAMING_FIELDS})$')`,
-    holds: (text) => !new RegExp(`^(?:${FRAMING_FIELDS})$`, 'i').test(text),
-    message:
-      'this header belongs to the connection or frames the message, a credential cannot be in it: use another one',
-    says: {
-      cel: `"'" + self + "' belongs to the connection or frames the message, a credential cannot be in it: use another header"`,
-      text: (text) =>
-        `'${text}' belongs to the connection or frames the message, a credential cannot be in it: use another header`,
-    },
-  },
-)
+const headerName = writtenFieldName('a credential cannot be in it')
 
 const auth = exactlyOne(
   z.object({

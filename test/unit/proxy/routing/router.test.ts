@@ -12,7 +12,6 @@ const route = (
   rewritePrefix: null,
   requestHeaders: { set: [], add: [], remove: [] },
   responseHeaders: { set: [], add: [], remove: [] },
-  mirror: null,
   timeouts: null,
   retry: null,
   rateLimit: null,
