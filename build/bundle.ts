@@ -80,7 +80,6 @@ const bundleOne = async (input: string, dist: string, file: string): Promise<{ b
     },
   })
   try {
-    removeBundle(dist, stem)
     const { output } = await build.write({
       dir: dist,
       format: 'esm',
@@ -92,6 +91,7 @@ const bundleOne = async (input: string, dist: string, file: string): Promise<{ b
       minify: { compress: true, mangle: false, codegen: { removeWhitespace: true } },
       sourcemap: false,
     })
+    removeStale(dist, stem, new Set(output.map(({ fileName }) => fileName)))
     chmodSync(join(dist, file), 0o755)
     return {
       bytes: statSync(join(dist, file)).size,
@@ -102,10 +102,10 @@ const bundleOne = async (input: string, dist: string, file: string): Promise<{ b
   }
 }
 
-const removeBundle = (dist: string, stem: string): void => {
-  if (!existsSync(dist)) return
+// After the new files are there, so that an image that is built meanwhile finds either.
+const removeStale = (dist: string, stem: string, written: ReadonlySet<string>): void => {
   for (const name of readdirSync(dist)) {
-    if (name === `${stem}.mjs` || (name.startsWith(`${stem}-`) && name.endsWith('.mjs'))) rmSync(join(dist, name))
+    if (name.startsWith(`${stem}-`) && name.endsWith('.mjs') && !written.has(name)) rmSync(join(dist, name))
   }
 }
 

@@ -8,7 +8,7 @@ import { now } from '../runtime/clock.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
 import { Cluster, type ClusterOptions, type ClusterParts } from '../upstream/cluster.ts'
 import type { Discovery } from '../upstream/discovery/discovery.ts'
-import type { HeaderCredential } from './credential.ts'
+import type { HeaderCredential } from '../policy/credential.ts'
 import { Credential } from './credentials.ts'
 import type { RefDirs } from './refs.ts'
 

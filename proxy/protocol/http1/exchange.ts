@@ -110,6 +110,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #isUpgrade = false
   #isPersistent = true
   #expectsContinue = false
+  #hasContinued = false
   #retries = 0
   #isRetrying = false
   #wasReplayed = false
@@ -211,6 +212,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.connectMs = 0
     this.tlsMs = 0
     this.ttfbMs = -1
+    this.#hasContinued = false
     this.#retries = 0
     this.#isRetrying = false
     this.#wasReplayed = false
@@ -462,11 +464,12 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
 
   onInterim(status: number): boolean {
     if (status === 100) {
-      const isWaitedFor = this.#expectsContinue
-      this.#expectsContinue = false
-      if (isWaitedFor) this.onProgress()
-      // Sent already when the upstream took too long, and not wanted when the client went on by itself.
-      return isWaitedFor && !this.#isOld
+      if (this.#expectsContinue) {
+        this.#expectsContinue = false
+        this.onProgress()
+      }
+      // The proxy said it already, when the upstream took too long.
+      if (this.#hasContinued) return false
     }
     return !this.#isOld
   }
@@ -682,6 +685,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #onSentTooLong(): void {
     if (this.#expectsContinue) {
       this.#expectsContinue = false
+      this.#hasContinued = true
       this.#client.raw.write(CONTINUE)
       this.onProgress()
     } else if (!this.response.isStarted && !this.request.isComplete) {
@@ -755,6 +759,11 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.response.onDrain()
     this.#connection?.raw.resume()
     if (this.response.isStarted) this.onProgress()
+  }
+
+  /** The client sends no more requests; this one it may still wait for. */
+  onClientHalfClosed(): void {
+    this.#isPersistent = false
   }
 
   /** The client is gone: whatever is under way is given up at once. */

@@ -308,7 +308,7 @@ describe('a client that leaves', () => {
     const started = performance.now()
     client.socket.destroy()
     await closed
-    assert.ok(performance.now() - started < 100)
+    assert.ok(performance.now() - started < 500)
     const [record] = await proxy.recorded(1)
     assert.equal(record?.reason, 'client_gone')
     assert.equal(record?.status, 0)

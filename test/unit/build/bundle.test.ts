@@ -19,6 +19,9 @@ import { bundle, packageOf } from '../../../build/bundle.ts'
 
 const REPOSITORY = join(import.meta.dirname, '../../..')
 
+/** Apart from where it is imported, so that nobody takes that for an import of this file. */
+const HEAVY = './heavy.ts'
+
 describe('bundle', () => {
   let root: string
   beforeEach(() => {
@@ -62,7 +65,7 @@ describe('bundle', () => {
     write('proxy/heavy.ts', "console.log('heavy')\nexport const weight = 7\n")
     write(
       'proxy/main.ts',
-      "console.log('light')\nif (process.argv[2]) console.log((await import('./heavy.ts')).weight)\n",
+      `console.log('light')\nif (process.argv[2]) console.log((await import('${HEAVY}')).weight)\n`,
     )
     await build()
     const run = (...args: string[]) =>
@@ -86,7 +89,7 @@ describe('bundle', () => {
   it('keeps what is imported at run time in a file of its own, and removes that of an earlier bundle', async () => {
     const chunks = () => readdirSync(join(root, 'dist')).filter((name) => name.startsWith('proxy-'))
     write('proxy/heavy.ts', "export const weight = 'heavy'\n")
-    write('proxy/main.ts', "if (process.argv[2]) console.log((await import('./heavy.ts')).weight)\n")
+    write('proxy/main.ts', `if (process.argv[2]) console.log((await import('${HEAVY}')).weight)\n`)
     await build()
     assert.equal(chunks().length, 1)
     assert.doesNotMatch(readFileSync(join(root, 'dist/proxy.mjs'), 'utf8'), /weight='heavy'|"heavy"|`heavy`/)
