@@ -133,8 +133,10 @@ export class Served {
     return this.#driver?.answers ?? {}
   }
 
-  get rateLimit(): RateLimit | null {
-    return this.#inForce?.snapshot.rateLimit ?? null
+  /** The rate limits in force, of all and of routes. */
+  get rateLimits(): readonly RateLimit[] {
+    const { rateLimit = null, routeLimits = [] } = this.#inForce?.snapshot ?? {}
+    return [rateLimit, ...routeLimits].filter((limit) => limit !== null)
   }
 
   /** The newest config waits for a port that somebody else has. */

@@ -1,14 +1,20 @@
 /** Makes of a ProxyConfig what requests are served by: clusters, credentials, contexts and limits; what did not change is kept. */
 import { canonicalJson } from '../../common/config-hash.ts'
 import type { LoadFailure, RefReport } from '../../common/configz.ts'
-import type { ClusterConfig, DiscoveryConfig, ProxyConfig } from '../../common/proxy-config.ts'
+import type {
+  ClusterConfig,
+  DiscoveryConfig,
+  ProxyConfig,
+  RateLimitConfig,
+  RouteConfig,
+} from '../../common/proxy-config.ts'
 import { HttpCells } from '../observe/cells.ts'
+import type { HeaderCredential } from '../policy/credential.ts'
 import { RateLimit } from '../policy/rate-limit.ts'
 import { now } from '../runtime/clock.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
 import { Cluster, type ClusterOptions, type ClusterParts } from '../upstream/cluster.ts'
 import type { Discovery } from '../upstream/discovery/discovery.ts'
-import type { HeaderCredential } from '../policy/credential.ts'
 import { Credential } from './credentials.ts'
 import type { RefDirs } from './refs.ts'
 
@@ -36,9 +42,11 @@ export interface CompiledCluster {
  */
 export interface Snapshot {
   readonly config: ProxyConfig
-  /** All traffic goes to the first one. */
+  /** What no route takes goes to the first one. */
   readonly clusters: readonly CompiledCluster[]
   readonly rateLimit: RateLimit | null
+  /** One for each route; null: it has none of its own. */
+  readonly routeLimits: readonly (RateLimit | null)[]
 }
 
 /** One upstream of a config. */
@@ -70,6 +78,8 @@ export class Compiler {
   #inForce: readonly Part[] = []
   #protocol: ProxyConfig['protocol'] | null = null
   #rateLimit: RateLimit | null = null
+  /** By what their routes match. */
+  #routeLimits: ReadonlyMap<string, RateLimit> = new Map()
 
   constructor(parts: CompileParts) {
     this.#parts = parts
@@ -112,16 +122,29 @@ export class Compiler {
       return { ...part, cluster }
     })
     this.#release(before, this.#inForce)
-    if (config.rateLimit === null) this.#rateLimit = null
-    else if (this.#rateLimit === null) this.#rateLimit = new RateLimit(config.rateLimit)
-    else this.#rateLimit.reconfigure(config.rateLimit, now())
+    this.#rateLimit = limitOf(config.rateLimit, this.#rateLimit)
     return {
       config,
       clusters: this.#inForce.map(({ cluster, credential: own, cells }) => {
         return { cluster: cluster as Cluster, credential: own, cells }
       }),
       rateLimit: this.#rateLimit,
+      routeLimits: this.#limitRoutes(config.routes),
     }
+  }
+
+  /** A route that matches what one matched before keeps its bucket, wherever it stands now. */
+  #limitRoutes(routes: readonly RouteConfig[]): (RateLimit | null)[] {
+    const kept = new Map<string, RateLimit>()
+    const limits = routes.map(({ match, rateLimit }) => {
+      let key = canonicalJson(match)
+      while (kept.has(key)) key += '+'
+      const limit = limitOf(rateLimit, this.#routeLimits.get(key) ?? null)
+      if (limit !== null) kept.set(key, limit)
+      return limit
+    })
+    this.#routeLimits = kept
+    return limits
   }
 
   /** Drops a candidate that was not put in force. */
@@ -184,8 +207,22 @@ function credential(config: ClusterConfig, old: Part | undefined): Credential | 
   return isSame ? old.credential : new Credential(config.auth)
 }
 
+/** The limit that was there with its new settings, or a new one. */
+function limitOf(config: RateLimitConfig | null, old: RateLimit | null): RateLimit | null {
+  if (config === null || old === null) return config && new RateLimit(config)
+  old.reconfigure(config, now())
+  return old
+}
+
 function clusterOptions(config: ProxyConfig, part: Part): ClusterOptions {
-  const perTryMs = config.retry?.perTryTimeoutMs ?? config.timeouts.requestMs ?? PROBE_MS
+  // The longest that any route lets an attempt take.
+  const perTryMs = Math.max(
+    ...[null, ...config.routes].map((route) => {
+      const retry = route?.retry ?? config.retry
+      const timeouts = route?.timeouts ?? config.timeouts
+      return retry?.perTryTimeoutMs ?? timeouts.requestMs ?? PROBE_MS
+    }),
+  )
   return {
     config: part.config,
     tls: part.tls,

@@ -6,6 +6,7 @@ import type { LoadFailure } from '../../common/configz.ts'
 import { CONFIG_KEY } from '../../common/names.ts'
 import type { ProxyConfig } from '../../common/proxy-config.ts'
 import { parseConfig } from './parse.ts'
+import { checkRoutes } from './routes.ts'
 
 /** What a source held when it was read. */
 export type ConfigRead =
@@ -80,6 +81,7 @@ function readConfigFile(path: string, expectedName: string | null): ConfigRead {
   }
   try {
     const config = parseConfig(value)
+    checkRoutes(config)
     if (expectedName !== null && config.ambassador.name !== expectedName) {
       const names = `'${config.ambassador.name}', not of '${expectedName}'`
       return invalid(value, `config file '${path}' is of Ambassador ${names}, mount the right one`)

@@ -1,6 +1,7 @@
 /** A request on its way to the upstream: its head as it is sent, its body as far as it must be kept, and what has been sent of it. */
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { BodyPipe } from './body-pipe.ts'
+import type { FieldChanges } from './field-changes.ts'
 import { BodyKind, BodyReader } from './framing.ts'
 import type { RequestFacts } from './headers.ts'
 import type { HeadParser } from './parser.ts'
@@ -39,6 +40,8 @@ export class OutgoingRequest {
   /**
    * Takes the head and what came of the body in the same read.
    * @param host of the endpoint that will probably be asked; send() corrects it
+   * @param path what a route makes of the target; null: nothing
+   * @param changes of a route to the fields; null: none
    * @param replayLimit how much of the body may be kept
    * @returns the offset in `chunk` behind what belongs to the request; -1 when its body is not well-formed
    */
@@ -48,15 +51,21 @@ export class OutgoingRequest {
     host: Buffer,
     credentialName: Uint8Array | null,
     credentialLine: Buffer | null,
+    path: Buffer | null,
+    changes: FieldChanges | null,
     replayLimit: number,
     chunk: Buffer,
     next: number,
     end: number,
   ): number {
-    const room = head.end - head.start + REQUEST_GROWTH + host.length + (credentialLine?.length ?? 0)
+    let room = head.end - head.start + REQUEST_GROWTH + host.length + (credentialLine?.length ?? 0)
+    if (path !== null) room += path.length
+    if (changes !== null) room += changes.lines.length
     if (room > this.#bytes.length) this.#bytes = Buffer.allocUnsafeSlow(room)
     this.#host = host
-    this.#length = writeRequest(head, facts, host, credentialName, credentialLine, writeId, this.#bytes, this.marks)
+    const { marks } = this
+    const bytes = this.#bytes
+    this.#length = writeRequest(head, facts, host, credentialName, credentialLine, path, changes, writeId, bytes, marks)
     this.#limit = replayLimit
     this.isReplayable = facts.body !== BodyKind.length || facts.length <= replayLimit
     this.body.begin(facts.body, facts.length, false)

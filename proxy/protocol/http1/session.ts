@@ -192,14 +192,14 @@ export class Session implements SocketHandler, ExchangeClient {
     }
     if (this.#ahead !== null || this.#exchange !== null || this.#isClosing) return
     if (this.raw.ended) {
-        this.#close()
+      this.#close()
     } else this.raw.resume()
   }
 
   onTunnel(exchange: Exchange, connection: UpstreamConnection, rest: Buffer): void {
     const { pool } = connection
     const upstream = connection.detach()
-    const { timeouts } = exchange.snapshot
+    const { timeouts } = exchange.target
     const host = this.#host
     const early = this.#ahead
     this.#ahead = null
