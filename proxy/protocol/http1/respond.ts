@@ -58,7 +58,9 @@ export function answer(refusal: Refusal, shape: AnswerShape): Buffer {
   if (status === 405) lines.push('Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS')
   if (shape.closes) lines.push('Connection: close')
   else if (shape.isOld) lines.push('Connection: keep-alive')
-  return Buffer.from(`${lines.join('\r\n')}\r\n\r\n${shape.isHead ? '' : body}`)
+  // A request id goes back byte for byte, the body is UTF-8.
+  const head = Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1')
+  return shape.isHead ? head : Buffer.concat([head, Buffer.from(body)])
 }
 
 /** A string of structured fields (RFC 8941 section 3.3.3): visible ASCII, quotes and backslashes escaped. */

@@ -128,7 +128,9 @@ export class Session implements SocketHandler, ExchangeClient {
     writeRequestId(id, 0)
     const refusal: Refusal = { reason: 'bad_request', detail: fault.text, status: fault.status }
     const requestId = id.toString('latin1')
-    this.raw.write(answer(refusal, { isHead: false, isOld: false, closes: true, requestId }))
+    const { head } = this.#reader
+    const isHead = head.bytes.toString('latin1', head.start, head.start + 5) === 'HEAD '
+    this.raw.write(answer(refusal, { isHead, isOld: false, closes: true, requestId }))
     this.#host.onRefused(refusal, requestId)
     this.#close()
   }
