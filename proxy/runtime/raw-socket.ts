@@ -1,13 +1,11 @@
 /** A socket that reads into one buffer shared by all sockets and says after each write whether the memory is free again. */
 import { connect as connectTcp, type NetConnectOpts, Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls'
+import { CHUNK_BYTES, keepScratch, lend, sharedReadBuffer, takeBack } from './buffers.ts'
 import { refreshClock } from './clock.ts'
 
-/** Size of the shared read buffer, and so the most that one onData brings. */
-export const READ_BUFFER_BYTES = 64 * 1024
-
-/** Every socket reads into this. One event loop handles one read at a time, so one buffer does for any number of sockets. */
-const SHARED_READ_BUFFER = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES)
+/** The most that one onData brings. */
+export const READ_BUFFER_BYTES = CHUNK_BYTES
 
 /** What a socket tells its owner. The owner may be replaced at any time by assigning `handler`. */
 export interface SocketHandler {
@@ -59,11 +57,13 @@ export class RawSocket {
   #endWanted = false
   #endSent = false
   #paused = false
-  #nextReadBuffer: Buffer | undefined = SHARED_READ_BUFFER
+  #nextReadBuffer: Buffer | undefined = sharedReadBuffer()
   #error: Error | null = null
   #writeError: Error | null = null
   /** TLS takes one write at a time; the others wait here. */
   #queue: Buffer[] | null = null
+  /** Memory to be given back when everything is written. */
+  #lent: Buffer[] | null = null
   /** Lengths of the writes that libuv holds, oldest first. */
   readonly #inFlight: number[] = []
 
@@ -117,6 +117,25 @@ export class RawSocket {
     return this.#send(data)
   }
 
+  /**
+   * As write(), of memory from buffers.ts that `data` is a part of: the socket gives the memory back when it is done with it, so
+   * the caller must not touch it again when this returns false.
+   */
+  lend(data: Buffer, memory: Buffer): boolean {
+    if (this.write(data)) return true
+    keepScratch(memory)
+    lend()
+    this.#lent ??= []
+    this.#lent.push(memory)
+    return false
+  }
+
+  #giveBack(): void {
+    if (this.#lent === null) return
+    for (const memory of this.#lent) takeBack(memory)
+    this.#lent = null
+  }
+
   #send(data: Buffer): boolean {
     this.#sending = true
     this.#taken = false
@@ -150,6 +169,7 @@ export class RawSocket {
       this.#send(next)
     }
     if (this.#inFlight.length > 0) return
+    this.#giveBack()
     if (this.#endWanted) this.#sendEnd()
     refreshClock()
     this.handler.onDrain()
@@ -183,7 +203,7 @@ export class RawSocket {
    * source (see onData) must then also readInto() another buffer before it returns. Call it inside onData.
    */
   readInto(buffer: Buffer | null): void {
-    this.#nextReadBuffer = buffer ?? SHARED_READ_BUFFER
+    this.#nextReadBuffer = buffer ?? sharedReadBuffer()
   }
 
   /** Sends FIN (close_notify before it on TLS) after everything written; reading goes on. */
@@ -229,6 +249,7 @@ export class RawSocket {
     this.destroyed = true
     this.backlog = 0
     this.#queue = null
+    this.#giveBack()
     refreshClock()
     const handler = this.handler
     this.handler = NO_HANDLER

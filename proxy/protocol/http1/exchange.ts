@@ -764,7 +764,6 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
 
   /** The client has taken everything: the upstream may go on. */
   onClientDrain(): void {
-    this.response.onDrain()
     this.#connection?.raw.resume()
     if (this.response.isStarted) this.onProgress()
   }

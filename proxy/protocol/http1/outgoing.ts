@@ -160,7 +160,6 @@ export class OutgoingRequest {
 
   /** The upstream has taken everything: the client may go on. */
   onDrain(client: RawSocket): void {
-    this.#pipe.onDrain()
     if (!this.isComplete) client.resume()
   }
 
