@@ -47,6 +47,17 @@ export const authConfig = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('bearer'), token: dataRef }),
   z.object({ kind: z.literal('basic'), username: dataRef, password: dataRef }),
   z.object({ kind: z.literal('header'), name: z.string(), value: dataRef }),
+  /** A bearer token by the client credentials grant (RFC 6749 section 4.4). */
+  z.object({
+    kind: z.literal('oauth2ClientCredentials'),
+    tokenUrl: z.string(),
+    clientId: z.string(),
+    clientSecret: dataRef,
+    scopes: z.array(z.string()),
+    audience: z.string().nullable(),
+    /** Of the token URL; null: the system roots. */
+    tls: tlsConfig.nullable(),
+  }),
 ])
 export type AuthConfig = z.infer<typeof authConfig>
 

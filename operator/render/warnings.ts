@@ -7,7 +7,14 @@ import type { Problem } from './problems.ts'
 
 /** The warnings of a checked spec, in the order of its fields. */
 export function warnings(spec: DefaultedSpec): Problem[] {
-  return [...unusedUpstreams(spec), ...idleRoutes(spec), ...plainHttps(spec), ...tryTimeouts(spec), ...sample(spec)]
+  return [
+    ...unusedUpstreams(spec),
+    ...idleRoutes(spec),
+    ...plainHttps(spec),
+    ...plainTokens(spec),
+    ...tryTimeouts(spec),
+    ...sample(spec),
+  ]
 }
 
 function warning(field: string, message: string): Problem {
@@ -63,6 +70,16 @@ function plainHttps({ protocol, upstreams }: DefaultedSpec): Problem[] {
     if (each.tls || !ports.includes(443)) return []
     const message = `upstream '${each.name}' is called in plain text on port 443: add tls: {} for HTTPS`
     return [warning(`spec.upstreams[${index}]`, message)]
+  })
+}
+
+/** The client secret and the token go over the network as they are. */
+function plainTokens({ upstreams }: DefaultedSpec): Problem[] {
+  return upstreams.flatMap(({ auth }, index) => {
+    const url = auth?.oauth2ClientCredentials?.tokenUrl
+    if (url === undefined || url.startsWith('https://')) return []
+    const field = `spec.upstreams[${index}].auth.oauth2ClientCredentials.tokenUrl`
+    return [warning(field, 'sends the client secret in plain text: use https')]
   })
 }
 

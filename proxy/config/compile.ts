@@ -17,12 +17,15 @@ import { Cluster, type ClusterOptions, type ClusterParts } from '../upstream/clu
 import type { Discovery } from '../upstream/discovery/discovery.ts'
 import { Credential } from './credentials.ts'
 import type { RefDirs } from './refs.ts'
+import { OAuth2Credential } from './token-credentials.ts'
 
 /** What every Ambassador of the process shares. */
 export interface CompileParts {
   readonly dirs: RefDirs
   readonly tls: TlsContexts
   readonly discover: (config: DiscoveryConfig) => Discovery
+  /** Told of each fetch of a token for a cluster that failed. */
+  readonly onTokenFailure?: (cluster: string, message: string) => void
   readonly onCircuit?: ClusterParts['onCircuit']
   readonly onDiscovery?: ClusterParts['onDiscovery']
 }
@@ -53,7 +56,7 @@ export interface Snapshot {
 interface Part {
   readonly config: ClusterConfig
   readonly tls: FileTls | null
-  readonly credential: Credential | null
+  readonly credential: Credential | OAuth2Credential | null
   /** Counters never go back, so they are kept as long as the name is. */
   readonly cells: HttpCells
   /** Null until the config is put in force. */
@@ -93,7 +96,7 @@ export class Compiler {
       const part: Part = {
         config: cluster,
         tls: this.#tls(cluster, old),
-        credential: credential(cluster, old),
+        credential: this.#credential(cluster, old),
         cells: old?.cells ?? new HttpCells(),
         cluster: null,
       }
@@ -121,6 +124,7 @@ export class Compiler {
       cluster.start()
       return { ...part, cluster }
     })
+    for (const { credential } of this.#inForce) if (credential instanceof OAuth2Credential) credential.start()
     this.#release(before, this.#inForce)
     this.#rateLimit = limitOf(config.rateLimit, this.#rateLimit)
     return {
@@ -192,19 +196,24 @@ export class Compiler {
     return isSame ? old.tls : this.#parts.tls.open(config.tls)
   }
 
+  #credential({ name, auth }: ClusterConfig, old: Part | undefined): Part['credential'] {
+    if (auth === null) return null
+    if (old?.credential && canonicalJson(old.config.auth) === canonicalJson(auth)) return old.credential
+    if (auth.kind !== 'oauth2ClientCredentials') return new Credential(auth)
+    const { dirs, tls, onTokenFailure } = this.#parts
+    return new OAuth2Credential(auth, dirs, tls, (message) => onTokenFailure?.(name, message))
+  }
+
   /** Ends what `from` has and `kept` has not. */
   #release(from: readonly Part[], kept: readonly Part[]): void {
     for (const part of from) {
       if (part.tls !== null && !kept.some((each) => each.tls === part.tls)) this.#parts.tls.close(part.tls)
+      const { credential } = part
+      const isFetched = credential instanceof OAuth2Credential
+      if (isFetched && !kept.some((each) => each.credential === credential)) credential.stop()
       if (part.cluster !== null && !kept.some((each) => each.cluster === part.cluster)) part.cluster.close()
     }
   }
-}
-
-function credential(config: ClusterConfig, old: Part | undefined): Credential | null {
-  if (config.auth === null) return null
-  const isSame = old?.credential && canonicalJson(old.config.auth) === canonicalJson(config.auth)
-  return isSame ? old.credential : new Credential(config.auth)
 }
 
 /** The limit that was there with its new settings, or a new one. */

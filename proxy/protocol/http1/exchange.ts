@@ -2,6 +2,7 @@
 import type { Reason } from '../../../common/reasons.ts'
 import { backoffMs, parseRetryAfter, retryAfterBackoffMs } from '../../policy/backoff.ts'
 import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
+import type { HeaderCredential } from '../../policy/credential.ts'
 import type { Outcome } from '../../policy/policy.ts'
 import { type Router, rewritten } from '../../routing/router.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
@@ -58,6 +59,8 @@ const CONTINUE_MS = 1_000
 /** Longest wait for a connection or for DNS of a request without a deadline. */
 const MAX_WAIT_MS = 30_000
 const NO_HOST = Buffer.alloc(0)
+/** Stands where the token will be. */
+const NO_LINE = Buffer.alloc(0)
 const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
 
 type State =
@@ -65,6 +68,8 @@ type State =
   | 'free'
   /** The rate limit made it wait. */
   | 'delayed'
+  /** A token is being fetched. */
+  | 'authorizing'
   /** Discovery has not found an endpoint yet. */
   | 'held'
   /** Every connection is busy. */
@@ -125,6 +130,12 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #asked: Endpoint | null = null
   #token = -1
   readonly #tried: Endpoint[] = []
+  /** The credential that the request carries; NO_LINE: none yet. */
+  #line: Buffer | null = null
+  /** Another credential was tried after a 401. */
+  #wasRefused = false
+  /** Changes with each wait for a token, so that a late one is known as late. */
+  #tokenTurn = 0
   #connection: UpstreamConnection | null = null
   #dial: Dial | null = null
   #leaveHold: (() => void) | null = null
@@ -180,7 +191,8 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const { cluster, credential } = upstream
     const picked = cluster.isReady ? cluster.pick(time) : null
     const host = picked === null || typeof picked === 'string' ? NO_HOST : HttpPool.of(cluster, picked).host
-    const line = credential === null ? null : credential.line
+    const line = credential === null ? null : (credential.line ?? (credential.renewed === undefined ? null : NO_LINE))
+    this.#line = line
     const name = line === null ? null : upstream.credentialName
     const limit = retry === null ? REPLAY_BYTES : retry.config.maxBufferedBodyBytes
     const path = route === null || route.rewrite === null ? null : rewrittenPath(route.rewrite, head, facts)
@@ -224,6 +236,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#retries = 0
     this.#isRetrying = false
     this.#wasReplayed = false
+    this.#wasRefused = false
     this.#asked = null
     this.#tried.length = 0
     this.#deadlineAt = Number.POSITIVE_INFINITY
@@ -248,7 +261,11 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   /** Part of a body came, and more is to come. */
   #onClientProgress(time: number): void {
     const { idleMs } = this.target.timeouts
-    const isStepTaken = this.#state === 'delayed' || this.#state === 'queued' || this.#state === 'backoff'
+    const isStepTaken =
+      this.#state === 'delayed' ||
+      this.#state === 'authorizing' ||
+      this.#state === 'queued' ||
+      this.#state === 'backoff'
     if (idleMs !== null && !isStepTaken && !this.#expectsContinue) this.#step.set(time + idleMs)
   }
 
@@ -276,6 +293,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
 
   /** Looks for an endpoint and a connection to it. */
   #attempt(time: number, picked: Endpoint | PickRefusal | null): void {
+    if (this.#line === NO_LINE && !this.#authorize(time)) return
     const { cluster } = this.target.upstream
     if (!cluster.isReady) {
       this.#hold(time)
@@ -308,6 +326,52 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#state = 'queued'
     this.#waitingSince = time
     if (this.#deadlineAt === Number.POSITIVE_INFINITY) this.#step.set(time + MAX_WAIT_MS)
+  }
+
+  /** Puts the token into the request; false: it is waited for, or the request was refused. */
+  #authorize(time: number): boolean {
+    const { credential } = this.target.upstream
+    if (credential === null) return true
+    const { line } = credential
+    if (line === null) {
+      this.#awaitToken(credential, time)
+      return false
+    }
+    this.#line = line
+    this.request.setCredential(line)
+    return true
+  }
+
+  /** Waits until the fetch that is under way has ended, as long as a connection may take to be made. */
+  #awaitToken(credential: HeaderCredential, time: number): void {
+    this.#state = 'authorizing'
+    this.#waitingSince = time
+    this.#step.set(time + this.target.timeouts.connectMs)
+    const turn = ++this.#tokenTurn
+    // In the next turn: the answer that was refused is still being dealt with.
+    setImmediate(() => {
+      credential.renewed?.whenSettled(() => {
+        if (this.#state !== 'authorizing' || this.#tokenTurn !== turn) return
+        const later = refreshClock()
+        this.#waited(later)
+        if (credential.line === null) this.#refuse({ reason: 'auth_unavailable', detail: credential.failure ?? '' })
+        else this.#attempt(later, null)
+      })
+    })
+  }
+
+  /** An answer 401: fetches another token and sends the request again, once. False: the answer is the client's. */
+  #reauthorize(time: number): boolean {
+    const { credential } = this.target.upstream
+    const sent = this.#line
+    if (credential === null || credential.renewed === undefined || sent === null || this.#wasRefused) return false
+    // Nobody has acted upon a request that was refused, so its method does not matter.
+    if (!this.request.isComplete || !this.request.isReplayable || this.#client.isDraining) return false
+    if (!credential.renewed.refused(sent) && credential.line === sent) return false
+    this.#wasRefused = true
+    this.#line = NO_LINE
+    this.#awaitToken(credential, time)
+    return true
   }
 
   /** No endpoint is known yet: the application may be started before its upstream is in DNS. */
@@ -506,7 +570,10 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       status === 429 ? 'throttled' : status >= 500 && status !== 501 && status !== 505 ? 'failure' : 'success'
     this.#settle(outcome, time)
     const plan = this.target.retry
-    if (plan !== null && plan.statuses[status] === 1 && this.#mayDrop(head, plan, time)) {
+    const isDropped =
+      (status === 401 && this.#reauthorize(time)) ||
+      (plan !== null && plan.statuses[status] === 1 && this.#mayDrop(head, plan, time))
+    if (isDropped) {
       const connection = this.#connection as UpstreamConnection
       this.#connection = null
       this.#leave()
@@ -674,6 +741,12 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
         if (this.target.retry !== null) this.target.upstream.cluster.budget.deposit(time)
         this.#attempt(time, null)
         break
+      case 'authorizing': {
+        const { connectMs } = this.target.timeouts
+        const failure = this.target.upstream.credential?.failure
+        this.#refuse({ reason: 'auth_unavailable', detail: `no token within ${connectMs} ms: ${failure}` })
+        break
+      }
       case 'queued':
         this.#onWaitedTooLong(MAX_WAIT_MS)
         break

@@ -181,6 +181,24 @@ export class OutgoingRequest {
     }
   }
 
+  /** Puts another credential line where the one of begin() is, before the request is sent for the first time or again. */
+  setCredential(line: Buffer): void {
+    const { marks } = this
+    const { credentialStart: start, credentialEnd: end } = marks
+    const growth = line.length - (end - start)
+    const bytes = Buffer.allocUnsafeSlow(this.#length + growth + REQUEST_GROWTH)
+    this.#bytes.copy(bytes, 0, 0, start)
+    line.copy(bytes, start)
+    this.#bytes.copy(bytes, start + line.length, end, this.#length)
+    this.#bytes = bytes
+    this.#length += growth
+    marks.credentialEnd += growth
+    marks.end += growth
+    for (const mark of ['hostStart', 'hostEnd', 'idStart', 'idEnd'] as const) {
+      if (marks[mark] >= end) marks[mark] += growth
+    }
+  }
+
   /** The exchange is over. @param isHeld a socket may still write from the memory */
   end(isHeld: boolean): void {
     this.#sink = null

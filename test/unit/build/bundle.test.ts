@@ -63,10 +63,7 @@ describe('bundle', () => {
 
   it('evaluates a module that is imported at run time only when it is reached', async () => {
     write('cli/heavy.ts', "console.log('heavy')\nexport const weight = 7\n")
-    write(
-      'cli/image.ts',
-      `console.log('light')\nif (process.argv[2]) console.log((await import('${HEAVY}')).weight)\n`,
-    )
+    write('cli/image.ts', `console.log('light')\nif (process.argv[2]) console.log((await import('${HEAVY}')).weight)\n`)
     await build()
     const run = (...args: string[]) =>
       execFileSync(process.execPath, [join(root, 'dist/proxy.mjs'), ...args], { encoding: 'utf8' })
@@ -89,10 +86,7 @@ describe('bundle', () => {
 
   it('starts the entry alone, and none of the modules that can also be started', async () => {
     write('cli/image.ts', "export const word = 'proxy'\nif (import.meta.main) console.log('proxy started')\n")
-    write(
-      'cli/main.ts',
-      "import { word } from './image.ts'\nif (import.meta.main) console.log(`cli knows ${word}`)\n",
-    )
+    write('cli/main.ts', "import { word } from './image.ts'\nif (import.meta.main) console.log(`cli knows ${word}`)\n")
     await build()
     const run = (file: string) => execFileSync(process.execPath, [join(root, 'dist', file)], { encoding: 'utf8' })
     assert.equal(run('ambassador.mjs'), 'cli knows proxy\n')
