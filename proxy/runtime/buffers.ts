@@ -1,28 +1,31 @@
 /** Memory for bytes on their way: what all sockets read into, what heads are composed in, and what is lent to a slow socket until it is done. */
 
-/** Of what sockets read into, and so the most that one read brings. */
+/** Of memory that a bulk transfer reads into, and of what heads are composed in. */
 export const CHUNK_BYTES = 64 * 1024
 
 /** With many slow receivers each holds less: what matters then is memory, not calls per megabyte. */
-const SMALL_BYTES = 16 * 1024
-const MANY = 128
+const SMALL_CHUNK_BYTES = 16 * 1024
+const MANY = 32
 
 const MAX_SPARE = 8
 const spare: Buffer[] = []
 let lent = 0
 
-/** Every socket reads into this. One event loop handles one read at a time, so one buffer does for any number of sockets. */
-const SHARED: Buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES)
-const SMALL_SHARED: Buffer = SHARED.subarray(0, SMALL_BYTES)
+/**
+ * Every socket reads into this unless it has memory of its own. One event loop handles one read at a time, so one buffer does for
+ * any number of sockets.
+ */
+export const SHARED_READ_BUFFER: Buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES)
 
-/** What a socket without memory of its own reads into. */
-export function sharedReadBuffer(): Buffer {
-  return lent > MANY ? SMALL_SHARED : SHARED
-}
+/**
+ * The part of it that HTTP reads into: a head with 16 KiB of body comes in one read, and what a slow receiver does not take of
+ * the first read of a large body, which has to be kept, is not more than this.
+ */
+export const SMALL_READ_BUFFER: Buffer = SHARED_READ_BUFFER.subarray(0, 18 * 1024)
 
 /** Memory of its own for one direction of a transfer; end it with giveChunk(), or lend it to a socket that writes from it. */
 export function takeChunk(): Buffer {
-  return lent > MANY ? Buffer.allocUnsafeSlow(SMALL_BYTES) : (spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES))
+  return lent > MANY ? Buffer.allocUnsafeSlow(SMALL_CHUNK_BYTES) : (spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES))
 }
 
 /** The counterpart of takeChunk(): no socket reads into the memory or writes from it any more. */

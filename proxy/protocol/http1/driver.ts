@@ -1,5 +1,6 @@
 /** Serves the connections of an HTTP listener, and hands out the exchanges that their requests become. */
 import type { Socket } from 'node:net'
+import { SMALL_READ_BUFFER } from '../../runtime/buffers.ts'
 import { refreshClock } from '../../runtime/clock.ts'
 import { adopt } from '../../runtime/raw-socket.ts'
 import type { Driver } from '../driver.ts'
@@ -69,7 +70,7 @@ export class HttpDriver implements Driver, SessionHost {
   serve(socket: Socket): void {
     refreshClock()
     this.accepted++
-    this.#sessions.add(new Session(this, (handler) => adopt(socket, handler)))
+    this.#sessions.add(new Session(this, (handler) => adopt(socket, handler, SMALL_READ_BUFFER)))
   }
 
   get open(): number {

@@ -665,7 +665,8 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       return
     }
     this.#endAttempt(isStale ? 'abandoned' : 'failure')
-    this.#failed(reason, detail, 'Reset', proxyError)
+    // Who does not speak HTTP did take the request, and will not speak it at the next try either: that is no reset.
+    this.#failed(reason, detail, proxyError === undefined ? 'Reset' : null, proxyError)
   }
 
   // --- failure and retry ---------------------------------------------------------------------------------------------------
@@ -674,7 +675,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #failed(
     reason: Reason,
     detail: string,
-    condition: 'ConnectFailure' | 'Reset' | 'Timeout',
+    condition: 'ConnectFailure' | 'Reset' | 'Timeout' | null,
     proxyError?: string,
   ): void {
     this.request.unsend(this.#client.raw)
@@ -686,6 +687,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const plan = this.target.retry
     const isWanted =
       plan !== null &&
+      condition !== null &&
       (condition === 'ConnectFailure' ? plan.onConnectFailure : condition === 'Reset' ? plan.onReset : plan.onTimeout)
     if (!isWanted) {
       this.#refuse({ reason, detail, proxyError })
@@ -709,7 +711,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       this.target.upstream.cluster.budget.limitExceeded++
       return 'final'
     }
-    return this.request.isReplayable ? 'none' : 'body'
+    return this.request.isKept ? 'none' : 'body'
   }
 
   /** Takes a retry out of the budget and begins to wait for it; everything else allows it. */

@@ -9,7 +9,7 @@ import { writeRequestId } from './request-id.ts'
 import { REQUEST_GROWTH, RequestMarks, writeRequest } from './serializer.ts'
 
 /** Of a buffer that is kept from one request to the next. */
-const FIRST_CAPACITY = 4 * 1024
+const FIRST_CAPACITY = 2 * 1024
 const MAX_KEPT_CAPACITY = 16 * 1024
 
 /** Content that all requests together may keep for another attempt; a request beyond it is sent once. */
@@ -28,6 +28,8 @@ export class OutgoingRequest {
   readonly marks = new RequestMarks()
   /** Everything of the body that came is kept, so the request can be sent again from its begin. */
   isReplayable = true
+  /** Nothing that came of the body is gone, be it only because none was sent yet: another attempt has all of it. */
+  isKept = true
   #bytes = Buffer.allocUnsafeSlow(FIRST_CAPACITY)
   /** Of what is kept: the head, and the body or the part of it that waits for a connection. */
   #length = 0
@@ -67,6 +69,7 @@ export class OutgoingRequest {
     const bytes = this.#bytes
     this.#length = writeRequest(head, facts, host, credentialName, credentialLine, path, changes, writeId, bytes, marks)
     this.#limit = replayLimit
+    this.isKept = true
     this.isReplayable = facts.body !== BodyKind.length || facts.length <= replayLimit
     this.body.begin(facts.body, facts.length, false)
     if (this.body.isDone || next === end) return next
@@ -147,6 +150,7 @@ export class OutgoingRequest {
   /** What is sent and cannot be sent again need not be kept. */
   #forget(): void {
     if (this.isReplayable || this.#sink === null) return
+    this.isKept = false
     this.#length = this.marks.end
     replayBytes -= this.#counted
     this.#counted = 0

@@ -114,7 +114,7 @@ describe('the process', () => {
     write(from)
     const proxy = await (await start({ AMBASSADOR_CONFIG: path })).ready()
     await echoes(await application(from), 'from')
-    proxy.stdout = ''
+    proxy.forget()
     write(to)
     await proxy.ready()
     await echoes(await application(to), 'to')
