@@ -1,10 +1,13 @@
 /** Tokens of an issuer on real sockets: waited for, renewed, and fetched again when the upstream refuses one. */
 import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, it } from 'node:test'
 import { type Answer, ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
+import { Pki } from '../../helpers/pki.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 
 const ends: (() => unknown)[] = []
@@ -128,6 +131,44 @@ describe('a token of an issuer', () => {
     }
     assert.equal(issuer.requests.length, 2)
     assert.equal(upstream.requests.length, 6)
+  })
+
+  it('is asked for over TLS by the roots of the config, and of nobody else', async () => {
+    const pki = new Pki()
+    ends.push(() => pki.remove())
+    const trusted = pki.authority()
+    const { cert, key } = trusted.issue()
+    const issuer = createServer({ cert, key }, (_, response) => {
+      response.end(JSON.stringify({ access_token: 't1', expires_in: 60 }))
+    })
+    await new Promise<void>((resolve) => issuer.listen(0, '127.0.0.1', resolve))
+    ends.push(() => issuer.close())
+    issuer.on('connection', (socket) => ends.push(() => socket.destroy()))
+    const upstream = await scriptedUpstream(ends, (request) => ok(request.field('authorization') ?? ''))
+    const secrets = mkdtempSync(join(tmpdir(), 'oauth2-'))
+    ends.push(() => rmSync(secrets, { recursive: true }))
+    mkdirSync(join(secrets, 'issuer'))
+    writeFileSync(join(secrets, 'issuer/secret'), 's1')
+    writeFileSync(join(secrets, 'issuer/ca'), trusted.cert)
+    writeFileSync(join(secrets, 'issuer/other'), pki.authority('Other').cert)
+    const through = (tls?: object) => {
+      const oauth2ClientCredentials = {
+        tokenUrl: `https://localhost:${(issuer.address() as AddressInfo).port}/token`,
+        clientId: 'shop',
+        clientSecret: { secretKeyRef: { name: 'issuer', key: 'secret' } },
+        ...(tls && { tls }),
+      }
+      const live = { name: 'live', endpoints: [{ host: '127.0.0.1', port: upstream.port }] }
+      return renderedProxy({ upstreams: [{ ...live, auth: { oauth2ClientCredentials } }] }, ends, secrets)
+    }
+    const ca = (k: string) => ({ ca: { secretKeyRef: { name: 'issuer', key: k } } })
+    const good = await (await through(ca('ca'))).connect().get('/').response()
+    assert.equal(good.body, 'Bearer t1')
+    for (const tls of [undefined, ca('other'), ca('missing')]) {
+      const refused = await (await through(tls)).connect().get('/').response()
+      assert.deepEqual([refused.status, refused.field('X-Ambassador-Reason')], [503, 'auth_unavailable'])
+    }
+    assert.equal(upstream.requests.length, 1)
   })
 
   it('is fetched for no request whose client has gone', async () => {
