@@ -4,7 +4,7 @@
 export const CHUNK_BYTES = 64 * 1024
 
 /** With many slow receivers each holds less: what matters then is memory, not calls per megabyte. */
-const SMALL_CHUNK_BYTES = 16 * 1024
+const SMALL_CHUNK_BYTES = 8 * 1024
 const MANY = 32
 
 const MAX_SPARE = 8

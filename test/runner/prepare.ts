@@ -1,6 +1,7 @@
 /** Puts on this machine what a stage needs: packages, a cluster, images. */
 
 import { join } from 'node:path'
+import { run } from '../../build/machine/exec.ts'
 
 /** Undoes what a preparation started. */
 export type Cleanup = () => Promise<void>
@@ -43,6 +44,9 @@ export const prepareCluster = async (): Promise<Cleanup> => {
     const { buildImages } = await import('../../build/images.ts')
     await bundle({ root: join(DIST, '..'), dist: DIST })
     await buildImages({ dist: DIST })
+    // What end-to-end tests of an earlier run have left would answer for the operators that these tests start.
+    const helm = ['uninstall', 'ambassador', '--namespace', 'ambassador-system', '--ignore-not-found', '--wait']
+    await run(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...helm])
   }
   return isNamed ? async () => {} : () => cluster.down()
 }

@@ -1,6 +1,6 @@
 /** The answers that the proxy makes itself; nothing else writes one. */
-import { STATUS_CODES } from 'node:http'
 import { REASONS, type Reason } from '../../../common/reasons.ts'
+import { statusText } from './status-text.ts'
 
 /** Why a request is not answered by its upstream. */
 export interface Refusal {
@@ -32,7 +32,7 @@ export function statusOf(refusal: Refusal): number {
 export function answer(refusal: Refusal, shape: AnswerShape): Buffer {
   const status = statusOf(refusal)
   const { proxyError, text } = REASONS[refusal.reason]
-  const title = STATUS_CODES[status] ?? 'Error'
+  const title = statusText(status)
   const problem = {
     type: 'about:blank',
     title,

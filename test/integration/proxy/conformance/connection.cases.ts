@@ -73,6 +73,16 @@ export const KEEP_ALIVE: readonly ConnectionCase[] = conversation({
     await client.until('all answers', () => client.length >= expected.length || client.isOver)
     assert.equal(client.text, expected)
   },
+  'three thousand pipelined requests are answered in order': async (bench) => {
+    bench.upstream.respond = echo
+    const client = bench.client()
+    const paths = Array.from({ length: 3000 }, (_, i) => `/${i}`)
+    await client.send(paths.map((each) => get(each)).join(''))
+    const expected = paths.map((each) => ok(each)).join('')
+    await client.until('all answers', () => client.length >= expected.length || client.isOver)
+    assert.equal(client.text === expected, true)
+    assert.equal(bench.upstream.wires.length, 1)
+  },
   'pipelined requests byte by byte are answered in order': async (bench) => {
     bench.upstream.respond = echo
     const client = bench.client()
@@ -308,6 +318,51 @@ export const STALE: readonly ConnectionCase[] = conversation({
     await client.until('the answer', () => client.text.endsWith('}\n'))
     isProblem(client.text, 502, 'upstream_reset')
     assert.equal(bench.upstream.wires.length, 1)
+  },
+  'bytes that came on an idle connection before the next GET are no answer to it': async (bench) => {
+    const { client, wire } = await warm(bench)
+    await bench.frozen(async () => {
+      await wire.send(ok('poison'))
+      await client.send(get('/next'))
+    })
+    bench.upstream.respond = echo
+    await client.has(/next$/)
+    assert.equal(client.text.includes('poison'), false)
+  },
+  'bytes that came on an idle connection before the next POST are no answer to it': async (bench) => {
+    const { client, wire } = await warm(bench)
+    await bench.frozen(async () => {
+      await wire.send('HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+      wire.end()
+      await client.send(post('once'))
+    })
+    bench.upstream.respond = echo
+    await client.has(/\/$/)
+    assert.equal(client.text.includes('408'), false)
+    assert.equal(bench.upstream.requests.length, 1)
+  },
+  'a FIN that came before the next POST is noticed': async (bench) => {
+    const { client, wire } = await warm(bench)
+    await bench.frozen(async () => {
+      wire.end()
+      await client.send(post('once'))
+    })
+    bench.upstream.respond = echo
+    await client.has(/\/$/)
+    assert.equal(bench.upstream.requests.length, 1)
+    assert.equal(wire.text.includes('once'), false)
+  },
+  'a FIN that comes right behind the next POST is noticed before it is sent': async (bench) => {
+    const { client, wire } = await warm(bench)
+    await bench.frozen(async () => {
+      await client.send(post('once'))
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      wire.end()
+    })
+    bench.upstream.respond = echo
+    await client.has(/\/$/)
+    assert.equal(bench.upstream.requests.length, 1)
+    assert.equal(wire.text.includes('once'), false)
   },
   'fifty answers with an unannounced FIN cost no POST': async (bench) => {
     bench.upstream.respond = (wire) => {

@@ -33,3 +33,5 @@ it(SLOWLORIS.name, async () => {
   const error = await slowloris
   if (error !== null) throw error
 })
+
+it('leaves no request and no connection behind', () => bench.idle())

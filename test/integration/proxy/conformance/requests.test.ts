@@ -70,3 +70,5 @@ describe('a legal request', () => {
     }
   }
 })
+
+it('leaves no request and no connection behind', () => bench.idle())

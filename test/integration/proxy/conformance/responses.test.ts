@@ -178,3 +178,5 @@ describe('a response that is cut short', () => {
     }
   }
 })
+
+it('leaves no request and no connection behind', () => bench.idle())

@@ -309,6 +309,31 @@ export class Bench {
     return wire
   }
 
+  /** Runs `meanwhile` while the proxy stands still, so that everything in it is there before the proxy sees any of it. */
+  async frozen(meanwhile: () => Promise<void>): Promise<void> {
+    this.proxy.kill('SIGSTOP')
+    await meanwhile()
+    // Loopback delivers within the call that sends; a turn of the loop is for Node to make that call.
+    await new Promise<void>((resolve) => setTimeout(resolve, 20))
+    this.proxy.kill('SIGCONT')
+  }
+
+  /** Resolves when the proxy has nothing left of any exchange: no request under way, no connection to the upstream. */
+  async idle(): Promise<void> {
+    await this.clear()
+    const deadline = performance.now() + STUCK_MS
+    for (;;) {
+      const { body } = await this.proxy.get('/metrics')
+      const values = body
+        .split('\n')
+        .filter((line) => /^ambassador_requests_active|^ambassador_connections\{/.test(line))
+      const left = values.filter((line) => !line.endsWith(' 0'))
+      if (values.length > 2 && left.length === 0) return
+      if (performance.now() > deadline) throw new Error(`still there: ${left.join(', ')}`)
+      await new Promise<void>((resolve) => setTimeout(resolve, 20))
+    }
+  }
+
   /** What Host says to the upstream. */
   get host(): string {
     return `127.0.0.1:${this.upstream.port}`
