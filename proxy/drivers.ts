@@ -47,7 +47,6 @@ function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine):
           if (cell !== null) answers[status] = (answers[status] ?? 0) + cell.count
         })
       }
-      for (const [status, count] of Object.entries(http.refused)) answers[status] = (answers[status] ?? 0) + count
       return answers
     },
   }

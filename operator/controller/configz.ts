@@ -31,9 +31,9 @@ export interface ReportsOptions {
   /** Told a new trouble on the data path of a sidecar. */
   readonly onTrouble?: (trouble: Trouble) => void
   readonly fetch?: FetchConfigz
-  /** Sidecars that are asked at the same time. Default 32. */
+  /** Sidecars that are asked at the same time. Default 64. */
   readonly concurrency?: number
-  /** Questions a second. Default 200, burst 400. */
+  /** Questions a second. Default 400, burst 1000. */
   readonly rate?: { readonly perSecond: number; readonly burst: number }
   /** Pace in peace. Default 60 s, or what keeps all pods together at 50 questions a second. */
   readonly refreshMs?: number
@@ -88,8 +88,8 @@ export class Reports {
       name: 'configz',
       clock: this.#clock,
       log: options.log ?? silentLog,
-      concurrency: options.concurrency ?? 32,
-      rate: options.rate ?? { perSecond: 200, burst: 400 },
+      concurrency: options.concurrency ?? 64,
+      rate: options.rate ?? { perSecond: 400, burst: 1000 },
       work: (key, signal) => this.#ask(key, signal),
     })
   }

@@ -1,5 +1,6 @@
 /** A small HTTP server for the sidecar's own two ports: fixed paths, short answers, bounded in every direction. */
 import { createServer, type Server } from 'node:net'
+import { listenAt } from '../runtime/listen.ts'
 import { LISTEN_OPTIONS } from '../runtime/raw-socket.ts'
 import { HttpServerConnection } from './http-server-connection.ts'
 
@@ -91,18 +92,12 @@ export class HttpServer {
     await Promise.all(closed)
   }
 
-  #bind(port: number, host: string): Promise<void> {
+  async #bind(port: number, host: string): Promise<void> {
     const server = this.#create()
-    return new Promise((resolve, reject) => {
-      server.once('error', reject)
-      server.listen({ port, host, exclusive: true, ipv6Only: host === '::1' }, () => {
-        server.off('error', reject)
-        // An accept that fails must not end the process; whoever asked will ask again.
-        server.on('error', () => {})
-        this.#servers.push(server)
-        resolve()
-      })
-    })
+    await listenAt(server, { port, host, ipv6Only: host === '::1' })
+    // An accept that fails must not end the process; whoever asked will ask again.
+    server.on('error', () => {})
+    this.#servers.push(server)
   }
 
   #create(): Server {

@@ -45,8 +45,6 @@ export class HttpDriver implements Driver, SessionHost {
   #isDraining = false
   /** Connections accepted since the start. */
   accepted = 0
-  /** Requests that were refused before they became an exchange, by status. */
-  readonly refused: Record<number, number> = {}
 
   constructor(options: HttpDriverOptions) {
     this.#options = options
@@ -120,8 +118,10 @@ export class HttpDriver implements Driver, SessionHost {
 
   onRefused(refusal: Refusal, requestId: string): void {
     const status = refusal.status ?? 400
-    this.refused[status] = (this.refused[status] ?? 0) + 1
-    this.#snapshot.upstream.cells.reasons[refusal.reason]++
+    const { cells } = this.#snapshot.upstream
+    // It took no time that anybody waited for; an application that sends such requests has to be seen all the same.
+    cells.add(status, 0)
+    cells.reasons[refusal.reason]++
     if (this.#snapshot.accessLog.mode === 'Off') return
     this.#options.onLogged?.({
       requestId,

@@ -467,6 +467,7 @@ export const GROUPS: readonly ResilienceGroup[] = [
         await bench.proxy.line((each) => each['reason'] === 'bad_request' && each['status'] === 400)
         const metrics = (await bench.proxy.get('/metrics')).body
         assert.match(metrics, /^ambassador_request_failures_total\{[^}]*reason="bad_request"[^}]*\} [1-9]/m)
+        assert.match(metrics, /^ambassador_requests_total\{[^}]*status="400"[^}]*\} [1-9]/m)
       },
     }),
   },
