@@ -92,6 +92,11 @@ export function liftLocalRefs(source: object, directory: string): Lifted {
     liftPair(tls['clientCertificate'], `${path}.tls.clientCertificate`, TLS_KEYS)
     liftKey(auth['bearer'], `${path}.auth.bearer`)
     liftKey(auth['header'], `${path}.auth.header`)
+    const oauth2 = isFields(auth['oauth2ClientCredentials']) ? auth['oauth2ClientCredentials'] : {}
+    const ofToken = isFields(oauth2['tls']) ? oauth2['tls'] : {}
+    liftKey(oauth2['clientSecret'], `${path}.auth.oauth2ClientCredentials.clientSecret`)
+    liftKey(ofToken['ca'], `${path}.auth.oauth2ClientCredentials.tls.ca`)
+    liftPair(ofToken['clientCertificate'], `${path}.auth.oauth2ClientCredentials.tls.clientCertificate`, TLS_KEYS)
     liftPair(auth['basic'], `${path}.auth.basic`, BASIC_AUTH_KEYS)
   })
   return { object, locals, issues }

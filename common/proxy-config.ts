@@ -47,6 +47,17 @@ export const authConfig = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('bearer'), token: dataRef }),
   z.object({ kind: z.literal('basic'), username: dataRef, password: dataRef }),
   z.object({ kind: z.literal('header'), name: z.string(), value: dataRef }),
+  /** A bearer token by the client credentials grant (RFC 6749 section 4.4). */
+  z.object({
+    kind: z.literal('oauth2ClientCredentials'),
+    tokenUrl: z.string(),
+    clientId: z.string(),
+    clientSecret: dataRef,
+    scopes: z.array(z.string()),
+    audience: z.string().nullable(),
+    /** Of the token URL; null: the system roots. */
+    tls: tlsConfig.nullable(),
+  }),
 ])
 export type AuthConfig = z.infer<typeof authConfig>
 
@@ -148,8 +159,6 @@ export const routeConfig = z.object({
   rewritePrefix: z.string().nullable(),
   requestHeaders: headerChanges,
   responseHeaders: headerChanges,
-  /** A copy of this share (0 to 1) of the requests goes to another cluster, whose answers are thrown away. */
-  mirror: z.object({ cluster: name, share: z.number().min(0).max(1) }).nullable(),
   /** Override those of the Ambassador; null: those. */
   timeouts: z.object({ requestMs: ms.nullable(), idleMs: ms.nullable() }).nullable(),
   retry: retryConfig.nullable(),
@@ -173,6 +182,8 @@ export const proxyConfig = z.object({
   /** Data ports are on 127.0.0.1 and [::1] alone, whatever the config says. */
   listener: z.object({ port }),
   clusters: z.array(clusterConfig).min(1),
+  /** HTTP only. */
+  routes: z.array(routeConfig),
   /** HTTP only; null for TCP. */
   retry: retryConfig.nullable(),
   timeouts: timeoutsConfig,

@@ -95,19 +95,32 @@ export function notOneOf(value: unknown, values: readonly unknown[]): string {
 
 /** An object of which exactly one of some optional keys must be given. */
 export function exactlyOne<T extends z.ZodType>(schema: T, keys: readonly string[], subject: string): T {
+  const has = (key: string) => `has(self.${celName(key)})`
   const given = (value: unknown) => keys.filter((key) => (value as Record<string, unknown>)?.[key] !== undefined)
   const needs = `${subject} needs exactly one of ${keys.join(', ')}`
   // Texts are joined term by term: the API server knows their greatest length then, which it does not for join() of a list.
-  const list = keys.map((key) => `(has(self.${key}) ? ' ${key}' : '')`).join(' + ')
+  const list = keys.map((key) => `(${has(key)} ? ' ${key}' : '')`).join(' + ')
   return rule(schema, {
-    cel: `[${keys.map((key) => `has(self.${key})`).join(', ')}].filter(x, x).size() == 1`,
+    cel: `[${keys.map(has).join(', ')}].filter(x, x).size() == 1`,
     holds: (value) => given(value).length === 1,
     message: needs,
     says: {
-      cel: `'${needs}, and has' + (${keys.map((key) => `has(self.${key})`).join(' || ')} ? ${list} : ' none')`,
+      cel: `'${needs}, and has' + (${keys.map(has).join(' || ')} ? ${list} : ' none')`,
       text: (value) => `${needs}, and has ${given(value).join(' ') || 'none'}`,
     },
   })
+}
+
+/** A field as CEL names it: the API server writes underscores around words of the language. */
+function celName(key: string): string {
+  return CEL_WORDS.includes(key) ? `__${key}__` : key
+}
+
+const CEL_WORDS = ['in', 'true', 'false', 'null']
+
+/** A list in the order in which it is written, merged as a whole. */
+export function list<T extends z.ZodType>(items: T, max: number): z.ZodArray<T> {
+  return z.array(items).max(max).meta({ 'x-kubernetes-list-type': 'atomic' }) as z.ZodArray<T>
 }
 
 /** A list whose items are told apart by some of their fields; the API server refuses two alike and merges by them. */

@@ -3,7 +3,7 @@ import type { CompiledCluster, Snapshot } from './config/compile.ts'
 import { httpAccessLine } from './observe/access-log.ts'
 import { tcpAccessLine } from './observe/tcp-access-log.ts'
 import { HttpDriver } from './protocol/http1/driver.ts'
-import { type HttpSnapshot, httpUpstream, retryPlan } from './protocol/http1/snapshot.ts'
+import { type HttpSnapshot, type HttpUpstream, httpRouter, httpUpstream, retryPlan } from './protocol/http1/snapshot.ts'
 import { TcpDriver } from './protocol/tcp/driver.ts'
 import type { TcpSnapshot } from './protocol/tcp/snapshot.ts'
 import type { MakeDriver, OnTrouble, SnapshotDriver } from './served.ts'
@@ -24,10 +24,13 @@ function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine):
     onTrouble,
     onLogged: (record) => write(httpAccessLine(namespace, name, record)),
   })
-  const { cells } = first(snapshot)
+  let { clusters } = snapshot
   return {
     counts: { protocol: 'HTTP', http },
-    update: (newer) => http.update(httpSnapshot(newer)),
+    update: (newer) => {
+      clusters = newer.clusters
+      http.update(httpSnapshot(newer))
+    },
     serve: (socket) => http.serve(socket),
     drain: () => http.drain(),
     destroy: () => http.destroy(),
@@ -39,9 +42,11 @@ function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine):
     },
     get answers() {
       const answers: Record<string, number> = {}
-      cells.byStatus.forEach((cell, status) => {
-        if (cell !== null) answers[status] = cell.count
-      })
+      for (const { cells } of clusters) {
+        cells.byStatus.forEach((cell, status) => {
+          if (cell !== null) answers[status] = (answers[status] ?? 0) + cell.count
+        })
+      }
       return answers
     },
   }
@@ -74,15 +79,21 @@ function tcpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine): 
 }
 
 function httpSnapshot(snapshot: Snapshot): HttpSnapshot {
-  const { config, rateLimit } = snapshot
-  const { cluster, credential, cells } = first(snapshot)
-  return {
-    upstream: httpUpstream(cluster, credential, cells),
+  const { config, rateLimit, routeLimits } = snapshot
+  const upstreams = snapshot.clusters.map(({ cluster, credential, cells }) => httpUpstream(cluster, credential, cells))
+  const upstreamOf = (name: string): HttpUpstream => {
+    const found = upstreams.find(({ cluster }) => cluster.name === name)
+    if (found === undefined) throw new Error(`cluster '${name}' does not exist`)
+    return found
+  }
+  const base = {
+    upstream: upstreamOf(first(snapshot).cluster.name),
     retry: retryPlan(config.retry),
     timeouts: config.timeouts,
     rateLimit,
-    accessLog: config.accessLog,
   }
+  const router = httpRouter(config.routes, base, upstreamOf, (index) => routeLimits[index] ?? null)
+  return { ...base, route: null, router, accessLog: config.accessLog }
 }
 
 function tcpSnapshot(snapshot: Snapshot): TcpSnapshot {
@@ -90,7 +101,7 @@ function tcpSnapshot(snapshot: Snapshot): TcpSnapshot {
   return { cluster: first(snapshot).cluster, timeouts: config.timeouts, rateLimit, accessLog: config.accessLog }
 }
 
-/** All traffic goes to the first upstream; the schema demands one. */
+/** What no route takes goes to the first upstream; the schema demands one. */
 function first({ clusters: [cluster] }: Snapshot): CompiledCluster {
   if (cluster === undefined) throw new Error('a config has at least one cluster')
   return cluster

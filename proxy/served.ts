@@ -30,7 +30,7 @@ export type MakeDriver = (snapshot: Snapshot, onTrouble: OnTrouble) => SnapshotD
 /** Told of trouble on the data path that a person should see. */
 export type OnTrouble = (reason: string, message: string) => void
 
-export interface ServedParts extends Omit<CompileParts, 'onCircuit' | 'onDiscovery'> {
+export interface ServedParts extends Omit<CompileParts, 'onCircuit' | 'onDiscovery' | 'onTokenFailure'> {
   readonly log: Log
   readonly makeDriver: MakeDriver
   /** Who in this process has a port already, in words; null when nobody of ours has it. */
@@ -81,6 +81,10 @@ export class Served {
         if (state === 'open') parts.log.warn(fields, 'circuit breaker opened')
         else
           parts.log.info(fields, state === 'closed' ? 'circuit breaker closed' : 'circuit breaker lets a probe through')
+      },
+      onTokenFailure: (cluster, message) => {
+        parts.log.warn({ ...this.#keys(), cluster, detail: message }, 'a token could not be fetched')
+        this.#trouble('auth_unavailable', `upstream '${cluster}': ${message}`)
       },
       onDiscovery: ({ name: cluster }, failure) => {
         const fields = { ...this.#keys(), cluster }
@@ -133,8 +137,10 @@ export class Served {
     return this.#driver?.answers ?? {}
   }
 
-  get rateLimit(): RateLimit | null {
-    return this.#inForce?.snapshot.rateLimit ?? null
+  /** The rate limits in force, of all and of routes. */
+  get rateLimits(): readonly RateLimit[] {
+    const { rateLimit = null, routeLimits = [] } = this.#inForce?.snapshot ?? {}
+    return [rateLimit, ...routeLimits].filter((limit) => limit !== null)
   }
 
   /** The newest config waits for a port that somebody else has. */

@@ -129,11 +129,17 @@ export async function serveFiles(files: readonly string[], options: ServeOptions
 }
 
 function greet(configs: readonly ProxyConfig[], telemetryPort: number, adminPort: number): void {
-  for (const { ambassador, protocol, listener, clusters } of configs) {
+  for (const { ambassador, protocol, listener, routes, clusters } of configs) {
     const scheme = protocol === 'HTTP' ? 'http' : 'tcp'
-    console.log(`${ambassador.name}: ${scheme}://localhost:${listener.port} goes to ${clusters[0]?.name}`)
+    console.log(`${ambassador.name}: ${scheme}://localhost:${listener.port} goes to ${goals(routes, clusters)}`)
   }
   console.log(`page for people: http://localhost:${adminPort}/, metrics: http://localhost:${telemetryPort}/metrics`)
+}
+
+/** Where requests may go, in the order of the upstreams. */
+function goals(routes: ProxyConfig['routes'], clusters: ProxyConfig['clusters']): string {
+  const used = new Set([clusters[0]?.name, ...routes.flatMap(({ to }) => to.map(({ cluster }) => cluster))])
+  return clusters.flatMap(({ name }) => (used.has(name) ? [name] : [])).join(', ')
 }
 
 function port(option: string, value: string | undefined, fallback: number): number {

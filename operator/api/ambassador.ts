@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { ADMIN_PORT, GROUP, KIND, TELEMETRY_PORT, VERSION } from '../../common/names.ts'
 import { doc, listMap, listSet, optional, port, type RuleOptions, rule, rules } from '../../common/schema-kit.ts'
 import { accessLog, rateLimit, retry, timeouts } from './policies.ts'
+import { routeRules, routes } from './routes.ts'
 import { ambassadorStatus } from './status.ts'
 import { upstream } from './upstream.ts'
 
@@ -50,7 +51,15 @@ const specFields = z.object({
     'What the application speaks. HTTP is HTTP/1.1, each request handled on its own; TCP hands the bytes of each connection through.',
   ),
   listen: doc(listen, 'Where the application finds the dependency.'),
-  upstreams: doc(listMap(upstream, ['name'], 16).min(1), 'Where the traffic goes. All of it goes to the first one.'),
+  upstreams: doc(
+    listMap(upstream, ['name'], 16).min(1),
+    'Where the traffic goes: to the first one, unless routes say otherwise.',
+  ),
+  routes: optional(
+    routes,
+    'Which requests go to which upstream, in order: the first that matches wins, and what none matches goes to the first upstream. HTTP only.',
+    'everything goes to the first upstream',
+  ),
   retry: optional(
     retry,
     'Tries again what failed before the application hears of it. HTTP only.',
@@ -81,6 +90,7 @@ export const ambassadorSpec = rules(
     field: ['timeouts', 'request'],
     message: `timeouts.request needs protocol HTTP: ${REMEDY}`,
   },
+  ...routeRules,
   upstreamNeedsHttp('auth', 'has(u.auth)', (each) => each.auth !== undefined),
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',

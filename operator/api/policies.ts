@@ -91,15 +91,21 @@ const retryFields = z.object({
   ).default('Idempotent'),
 })
 
-export const retry = rule(retryFields, {
+const oneOn = {
   cel: '!has(self.on) || !has(self.__true__)',
-  holds: (value) => value.on === undefined || value.true === undefined,
+  holds: (value: { readonly on?: unknown; readonly true?: unknown }) =>
+    value.on === undefined || value.true === undefined,
   field: ['on'],
   message: 'on is given twice, once as "true", which is what YAML makes of on without quotes: remove one of them',
-})
+}
+
+export const retry = rule(retryFields, oneOn)
+
+/** Of one route. The budget belongs to the upstream, which every route to it shares. */
+export const routeRetry = rule(retryFields.omit({ budget: true }), oneOn)
 
 /** The conditions of a retry policy, under whichever key they arrived. */
-export function retryConditions(policy: z.output<typeof retry>): readonly string[] {
+export function retryConditions(policy: z.output<typeof routeRetry>): readonly string[] {
   return policy.on ?? policy.true ?? RETRY_ON
 }
 
@@ -114,6 +120,20 @@ export const timeouts = z.object({
     duration({ zero: true }),
     'A body or a TCP connection in which no byte moves for this long is ended. `0s`: never.',
     '60s for HTTP, never for TCP',
+  ),
+})
+
+/** Of one route. A connection may be shared with another route, so its time-out is the Ambassador's. */
+export const routeTimeouts = z.object({
+  request: optional(
+    duration({ zero: true }),
+    'Time from the end of the request until the answer begins. `0s`: no limit.',
+    'the one of the Ambassador',
+  ),
+  idle: optional(
+    duration({ zero: true }),
+    'A body in which no byte moves for this long is ended. `0s`: never.',
+    'the one of the Ambassador',
   ),
 })
 

@@ -3,7 +3,7 @@ import type { AmbassadorSpec } from './ambassador.ts'
 
 /** Where the traffic goes: the first endpoint, and how many more there are, such as `db.example.com:5432 +1`. */
 export function upstreamSummary(spec: AmbassadorSpec): string {
-  // Without routes the first upstream gets all traffic.
+  // The first upstream gets what no route takes; a column has no room for more.
   const [first] = Array.isArray(spec?.upstreams) ? spec.upstreams : []
   const endpoints = Array.isArray(first?.endpoints) ? first.endpoints : []
   const { host, port } = first?.dns ? { host: first.dns.hostname, port: first.dns.port } : (endpoints[0] ?? {})

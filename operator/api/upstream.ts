@@ -11,6 +11,7 @@ import {
   integer,
   label,
   listMap,
+  listSet,
   notDurations,
   objectName,
   optional,
@@ -19,6 +20,7 @@ import {
   rule,
   secretKeyRef,
 } from '../../common/schema-kit.ts'
+import { writtenFieldName } from './fields.ts'
 
 const endpoint = z.object({
   host: doc(
@@ -76,31 +78,50 @@ const tls = z.object({
   minVersion: doc(z.enum(['TLSv1.2', 'TLSv1.3']), 'Oldest version of TLS that is spoken.').default('TLSv1.2'),
 })
 
-/** Fields that frame a message or belong to one connection; a credential under such a name would break every request. */
-const FRAMING_FIELDS =
-  'connection|content-length|expect|host|http2-settings|keep-alive|proxy-authenticate|proxy-connection|te|trailer|transfer-encoding|upgrade'
-const TOKEN_PATTERN = '^[-!#$%&*+.^_`|~0-9A-Za-z]+$'
+const headerName = writtenFieldName('a credential cannot be in it')
 
-const headerName = rule(
-  rule(z.string().max(128), {
-    cel: `self.matches('${TOKEN_PATTERN}')`,
-    holds: (text) => new RegExp(TOKEN_PATTERN).test(text),
-    message: 'not the name of a header field: use letters, digits and dashes',
-    says: {
-      cel: `"'" + self + "' is not the name of a header field: use letters, digits and dashes"`,
-      text: (text) => `'${text}' is not the name of a header field: use letters, digits and dashes`,
-    },
+const BYTE = '(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])'
+const URL_HOST = `(([a-zA-Z0-9_-]+[.])*[a-zA-Z][a-zA-Z0-9_-]*|(${BYTE}[.]){3}${BYTE})`
+const URL_PORT = '(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?'
+const URL_PATTERN = `^https?://${URL_HOST}${URL_PORT}(/[!$-~]*)?$`
+const URL_REMEDY = 'use https://host/path'
+
+const tokenUrl = rule(z.string().max(1024), {
+  cel: `self.matches('${URL_PATTERN}')`,
+  holds: (text) => new RegExp(URL_PATTERN).test(text) && URL.canParse(text),
+  message: `not a URL of HTTP: ${URL_REMEDY}`,
+})
+
+/** Words of a scope (RFC 6749 section 3.3). */
+const SCOPE_PATTERN = '^[!#-[\\]-~]+$'
+
+const scope = rule(z.string().max(256), {
+  cel: `self.matches('${SCOPE_PATTERN.replaceAll('\\', '\\\\')}')`,
+  holds: (text) => new RegExp(SCOPE_PATTERN).test(text),
+  message: 'not a scope: use one word for each item of the list',
+})
+
+const oauth2 = rule(
+  z.object({
+    tokenUrl: doc(tokenUrl, 'URL of the token endpoint, such as https://login.example.com/oauth2/token.'),
+    clientId: doc(z.string().min(1).max(256), 'Client identifier.'),
+    clientSecret: doc(
+      z.object({ secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the client secret.') }),
+      'Client secret, read again for each token.',
+    ),
+    scopes: optional(listSet(scope, 32), 'Scopes that are asked for.', 'those that the issuer gives'),
+    audience: optional(z.string().min(1).max(1024), 'Audience that is asked for, for issuers that know it.', 'none'),
+    tls: optional(
+      tls.omit({ serverName: true }),
+      'How the token URL is trusted; needs https.',
+      'verified by the system roots',
+    ),
   }),
   {
-    cel: `!self.matches('^(?i:${FRAMING_FIELDS})$')`,
-    holds: (text) => !new RegExp(`^(?:${FRAMING_FIELDS})$`, 'i').test(text),
-    message:
-      'this header belongs to the connection or frames the message, a credential cannot be in it: use another one',
-    says: {
-      cel: `"'" + self + "' belongs to the connection or frames the message, a credential cannot be in it: use another header"`,
-      text: (text) =>
-        `'${text}' belongs to the connection or frames the message, a credential cannot be in it: use another header`,
-    },
+    cel: "!has(self.tls) || self.tokenUrl.startsWith('https://')",
+    holds: (value) => value.tls === undefined || value.tokenUrl.startsWith('https://'),
+    field: ['tls'],
+    message: 'tls needs a tokenUrl of https: change the URL or remove tls',
   },
 )
 
@@ -126,8 +147,13 @@ const auth = exactlyOne(
       'Sends a header field of any name, such as X-Api-Key.',
       'none',
     ),
+    oauth2ClientCredentials: optional(
+      oauth2,
+      'Sends `Authorization: Bearer` with a token of an OAuth 2.0 issuer, fetched once for all requests, renewed before it expires and used until it does. Requests before the first token wait, within timeouts.connect; an answer 401 of the upstream makes another token be fetched, and what can be sent again is.',
+      'none',
+    ),
   }),
-  ['bearer', 'basic', 'header'],
+  ['bearer', 'basic', 'header', 'oauth2ClientCredentials'],
   'auth',
 )
 

@@ -53,7 +53,19 @@ function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<Defa
   }
 }
 
-function auth({ bearer, basic, header }: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null {
+function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null {
+  const { bearer, basic, header, oauth2ClientCredentials: oauth2 } = given
+  if (oauth2) {
+    return {
+      kind: 'oauth2ClientCredentials',
+      tokenUrl: oauth2.tokenUrl,
+      clientId: oauth2.clientId,
+      clientSecret: secret(oauth2.clientSecret.secretKeyRef),
+      scopes: oauth2.scopes ?? [],
+      audience: oauth2.audience ?? null,
+      tls: oauth2.tls ? tls(oauth2.tls) : null,
+    }
+  }
   if (bearer) return { kind: 'bearer', token: secret(bearer.secretKeyRef) }
   if (header) return { kind: 'header', name: header.name, value: secret(header.secretKeyRef) }
   if (!basic) return null

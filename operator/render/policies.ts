@@ -12,7 +12,8 @@ import type { DefaultedSpec } from '../api/ambassador.ts'
 import { retryConditions, retry as retrySchema } from '../api/policies.ts'
 
 const BACKOFF = { initialMs: 25, maxMs: 1000 }
-const REQUEST_MS = 15_000
+/** timeouts.request of HTTP without one. */
+export const REQUEST_MS = 15_000
 const HTTP_IDLE_MS = 60_000
 const MAX_DELAY_MS = 1000
 
@@ -23,6 +24,15 @@ const NOT_TRANSIENT = [501, 505]
 export function retry(spec: DefaultedSpec): RetryConfig | null {
   if (spec.protocol !== 'HTTP') return null
   const given = spec.retry ?? retrySchema.parse({})
+  const { ratio, minPerSecond } = given.budget
+  return retryOf(given, { ratio: percentRatio(ratio)!, minPerSecond })
+}
+
+/** A retry policy with the budget of the Ambassador. */
+export function retryOf(
+  given: Omit<NonNullable<DefaultedSpec['retry']>, 'budget'>,
+  budget: RetryConfig['budget'],
+): RetryConfig {
   const on = retryConditions(given)
   return {
     maxRetries: given.maxRetries,
@@ -30,7 +40,7 @@ export function retry(spec: DefaultedSpec): RetryConfig | null {
     statuses: statuses(on),
     perTryTimeoutMs: given.perTryTimeout ? durationMs(given.perTryTimeout)! : null,
     backoff: backoff(given.backoff),
-    budget: { ratio: percentRatio(given.budget.ratio)!, minPerSecond: given.budget.minPerSecond },
+    budget,
     maxBufferedBodyBytes: quantityBytes(given.maxBufferedBody)!,
     methods: given.methods,
   }
@@ -63,7 +73,11 @@ export function timeouts({ protocol, timeouts: given }: DefaultedSpec): Timeouts
 
 /** The rate limit, or null. */
 export function rateLimit({ rateLimit: given }: DefaultedSpec): RateLimitConfig | null {
-  if (!given) return null
+  return given ? rateLimitOf(given) : null
+}
+
+/** A rate limit with its defaults. */
+export function rateLimitOf(given: NonNullable<DefaultedSpec['rateLimit']>): RateLimitConfig {
   const { requests, per, burst, onLimit, maxDelay } = given
   return {
     requests,

@@ -29,9 +29,13 @@ export function references(spec: AmbassadorSpec): References {
   }
   for (const upstream of Array.isArray(spec?.upstreams) ? spec.upstreams : []) {
     const { tls, auth } = upstream ?? {}
-    add(secrets, tls?.ca?.secretKeyRef?.name, tls?.ca?.secretKeyRef?.key)
-    add(configMaps, tls?.ca?.configMapKeyRef?.name, tls?.ca?.configMapKeyRef?.key)
-    add(secrets, tls?.clientCertificate?.secretName, TLS_KEYS.certificate, TLS_KEYS.privateKey)
+    const oauth2 = auth?.oauth2ClientCredentials
+    for (const each of [tls, oauth2?.tls]) {
+      add(secrets, each?.ca?.secretKeyRef?.name, each?.ca?.secretKeyRef?.key)
+      add(configMaps, each?.ca?.configMapKeyRef?.name, each?.ca?.configMapKeyRef?.key)
+      add(secrets, each?.clientCertificate?.secretName, TLS_KEYS.certificate, TLS_KEYS.privateKey)
+    }
+    add(secrets, oauth2?.clientSecret?.secretKeyRef?.name, oauth2?.clientSecret?.secretKeyRef?.key)
     add(secrets, auth?.bearer?.secretKeyRef?.name, auth?.bearer?.secretKeyRef?.key)
     add(secrets, auth?.basic?.secretName, BASIC_AUTH_KEYS.username, BASIC_AUTH_KEYS.password)
     add(secrets, auth?.header?.secretKeyRef?.name, auth?.header?.secretKeyRef?.key)

@@ -6,6 +6,7 @@ import { cluster } from './clusters.ts'
 import { listener } from './listeners.ts'
 import { accessLog, rateLimit, retry, timeouts } from './policies.ts'
 import { type Problem, problemText } from './problems.ts'
+import { routes } from './routes.ts'
 import { warnings } from './warnings.ts'
 
 /** All that a rendering may depend on. */
@@ -42,6 +43,7 @@ function configOf({ metadata }: Ambassador, spec: DefaultedSpec): ProxyConfig {
     protocol: spec.protocol,
     listener: listener(spec),
     clusters: spec.upstreams.map((each) => cluster(each, spec.protocol)),
+    routes: routes(spec),
     retry: retry(spec),
     timeouts: timeouts(spec),
     rateLimit: rateLimit(spec),

@@ -2,24 +2,64 @@
 import { durationMs } from '../../common/duration.ts'
 import type { DefaultedSpec } from '../api/ambassador.ts'
 import { retryConditions } from '../api/policies.ts'
-import { timeouts } from './policies.ts'
+import { REQUEST_MS } from './policies.ts'
 import type { Problem } from './problems.ts'
 
 /** The warnings of a checked spec, in the order of its fields. */
 export function warnings(spec: DefaultedSpec): Problem[] {
-  return [...unusedUpstreams(spec), ...plainHttps(spec), ...tryTimeouts(spec), ...sample(spec)]
+  return [
+    ...unusedUpstreams(spec),
+    ...idleRoutes(spec),
+    ...plainHttps(spec),
+    ...plainTokens(spec),
+    ...tryTimeouts(spec),
+    ...sample(spec),
+  ]
 }
 
 function warning(field: string, message: string): Problem {
   return { severity: 'Warning', condition: 'Accepted', reason: 'AcceptedWithWarnings', field, message }
 }
 
-/** Without routes all traffic goes to the first upstream. */
-function unusedUpstreams({ upstreams }: DefaultedSpec): Problem[] {
-  return upstreams.slice(1).map((each, index) => {
-    const message = `upstream '${each.name}' is used by no route: all traffic goes to '${upstreams[0]!.name}', remove it or put it first`
-    return warning(`spec.upstreams[${index + 1}]`, message)
+/** An upstream that nothing leads to. */
+function unusedUpstreams({ upstreams, routes = [] }: DefaultedSpec): Problem[] {
+  const last = routes.findIndex(matchesEverything)
+  const reachable = last < 0 ? routes : routes.slice(0, last + 1)
+  const used = new Set(
+    reachable.flatMap(({ to }) => to.filter(({ weight }) => weight > 0).map((each) => each.upstream)),
+  )
+  const first = upstreams[0]!.name
+  if (last < 0) used.add(first)
+  return upstreams.flatMap((each, index) => {
+    if (used.has(each.name)) return []
+    const message =
+      routes.length === 0
+        ? `upstream '${each.name}' is used by no route: all traffic goes to '${first}', remove it or put it first`
+        : `upstream '${each.name}' is used by no route: remove it, or name it in a route with a weight above 0`
+    return [warning(`spec.upstreams[${index}]`, message)]
   })
+}
+
+/** Routes that no request reaches, and stickiness that has nothing to choose. */
+function idleRoutes({ routes = [] }: DefaultedSpec): Problem[] {
+  const last = routes.findIndex(matchesEverything)
+  return routes.flatMap(({ stickyOn, to }, index) => {
+    const field = `spec.routes[${index}]`
+    if (last >= 0 && index > last) {
+      return [warning(field, `is never taken: routes[${last}] matches every request, put it before that one`)]
+    }
+    if (!stickyOn || to.filter(({ weight }) => weight > 0).length > 1) return []
+    return [warning(`${field}.stickyOn`, 'does nothing with one upstream: remove it or add another upstream')]
+  })
+}
+
+function matchesEverything({ match }: NonNullable<DefaultedSpec['routes']>[number]): boolean {
+  const { methods, path, headers = [], query = [], cookies = [] } = match
+  return (
+    methods === undefined &&
+    (path === undefined || path.prefix === '/') &&
+    [...headers, ...query, ...cookies].length === 0
+  )
 }
 
 /** HTTP in plain text to the port of HTTPS gets an error from every server there is. */
@@ -33,18 +73,38 @@ function plainHttps({ protocol, upstreams }: DefaultedSpec): Problem[] {
   })
 }
 
+/** The client secret and the token go over the network as they are. */
+function plainTokens({ upstreams }: DefaultedSpec): Problem[] {
+  return upstreams.flatMap(({ auth }, index) => {
+    const url = auth?.oauth2ClientCredentials?.tokenUrl
+    if (url === undefined || url.startsWith('https://')) return []
+    const field = `spec.upstreams[${index}].auth.oauth2ClientCredentials.tokenUrl`
+    return [warning(field, 'sends the client secret in plain text: use https')]
+  })
+}
+
 /** A try that may last as long as the whole request leaves no time for another one. */
 function tryTimeouts(spec: DefaultedSpec): Problem[] {
-  const { retry } = spec
+  const routes = (spec.routes ?? []).flatMap(({ retry, timeouts: own }, index) => {
+    return tryTimeout(`spec.routes[${index}].retry`, retry, own?.request ?? spec.timeouts.request)
+  })
+  return [...tryTimeout('spec.retry', spec.retry, spec.timeouts.request), ...routes]
+}
+
+function tryTimeout(
+  field: string,
+  retry: Omit<NonNullable<DefaultedSpec['retry']>, 'budget'> | undefined,
+  request: string | undefined,
+): Problem[] {
   if (!retry || retry.maxRetries === 0) return []
   if (retry.perTryTimeout === undefined) {
     if (!retryConditions(retry).includes('Timeout')) return []
-    return [warning('spec.retry.on', 'Timeout does nothing without perTryTimeout: set it, or remove Timeout')]
+    return [warning(`${field}.on`, 'Timeout does nothing without perTryTimeout: set it, or remove Timeout')]
   }
-  const { requestMs } = timeouts(spec)
-  if (requestMs === null || durationMs(retry.perTryTimeout)! < requestMs) return []
-  const message = `'${retry.perTryTimeout}' is not shorter than timeouts.request '${spec.timeouts.request ?? '15s'}', so a try that takes too long is never followed by another: make it shorter`
-  return [warning('spec.retry.perTryTimeout', message)]
+  const requestMs = request === undefined ? REQUEST_MS : durationMs(request)!
+  if (requestMs === 0 || durationMs(retry.perTryTimeout)! < requestMs) return []
+  const message = `'${retry.perTryTimeout}' is not shorter than timeouts.request '${request ?? '15s'}', so a try that takes too long is never followed by another: make it shorter`
+  return [warning(`${field}.perTryTimeout`, message)]
 }
 
 /** Only failures are sampled against. */

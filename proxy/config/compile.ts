@@ -1,22 +1,31 @@
 /** Makes of a ProxyConfig what requests are served by: clusters, credentials, contexts and limits; what did not change is kept. */
 import { canonicalJson } from '../../common/config-hash.ts'
 import type { LoadFailure, RefReport } from '../../common/configz.ts'
-import type { ClusterConfig, DiscoveryConfig, ProxyConfig } from '../../common/proxy-config.ts'
+import type {
+  ClusterConfig,
+  DiscoveryConfig,
+  ProxyConfig,
+  RateLimitConfig,
+  RouteConfig,
+} from '../../common/proxy-config.ts'
 import { HttpCells } from '../observe/cells.ts'
+import type { HeaderCredential } from '../policy/credential.ts'
 import { RateLimit } from '../policy/rate-limit.ts'
 import { now } from '../runtime/clock.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
 import { Cluster, type ClusterOptions, type ClusterParts } from '../upstream/cluster.ts'
 import type { Discovery } from '../upstream/discovery/discovery.ts'
-import type { HeaderCredential } from '../policy/credential.ts'
 import { Credential } from './credentials.ts'
 import type { RefDirs } from './refs.ts'
+import { OAuth2Credential } from './token-credentials.ts'
 
 /** What every Ambassador of the process shares. */
 export interface CompileParts {
   readonly dirs: RefDirs
   readonly tls: TlsContexts
   readonly discover: (config: DiscoveryConfig) => Discovery
+  /** Told of each fetch of a token for a cluster that failed. */
+  readonly onTokenFailure?: (cluster: string, message: string) => void
   readonly onCircuit?: ClusterParts['onCircuit']
   readonly onDiscovery?: ClusterParts['onDiscovery']
 }
@@ -36,16 +45,18 @@ export interface CompiledCluster {
  */
 export interface Snapshot {
   readonly config: ProxyConfig
-  /** All traffic goes to the first one. */
+  /** What no route takes goes to the first one. */
   readonly clusters: readonly CompiledCluster[]
   readonly rateLimit: RateLimit | null
+  /** One for each route; null: it has none of its own. */
+  readonly routeLimits: readonly (RateLimit | null)[]
 }
 
 /** One upstream of a config. */
 interface Part {
   readonly config: ClusterConfig
   readonly tls: FileTls | null
-  readonly credential: Credential | null
+  readonly credential: Credential | OAuth2Credential | null
   /** Counters never go back, so they are kept as long as the name is. */
   readonly cells: HttpCells
   /** Null until the config is put in force. */
@@ -70,6 +81,8 @@ export class Compiler {
   #inForce: readonly Part[] = []
   #protocol: ProxyConfig['protocol'] | null = null
   #rateLimit: RateLimit | null = null
+  /** By what their routes match. */
+  #routeLimits: ReadonlyMap<string, RateLimit> = new Map()
 
   constructor(parts: CompileParts) {
     this.#parts = parts
@@ -83,7 +96,7 @@ export class Compiler {
       const part: Part = {
         config: cluster,
         tls: this.#tls(cluster, old),
-        credential: credential(cluster, old),
+        credential: this.#credential(cluster, old),
         cells: old?.cells ?? new HttpCells(),
         cluster: null,
       }
@@ -111,17 +124,31 @@ export class Compiler {
       cluster.start()
       return { ...part, cluster }
     })
+    for (const { credential } of this.#inForce) if (credential instanceof OAuth2Credential) credential.start()
     this.#release(before, this.#inForce)
-    if (config.rateLimit === null) this.#rateLimit = null
-    else if (this.#rateLimit === null) this.#rateLimit = new RateLimit(config.rateLimit)
-    else this.#rateLimit.reconfigure(config.rateLimit, now())
+    this.#rateLimit = limitOf(config.rateLimit, this.#rateLimit)
     return {
       config,
       clusters: this.#inForce.map(({ cluster, credential: own, cells }) => {
         return { cluster: cluster as Cluster, credential: own, cells }
       }),
       rateLimit: this.#rateLimit,
+      routeLimits: this.#limitRoutes(config.routes),
     }
+  }
+
+  /** A route that matches what one matched before keeps its bucket, wherever it stands now. */
+  #limitRoutes(routes: readonly RouteConfig[]): (RateLimit | null)[] {
+    const kept = new Map<string, RateLimit>()
+    const limits = routes.map(({ match, rateLimit }) => {
+      let key = canonicalJson(match)
+      while (kept.has(key)) key += '+'
+      const limit = limitOf(rateLimit, this.#routeLimits.get(key) ?? null)
+      if (limit !== null) kept.set(key, limit)
+      return limit
+    })
+    this.#routeLimits = kept
+    return limits
   }
 
   /** Drops a candidate that was not put in force. */
@@ -169,23 +196,42 @@ export class Compiler {
     return isSame ? old.tls : this.#parts.tls.open(config.tls)
   }
 
+  #credential({ name, auth }: ClusterConfig, old: Part | undefined): Part['credential'] {
+    if (auth === null) return null
+    if (old?.credential && canonicalJson(old.config.auth) === canonicalJson(auth)) return old.credential
+    if (auth.kind !== 'oauth2ClientCredentials') return new Credential(auth)
+    const { dirs, tls, onTokenFailure } = this.#parts
+    return new OAuth2Credential(auth, dirs, tls, (message) => onTokenFailure?.(name, message))
+  }
+
   /** Ends what `from` has and `kept` has not. */
   #release(from: readonly Part[], kept: readonly Part[]): void {
     for (const part of from) {
       if (part.tls !== null && !kept.some((each) => each.tls === part.tls)) this.#parts.tls.close(part.tls)
+      const { credential } = part
+      const isFetched = credential instanceof OAuth2Credential
+      if (isFetched && !kept.some((each) => each.credential === credential)) credential.stop()
       if (part.cluster !== null && !kept.some((each) => each.cluster === part.cluster)) part.cluster.close()
     }
   }
 }
 
-function credential(config: ClusterConfig, old: Part | undefined): Credential | null {
-  if (config.auth === null) return null
-  const isSame = old?.credential && canonicalJson(old.config.auth) === canonicalJson(config.auth)
-  return isSame ? old.credential : new Credential(config.auth)
+/** The limit that was there with its new settings, or a new one. */
+function limitOf(config: RateLimitConfig | null, old: RateLimit | null): RateLimit | null {
+  if (config === null || old === null) return config && new RateLimit(config)
+  old.reconfigure(config, now())
+  return old
 }
 
 function clusterOptions(config: ProxyConfig, part: Part): ClusterOptions {
-  const perTryMs = config.retry?.perTryTimeoutMs ?? config.timeouts.requestMs ?? PROBE_MS
+  // The longest that any route lets an attempt take.
+  const perTryMs = Math.max(
+    ...[null, ...config.routes].map((route) => {
+      const retry = route?.retry ?? config.retry
+      const timeouts = route?.timeouts ?? config.timeouts
+      return retry?.perTryTimeoutMs ?? timeouts.requestMs ?? PROBE_MS
+    }),
+  )
   return {
     config: part.config,
     tls: part.tls,

@@ -5,13 +5,15 @@ import type { HeaderCredential } from '../policy/credential.ts'
 import { credentialRefs, type RefDirs, readRefText, refText } from './refs.ts'
 
 /** Reads the files of a credential; keeps the last good line when they become unusable, so that a slip does not stop traffic. */
+export type FileAuth = Exclude<AuthConfig, { kind: 'oauth2ClientCredentials' }>
+
 export class Credential implements HeaderCredential {
   readonly name: string
   #line: Buffer | null = null
   #failure: string | null = 'the credential was not read yet'
-  readonly #auth: AuthConfig
+  readonly #auth: FileAuth
 
-  constructor(auth: AuthConfig) {
+  constructor(auth: FileAuth) {
     this.#auth = auth
     this.name = auth.kind === 'header' ? auth.name.toLowerCase() : 'authorization'
   }

@@ -6,6 +6,7 @@ import type { LoadFailure } from '../../common/configz.ts'
 import { CONFIG_KEY } from '../../common/names.ts'
 import type { ProxyConfig } from '../../common/proxy-config.ts'
 import { parseConfig } from './parse.ts'
+import { checkRoutes } from './routes.ts'
 
 /** What a source held when it was read. */
 export type ConfigRead =
@@ -80,6 +81,8 @@ function readConfigFile(path: string, expectedName: string | null): ConfigRead {
   }
   try {
     const config = parseConfig(value)
+    checkRoutes(config)
+    checkTokenUrls(config)
     if (expectedName !== null && config.ambassador.name !== expectedName) {
       const names = `'${config.ambassador.name}', not of '${expectedName}'`
       return invalid(value, `config file '${path}' is of Ambassador ${names}, mount the right one`)
@@ -88,6 +91,16 @@ function readConfigFile(path: string, expectedName: string | null): ConfigRead {
   } catch (error) {
     return invalid(value, `config file '${path}': ${(error as Error).message}`)
   }
+}
+
+/** @throws {Error} that names the field, the value and the remedy */
+function checkTokenUrls({ clusters }: ProxyConfig): void {
+  clusters.forEach(({ auth }, index) => {
+    if (auth?.kind !== 'oauth2ClientCredentials') return
+    const { tokenUrl } = auth
+    if (URL.canParse(tokenUrl) && /^https?:$/.test(new URL(tokenUrl).protocol)) return
+    throw new Error(`config: clusters.${index}.auth.tokenUrl: '${tokenUrl}' is not a URL, use https://host/path`)
+  })
 }
 
 /** Ambassadors are written in YAML (or JSON), and that is what a person has at hand. */

@@ -59,6 +59,7 @@ export function plainConfig(options: PlainOptions): ProxyConfig {
         limits: { maxConnections: 1024, maxPendingRequests: 1024, maxConcurrentRetries: isHttp ? 64 : 0 },
       },
     ],
+    routes: [],
     retry: isHttp
       ? {
           maxRetries: options.maxRetries ?? 2,

@@ -31,6 +31,9 @@ export function refPaths(config: ProxyConfig, dirs: RefDirs): readonly string[] 
     tls?.clientCertificate?.certificate,
     tls?.clientCertificate?.privateKey,
     ...(auth === null ? [] : credentialRefs(auth).map(({ ref }) => ref)),
+    ...(auth?.kind === 'oauth2ClientCredentials'
+      ? [auth.tls?.ca, auth.tls?.clientCertificate?.certificate, auth.tls?.clientCertificate?.privateKey]
+      : []),
   ])
   return refs.flatMap((ref) => {
     switch (ref?.kind) {
@@ -58,6 +61,8 @@ export function credentialRefs(auth: AuthConfig): readonly { readonly field: str
       ]
     case 'header':
       return [{ field: 'auth.header', ref: auth.value }]
+    case 'oauth2ClientCredentials':
+      return [{ field: 'auth.oauth2ClientCredentials.clientSecret', ref: auth.clientSecret }]
   }
 }
 

@@ -17,6 +17,7 @@ export function httpAccessLine(namespace: string, ambassador: string, record: Ht
     ...(reason === null ? {} : { reason }),
     ...(detail === null ? {} : { detail }),
     upstream: record.upstream,
+    ...(record.route === null ? {} : { route: record.route }),
     endpoint: record.endpoint,
     attempts: record.attempts,
     requestBytes: record.requestBytes,

@@ -170,12 +170,16 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
   out.metric('ambassador_queue_full_total', 'counter', 'Requests or connections refused because too many waited.')
   for (const { cluster, labels } of all) out.sample('ambassador_queue_full_total', labels, cluster.connections.overflow)
   out.metric('ambassador_rate_limited_total', 'counter', 'Requests or connections that the rate limit refused.')
-  for (const { name, rateLimit } of served) {
-    if (rateLimit !== null) out.sample('ambassador_rate_limited_total', { ambassador: name }, rateLimit.limited)
+  for (const { name, rateLimits } of served) {
+    if (rateLimits.length === 0) continue
+    const limited = rateLimits.reduce((sum, each) => sum + each.limited, 0)
+    out.sample('ambassador_rate_limited_total', { ambassador: name }, limited)
   }
   out.metric('ambassador_rate_delayed_total', 'counter', 'Requests or connections that the rate limit delayed.')
-  for (const { name, rateLimit } of served) {
-    if (rateLimit !== null) out.sample('ambassador_rate_delayed_total', { ambassador: name }, rateLimit.delayed)
+  for (const { name, rateLimits } of served) {
+    if (rateLimits.length === 0) continue
+    const delayed = rateLimits.reduce((sum, each) => sum + each.delayed, 0)
+    out.sample('ambassador_rate_delayed_total', { ambassador: name }, delayed)
   }
   out.metric(
     'ambassador_tls_certificate_expiry_seconds',

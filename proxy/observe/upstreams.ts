@@ -79,7 +79,7 @@ function ambassadorReport(served: Served): AmbassadorUpstreams {
     lastError,
     connections: served.connections,
     answers: served.answers,
-    rateLimited: served.rateLimit?.limited ?? 0,
+    rateLimited: served.rateLimits.reduce((sum, { limited }) => sum + limited, 0),
     upstreams: served.compiled.map(({ cluster, tls, credential }) => ({
       name: cluster.name,
       discoveryFailure: cluster.discoveryFailure,

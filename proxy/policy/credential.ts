@@ -7,4 +7,13 @@ export interface HeaderCredential {
   readonly line: Buffer | null
   /** Why it is unavailable: names the Secret and key and the remedy, never the value; null when available. */
   readonly failure: string | null
+  /** Of a credential that is fetched and may come later or be renewed; absent for one from files, which is there or not. */
+  readonly renewed?: RenewedCredential
+}
+
+export interface RenewedCredential {
+  /** Calls back as soon as the fetch that is under way has ended, at once when none is. */
+  whenSettled(done: () => void): void
+  /** The upstream refused `line` with 401. True: another one is being fetched. */
+  refused(line: Buffer): boolean
 }

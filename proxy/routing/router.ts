@@ -1,4 +1,5 @@
 /** Which route an HTTP request takes and which upstream of it: first match wins, weights and stickiness decide between upstreams. */
+import { setFlagsFromString } from 'node:v8'
 import type { RouteConfig, ValueMatchConfig } from '../../common/proxy-config.ts'
 
 /** What a route may look at. Values are made only when a route asks for them. */
@@ -16,6 +17,9 @@ export interface RouteTarget<T> {
   readonly weight: number
 }
 
+/** Makes what pick() gives for a cluster of a route. */
+export type Resolve<T> = (cluster: string, route: RouteConfig, index: number) => T
+
 export class Route<T> {
   readonly config: RouteConfig
   readonly #targets: readonly RouteTarget<T>[]
@@ -26,9 +30,9 @@ export class Route<T> {
   readonly #cookies: readonly CompiledMatch[]
 
   /** @throws {SyntaxError} when a pattern does not compile; the operator refuses such a pattern before */
-  constructor(config: RouteConfig, resolve: (cluster: string) => T) {
+  constructor(config: RouteConfig, index: number, resolve: Resolve<T>) {
     this.config = config
-    this.#targets = config.to.map(({ cluster, weight }) => ({ value: resolve(cluster), weight }))
+    this.#targets = config.to.map(({ cluster, weight }) => ({ value: resolve(cluster, config, index), weight }))
     this.#total = this.#targets.reduce((sum, { weight }) => sum + weight, 0)
     const { path, headers, query, cookies } = config.match
     this.#path = path?.kind === 'regex' ? fullPattern(path.value) : null
@@ -78,19 +82,6 @@ export class Route<T> {
     return (this.#targets.findLast(({ weight }) => weight > 0) ?? (this.#targets[0] as RouteTarget<T>)).value
   }
 
-  /** The target to send: the matched prefix replaced when the route says so, else as it came. */
-  rewrite(target: string): string {
-    const { rewritePrefix, match } = this.config
-    if (rewritePrefix === null || match.path === null || match.path.kind !== 'prefix') return target
-    const rest = target.slice(match.path.value.length)
-    const base = rewritePrefix.endsWith('/') && rest.startsWith('/') ? rewritePrefix.slice(0, -1) : rewritePrefix
-    const rewritten =
-      rest === '' || rest.startsWith('/') || rest.startsWith('?') || base.endsWith('/')
-        ? base + rest
-        : `${base}/${rest}`
-    return rewritten.startsWith('/') ? rewritten : `/${rewritten}`
-  }
-
   #matchesPath(path: string): boolean {
     const wanted = this.config.match.path
     if (wanted === null) return true
@@ -106,8 +97,9 @@ export class Route<T> {
 export class Router<T> {
   readonly #routes: readonly Route<T>[]
 
-  constructor(routes: readonly RouteConfig[], resolve: (cluster: string) => T) {
-    this.#routes = routes.map((route) => new Route(route, resolve))
+  /** @throws {SyntaxError} when a pattern does not compile */
+  constructor(routes: readonly RouteConfig[], resolve: Resolve<T>) {
+    this.#routes = routes.map((route, index) => new Route(route, index, resolve))
   }
 
   /** The first route that matches, or null: then the request goes to the first upstream. */
@@ -117,6 +109,15 @@ export class Router<T> {
     }
     return null
   }
+}
+
+/** A target that begins with the prefix `from`, with `to` in its place; slashes at the seam are neither doubled nor lost. */
+export function rewritten(target: string, { from, to }: { readonly from: string; readonly to: string }): string {
+  const rest = target.slice(from.length)
+  const base = to.endsWith('/') && rest.startsWith('/') ? to.slice(0, -1) : to
+  const isSeam = rest === '' || rest.startsWith('/') || rest.startsWith('?') || base.endsWith('/')
+  const path = isSeam ? base + rest : `${base}/${rest}`
+  return path.startsWith('/') ? path : `/${path}`
 }
 
 interface CompiledMatch {
@@ -142,11 +143,16 @@ function holds({ config, pattern }: CompiledMatch, value: string | null): boolea
   }
 }
 
+let isLinear = false
+
 /**
- * A pattern that must match the whole value. JavaScript's engine backtracks; the image starts Node with the flag that hands a
- * pattern over to the linear engine when it backtracks too much, and the operator refuses what that engine cannot do.
+ * A pattern that must match the whole value. V8's engine backtracks, so a pattern such as `(a+)+b` could take the event loop for
+ * minutes; by this flag V8 hands a pattern that backtracks too much over to its linear engine, which knows all that the schema
+ * lets through but large counts.
  */
 export function fullPattern(source: string): RegExp {
+  if (!isLinear) setFlagsFromString('--enable-experimental-regexp-engine-on-excessive-backtracks')
+  isLinear = true
   return new RegExp(`^(?:${source})$`, 's')
 }
 

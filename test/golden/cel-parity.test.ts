@@ -138,6 +138,21 @@ const anyUpstream = record({
     record({
       bearer: maybe(record({ secretKeyRef: keyRef })),
       basic: maybe(record({ secretName: anyName })),
+      oauth2ClientCredentials: maybe(
+        record({
+          tokenUrl: pick(
+            'https://login.example.com/token',
+            'http://10.0.0.1:8080/t?x',
+            'https://a:70000/',
+            'ftp://a',
+            'https://1.2.3/',
+          ),
+          clientId: fc.constant('shop'),
+          clientSecret: record({ secretKeyRef: keyRef }),
+          scopes: maybe(fc.uniqueArray(pick('read', 'a b', 'a"b', 'x/y:z'), { maxLength: 2 })),
+          tls: maybe(record({ ca: maybe(record({ secretKeyRef: maybe(keyRef) })) })),
+        }),
+      ),
       header: maybe(record({ name: pick('X-Key', 'host', 'TE', 'X Key', 'Upgrade', 'x:'), secretKeyRef: keyRef })),
     }),
   ),

@@ -33,13 +33,25 @@ function program(expression: string): Evaluate {
   return compiled
 }
 
+/** What a rule says; undefined when it ends with an error. */
+function evaluate(rule: string, self: unknown): unknown {
+  const run = program(rule)
+  try {
+    return run({ self })
+  } catch {
+    return undefined
+  }
+}
+
 /** Every rule below a schema that a value breaks, as `field: message`. The value must fit the schema and have its defaults. */
 export function brokenRules(node: Structural, value: unknown, path: readonly PropertyKey[]): string[] {
   const broken: string[] = []
   const self = celValue(node, value)
   for (const { rule, message, messageExpression, fieldPath: below = '' } of node['x-kubernetes-validations'] ?? []) {
-    if (program(rule)({ self }) === true) continue
-    const text = messageExpression ? program(messageExpression)({ self }) : message
+    const held = evaluate(rule, self)
+    if (held === true) continue
+    // As the API server does it: a rule that cannot be evaluated is broken, and said in its plain words.
+    const text = messageExpression && held !== undefined ? program(messageExpression)({ self }) : message
     broken.push(`${fieldPath([...path, ...below.split('.').filter(Boolean)])}: ${text}`)
   }
   if (Array.isArray(value)) {
@@ -62,7 +74,7 @@ function celValue(node: Structural, value: unknown): unknown {
         const schema = node.properties?.[name]
         // Without a type a field is not there for CEL.
         if (!schema?.type) return []
-        return [[name === 'true' ? '__true__' : name, celValue(schema, child)]]
+        return [[name === 'true' || name === 'in' ? `__${name}__` : name, celValue(schema, child)]]
       }),
     )
   }

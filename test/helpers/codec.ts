@@ -99,6 +99,8 @@ export function relayRequests(bytes: Buffer, options: RequestOptions = {}): Rela
           Buffer.from(host),
           name,
           line,
+          null,
+          null,
           (t, i) => t.write(ID, i, 36, 'latin1'),
           target,
           marks,
@@ -172,7 +174,7 @@ export function relayResponse(bytes: Buffer, options: ResponseOptions = {}): Rel
         const fault = facts.examine(head, isHead)
         if (fault !== null) return { sent, messages, refused: fault, isIncomplete: true, hasLeftover: false }
         isEncoded = facts.body === BodyKind.untilClose && !isOld
-        const end = writeResponse(head, facts, { isOld, closes, isEncoded }, target)
+        const end = writeResponse(head, facts, { isOld, closes, isEncoded, changes: null }, target)
         if (end > head.end - head.start + RESPONSE_GROWTH) throw new Error('grew too much')
         sent += target.toString('latin1', 0, end)
         messages.push({

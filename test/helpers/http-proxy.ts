@@ -8,8 +8,8 @@ import type {
   RetryConfig,
   TimeoutsConfig,
 } from '../../common/proxy-config.ts'
-import type { HeaderCredential } from '../../proxy/policy/credential.ts'
 import { HttpCells } from '../../proxy/observe/cells.ts'
+import type { HeaderCredential } from '../../proxy/policy/credential.ts'
 import { RateLimit } from '../../proxy/policy/rate-limit.ts'
 import { HttpDriver } from '../../proxy/protocol/http1/driver.ts'
 import type { HttpRecord } from '../../proxy/protocol/http1/record.ts'
@@ -105,6 +105,8 @@ export async function httpProxy(setup: HttpProxySetup, ends: (() => unknown)[]) 
     retry: retryPlan(retry),
     timeouts: { connectMs: 2000, requestMs: null, idleMs: null, ...setup.timeouts },
     rateLimit: setup.rateLimit === undefined ? null : new RateLimit(setup.rateLimit),
+    route: null,
+    router: null,
     accessLog: setup.accessLog ?? { mode: 'All', sample: 0 },
   }
   const records: HttpRecord[] = []

@@ -131,6 +131,7 @@ export class HttpDriver implements Driver, SessionHost {
       reason: refusal.reason,
       detail: refusal.detail,
       upstream: null,
+      route: null,
       endpoint: null,
       attempts: 0,
       requestBytes: 0,

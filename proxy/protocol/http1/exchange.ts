@@ -2,7 +2,9 @@
 import type { Reason } from '../../../common/reasons.ts'
 import { backoffMs, parseRetryAfter, retryAfterBackoffMs } from '../../policy/backoff.ts'
 import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
+import type { HeaderCredential } from '../../policy/credential.ts'
 import type { Outcome } from '../../policy/policy.ts'
+import { type Router, rewritten } from '../../routing/router.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
@@ -20,9 +22,10 @@ import { BodyKind } from './framing.ts'
 import type { RequestFacts, ResponseFacts } from './headers.ts'
 import { OutgoingRequest } from './outgoing.ts'
 import type { Fault, HeadParser } from './parser.ts'
+import { HeadView } from './request-view.ts'
 import { answer, type Refusal, statusOf } from './respond.ts'
 import { type ResponseOwner, ResponseRelay } from './response.ts'
-import type { HttpSnapshot, RetryPlan } from './snapshot.ts'
+import type { HttpRoute, HttpSnapshot, HttpTarget, RetryPlan } from './snapshot.ts'
 import { Field } from './tables.ts'
 
 /** How the client's connection goes on after an exchange. */
@@ -56,6 +59,8 @@ const CONTINUE_MS = 1_000
 /** Longest wait for a connection or for DNS of a request without a deadline. */
 const MAX_WAIT_MS = 30_000
 const NO_HOST = Buffer.alloc(0)
+/** Stands where the token will be. */
+const NO_LINE = Buffer.alloc(0)
 const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
 
 type State =
@@ -63,6 +68,8 @@ type State =
   | 'free'
   /** The rate limit made it wait. */
   | 'delayed'
+  /** A token is being fetched. */
+  | 'authorizing'
   /** Discovery has not found an endpoint yet. */
   | 'held'
   /** Every connection is busy. */
@@ -87,6 +94,8 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   readonly request = new OutgoingRequest()
   readonly response = new ResponseRelay(this)
   snapshot!: HttpSnapshot
+  /** Where it goes: what a route says, or the snapshot itself. */
+  target!: HttpTarget
   /** What the client was answered with; 0: it left first. */
   status = 0
   /** Why it failed, or why the answer is the proxy's own; null when it is the upstream's. */
@@ -121,6 +130,12 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #asked: Endpoint | null = null
   #token = -1
   readonly #tried: Endpoint[] = []
+  /** The credential that the request carries; NO_LINE: none yet. */
+  #line: Buffer | null = null
+  /** Another credential was tried after a 401. */
+  #wasRefused = false
+  /** Changes with each wait for a token, so that a late one is known as late. */
+  #tokenTurn = 0
   #connection: UpstreamConnection | null = null
   #dial: Dial | null = null
   #leaveHold: (() => void) | null = null
@@ -160,9 +175,11 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     end: number,
   ): number {
     const time = now()
-    const { upstream, retry } = snapshot
+    const target = snapshot.router === null ? snapshot : routed(snapshot, snapshot.router, head, facts)
+    const { upstream, retry, route } = target
     this.#client = client
     this.snapshot = snapshot
+    this.target = target
     this.#isHead = facts.isHead
     this.#isOld = facts.isOld
     this.#isIdempotent = facts.isIdempotent || head.has(Field.idempotencyKey) || retry?.config.methods === 'All'
@@ -174,10 +191,13 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const { cluster, credential } = upstream
     const picked = cluster.isReady ? cluster.pick(time) : null
     const host = picked === null || typeof picked === 'string' ? NO_HOST : HttpPool.of(cluster, picked).host
-    const line = credential === null ? null : credential.line
+    const line = credential === null ? null : (credential.line ?? (credential.renewed === undefined ? null : NO_LINE))
+    this.#line = line
     const name = line === null ? null : upstream.credentialName
     const limit = retry === null ? REPLAY_BYTES : retry.config.maxBufferedBodyBytes
-    const behind = this.request.begin(head, facts, host, name, line, limit, chunk, next, end)
+    const path = route === null || route.rewrite === null ? null : rewrittenPath(route.rewrite, head, facts)
+    const changes = route === null ? null : route.requestChanges
+    const behind = this.request.begin(head, facts, host, name, line, path, changes, limit, chunk, next, end)
     if (behind === -1) {
       this.onBadBody(this.request.body.fault)
       return end
@@ -188,7 +208,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     }
     if (this.request.isComplete) this.#onRequestComplete(time)
     else this.#onClientProgress(time)
-    const waitMs = snapshot.rateLimit === null ? 0 : snapshot.rateLimit.admit(time)
+    const waitMs = target.rateLimit === null ? 0 : target.rateLimit.admit(time)
     if (waitMs < 0) {
       this.#refuse({ reason: 'rate_limited', detail: '', retryAfterMs: -waitMs })
     } else if (waitMs > 0) {
@@ -216,10 +236,11 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#retries = 0
     this.#isRetrying = false
     this.#wasReplayed = false
+    this.#wasRefused = false
     this.#asked = null
     this.#tried.length = 0
     this.#deadlineAt = Number.POSITIVE_INFINITY
-    this.response.begin(this.#isHead, this.#isOld)
+    this.response.begin(this.#isHead, this.#isOld, this.target.route?.responseChanges ?? null)
   }
 
   /** More of the request's body. Returns the offset behind what belongs to it. */
@@ -239,14 +260,18 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
 
   /** Part of a body came, and more is to come. */
   #onClientProgress(time: number): void {
-    const { idleMs } = this.snapshot.timeouts
-    const isStepTaken = this.#state === 'delayed' || this.#state === 'queued' || this.#state === 'backoff'
+    const { idleMs } = this.target.timeouts
+    const isStepTaken =
+      this.#state === 'delayed' ||
+      this.#state === 'authorizing' ||
+      this.#state === 'queued' ||
+      this.#state === 'backoff'
     if (idleMs !== null && !isStepTaken && !this.#expectsContinue) this.#step.set(time + idleMs)
   }
 
   /** The deadline runs from here: how long an upload takes is the client's affair. */
   #onRequestComplete(time: number): void {
-    const { requestMs } = this.snapshot.timeouts
+    const { requestMs } = this.target.timeouts
     if (requestMs !== null && !this.response.isStarted) {
       this.#deadlineAt = time + requestMs
       this.#deadline.set(this.#deadlineAt)
@@ -268,7 +293,8 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
 
   /** Looks for an endpoint and a connection to it. */
   #attempt(time: number, picked: Endpoint | PickRefusal | null): void {
-    const { cluster } = this.snapshot.upstream
+    if (this.#line === NO_LINE && !this.#authorize(time)) return
+    const { cluster } = this.target.upstream
     if (!cluster.isReady) {
       this.#hold(time)
       return
@@ -302,9 +328,55 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     if (this.#deadlineAt === Number.POSITIVE_INFINITY) this.#step.set(time + MAX_WAIT_MS)
   }
 
+  /** Puts the token into the request; false: it is waited for, or the request was refused. */
+  #authorize(time: number): boolean {
+    const { credential } = this.target.upstream
+    if (credential === null) return true
+    const { line } = credential
+    if (line === null) {
+      this.#awaitToken(credential, time)
+      return false
+    }
+    this.#line = line
+    this.request.setCredential(line)
+    return true
+  }
+
+  /** Waits until the fetch that is under way has ended, as long as a connection may take to be made. */
+  #awaitToken(credential: HeaderCredential, time: number): void {
+    this.#state = 'authorizing'
+    this.#waitingSince = time
+    this.#step.set(time + this.target.timeouts.connectMs)
+    const turn = ++this.#tokenTurn
+    // In the next turn: the answer that was refused is still being dealt with.
+    setImmediate(() => {
+      credential.renewed?.whenSettled(() => {
+        if (this.#state !== 'authorizing' || this.#tokenTurn !== turn) return
+        const later = refreshClock()
+        this.#waited(later)
+        if (credential.line === null) this.#refuse({ reason: 'auth_unavailable', detail: credential.failure ?? '' })
+        else this.#attempt(later, null)
+      })
+    })
+  }
+
+  /** An answer 401: fetches another token and sends the request again, once. False: the answer is the client's. */
+  #reauthorize(time: number): boolean {
+    const { credential } = this.target.upstream
+    const sent = this.#line
+    if (credential === null || credential.renewed === undefined || sent === null || this.#wasRefused) return false
+    // Nobody has acted upon a request that was refused, so its method does not matter.
+    if (!this.request.isComplete || !this.request.isReplayable || this.#client.isDraining) return false
+    if (!credential.renewed.refused(sent) && credential.line === sent) return false
+    this.#wasRefused = true
+    this.#line = NO_LINE
+    this.#awaitToken(credential, time)
+    return true
+  }
+
   /** No endpoint is known yet: the application may be started before its upstream is in DNS. */
   #hold(time: number): void {
-    const { cluster } = this.snapshot.upstream
+    const { cluster } = this.target.upstream
     this.#state = 'held'
     this.#waitingSince = time
     const leave = cluster.whenReady(Math.min(MAX_WAIT_MS, Math.max(0, this.#deadlineAt - time)), (isReady) => {
@@ -325,7 +397,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   }
 
   #refuseEndpoint(refusal: PickRefusal, time: number): void {
-    const { cluster } = this.snapshot.upstream
+    const { cluster } = this.target.upstream
     if (this.attempts > 0 && this.reason !== null) {
       // What the attempts failed of says more than that there is nobody left to ask.
       this.#refuse({ reason: this.reason, detail: this.detail })
@@ -342,18 +414,18 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#endpoint = endpoint
     this.#asked = endpoint
     this.attempts++
-    this.snapshot.upstream.cells.attempts++
+    this.target.upstream.cells.attempts++
   }
 
   #connect(pool: HttpPool): void {
     this.#state = 'dialling'
-    this.#dial = pool.connect(this, this.snapshot.timeouts.connectMs)
+    this.#dial = pool.connect(this, this.target.timeouts.connectMs)
   }
 
   /** A slot is ours. */
   onSlot(): void {
     const time = now()
-    const { cluster } = this.snapshot.upstream
+    const { cluster } = this.target.upstream
     this.#waited(time)
     const endpoint = cluster.pick(time, this.#tried)
     if (typeof endpoint === 'string') {
@@ -394,7 +466,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   onDialFailed(failure: DialFailure): void {
     this.#dial = null
     const endpoint = this.#endpoint as Endpoint
-    this.snapshot.upstream.cluster.dialFailed(endpoint, now())
+    this.target.upstream.cluster.dialFailed(endpoint, now())
     this.#endAttempt('failure')
     this.#failed(failure.reason, failure.detail, 'ConnectFailure')
   }
@@ -418,7 +490,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #send(connection: UpstreamConnection): void {
     const time = now()
     this.#state = 'sent'
-    this.response.begin(this.#isHead, this.#isOld)
+    this.response.begin(this.#isHead, this.#isOld, this.target.route?.responseChanges ?? null)
     this.request.send(connection.raw, connection.pool.host, this.#client.raw)
     if (this.request.isComplete) this.#awaitHead(time)
     else if (this.#expectsContinue) this.#step.set(time + CONTINUE_MS)
@@ -426,7 +498,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   }
 
   #awaitHead(time: number): void {
-    const perTryMs = this.snapshot.retry?.config.perTryTimeoutMs ?? null
+    const perTryMs = this.target.retry?.config.perTryTimeoutMs ?? null
     if (perTryMs !== null) this.#step.set(time + perTryMs)
     else this.#step.clear()
   }
@@ -484,7 +556,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.status = 101
     this.#endAttempt('success')
     this.response.writeHead(head, facts, this.#client.raw, false)
-    this.snapshot.upstream.cells.upgrades++
+    this.target.upstream.cells.upgrades++
     this.#connection = null
     this.#client.onTunnel(this, connection, Buffer.from(chunk.subarray(start, end)))
     this.#finish('tunnel', connection.raw.backlog > 0)
@@ -497,8 +569,11 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const outcome: Outcome =
       status === 429 ? 'throttled' : status >= 500 && status !== 501 && status !== 505 ? 'failure' : 'success'
     this.#settle(outcome, time)
-    const plan = this.snapshot.retry
-    if (plan !== null && plan.statuses[status] === 1 && this.#mayDrop(head, plan, time)) {
+    const plan = this.target.retry
+    const isDropped =
+      (status === 401 && this.#reauthorize(time)) ||
+      (plan !== null && plan.statuses[status] === 1 && this.#mayDrop(head, plan, time))
+    if (isDropped) {
       const connection = this.#connection as UpstreamConnection
       this.#connection = null
       this.#leave()
@@ -515,7 +590,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
 
   /** Decides whether an answer is thrown away for another attempt, and begins to wait for that. */
   #mayDrop(head: HeadParser, plan: RetryPlan, time: number): boolean {
-    const { cluster } = this.snapshot.upstream
+    const { cluster } = this.target.upstream
     let asked: number | null = null
     if (head.has(Field.retryAfter)) asked = parseRetryAfter(head.value(head.first[Field.retryAfter]!), Date.now())
     // An answer before the end of the request is the upstream's last word on it.
@@ -536,7 +611,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   }
 
   onProgress(): void {
-    const { idleMs } = this.snapshot.timeouts
+    const { idleMs } = this.target.timeouts
     if (this.#state !== 'sent' || this.#expectsContinue) return
     // Between the end of the request and the begin of the answer the deadlines count, not this.
     if (this.request.isComplete && !this.response.isStarted) return
@@ -583,7 +658,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       this.#endAttempt('abandoned')
       this.#wasReplayed = true
       this.attempts--
-      this.snapshot.upstream.cells.replays++
+      this.target.upstream.cells.replays++
       this.request.unsend(this.#client.raw)
       this.#state = 'free'
       this.#attempt(now(), null)
@@ -609,7 +684,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#step.clear()
     this.reason = reason
     this.detail = detail
-    const plan = this.snapshot.retry
+    const plan = this.target.retry
     const isWanted =
       plan !== null &&
       condition !== null &&
@@ -633,7 +708,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #obstacle(plan: RetryPlan, isSafe: boolean): Obstacle {
     if (!isSafe || this.#client.isDraining) return 'final'
     if (this.#retries >= plan.config.maxRetries) {
-      this.snapshot.upstream.cluster.budget.limitExceeded++
+      this.target.upstream.cluster.budget.limitExceeded++
       return 'final'
     }
     return this.request.isKept ? 'none' : 'body'
@@ -645,7 +720,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       retryAfterMs === null ? backoffMs(this.#retries + 1, plan.config.backoff) : retryAfterBackoffMs(retryAfterMs)
     if (time + waitMs >= this.#deadlineAt) return 'deadline'
     this.#endRetry(false)
-    if (!this.snapshot.upstream.cluster.budget.tryRetry(time)) return 'budget'
+    if (!this.target.upstream.cluster.budget.tryRetry(time)) return 'budget'
     this.#isRetrying = true
     this.#retries++
     this.#wasReplayed = false
@@ -657,7 +732,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #endRetry(succeeded: boolean): void {
     if (!this.#isRetrying) return
     this.#isRetrying = false
-    this.snapshot.upstream.cluster.budget.endRetry(succeeded)
+    this.target.upstream.cluster.budget.endRetry(succeeded)
   }
 
   #onStep(): void {
@@ -665,9 +740,15 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     switch (this.#state) {
       case 'delayed':
         this.#waited(time)
-        if (this.snapshot.retry !== null) this.snapshot.upstream.cluster.budget.deposit(time)
+        if (this.target.retry !== null) this.target.upstream.cluster.budget.deposit(time)
         this.#attempt(time, null)
         break
+      case 'authorizing': {
+        const { connectMs } = this.target.timeouts
+        const failure = this.target.upstream.credential?.failure
+        this.#refuse({ reason: 'auth_unavailable', detail: `no token within ${connectMs} ms: ${failure}` })
+        break
+      }
       case 'queued':
         this.#onWaitedTooLong(MAX_WAIT_MS)
         break
@@ -695,7 +776,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       if (isUpstream) this.#timedOut('the upstream does not take the body of the request')
       else this.#onIdleClient()
     } else if (this.response.isStarted) {
-      const { idleMs } = this.snapshot.timeouts
+      const { idleMs } = this.target.timeouts
       const isClient = this.#client.raw.backlog > 0
       this.#endAttempt('abandoned')
       this.#connection?.destroy()
@@ -707,7 +788,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       )
     } else {
       this.#timedOut(
-        `endpoint ${this.#asked?.name} did not answer within ${this.snapshot.retry?.config.perTryTimeoutMs} ms`,
+        `endpoint ${this.#asked?.name} did not answer within ${this.target.retry?.config.perTryTimeoutMs} ms`,
       )
     }
   }
@@ -723,18 +804,18 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#endAttempt('abandoned')
     this.#connection?.destroy()
     this.#connection = null
-    const detail = `the application sent no byte of the request's body for ${this.snapshot.timeouts.idleMs} ms`
+    const detail = `the application sent no byte of the request's body for ${this.target.timeouts.idleMs} ms`
     this.#refuse({ reason: 'bad_request', detail, status: 408 })
   }
 
   #onDeadline(): void {
     if (this.response.isStarted) return
-    const { requestMs } = this.snapshot.timeouts
+    const { requestMs } = this.target.timeouts
     if (this.#state === 'queued') {
       this.#onWaitedTooLong(requestMs ?? 0)
       return
     }
-    if (this.#state === 'delayed') this.snapshot.rateLimit?.giveBack()
+    if (this.#state === 'delayed') this.target.rateLimit?.giveBack()
     const wasSent = this.#state === 'sent'
     this.#endAttempt(wasSent || this.#state === 'dialling' ? 'failure' : 'abandoned')
     this.#connection?.destroy()
@@ -745,7 +826,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   }
 
   #onWaitedTooLong(ms: number): void {
-    const { cluster } = this.snapshot.upstream
+    const { cluster } = this.target.upstream
     cluster.connections.cancel(this)
     this.#waited(now())
     this.#refuse({
@@ -769,7 +850,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
 
   /** The client is gone: whatever is under way is given up at once. */
   onClientGone(): void {
-    if (this.#state === 'delayed') this.snapshot.rateLimit?.giveBack()
+    if (this.#state === 'delayed') this.target.rateLimit?.giveBack()
     this.#endAttempt('abandoned')
     const connection = this.#connection
     this.#connection = null
@@ -835,7 +916,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#deadline.clear()
     this.#step.clear()
     this.endedAt = now()
-    const { cells } = this.snapshot.upstream
+    const { cells } = this.target.upstream
     cells.active--
     cells.requestBytes += this.request.body.contentBytes
     if (this.response.isStarted) cells.responseBytes += this.response.body.contentBytes
@@ -852,6 +933,18 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#deadline.release()
     this.#step.release()
   }
+}
+
+const view = new HeadView()
+
+/** What the routes say of a request; without one that matches, the snapshot. */
+function routed(snapshot: HttpSnapshot, router: Router<HttpTarget>, head: HeadParser, facts: RequestFacts): HttpTarget {
+  view.of(head, facts)
+  return router.route(view)?.pick(view, Math.random) ?? snapshot
+}
+
+function rewrittenPath(rewrite: NonNullable<HttpRoute['rewrite']>, head: HeadParser, facts: RequestFacts): Buffer {
+  return Buffer.from(rewritten(view.of(head, facts).target(), rewrite), 'latin1')
 }
 
 function onChecked(exchange: Exchange, connection: UpstreamConnection): void {

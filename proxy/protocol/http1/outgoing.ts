@@ -1,6 +1,7 @@
 /** A request on its way to the upstream: its head as it is sent, its body as far as it must be kept, and what has been sent of it. */
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { BodyPipe } from './body-pipe.ts'
+import type { FieldChanges } from './field-changes.ts'
 import { BodyKind, BodyReader } from './framing.ts'
 import type { RequestFacts } from './headers.ts'
 import type { HeadParser } from './parser.ts'
@@ -41,6 +42,8 @@ export class OutgoingRequest {
   /**
    * Takes the head and what came of the body in the same read.
    * @param host of the endpoint that will probably be asked; send() corrects it
+   * @param path what a route makes of the target; null: nothing
+   * @param changes of a route to the fields; null: none
    * @param replayLimit how much of the body may be kept
    * @returns the offset in `chunk` behind what belongs to the request; -1 when its body is not well-formed
    */
@@ -50,15 +53,21 @@ export class OutgoingRequest {
     host: Buffer,
     credentialName: Uint8Array | null,
     credentialLine: Buffer | null,
+    path: Buffer | null,
+    changes: FieldChanges | null,
     replayLimit: number,
     chunk: Buffer,
     next: number,
     end: number,
   ): number {
-    const room = head.end - head.start + REQUEST_GROWTH + host.length + (credentialLine?.length ?? 0)
+    let room = head.end - head.start + REQUEST_GROWTH + host.length + (credentialLine?.length ?? 0)
+    if (path !== null) room += path.length
+    if (changes !== null) room += changes.lines.length
     if (room > this.#bytes.length) this.#bytes = Buffer.allocUnsafeSlow(room)
     this.#host = host
-    this.#length = writeRequest(head, facts, host, credentialName, credentialLine, writeId, this.#bytes, this.marks)
+    const { marks } = this
+    const bytes = this.#bytes
+    this.#length = writeRequest(head, facts, host, credentialName, credentialLine, path, changes, writeId, bytes, marks)
     this.#limit = replayLimit
     this.isKept = true
     this.isReplayable = facts.body !== BodyKind.length || facts.length <= replayLimit
@@ -173,6 +182,24 @@ export class OutgoingRequest {
     marks.end += growth
     for (const mark of ['credentialStart', 'credentialEnd', 'idStart', 'idEnd'] as const) {
       if (marks[mark] >= moved) marks[mark] += growth
+    }
+  }
+
+  /** Puts another credential line where the one of begin() is, before the request is sent for the first time or again. */
+  setCredential(line: Buffer): void {
+    const { marks } = this
+    const { credentialStart: start, credentialEnd: end } = marks
+    const growth = line.length - (end - start)
+    const bytes = Buffer.allocUnsafeSlow(this.#length + growth + REQUEST_GROWTH)
+    this.#bytes.copy(bytes, 0, 0, start)
+    line.copy(bytes, start)
+    this.#bytes.copy(bytes, start + line.length, end, this.#length)
+    this.#bytes = bytes
+    this.#length += growth
+    marks.credentialEnd += growth
+    marks.end += growth
+    for (const mark of ['hostStart', 'hostEnd', 'idStart', 'idEnd'] as const) {
+      if (marks[mark] >= end) marks[mark] += growth
     }
   }
 

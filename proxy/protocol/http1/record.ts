@@ -13,6 +13,8 @@ export interface HttpRecord {
   readonly reason: string | null
   readonly detail: string | null
   readonly upstream: string | null
+  /** `routes[0]`; null: no route took it. */
+  readonly route: string | null
   /** `ip:port` of the last attempt. */
   readonly endpoint: string | null
   readonly attempts: number
@@ -30,7 +32,7 @@ export interface HttpRecord {
 
 /** The record of an exchange that has just ended. */
 export function recordOf(exchange: Exchange): HttpRecord {
-  const { request, response, snapshot } = exchange
+  const { request, response, target } = exchange
   return {
     requestId: request.requestId,
     method: request.method,
@@ -38,7 +40,8 @@ export function recordOf(exchange: Exchange): HttpRecord {
     status: exchange.status,
     reason: exchange.reason,
     detail: exchange.detail === '' ? null : exchange.detail,
-    upstream: snapshot.upstream.cluster.name,
+    upstream: target.upstream.cluster.name,
+    route: target.route?.name ?? null,
     endpoint: exchange.endpoint?.name ?? null,
     attempts: exchange.attempts,
     requestBytes: request.body.contentBytes,

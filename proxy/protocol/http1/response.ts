@@ -2,14 +2,25 @@
 import { firstBytes, scratchFor } from '../../runtime/buffers.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { BodyPipe, BULK_BYTES } from './body-pipe.ts'
+import type { FieldChanges } from './field-changes.ts'
 import { BodyKind, BodyReader } from './framing.ts'
 import { HeadReader } from './head-reader.ts'
 import { ResponseFacts } from './headers.ts'
 import type { HeadParser } from './parser.ts'
-import { CHUNK_OVERHEAD, endLine, LAST_CHUNK, RESPONSE_GROWTH, writeChunkSize, writeResponse } from './serializer.ts'
+import {
+  CHUNK_OVERHEAD,
+  endLine,
+  LAST_CHUNK,
+  RESPONSE_GROWTH,
+  type ResponseShape,
+  writeChunkSize,
+  writeResponse,
+} from './serializer.ts'
 
 /** Interim responses before the final one; a server that sends more than this is broken or hostile. */
 const MAX_INTERIM = 10
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 
 /** What a response is part of. Each call may end it: after one, the relay does nothing more with the read. */
 export interface ResponseOwner {
@@ -33,7 +44,7 @@ export interface ResponseOwner {
 }
 
 const facts = new ResponseFacts()
-const shape = { isOld: false, closes: false, isEncoded: false }
+const shape: Mutable<ResponseShape> = { isOld: false, closes: false, isEncoded: false, changes: null }
 
 export class ResponseRelay {
   readonly body = new BodyReader()
@@ -53,13 +64,17 @@ export class ResponseRelay {
   #isOld = false
   #isEncoded = false
   #isPersistent = false
+  #changes: FieldChanges | null = null
 
   constructor(owner: ResponseOwner) {
     this.#owner = owner
   }
 
-  /** A request is sent, for the first time or again. */
-  begin(isHead: boolean, isOld: boolean): void {
+  /**
+   * A request is sent, for the first time or again.
+   * @param changes to the fields of the final response
+   */
+  begin(isHead: boolean, isOld: boolean, changes: FieldChanges | null): void {
     this.#reader.done()
     this.isStarted = false
     this.hasBegun = false
@@ -67,6 +82,7 @@ export class ResponseRelay {
     this.#interim = 0
     this.#isHead = isHead
     this.#isOld = isOld
+    this.#changes = changes
   }
 
   /** A read of the upstream's connection. */
@@ -115,6 +131,7 @@ export class ResponseRelay {
     shape.isOld = this.#isOld
     shape.closes = closes
     shape.isEncoded = false
+    shape.changes = null
     const length = writeResponse(head, its, shape, out)
     client.lend(firstBytes(out, length), out)
   }
@@ -144,8 +161,10 @@ export class ResponseRelay {
     shape.isOld = isOld
     shape.closes = this.#owner.closesClient(facts)
     shape.isEncoded = this.#isEncoded
+    shape.changes = this.#changes
     const trailer = body.isDone ? body.trailer : null
-    const room = head.end - head.start + RESPONSE_GROWTH + behind - start + CHUNK_OVERHEAD + (trailer?.length ?? 0)
+    const growth = RESPONSE_GROWTH + (this.#changes?.lines.length ?? 0)
+    const room = head.end - head.start + growth + behind - start + CHUNK_OVERHEAD + (trailer?.length ?? 0)
     const out = scratchFor(room)
     let at = writeResponse(head, facts, shape, out)
     if (behind > start) {

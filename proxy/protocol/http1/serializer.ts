@@ -1,4 +1,5 @@
 /** Writes heads for the other side: kept ranges of the head as it came, and between them what this hop changes. */
+import type { FieldChanges } from './field-changes.ts'
 import { BodyKind } from './framing.ts'
 import type { RequestFacts, ResponseFacts } from './headers.ts'
 import type { HeadParser } from './parser.ts'
@@ -68,6 +69,8 @@ export class RequestMarks {
  * Writes the head of a request for the upstream from `target[0]` on. `target` must hold the head as it came, REQUEST_GROWTH, the
  * Host and the credential.
  * @param host the value of Host
+ * @param path what is sent in place of the target as it came; null: that
+ * @param changes of a route; null: none. `target` must hold its lines and the path, too
  * @param credentialName in lower case: what the application sends under it is replaced by `credentialLine` (`Name: value` and line end)
  * @returns the offset behind the head
  */
@@ -77,6 +80,8 @@ export function writeRequest(
   host: Buffer,
   credentialName: Uint8Array | null,
   credentialLine: Buffer | null,
+  path: Buffer | null,
+  changes: FieldChanges | null,
   writeId: IdWriter,
   target: Buffer,
   marks: RequestMarks,
@@ -85,14 +90,17 @@ export function writeRequest(
   const { dropped } = facts
   let at: number
   let runStart: number
-  if (facts.targetPrefix === 0 && facts.pathStart === head.targetStart && head.minorVersion === 1) {
+  if (path === null && facts.targetPrefix === 0 && facts.pathStart === head.targetStart && head.minorVersion === 1) {
     // The request line stays as it is, so the first run begins with it.
     runStart = head.start
     at = 0
   } else {
     at = copy(bytes, head.start, head.targetStart, target, 0)
-    if (facts.targetPrefix !== 0) target[at++] = facts.targetPrefix
-    at = copy(bytes, facts.pathStart, head.targetEnd, target, at)
+    if (path !== null) at = append(path, target, at)
+    else {
+      if (facts.targetPrefix !== 0) target[at++] = facts.targetPrefix
+      at = copy(bytes, facts.pathStart, head.targetEnd, target, at)
+    }
     at = append(VERSION, target, at)
     runStart = head.lineEnd(-1)
   }
@@ -117,7 +125,11 @@ export function writeRequest(
       at = copy(bytes, runStart, nameStart, target, at)
       runStart = head.lineEnd(i)
       if (marks.credentialEnd === 0) at = writeCredential(credentialLine!, target, at, marks)
-    } else if (dropped[i] === 1 || (known[i] === Field.requestId && head.valueEnd(i) === head.valueStart(i))) {
+    } else if (
+      dropped[i] === 1 ||
+      (known[i] === Field.requestId && head.valueEnd(i) === head.valueStart(i)) ||
+      changes?.removes(bytes, nameStart, head.nameEnd(i))
+    ) {
       at = copy(bytes, runStart, nameStart, target, at)
       runStart = head.lineEnd(i)
     } else if (known[i] === Field.requestId && marks.idEnd === 0) {
@@ -127,6 +139,7 @@ export function writeRequest(
     }
   }
   at = copy(bytes, runStart, head.lineEnd(count - 1), target, at)
+  if (changes !== null) at = append(changes.lines, target, at)
   if (credentialLine !== null && marks.credentialEnd === 0) at = writeCredential(credentialLine, target, at, marks)
   if (marks.idEnd === 0) {
     at = append(REQUEST_ID, target, at)
@@ -177,10 +190,13 @@ export interface ResponseShape {
   readonly closes: boolean
   /** The body ends with the upstream's connection and is chunked for the client. */
   readonly isEncoded: boolean
+  /** Of a route; null: none. */
+  readonly changes: FieldChanges | null
 }
 
 /**
- * Writes the head of a response for the client from `target[0]` on. `target` must hold the head as it came and RESPONSE_GROWTH.
+ * Writes the head of a response for the client from `target[0]` on. `target` must hold the head as it came, RESPONSE_GROWTH
+ * and the lines of the changes.
  * @returns the offset behind the head
  */
 export function writeResponse(head: HeadParser, facts: ResponseFacts, shape: ResponseShape, target: Buffer): number {
@@ -197,17 +213,20 @@ export function writeResponse(head: HeadParser, facts: ResponseFacts, shape: Res
   // A client of HTTP/1.0 gets a body without chunks, to which neither the coding nor the list of trailers belongs.
   const dropsChunks = shape.isOld
   const dropsTrailer = shape.isOld || facts.body !== BodyKind.chunked
+  const { changes } = shape
   for (let i = 0; i < count; i++) {
     const field = known[i]!
     const isDropped =
       dropped[i] === 1 ||
       (field === Field.transferEncoding && dropsChunks) ||
-      (field === Field.trailer && dropsTrailer && facts.body !== BodyKind.none)
+      (field === Field.trailer && dropsTrailer && facts.body !== BodyKind.none) ||
+      changes?.removes(bytes, head.nameStart(i), head.nameEnd(i))
     if (!isDropped) continue
     at = copy(bytes, runStart, head.nameStart(i), target, at)
     runStart = head.lineEnd(i)
   }
   at = copy(bytes, runStart, head.lineEnd(count - 1), target, at)
+  if (changes !== null) at = append(changes.lines, target, at)
   if (shape.isEncoded) at = append(CHUNKED, target, at)
   if (status === 101 || status === 426) at = append(CONNECTION_UPGRADE, target, at)
   else if (status >= 200) {

@@ -205,7 +205,7 @@ export class Session implements SocketHandler, ExchangeClient {
   onTunnel(exchange: Exchange, connection: UpstreamConnection, rest: Buffer): void {
     const { pool } = connection
     const upstream = connection.detach()
-    const { timeouts } = exchange.snapshot
+    const { timeouts } = exchange.target
     const host = this.#host
     const early = this.#ahead
     this.#ahead = null

@@ -1,9 +1,11 @@
 /** What an HTTP driver serves by: one config in force, compiled so that a request only looks things up. */
-import type { AccessLogConfig, RetryConfig, TimeoutsConfig } from '../../../common/proxy-config.ts'
+import type { AccessLogConfig, RetryConfig, RouteConfig, TimeoutsConfig } from '../../../common/proxy-config.ts'
 import type { HttpCells } from '../../observe/cells.ts'
 import type { HeaderCredential } from '../../policy/credential.ts'
 import type { RateLimit } from '../../policy/rate-limit.ts'
+import { Router } from '../../routing/router.ts'
 import type { Cluster } from '../../upstream/cluster.ts'
+import { type FieldChanges, fieldChanges } from './field-changes.ts'
 import { nameBytes } from './tables.ts'
 
 /** Where requests go. */
@@ -27,19 +29,67 @@ export interface RetryPlan {
   readonly onTimeout: boolean
 }
 
-/** Never changed: a changed config is a new snapshot, which each request reads when it begins. */
-export interface HttpSnapshot {
+/** Where one request goes, and by which rules. */
+export interface HttpTarget {
   readonly upstream: HttpUpstream
   readonly retry: RetryPlan | null
   readonly timeouts: TimeoutsConfig
   /** Of requests; null: none. */
   readonly rateLimit: RateLimit | null
+  /** Null: no route was asked or none matched. */
+  readonly route: HttpRoute | null
+}
+
+/** The part of a route that changes messages. One per upstream of the route. */
+export interface HttpRoute {
+  /** `routes[0]`, for the log. */
+  readonly name: string
+  readonly requestChanges: FieldChanges | null
+  readonly responseChanges: FieldChanges | null
+  /** What the path that matched begins with, and what it is replaced by; null: nothing is. */
+  readonly rewrite: { readonly from: string; readonly to: string } | null
+}
+
+/**
+ * Never changed: a changed config is a new snapshot, which each request reads when it begins. It is itself the target of requests
+ * that no route takes, so that without routes there is nothing to look up.
+ */
+export interface HttpSnapshot extends HttpTarget {
+  /** Null: there are no routes. */
+  readonly router: Router<HttpTarget> | null
   readonly accessLog: AccessLogConfig
 }
 
 /** Makes an upstream of its parts. */
 export function httpUpstream(cluster: Cluster, credential: HeaderCredential | null, cells: HttpCells): HttpUpstream {
   return { cluster, credential, credentialName: credential === null ? null : nameBytes(credential.name), cells }
+}
+
+/** Compiles routes over the target of requests that none takes; null when there are none. */
+export function httpRouter(
+  routes: readonly RouteConfig[],
+  base: Omit<HttpTarget, 'route'>,
+  upstreamOf: (cluster: string) => HttpUpstream,
+  limitOf: (index: number) => RateLimit | null,
+): Router<HttpTarget> | null {
+  if (routes.length === 0) return null
+  return new Router(routes, (cluster, route, index): HttpTarget => {
+    const { match, rewritePrefix, requestHeaders, responseHeaders } = route
+    const upstream = upstreamOf(cluster)
+    const prefix = match.path?.kind === 'prefix' ? match.path.value : null
+    return {
+      upstream,
+      retry: route.retry === null ? base.retry : retryPlan(route.retry),
+      timeouts: route.timeouts === null ? base.timeouts : { ...base.timeouts, ...route.timeouts },
+      rateLimit: limitOf(index) ?? base.rateLimit,
+      route: {
+        name: `routes[${index}]`,
+        requestChanges: fieldChanges(requestHeaders, upstream.credential?.name ?? null),
+        responseChanges: fieldChanges(responseHeaders, null),
+        rewrite: prefix === null || rewritePrefix === null ? null : { from: prefix, to: rewritePrefix },
+      },
+    }
+  })
 }
 
 /** Compiles the retry block; null when nothing is ever tried again. */

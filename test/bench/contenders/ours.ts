@@ -76,6 +76,7 @@ const configFor = ({ upstream, port }: Setting): ProxyConfig => {
         limits: { maxConnections: 100, maxPendingRequests: 50, maxConcurrentRetries: 3 },
       },
     ],
+    routes: [],
     retry: {
       maxRetries: 3,
       on: ['ConnectFailure', 'Reset', 'Timeout'],

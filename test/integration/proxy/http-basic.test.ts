@@ -223,6 +223,7 @@ describe('a request through the proxy', () => {
       reason: null,
       detail: null,
       upstream: 'live',
+      route: null,
       endpoint: `127.0.0.1:${upstream.port}`,
       attempts: 1,
       requestBytes: 3,

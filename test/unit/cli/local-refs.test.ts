@@ -50,6 +50,32 @@ describe('local references', () => {
     }
   })
 
+  it('stand in the credential that is fetched', () => {
+    const oauth2ClientCredentials = {
+      tokenUrl: 'https://login.example.com/token',
+      clientId: 'shop',
+      clientSecret: { env: 'SECRET' },
+      tls: { ca: { file: 'ca.pem' }, clientCertificate: { certificate: { file: 'c' }, privateKey: { file: 'k' } } },
+    }
+    assert.deepEqual(cluster({ auth: { oauth2ClientCredentials } })?.auth, {
+      kind: 'oauth2ClientCredentials',
+      tokenUrl: 'https://login.example.com/token',
+      clientId: 'shop',
+      clientSecret: { kind: 'env', name: 'SECRET' },
+      scopes: [],
+      audience: null,
+      tls: {
+        serverName: null,
+        ca: { kind: 'file', path: '/dir/ca.pem' },
+        clientCertificate: {
+          certificate: { kind: 'file', path: '/dir/c' },
+          privateKey: { kind: 'file', path: '/dir/k' },
+        },
+        minVersion: 'TLSv1.2',
+      },
+    })
+  })
+
   it('keep what stands beside them', () => {
     assert.deepEqual(cluster({ auth: { header: { name: 'X-Key', file: '/abs/key' } } })?.auth, {
       kind: 'header',

@@ -20,6 +20,7 @@ describe('an access line', () => {
       reason: 'circuit_open',
       detail: 'every endpoint fails',
       upstream: 'live',
+      route: 'routes[1]',
       endpoint: null,
       attempts: 0,
       requestBytes: 1,
@@ -44,10 +45,10 @@ describe('an access line', () => {
       msg: 'request',
     })
     const good = JSON.parse(
-      httpAccessLine('shop', 'payments', { ...record, reason: null, detail: null, status: 200 }, time),
+      httpAccessLine('shop', 'payments', { ...record, route: null, reason: null, detail: null, status: 200 }, time),
     )
     assert.equal(good.level, 'info')
-    assert.ok(!('reason' in good) && !('detail' in good))
+    assert.ok(!('reason' in good) && !('detail' in good) && !('route' in good))
   })
 })
 

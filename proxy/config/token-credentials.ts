@@ -1,0 +1,82 @@
+/** A credential that is fetched from an issuer, with the secrets and TLS files that fetching needs. */
+import type { RefReport } from '../../common/configz.ts'
+import type { AuthConfig } from '../../common/proxy-config.ts'
+import { OAuth2Source } from '../auth/oauth2.ts'
+import { TokenCredential } from '../auth/token-credential.ts'
+import type { HeaderCredential, RenewedCredential } from '../policy/credential.ts'
+import type { FileTls, TlsContexts } from '../tls/contexts.ts'
+import { credentialRefs, type RefDirs, readRefText } from './refs.ts'
+
+export type OAuth2Auth = Extract<AuthConfig, { kind: 'oauth2ClientCredentials' }>
+
+/** What the token URL is trusted by when the config does not say. */
+const SYSTEM_ROOTS = { serverName: null, ca: null, clientCertificate: null, minVersion: 'TLSv1.2' } as const
+
+export class OAuth2Credential implements HeaderCredential {
+  readonly name = 'authorization'
+  readonly #auth: OAuth2Auth
+  readonly #contexts: TlsContexts
+  readonly #tls: FileTls | null
+  readonly #token: TokenCredential
+  #isStarted = false
+
+  constructor(auth: OAuth2Auth, dirs: RefDirs, contexts: TlsContexts, onFailure: (message: string) => void) {
+    this.#auth = auth
+    this.#contexts = contexts
+    const tokenUrl = new URL(auth.tokenUrl)
+    const tls = tokenUrl.protocol === 'https:' ? contexts.open(auth.tls ?? SYSTEM_ROOTS) : null
+    this.#tls = tls
+    const source = new OAuth2Source({
+      tokenUrl,
+      clientId: auth.clientId,
+      clientSecret: () => {
+        const value = readRefText(auth.clientSecret, dirs)
+        if (value.state !== 'Found') throw new Error(`auth.oauth2ClientCredentials.clientSecret: ${value.message}`)
+        return value.text
+      },
+      scopes: auth.scopes,
+      audience: auth.audience,
+      context: () => {
+        // Without its own files the token URL is not asked at all: other roots might trust somebody else.
+        if (tls !== null && tls.context === null) throw new Error(`auth.oauth2ClientCredentials.tls: ${tls.failure}`)
+        return tls?.context ?? null
+      },
+    })
+    this.#token = new TokenCredential({ source, onFailure })
+  }
+
+  get line(): Buffer | null {
+    return this.#token.line
+  }
+
+  get failure(): string | null {
+    return this.#token.failure
+  }
+
+  get renewed(): RenewedCredential {
+    return this.#token
+  }
+
+  /** Begins to fetch. Idempotent. */
+  start(): void {
+    if (this.#isStarted) return
+    this.#isStarted = true
+    this.#token.start()
+  }
+
+  /** Fetches no more. Idempotent. */
+  stop(): void {
+    this.#token.stop()
+    if (this.#tls !== null) this.#contexts.close(this.#tls)
+  }
+
+  /** Says how each reference was found; the next fetch reads them again. */
+  refresh(dirs: RefDirs): readonly RefReport[] {
+    const own = credentialRefs(this.#auth).map(({ field, ref }): RefReport => {
+      const value = readRefText(ref, dirs)
+      if (value.state === 'Found') return { ref, state: 'Found', message: '' }
+      return { ref, state: value.state, message: `${field}: ${value.message}` }
+    })
+    return [...own, ...(this.#tls?.refs ?? [])]
+  }
+}

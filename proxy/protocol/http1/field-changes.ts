@@ -1,0 +1,45 @@
+/** Header fields that a route sets, adds and removes, compiled so that a head is written with them and no string is made. */
+import type { HeaderChangesConfig } from '../../../common/proxy-config.ts'
+import { isWord, nameBytes, TOKEN, VALUE } from './tables.ts'
+
+export class FieldChanges {
+  /** Whole lines behind the fields that stay. */
+  readonly lines: Buffer
+  readonly #removed: readonly Uint8Array[]
+
+  constructor(removed: readonly string[], lines: Buffer) {
+    this.#removed = removed.map((name) => nameBytes(name.toLowerCase()))
+    this.lines = lines
+  }
+
+  /** Whether the field with this name goes. */
+  removes(bytes: Uint8Array, nameStart: number, nameEnd: number): boolean {
+    for (const name of this.#removed) if (isWord(bytes, nameStart, nameEnd, name)) return true
+    return false
+  }
+}
+
+/**
+ * Compiles changes; null when there are none.
+ * @param credential name in lower case of the field that holds the credential of the upstream, which no route changes
+ * @throws {Error} for a name or value that is not well-formed: a config written by hand could end a line and begin another
+ */
+export function fieldChanges(config: HeaderChangesConfig, credential: string | null): FieldChanges | null {
+  const isOwn = ({ name }: { readonly name: string }) => name.toLowerCase() !== credential
+  const set = config.set.filter(isOwn)
+  const added = [...set, ...config.add.filter(isOwn)]
+  const removed = [...set.map(({ name }) => name), ...config.remove.filter((name) => isOwn({ name }))]
+  if (added.length === 0 && removed.length === 0) return null
+  for (const name of [...removed, ...added.map((each) => each.name)]) {
+    if (name === '' || Buffer.from(name).some((byte) => TOKEN[byte] !== 1)) {
+      throw new Error(`'${name}' is not the name of a header field, use letters, digits and dashes`)
+    }
+  }
+  const lines = added.map(({ name, value }) => {
+    if (Buffer.from(value).some((byte) => VALUE[byte] !== 1)) {
+      throw new Error(`the value of header '${name}' has a control character, write one line of text`)
+    }
+    return `${name}: ${value}\r\n`
+  })
+  return new FieldChanges(removed, Buffer.from(lines.join('')))
+}
