@@ -29,6 +29,8 @@ export const discovery = z.discriminatedUnion('kind', [
   }),
   /** Every A and AAAA record of the name is an endpoint. */
   z.object({ kind: z.literal('dns'), hostname: name, port }),
+  /** SRV records of the name (RFC 2782): targets with ports, priorities and weights. */
+  z.object({ kind: z.literal('srv'), name }),
 ])
 export type DiscoveryConfig = z.infer<typeof discovery>
 

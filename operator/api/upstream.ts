@@ -43,6 +43,27 @@ const dns = z.object({
   port: doc(port(), 'TCP port of every endpoint.'),
 })
 
+/** RFC 2782: the service and its protocol, each behind an underscore, then the domain, which the search list may complete. */
+const SRV_PATTERN = '^_[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?[.]_[a-zA-Z]+([.][-_a-zA-Z0-9]{1,63})*[.]?$'
+const SRV_PORT = 'give the name alone, the port is in its record'
+const SRV_SHAPE = 'begin with service and protocol, each with an underscore, such as _redis._tcp.example.com'
+
+const srv = z.object({
+  name: doc(
+    rule(z.string().max(253), {
+      cel: `self.matches('${SRV_PATTERN}')`,
+      holds: (text) => new RegExp(SRV_PATTERN).test(text),
+      message: `not the name of an SRV record: ${SRV_SHAPE}`,
+      says: {
+        cel: `"'" + self + "' is not the name of an SRV record: " + (self.matches('^[^:]+:[0-9]+$') ? '${SRV_PORT}' : '${SRV_SHAPE}')`,
+        text: (text) =>
+          `'${text}' is not the name of an SRV record: ${/^[^:]+:[0-9]+$/.test(text) ? SRV_PORT : SRV_SHAPE}`,
+      },
+    }),
+    'Name of the SRV records (RFC 2782). Each target gives endpoints with its port, priority and weight, which its addresses share; records and addresses are looked up again when they expire.',
+  ),
+})
+
 const ca = exactlyOne(
   z.object({
     secretKeyRef: optional(secretKeyRef(), 'Key of a Secret that holds the bundle.', 'none'),
@@ -56,7 +77,7 @@ const tls = z.object({
   serverName: optional(
     dnsName(),
     'Name that is sent as SNI and that the certificate must carry.',
-    'the host of the endpoint',
+    'the host of the endpoint, the target of an SRV record',
   ),
   ca: optional(
     ca,
@@ -191,17 +212,22 @@ const limits = z.object({
   ),
 })
 
+/** The ways to say where an upstream is. */
+const WHERE = ['endpoints', 'dns', 'srv'] as const
+const ONE_OF = `Exactly one of ${WHERE.join(', ')} must be given.`
+
 export const upstream = exactlyOne(
   z.object({
     name: doc(label(), 'Name of the upstream, in status, metrics and log lines.'),
     endpoints: optional(
       listMap(endpoint, ['host', 'port'], 64).min(1),
-      'Hosts and ports, written out. Exactly one of endpoints and dns must be given.',
+      `Hosts and ports, written out. ${ONE_OF}`,
       'none',
     ),
-    dns: optional(
-      dns,
-      'A DNS name of which every address is an endpoint of the same weight. Exactly one of endpoints and dns must be given.',
+    dns: optional(dns, `A DNS name of which every address is an endpoint of the same weight. ${ONE_OF}`, 'none'),
+    srv: optional(
+      srv,
+      `DNS SRV records that say where the endpoints are, with their ports, priorities and weights. ${ONE_OF}`,
       'none',
     ),
     tls: optional(
@@ -221,6 +247,6 @@ export const upstream = exactlyOne(
     ),
     limits: doc(limits, 'Bounds what this upstream may use.').prefault({}),
   }),
-  ['endpoints', 'dns'],
+  WHERE,
   'an upstream',
 )

@@ -30,8 +30,9 @@ export function cluster(upstream: DefaultedUpstream, protocol: DefaultedSpec['pr
   }
 }
 
-function discovery({ endpoints, dns }: DefaultedUpstream): DiscoveryConfig {
+function discovery({ endpoints, dns, srv }: DefaultedUpstream): DiscoveryConfig {
   if (dns) return { kind: 'dns', hostname: dns.hostname, port: dns.port }
+  if (srv) return { kind: 'srv', name: srv.name }
   return {
     kind: 'endpoints',
     endpoints: (endpoints ?? []).map(({ host, port, weight, priority }) => ({ host, port, weight, priority })),

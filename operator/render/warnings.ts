@@ -7,7 +7,7 @@ import type { Problem } from './problems.ts'
 
 /** The warnings of a checked spec, in the order of its fields. */
 export function warnings(spec: DefaultedSpec): Problem[] {
-  return [...unusedUpstreams(spec), ...plainHttps(spec), ...tryTimeouts(spec), ...sample(spec)]
+  return [...unusedUpstreams(spec), ...plainHttps(spec), ...srvNames(spec), ...tryTimeouts(spec), ...sample(spec)]
 }
 
 function warning(field: string, message: string): Problem {
@@ -30,6 +30,15 @@ function plainHttps({ protocol, upstreams }: DefaultedSpec): Problem[] {
     if (each.tls || !ports.includes(443)) return []
     const message = `upstream '${each.name}' is called in plain text on port 443: add tls: {} for HTTPS`
     return [warning(`spec.upstreams[${index}]`, message)]
+  })
+}
+
+/** DNS is not signed, so whoever forges an SRV record would choose the name that the certificate must have (RFC 6125 section 6.2.1). */
+function srvNames({ upstreams }: DefaultedSpec): Problem[] {
+  return upstreams.flatMap((each, index) => {
+    if (!each.srv || !each.tls || each.tls.serverName !== undefined) return []
+    const message = `the certificate of '${each.name}' is verified for whatever target DNS names: set serverName to the name that all targets have in theirs`
+    return [warning(`spec.upstreams[${index}].tls`, message)]
   })
 }
 

@@ -4,6 +4,7 @@ import type { Resolver } from '../dns/resolver.ts'
 import type { Discovery } from './discovery.ts'
 import { DnsDiscovery } from './dns.ts'
 import { EndpointsDiscovery } from './endpoints.ts'
+import { SrvDiscovery } from './srv.ts'
 
 export function discover(config: DiscoveryConfig, resolver: Resolver): Discovery {
   switch (config.kind) {
@@ -11,5 +12,7 @@ export function discover(config: DiscoveryConfig, resolver: Resolver): Discovery
       return new EndpointsDiscovery(config, resolver)
     case 'dns':
       return new DnsDiscovery(config, resolver)
+    case 'srv':
+      return new SrvDiscovery(config, resolver)
   }
 }
