@@ -31,6 +31,8 @@ export const discovery = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('dns'), hostname: name, port }),
   /** SRV records of the name (RFC 2782): targets with ports, priorities and weights. */
   z.object({ kind: z.literal('srv'), name }),
+  /** A list that another program writes; see docs/endpoints-file.md. */
+  z.object({ kind: z.literal('file'), ref: dataRef }),
 ])
 export type DiscoveryConfig = z.infer<typeof discovery>
 

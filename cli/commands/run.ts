@@ -103,7 +103,7 @@ export async function run(args: string[]): Promise<number> {
       drainMs: DRAIN_MS,
       podName: null,
       log,
-      discover: (config) => discover(config, resolver),
+      discover: (config, source) => discover(config, resolver, source),
       makeDriver: driverMaker((line) => access.write(line)),
       onQuit: () => void lifecycle.stop('Native'),
     },

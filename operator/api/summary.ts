@@ -6,6 +6,10 @@ export function upstreamSummary(spec: AmbassadorSpec): string {
   // Without routes the first upstream gets all traffic.
   const [first] = Array.isArray(spec?.upstreams) ? spec.upstreams : []
   const endpoints = Array.isArray(first?.endpoints) ? first.endpoints : []
+  if (first?.file) {
+    const { name, key } = first.file.configMapKeyRef ?? {}
+    return cut(`configmap/${name}`, `:${key}`)
+  }
   if (first?.srv) return cut(String(first.srv.name), '')
   const { host, port } = first?.dns ? { host: first.dns.hostname, port: first.dns.port } : (endpoints[0] ?? {})
   if (host === undefined) return ''

@@ -213,7 +213,7 @@ const limits = z.object({
 })
 
 /** The ways to say where an upstream is. */
-const WHERE = ['endpoints', 'dns', 'srv'] as const
+const WHERE = ['endpoints', 'dns', 'srv', 'file'] as const
 const ONE_OF = `Exactly one of ${WHERE.join(', ')} must be given.`
 
 export const upstream = exactlyOne(
@@ -228,6 +228,16 @@ export const upstream = exactlyOne(
     srv: optional(
       srv,
       `DNS SRV records that say where the endpoints are, with their ports, priorities and weights. ${ONE_OF}`,
+      'none',
+    ),
+    file: optional(
+      z.object({
+        configMapKeyRef: doc(
+          configMapKeyRef(),
+          'Key of a ConfigMap with the list: `host:port weight=N priority=N`, one endpoint a line. Read again when it changes; a list with a mistake, or without an endpoint, leaves the last good one in use.',
+        ),
+      }),
+      `A list of endpoints that another program keeps up to date. ${ONE_OF}`,
       'none',
     ),
     tls: optional(

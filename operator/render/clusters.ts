@@ -30,8 +30,9 @@ export function cluster(upstream: DefaultedUpstream, protocol: DefaultedSpec['pr
   }
 }
 
-function discovery({ endpoints, dns, srv }: DefaultedUpstream): DiscoveryConfig {
+function discovery({ endpoints, dns, srv, file }: DefaultedUpstream): DiscoveryConfig {
   if (dns) return { kind: 'dns', hostname: dns.hostname, port: dns.port }
+  if (file) return { kind: 'file', ref: configMap(file.configMapKeyRef) }
   if (srv) return { kind: 'srv', name: srv.name }
   return {
     kind: 'endpoints',

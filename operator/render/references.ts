@@ -28,7 +28,8 @@ export function references(spec: AmbassadorSpec): References {
     to.set(name, known)
   }
   for (const upstream of Array.isArray(spec?.upstreams) ? spec.upstreams : []) {
-    const { tls, auth } = upstream ?? {}
+    const { tls, auth, file } = upstream ?? {}
+    add(configMaps, file?.configMapKeyRef?.name, file?.configMapKeyRef?.key)
     add(secrets, tls?.ca?.secretKeyRef?.name, tls?.ca?.secretKeyRef?.key)
     add(configMaps, tls?.ca?.configMapKeyRef?.name, tls?.ca?.configMapKeyRef?.key)
     add(secrets, tls?.clientCertificate?.secretName, TLS_KEYS.certificate, TLS_KEYS.privateKey)

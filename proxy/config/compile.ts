@@ -8,15 +8,18 @@ import { now } from '../runtime/clock.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
 import { Cluster, type ClusterOptions, type ClusterParts } from '../upstream/cluster.ts'
 import type { Discovery } from '../upstream/discovery/discovery.ts'
+import type { TargetSource } from '../upstream/discovery/file.ts'
 import type { HeaderCredential } from './credential.ts'
 import { Credential } from './credentials.ts'
+import { EndpointFile } from './endpoint-file.ts'
 import type { RefDirs } from './refs.ts'
 
 /** What every Ambassador of the process shares. */
 export interface CompileParts {
   readonly dirs: RefDirs
   readonly tls: TlsContexts
-  readonly discover: (config: DiscoveryConfig) => Discovery
+  /** `source` is given for the kind `file`. */
+  readonly discover: (config: DiscoveryConfig, source: TargetSource | null) => Discovery
   readonly onCircuit?: ClusterParts['onCircuit']
   readonly onDiscovery?: ClusterParts['onDiscovery']
 }
@@ -46,6 +49,8 @@ interface Part {
   readonly config: ClusterConfig
   readonly tls: FileTls | null
   readonly credential: Credential | null
+  /** The list of endpoints of discovery by file. */
+  readonly file: EndpointFile | null
   /** Counters never go back, so they are kept as long as the name is. */
   readonly cells: HttpCells
   /** Null until the config is put in force. */
@@ -70,6 +75,7 @@ export class Compiler {
   #inForce: readonly Part[] = []
   #protocol: ProxyConfig['protocol'] | null = null
   #rateLimit: RateLimit | null = null
+  readonly #files = new WeakMap<DiscoveryConfig, EndpointFile>()
 
   constructor(parts: CompileParts) {
     this.#parts = parts
@@ -84,6 +90,7 @@ export class Compiler {
         config: cluster,
         tls: this.#tls(cluster, old),
         credential: credential(cluster, old),
+        file: endpointFile(cluster, old),
         cells: old?.cells ?? new HttpCells(),
         cluster: null,
       }
@@ -97,6 +104,7 @@ export class Compiler {
   commit(candidate: Candidate): Snapshot {
     const { config } = candidate
     const before = this.#inForce
+    for (const { config: each, file } of candidate.parts) if (file !== null) this.#files.set(each.discovery, file)
     const isSameProtocol = this.#protocol === config.protocol
     this.#protocol = config.protocol
     this.#inForce = candidate.parts.map((part) => {
@@ -106,8 +114,8 @@ export class Compiler {
         old.cluster.update(options)
         return { ...part, cluster: old.cluster }
       }
-      const { discover, onCircuit, onDiscovery } = this.#parts
-      const cluster = new Cluster(options, { discover, onCircuit, onDiscovery })
+      const { onCircuit, onDiscovery } = this.#parts
+      const cluster = new Cluster(options, { discover: (each) => this.#discover(each), onCircuit, onDiscovery })
       cluster.start()
       return { ...part, cluster }
     })
@@ -140,7 +148,10 @@ export class Compiler {
   /** Everything that the config in force refers to was usable at least once, so that it serves. */
   get isServing(): boolean {
     return this.#inForce.every(
-      ({ tls, credential: own }) => (tls === null || tls.context !== null) && (own === null || own.line !== null),
+      ({ tls, credential: own, file }) =>
+        (tls === null || tls.context !== null) &&
+        (own === null || own.line !== null) &&
+        (file === null || file.targets !== null),
     )
   }
 
@@ -155,8 +166,17 @@ export class Compiler {
     this.#inForce = []
   }
 
+  #discover(config: DiscoveryConfig): Discovery {
+    return this.#parts.discover(config, this.#files.get(config) ?? null)
+  }
+
   #refsOf(part: Part): RefReport[] {
-    const reports = [...(part.tls?.refs ?? []), ...(part.credential?.refresh(this.#parts.dirs) ?? [])]
+    const { dirs } = this.#parts
+    const reports = [
+      ...(part.file === null ? [] : [part.file.refresh(dirs)]),
+      ...(part.tls?.refs ?? []),
+      ...(part.credential?.refresh(dirs) ?? []),
+    ]
     return reports.map((report) => ({
       ...report,
       message: report.message && `upstream '${part.config.name}': ${report.message}`,
@@ -182,6 +202,12 @@ function credential(config: ClusterConfig, old: Part | undefined): Credential | 
   if (config.auth === null) return null
   const isSame = old?.credential && canonicalJson(old.config.auth) === canonicalJson(config.auth)
   return isSame ? old.credential : new Credential(config.auth)
+}
+
+function endpointFile({ discovery }: ClusterConfig, old: Part | undefined): EndpointFile | null {
+  if (discovery.kind !== 'file') return null
+  const isSame = old?.file && canonicalJson(old.config.discovery) === canonicalJson(discovery)
+  return isSame ? old.file : new EndpointFile(discovery.ref)
 }
 
 function clusterOptions(config: ProxyConfig, part: Part): ClusterOptions {
