@@ -1,9 +1,19 @@
-/** `npm run build`: one file for each process, with everything that it imports, and the licences of what is inside. */
+/** `npm run build`: each process in one file, with what it may need later in files beside it, and the licences of what is inside. */
 
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename, join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { rolldown } from 'rolldown'
+import { type Plugin, rolldown } from 'rolldown'
 
 /** What is bundled: file below `dist/` → entry. */
 export const ENTRIES: Readonly<Record<string, string>> = {
@@ -12,10 +22,11 @@ export const ENTRIES: Readonly<Record<string, string>> = {
   'ambassador.mjs': 'cli/main.ts',
 }
 
-/** Starts the command-line program in an image without a shell, whose kernel finds the interpreter by the first line. */
-const LAUNCHER = `#!/usr/local/bin/node
-import '/app/ambassador.mjs'
-`
+/** First line of each entry, by which the kernel starts it in an image without a shell. */
+const FIRST_LINE = '#!/usr/local/bin/node'
+
+/** Where the image's `bin/ambassador` leads to. A link, and no file that imports it: what is imported is not the main module. */
+const LAUNCHED = '/app/ambassador.mjs'
 
 export interface BundleOptions {
   /** Folder that the entries are relative to. */
@@ -26,7 +37,7 @@ export interface BundleOptions {
   readonly allowMissing?: boolean
 }
 
-/** One bundled file. */
+/** One bundled process. `bytes`: of the file that is read at its start. */
 export interface Bundled {
   readonly file: string
   readonly bytes: number
@@ -49,17 +60,19 @@ export const bundle = async ({ root, dist, allowMissing = false }: BundleOptions
     bundled.push({ file, bytes })
   }
   packages.delete('')
+  rmSync(join(dist, 'bin'), { recursive: true, force: true })
   mkdirSync(join(dist, 'bin'), { recursive: true })
-  writeFileSync(join(dist, 'bin', 'ambassador'), LAUNCHER)
-  chmodSync(join(dist, 'bin', 'ambassador'), 0o755)
+  symlinkSync(LAUNCHED, join(dist, 'bin', 'ambassador'))
   writeFileSync(join(dist, 'LICENSES.txt'), licences([...packages].sort()))
   return bundled
 }
 
 const bundleOne = async (input: string, dist: string, file: string): Promise<{ bytes: number; modules: string[] }> => {
+  const stem = basename(file, '.mjs')
   const build = await rolldown({
     input,
     platform: 'node',
+    plugins: [onlyEntryIsMain(input)],
     onLog(level, log, report) {
       // An import that cannot be resolved would only fail when the process runs.
       if (log.code === 'UNRESOLVED_IMPORT') throw new Error(`bundle: ${log.message}`)
@@ -71,18 +84,37 @@ const bundleOne = async (input: string, dist: string, file: string): Promise<{ b
       dir: dist,
       format: 'esm',
       entryFileNames: file,
+      // What is imported only when it is needed stays on the disk until then: of the operator, most.
+      chunkFileNames: `${stem}-[name]-[hash].mjs`,
+      banner: (chunk) => (chunk.isEntry ? FIRST_LINE : ''),
       // Names stay, so that stack traces and the names of errors in logs can be read.
       minify: { compress: true, mangle: false, codegen: { removeWhitespace: true } },
-      // One file: an import at run time is still evaluated only when it is reached.
-      codeSplitting: false,
       sourcemap: false,
     })
-    const [chunk] = output
-    return { bytes: Buffer.byteLength(chunk.code), modules: chunk.moduleIds }
+    removeStale(dist, stem, new Set(output.map(({ fileName }) => fileName)))
+    chmodSync(join(dist, file), 0o755)
+    return {
+      bytes: statSync(join(dist, file)).size,
+      modules: output.flatMap((chunk) => ('moduleIds' in chunk ? chunk.moduleIds : [])),
+    }
   } finally {
     await build.close()
   }
 }
+
+// After the new files are there, so that an image that is built meanwhile finds either.
+const removeStale = (dist: string, stem: string, written: ReadonlySet<string>): void => {
+  for (const name of readdirSync(dist)) {
+    if (name.startsWith(`${stem}-`) && name.endsWith('.mjs') && !written.has(name)) rmSync(join(dist, name))
+  }
+}
+
+// In one file every module would take itself for the one that was started, and start its own process.
+const onlyEntryIsMain = (entry: string): Plugin => ({
+  name: 'only-entry-is-main',
+  transform: (code, module) =>
+    module === entry || packageOf(module) !== '' ? undefined : code.replaceAll('import.meta.main', 'false'),
+})
 
 /** Warnings about other people's code that change nothing for us. */
 const QUIET: ReadonlySet<string> = new Set(['EVAL', 'CIRCULAR_DEPENDENCY', 'COMMONJS_VARIABLE_IN_ESM'])

@@ -60,6 +60,8 @@ export const buildImages = async ({ dist, progress = printed(), fresh = false }:
   const builder = await chooseBuilder(progress)
   const archives: string[] = []
   await withLock(lockFile('images'), async () => {
+    // What a killed build left. The storage is ours alone, and locked.
+    if (builder === 'buildah') await buildah('rm', '--all')
     const roots = new Map<string, Promise<string>>()
     for (const image of IMAGES) {
       const archive = join(out, `${image.name}.tar`)

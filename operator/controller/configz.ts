@@ -48,7 +48,7 @@ export interface ReportsOptions {
 const SILENT_AFTER = 2
 
 /** Between questions while something is awaited: a sidecar loads within a second of its kubelet. */
-const AWAITED = { initialMs: 250, maxMs: 10_000 }
+const AWAITED = { initialMs: 200, maxMs: 5_000 }
 /** Between questions to a sidecar that does not answer. */
 const SILENT = { initialMs: 500, maxMs: 30_000 }
 

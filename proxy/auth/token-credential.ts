@@ -1,5 +1,5 @@
 /** A credential that expires: fetched once for everybody, renewed before its end, served until its real end. */
-import type { HeaderCredential } from '../config/credential.ts'
+import type { HeaderCredential } from '../policy/credential.ts'
 
 export interface Token {
   readonly value: string

@@ -1,7 +1,7 @@
 /** The credential of an upstream as a header line, made from mounted files and made anew when they change. */
 import type { RefReport } from '../../common/configz.ts'
 import type { AuthConfig } from '../../common/proxy-config.ts'
-import type { HeaderCredential } from './credential.ts'
+import type { HeaderCredential } from '../policy/credential.ts'
 import { credentialRefs, type RefDirs, readRefText, refText } from './refs.ts'
 
 /** Reads the files of a credential; keeps the last good line when they become unusable, so that a slip does not stop traffic. */

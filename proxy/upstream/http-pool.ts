@@ -50,7 +50,7 @@ export class UpstreamConnection implements SocketHandler {
     this.raw = raw
     raw.handler = this
     this.#expiresAt = now() + MAX_AGE_MS * (0.9 + 0.2 * Math.random())
-    this.#idleTimer = new CoarseTimer(() => this.raw.destroy())
+    this.#idleTimer = new CoarseTimer(() => this.destroy())
   }
 
   /** Takes it into use for one request. */
@@ -60,10 +60,12 @@ export class UpstreamConnection implements SocketHandler {
     this.requests++
   }
 
-  /** Ends the use, and the connection: what is on it belongs to nobody any more. */
+  /** Ends the use, and the connection: what is on it belongs to nobody any more. Its slot is free at once. */
   destroy(): void {
     this.#user = null
+    this.#idleTimer.release()
     this.raw.destroy()
+    this.pool.onClosed(this)
   }
 
   /** Takes the socket out of the pool for good, for a tunnel; its slot is freed by released(). */
@@ -92,12 +94,12 @@ export class UpstreamConnection implements SocketHandler {
 
   onData(chunk: Buffer, length: number): void {
     // Nobody asked: an answer without a request would be taken for the answer to the next one.
-    if (this.#user === null) this.raw.destroy()
+    if (this.#user === null) this.destroy()
     else this.#user.onUpstreamData(chunk, length)
   }
 
   onEnd(): void {
-    if (this.#user === null) this.raw.destroy()
+    if (this.#user === null) this.destroy()
     else this.#user.onUpstreamEnd()
   }
 
@@ -192,7 +194,7 @@ export class HttpPool implements EndpointPool {
       const connection = this.#idle.pop()
       if (connection === undefined) return null
       if (connection.isFresh(time)) return connection
-      connection.raw.destroy()
+      connection.destroy()
     }
   }
 
@@ -210,7 +212,7 @@ export class HttpPool implements EndpointPool {
    */
   giveBack(connection: UpstreamConnection, serverSeconds: number): void {
     if (this.#isRetired || !connection.rest(now(), serverSeconds)) {
-      connection.raw.destroy()
+      connection.destroy()
       return
     }
     const waiter = this.#slots.shift() as ConnectionWaiter | null
@@ -221,19 +223,19 @@ export class HttpPool implements EndpointPool {
   /** Closes the connection that has been idle longest, so that its slot can be used elsewhere; false when there is none. */
   evict(): boolean {
     const oldest = this.#idle.shift()
-    oldest?.raw.destroy()
+    oldest?.destroy()
     return oldest !== undefined
   }
 
   retire(): void {
     this.#isRetired = true
-    for (const connection of this.#idle.splice(0)) connection.raw.destroy()
+    for (const connection of this.#idle.splice(0)) connection.destroy()
   }
 
   destroy(): void {
     this.retire()
-    for (const each of this.#dials) each.cancel()
-    for (const connection of this.#open) connection.raw.destroy()
+    for (const each of [...this.#dials]) each.cancel()
+    for (const connection of [...this.#open]) connection.destroy()
   }
 
   get #slots(): Bulkhead {

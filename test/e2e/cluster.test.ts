@@ -1,6 +1,7 @@
 /** That the cluster itself does what the other end-to-end tests take for granted. */
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
+import { PRODUCT_VERSION } from '../../common/names.ts'
 import { type Cluster, clusterForTests } from '../cluster/cluster.ts'
 import { Kubectl } from './lib/kubectl.ts'
 import { APP_IMAGE, loadImages, NODE_IMAGE } from './lib/world.ts'
@@ -69,6 +70,11 @@ describe('the cluster', () => {
     const { stdout } = await kubectl.exec('smoke', ['id', '-u'])
     assert.equal(stdout, '65532\n')
     assert.equal((await kubectl.try(['logs', 'smoke', '-c', 'sidecar'])).code, 0)
+  })
+
+  it('has the command-line program in the image of the sidecar', async () => {
+    const { stdout, stderr } = await kubectl.exec('smoke', ['ambassador', '--version'], 'sidecar')
+    assert.equal(stdout, `${PRODUCT_VERSION}\n`, stderr)
   })
 
   it('answers under localhost of either family, and under the name of a Service', async () => {

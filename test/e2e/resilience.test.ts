@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { eventually, execute, type Json } from './lib/kubectl.ts'
+import { eventually, execute, get, type Json } from './lib/kubectl.ts'
 import { ambassador, deployment, httpTo, podTemplate, upstream } from './lib/manifests.ts'
 import { type World, world } from './lib/world.ts'
 
@@ -21,16 +21,7 @@ describe('an upstream that fails, on a real cluster', () => {
     assert.equal(result.code, 0, result.stderr)
     return JSON.parse(result.stdout)
   }
-  /** One request of the application: status, reason code and body, as busybox's nc shows them. */
-  const call = async (path = '/'): Promise<{ status: number; reason: string; text: string }> => {
-    const request = `printf 'GET ${path} HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' | nc -w 15 localhost 8081`
-    const { stdout } = await w.kubectl.exec('deploy/app', ['sh', '-c', request])
-    return {
-      status: Number(/^HTTP\/1\.1 (\d+)/.exec(stdout)?.[1]),
-      reason: /^x-ambassador-reason: (\S+)/im.exec(stdout)?.[1] ?? '',
-      text: stdout,
-    }
-  }
+  const call = () => get(w.kubectl, 'deploy/app', 8081)
 
   before(async () => {
     w = await world('e2e-resilience')
@@ -184,10 +175,8 @@ describe('an upstream that fails, on a real cluster', () => {
         return JSON.parse(stdout).stats
       }
       const before = await statsOf()
-      const request = `printf 'GET / HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' | nc -w 15 localhost 8082`
-      const wrong = await w.kubectl.exec('deploy/tls-app', ['sh', '-c', request])
-      assert.match(wrong.stdout, /^HTTP\/1\.1 502/)
-      assert.match(wrong.stdout, /x-ambassador-reason: tls_verify_failed/i)
+      const wrong = await get(w.kubectl, 'deploy/tls-app', 8082)
+      assert.deepEqual([wrong.status, wrong.reason], [502, 'tls_verify_failed'], wrong.text)
       assert.equal((await statsOf()).requests, before.requests, 'the upstream got no request')
     } finally {
       await rm(dir, { recursive: true })

@@ -8,7 +8,7 @@ import type {
   RetryConfig,
   TimeoutsConfig,
 } from '../../common/proxy-config.ts'
-import type { HeaderCredential } from '../../proxy/config/credential.ts'
+import type { HeaderCredential } from '../../proxy/policy/credential.ts'
 import { HttpCells } from '../../proxy/observe/cells.ts'
 import { RateLimit } from '../../proxy/policy/rate-limit.ts'
 import { HttpDriver } from '../../proxy/protocol/http1/driver.ts'

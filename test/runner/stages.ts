@@ -62,7 +62,7 @@ export const STAGES: readonly Stage[] = [
   {
     name: 'golden',
     checks: [],
-    folders: ['test/golden', 'test/codec'],
+    folders: ['test/golden', 'test/codec', 'test/fuzz'],
     limits: limits(60, 300, 10),
     concurrency: CONCURRENCY,
     isSlow: false,

@@ -3,7 +3,7 @@ import type { Reason } from '../../../common/reasons.ts'
 import { backoffMs, parseRetryAfter, retryAfterBackoffMs } from '../../policy/backoff.ts'
 import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import type { Outcome } from '../../policy/policy.ts'
-import { now } from '../../runtime/clock.ts'
+import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
@@ -110,6 +110,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #isUpgrade = false
   #isPersistent = true
   #expectsContinue = false
+  #hasContinued = false
   #retries = 0
   #isRetrying = false
   #wasReplayed = false
@@ -211,6 +212,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.connectMs = 0
     this.tlsMs = 0
     this.ttfbMs = -1
+    this.#hasContinued = false
     this.#retries = 0
     this.#isRetrying = false
     this.#wasReplayed = false
@@ -283,13 +285,12 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       this.#use(connection)
       return
     }
-    if (cluster.connections.tryAcquire()) {
+    // A connection that idles at another endpoint gives up its slot.
+    if (cluster.connections.tryAcquire() || (evictIdle(cluster) && cluster.connections.tryAcquire())) {
       this.#beginAt(endpoint, time)
       this.#connect(pool)
       return
     }
-    // The slot of a connection that idles elsewhere is free as soon as that is closed.
-    evictIdle(cluster)
     if (!cluster.connections.wait(this)) {
       const { maxConnections, maxPendingRequests } = cluster.config.limits
       const detail = `upstream '${cluster.name}' has ${maxConnections} connections in use and ${maxPendingRequests} requests waiting`
@@ -309,7 +310,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const leave = cluster.whenReady(Math.min(MAX_WAIT_MS, Math.max(0, this.#deadlineAt - time)), (isReady) => {
       this.#leaveHold = null
       if (this.#state !== 'held') return
-      const later = now()
+      const later = refreshClock()
       this.#waited(later)
       if (isReady) this.#attempt(later, null)
       else this.#refuseEndpoint('dns_failed', later)
@@ -463,11 +464,12 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
 
   onInterim(status: number): boolean {
     if (status === 100) {
-      const isWaitedFor = this.#expectsContinue
-      this.#expectsContinue = false
-      if (isWaitedFor) this.onProgress()
-      // Sent already when the upstream took too long, and not wanted when the client went on by itself.
-      return isWaitedFor && !this.#isOld
+      if (this.#expectsContinue) {
+        this.#expectsContinue = false
+        this.onProgress()
+      }
+      // The proxy said it already, when the upstream took too long.
+      if (this.#hasContinued) return false
     }
     return !this.#isOld
   }
@@ -683,6 +685,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #onSentTooLong(): void {
     if (this.#expectsContinue) {
       this.#expectsContinue = false
+      this.#hasContinued = true
       this.#client.raw.write(CONTINUE)
       this.onProgress()
     } else if (!this.response.isStarted && !this.request.isComplete) {
@@ -756,6 +759,11 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.response.onDrain()
     this.#connection?.raw.resume()
     if (this.response.isStarted) this.onProgress()
+  }
+
+  /** The client sends no more requests; this one it may still wait for. */
+  onClientHalfClosed(): void {
+    this.#isPersistent = false
   }
 
   /** The client is gone: whatever is under way is given up at once. */
@@ -846,5 +854,6 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
 }
 
 function onChecked(exchange: Exchange, connection: UpstreamConnection): void {
+  refreshClock()
   exchange.onChecked(connection)
 }

@@ -1,5 +1,6 @@
 /** One connection of the application: requests one after the other, pipelined ones in order, and an end that lets the last answer be read. */
-import { now } from '../../runtime/clock.ts'
+import { now, refreshClock } from '../../runtime/clock.ts'
+import { askWhetherGone } from '../../runtime/half-close.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { UpstreamConnection } from '../../upstream/http-pool.ts'
@@ -20,6 +21,9 @@ const LINGER_MS = 2_000
 const MAX_LINGER_MS = 10_000
 /** Bytes of later requests that are kept while one is under way; then reading stops. */
 const MAX_AHEAD_BYTES = 64 * 1024
+
+/** A client that half-closed and waits is looked at this often. */
+const ASK_AGAIN_MS = 1_000
 
 /** What a session needs of its driver. */
 export interface SessionHost {
@@ -130,10 +134,24 @@ export class Session implements SocketHandler, ExchangeClient {
   }
 
   onEnd(): void {
-    if (this.#exchange !== null) {
-      this.#exchange.onClientGone()
+    const exchange = this.#exchange
+    if (exchange !== null) {
+      // A request that is cut short is nobody's request; one that is complete may be waited for by a client that half-closed.
+      if (exchange.wantsBody) exchange.onClientGone()
+      else this.#askWhetherGone(exchange)
     } else if (this.#isClosing || !this.#reader.isPartial) this.raw.end()
     else this.raw.destroy()
+  }
+
+  /** The client will send no more. While it waits for its answer, it is looked at again, for it may still go away. */
+  #askWhetherGone(exchange: Exchange): void {
+    exchange.onClientHalfClosed()
+    askWhetherGone(this.raw.socket, (isGone) => {
+      refreshClock()
+      if (this.#exchange !== exchange) return
+      if (isGone) exchange.onClientGone()
+      else this.#timer.set(now() + ASK_AGAIN_MS)
+    })
   }
 
   onDrain(): void {
@@ -172,7 +190,10 @@ export class Session implements SocketHandler, ExchangeClient {
       this.#ahead = null
       this.#consume(ahead, ahead.length)
     }
-    if (this.#ahead === null && !this.#isClosing) this.raw.resume()
+    if (this.#ahead !== null || this.#exchange !== null || this.#isClosing) return
+    if (this.raw.ended) {
+        this.#close()
+    } else this.raw.resume()
   }
 
   onTunnel(exchange: Exchange, connection: UpstreamConnection, rest: Buffer): void {
@@ -218,6 +239,7 @@ export class Session implements SocketHandler, ExchangeClient {
 
   #onTimer(): void {
     if (this.#isClosing) this.raw.destroy()
+    else if (this.#exchange !== null && this.raw.ended) this.#askWhetherGone(this.#exchange)
     else if (this.#exchange === null && this.#reader.isPartial) {
       this.#refuse({ status: 408, text: `the head of the request was not complete within ${HEAD_MS} ms` })
     }

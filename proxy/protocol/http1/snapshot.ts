@@ -1,6 +1,6 @@
 /** What an HTTP driver serves by: one config in force, compiled so that a request only looks things up. */
 import type { AccessLogConfig, RetryConfig, TimeoutsConfig } from '../../../common/proxy-config.ts'
-import type { HeaderCredential } from '../../config/credential.ts'
+import type { HeaderCredential } from '../../policy/credential.ts'
 import type { HttpCells } from '../../observe/cells.ts'
 import type { RateLimit } from '../../policy/rate-limit.ts'
 import type { Cluster } from '../../upstream/cluster.ts'

@@ -1,6 +1,6 @@
 /** The sidecar as its image runs it: the bundle, with everything on that a production Ambassador has. */
 
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { bundle } from '../../../build/bundle.ts'
 import { buildDirectory } from '../../../build/machine/cache.ts'
@@ -18,29 +18,30 @@ export const ours: Contender = {
   prepare: async () => {
     // Always anew: a bundle of yesterday would measure yesterday's code.
     mkdirSync(DIST, { recursive: true })
-    await bundle({ root: ROOT, dist: DIST, allowMissing: true })
+    await bundle({ root: ROOT, dist: DIST })
     return `${PRODUCT_VERSION}, Node ${process.version}`
   },
   start: async (setting) => {
     const file = join(setting.directory, 'config.json')
     writeFileSync(file, JSON.stringify(configFor(setting)))
-    const bundled = join(DIST, 'proxy.mjs')
     const [telemetry, admin] = [await freePort(), await freePort()]
-    return start(
-      setting.core,
-      process.execPath,
-      ['--single-threaded-gc', existsSync(bundled) ? bundled : join(ROOT, 'proxy/main.ts')],
-      {
-        port: setting.port,
-        env: {
-          NODE_ENV: 'production',
-          AMBASSADOR_CONFIG: file,
-          AMBASSADOR_TELEMETRY_PORT: String(telemetry),
-          AMBASSADOR_ADMIN_PORT: String(admin),
-        },
+    return start(setting.core, process.execPath, [...nodeFlags(), join(DIST, 'proxy.mjs')], {
+      port: setting.port,
+      env: {
+        NODE_ENV: 'production',
+        AMBASSADOR_CONFIG: file,
+        AMBASSADOR_TELEMETRY_PORT: String(telemetry),
+        AMBASSADOR_ADMIN_PORT: String(admin),
       },
-    )
+    })
   },
+}
+
+/** What the image says to Node. */
+const nodeFlags = (): string[] => {
+  const entrypoint = /^ENTRYPOINT (\[.*\])$/m.exec(readFileSync(join(ROOT, 'Dockerfile.proxy'), 'utf8'))?.[1]
+  if (entrypoint === undefined) throw new Error('Dockerfile.proxy: has no ENTRYPOINT in brackets, adapt the bench')
+  return (JSON.parse(entrypoint) as string[]).slice(1)
 }
 
 const configFor = ({ upstream, port }: Setting): ProxyConfig => {

@@ -87,6 +87,22 @@ export class Kubectl {
   }
 }
 
+/** One GET of the application in the container `app`: the whole answer as it came over the wire, with status and reason code. */
+export async function get(
+  kubectl: Kubectl,
+  target: string,
+  port: number,
+  path = '/',
+): Promise<{ status: number; reason: string; text: string }> {
+  const request = `GET ${path} HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n`
+  const { stdout } = await kubectl.exec(target, ['sh', '-c', `printf '${request}' | nc -w 15 localhost ${port}`])
+  return {
+    status: Number(/^HTTP\/1\.1 (\d+)/.exec(stdout)?.[1]),
+    reason: /^x-ambassador-reason: (\S+)/im.exec(stdout)?.[1] ?? '',
+    text: stdout,
+  }
+}
+
 /** Asks until the answer is neither undefined nor false; says what it last saw when the time is over. */
 export async function eventually<T>(
   what: string,

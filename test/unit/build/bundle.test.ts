@@ -1,13 +1,26 @@
 /** What is in a bundle, and what is refused. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { bundle, packageOf } from '../../../build/bundle.ts'
 
 const REPOSITORY = join(import.meta.dirname, '../../..')
+
+/** Apart from where it is imported, so that nobody takes that for an import of this file. */
+const HEAVY = './heavy.ts'
 
 describe('bundle', () => {
   let root: string
@@ -52,7 +65,7 @@ describe('bundle', () => {
     write('proxy/heavy.ts', "console.log('heavy')\nexport const weight = 7\n")
     write(
       'proxy/main.ts',
-      "console.log('light')\nif (process.argv[2]) console.log((await import('./heavy.ts')).weight)\n",
+      `console.log('light')\nif (process.argv[2]) console.log((await import('${HEAVY}')).weight)\n`,
     )
     await build()
     const run = (...args: string[]) =>
@@ -61,11 +74,39 @@ describe('bundle', () => {
     assert.equal(run('yes'), 'light\nheavy\n7\n')
   })
 
-  it('makes a launcher that can be executed', async () => {
+  it('starts the entry alone, and none of the modules that can also be started', async () => {
+    write('proxy/main.ts', "export const word = 'proxy'\nif (import.meta.main) console.log('proxy started')\n")
+    write(
+      'cli/main.ts',
+      "import { word } from '../proxy/main.ts'\nif (import.meta.main) console.log(`cli knows ${word}`)\n",
+    )
     await build()
-    const file = join(root, 'dist/bin/ambassador')
-    assert.equal(statSync(file).mode & 0o777, 0o755)
+    const run = (file: string) => execFileSync(process.execPath, [join(root, 'dist', file)], { encoding: 'utf8' })
+    assert.equal(run('ambassador.mjs'), 'cli knows proxy\n')
+    assert.equal(run('proxy.mjs'), 'proxy started\n')
+  })
+
+  it('keeps what is imported at run time in a file of its own, and removes that of an earlier bundle', async () => {
+    const chunks = () => readdirSync(join(root, 'dist')).filter((name) => name.startsWith('proxy-'))
+    write('proxy/heavy.ts', "export const weight = 'heavy'\n")
+    write('proxy/main.ts', `if (process.argv[2]) console.log((await import('${HEAVY}')).weight)\n`)
+    await build()
+    assert.equal(chunks().length, 1)
+    assert.doesNotMatch(readFileSync(join(root, 'dist/proxy.mjs'), 'utf8'), /weight='heavy'|"heavy"|`heavy`/)
+    write('proxy/main.ts', 'console.log(1)\n')
+    await build()
+    assert.deepEqual(chunks(), [])
+  })
+
+  it('makes the command-line program a command in an image without a shell', async () => {
+    write('cli/main.ts', "if (import.meta.main) console.log('started')\n")
+    await build()
+    assert.equal(readlinkSync(join(root, 'dist/bin/ambassador')), '/app/ambassador.mjs')
+    const file = join(root, 'dist/ambassador.mjs')
+    assert.equal(statSync(file).mode & 0o111, 0o111)
     assert.match(readFileSync(file, 'utf8'), /^#!\/usr\/local\/bin\/node\n/)
+    symlinkSync(file, join(root, 'ambassador'))
+    assert.equal(execFileSync(process.execPath, [join(root, 'ambassador')], { encoding: 'utf8' }), 'started\n')
   })
 
   it('refuses an entry that does not exist', async () => {

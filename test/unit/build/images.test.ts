@@ -33,7 +33,7 @@ for (const { name, dockerfile, packages, isProgram } of IMAGES) {
 
     if (isProgram) {
       it('copies only programs that are bundled, and starts one of them on a single-threaded collector', () => {
-        const copied = [...last.matchAll(/\/src\/dist\/(\w+\.mjs)/g)].map(([, file]) => file!)
+        const copied = [...last.matchAll(/\/src\/dist\/(\w+)\*\.mjs/g)].map(([, stem]) => `${stem}.mjs`)
         assert.notEqual(copied.length, 0)
         for (const file of copied) assert.ok(file in ENTRIES, file)
         assert.match(last, /^ENTRYPOINT \["node", "--single-threaded-gc"\]$/m)
