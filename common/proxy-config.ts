@@ -73,6 +73,10 @@ export const limitsConfig = z.object({
 })
 export type LimitsConfig = z.infer<typeof limitsConfig>
 
+export const BALANCING_POLICIES = ['LeastRequest', 'RoundRobin', 'Random'] as const
+export type BalancingPolicy = (typeof BALANCING_POLICIES)[number]
+
+/** What is optional here was added later: a config without it, of an older operator, means what it always meant. */
 export const clusterConfig = z.object({
   name,
   discovery,
@@ -80,6 +84,8 @@ export const clusterConfig = z.object({
   auth: authConfig.nullable(),
   circuitBreaker: breakerConfig.nullable(),
   limits: limitsConfig,
+  /** How an endpoint is chosen among those of one priority. Default LeastRequest. */
+  loadBalancing: z.object({ policy: z.enum(BALANCING_POLICIES) }).optional(),
 })
 export type ClusterConfig = z.infer<typeof clusterConfig>
 

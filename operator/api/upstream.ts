@@ -1,6 +1,7 @@
 /** One place where the traffic of an Ambassador goes: where it is, and how a connection or request to it is made. */
 import { z } from 'zod'
 import { isShorter } from '../../common/duration.ts'
+import { BALANCING_POLICIES } from '../../common/proxy-config.ts'
 import {
   configMapKeyRef,
   dnsName,
@@ -212,6 +213,13 @@ const limits = z.object({
   ),
 })
 
+const loadBalancing = z.object({
+  policy: doc(
+    z.enum(BALANCING_POLICIES),
+    'How an endpoint is chosen among the available ones of one priority, by their weights: LeastRequest takes the less busy of two that chance names, RoundRobin takes them in turn, Random by chance alone.',
+  ).default('LeastRequest'),
+})
+
 /** The ways to say where an upstream is. */
 const WHERE = ['endpoints', 'dns', 'srv', 'file'] as const
 const ONE_OF = `Exactly one of ${WHERE.join(', ')} must be given.`
@@ -250,6 +258,7 @@ export const upstream = exactlyOne(
       'Credential that is added to each request, read from a Secret that is mounted in the sidecar alone and read again when it changes. HTTP only. Exactly one of its fields must be given.',
       'none',
     ),
+    loadBalancing: doc(loadBalancing, 'Which endpoint an attempt (HTTP) or connection (TCP) goes to.').prefault({}),
     circuitBreaker: optional(
       circuitBreaker,
       'Stops sending to an endpoint that keeps failing; `{}` opens after 5 failures in a row.',

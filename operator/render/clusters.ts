@@ -27,6 +27,8 @@ export function cluster(upstream: DefaultedUpstream, protocol: DefaultedSpec['pr
     auth: upstream.auth ? auth(upstream.auth) : null,
     circuitBreaker: upstream.circuitBreaker ? breaker(upstream.circuitBreaker) : null,
     limits: limits(upstream.limits, protocol),
+    // Left out where it is what an older sidecar does anyway: then an upgrade of the operator changes no config.
+    ...(upstream.loadBalancing.policy !== 'LeastRequest' && { loadBalancing: upstream.loadBalancing }),
   }
 }
 

@@ -1,4 +1,5 @@
-/** Chooses the endpoint of an attempt: the lowest priority that has one available, and there the less loaded of two drawn by weight. */
+/** Chooses the endpoint of an attempt: of the lowest priority that has one available, by load, in turn or by chance, each by weight. */
+import type { BalancingPolicy } from '../../common/proxy-config.ts'
 import type { Millis, Random } from '../policy/policy.ts'
 import type { Endpoint } from './endpoint.ts'
 
@@ -32,11 +33,12 @@ export function pickEndpoint(
   now: Millis,
   tried: readonly Endpoint[],
   random: Random,
+  policy: BalancingPolicy = 'LeastRequest',
 ): Endpoint | null {
   return (
-    pickFrom(groups, now, tried, true, random) ??
-    pickFrom(groups, now, tried, false, random) ??
-    (tried.length === 0 ? null : pickFrom(groups, now, NONE, false, random))
+    pickFrom(groups, now, tried, true, random, policy) ??
+    pickFrom(groups, now, tried, false, random, policy) ??
+    (tried.length === 0 ? null : pickFrom(groups, now, NONE, false, random, policy))
   )
 }
 
@@ -46,11 +48,15 @@ function pickFrom(
   tried: readonly Endpoint[],
   dialledOnly: boolean,
   random: Random,
+  policy: BalancingPolicy,
 ): Endpoint | null {
   for (const { endpoints } of groups) {
-    const first = draw(endpoints, now, tried, dialledOnly, null, random)
+    const first =
+      policy === 'RoundRobin'
+        ? nextInTurn(endpoints, now, tried, dialledOnly)
+        : draw(endpoints, now, tried, dialledOnly, null, random)
     if (first === null) continue
-    if (endpoints.length === 1) return first
+    if (endpoints.length === 1 || policy !== 'LeastRequest') return first
     const second = draw(endpoints, now, tried, dialledOnly, first, random)
     return second !== null && isLessLoaded(second, first) ? second : first
   }
@@ -70,12 +76,31 @@ function draw(
   let weights = 0
   for (let i = 0; i < endpoints.length; i++) {
     const endpoint = endpoints[i]!
-    if (endpoint === except || tried.includes(endpoint)) continue
-    if ((dialledOnly && endpoint.isAvoided(now)) || !endpoint.isAvailable(now)) continue
+    if (endpoint === except || !isCandidate(endpoint, now, tried, dialledOnly)) continue
     weights += endpoint.weight
     if (chosen === null || random() * weights < endpoint.weight) chosen = endpoint
   }
   return chosen
+}
+
+/** The one whose turn it is: see Turns. An endpoint that comes back has waited longest, and gets no more than its next turn for it. */
+function nextInTurn(
+  endpoints: readonly Endpoint[],
+  now: Millis,
+  tried: readonly Endpoint[],
+  dialledOnly: boolean,
+): Endpoint | null {
+  let chosen: Endpoint | null = null
+  for (let i = 0; i < endpoints.length; i++) {
+    const endpoint = endpoints[i]!
+    if (!isCandidate(endpoint, now, tried, dialledOnly)) continue
+    if (chosen === null || endpoint.turnAt < chosen.turnAt) chosen = endpoint
+  }
+  return chosen
+}
+
+function isCandidate(endpoint: Endpoint, now: Millis, tried: readonly Endpoint[], dialledOnly: boolean): boolean {
+  return !tried.includes(endpoint) && !(dialledOnly && endpoint.isAvoided(now)) && endpoint.isAvailable(now)
 }
 
 /**

@@ -8,7 +8,7 @@ import { RetryBudget } from '../policy/retry-budget.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
 import { groupByPriority, NONE, type PriorityGroup, pickEndpoint } from './balancer.ts'
 import type { Address, Discovery } from './discovery/discovery.ts'
-import { addressKey, Endpoint } from './endpoint.ts'
+import { addressKey, Endpoint, type Turns } from './endpoint.ts'
 
 /** Why there is no endpoint for an attempt; reason codes of common/reasons.ts. */
 export type PickRefusal = 'dns_failed' | 'circuit_open'
@@ -59,6 +59,7 @@ export class Cluster {
   #discoveryKey: string
   readonly #byKey = new Map<string, Endpoint>()
   #groups: readonly PriorityGroup[] = []
+  readonly #turns: Turns = { at: 0 }
   readonly #holds = new Set<Hold>()
   #holdRefresh: NodeJS.Timeout | undefined
   #isClosed = false
@@ -117,7 +118,9 @@ export class Cluster {
    */
   pick(now: Millis, tried: readonly Endpoint[] = NONE): Endpoint | PickRefusal {
     if (this.#groups.length === 0) return 'dns_failed'
-    return pickEndpoint(this.#groups, now, tried, this.#random) ?? 'circuit_open'
+    return (
+      pickEndpoint(this.#groups, now, tried, this.#random, this.#options.config.loadBalancing?.policy) ?? 'circuit_open'
+    )
   }
 
   /** Milliseconds until the first of the breakers lets a probe through; 0 when one does now. */
@@ -195,7 +198,7 @@ export class Cluster {
     for (const address of addresses) {
       const key = addressKey(address)
       if (this.#byKey.has(key)) continue
-      const endpoint = left.get(key) ?? new Endpoint(address, this.#breakerOptions())
+      const endpoint = left.get(key) ?? new Endpoint(address, this.#breakerOptions(), this.#turns)
       endpoint.weight = address.weight
       endpoint.priority = address.priority
       left.delete(key)

@@ -30,6 +30,14 @@ export function addressKey(address: Address): string {
   return `${address.host} ${addressName(address.ip, address.port)}`
 }
 
+/**
+ * The common clock of the endpoints of a cluster for taking turns: each attempt on an endpoint puts its next turn off by one
+ * divided by its weight, so that turns are spread evenly, whatever the weights are. The clock stands at the newest turn taken.
+ */
+export interface Turns {
+  at: number
+}
+
 /** Bounds of the time for which an endpoint is avoided after a failed dial; it doubles with each further one. */
 const AVOID_MS = 500
 const MAX_AVOID_MS = 30_000
@@ -55,17 +63,23 @@ export class Endpoint {
   /** Attempts that began, and how many of them failed. */
   attempts = 0
   failures = 0
+  /** When it is its turn; the earliest is next. See Turns. */
+  turnAt = 0
+  readonly #turns: Turns
   #dialFailures = 0
   /** 0: not avoided. */
   #avoidUntil: Millis = 0
 
-  constructor(address: Address, breaker: EndpointBreakerOptions) {
+  constructor(address: Address, breaker: EndpointBreakerOptions, turns: Turns = { at: 0 }) {
     this.host = address.host
     this.ip = address.ip
     this.port = address.port
     this.name = addressName(address.ip, address.port)
     this.weight = address.weight
     this.priority = address.priority
+    this.#turns = turns
+    // Anywhere in its first round: else every sidecar of a fleet would begin with the same endpoint.
+    this.turnAt = turns.at + (breaker.random ?? Math.random)() / this.weight
     this.configureBreaker(breaker)
   }
 
@@ -88,6 +102,9 @@ export class Endpoint {
     if (token >= 0) {
       this.active++
       this.attempts++
+      const turns = this.#turns
+      if (this.turnAt > turns.at) turns.at = this.turnAt
+      this.turnAt = turns.at + 1 / this.weight
       if (this.#avoidUntil !== 0) this.#avoidUntil = now + TRIAL_MS
     }
     return token
