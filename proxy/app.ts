@@ -296,6 +296,6 @@ function unhealthy(cluster: Served['compiled'][number]['cluster']): string | nul
   if (!cluster.isReady) return cluster.discoveryFailure ?? 'its endpoints are not known yet'
   // A breaker whose open time has passed counts as up: only traffic can probe it, and a pod that is not ready gets none.
   const time = refreshClock()
-  const isUp = [...cluster.endpoints].some((endpoint) => endpoint.isAvailable(time))
-  return isUp ? null : 'the circuit of every endpoint is open'
+  const isUp = [...cluster.endpoints].some((endpoint) => endpoint.isWell(time) && endpoint.isAvailable(time))
+  return isUp ? null : 'no endpoint is available by its circuit breaker, its checks and its attempts'
 }

@@ -22,6 +22,7 @@ export interface CompileParts {
   readonly discover: (config: DiscoveryConfig, source: TargetSource | null) => Discovery
   readonly onCircuit?: ClusterParts['onCircuit']
   readonly onDiscovery?: ClusterParts['onDiscovery']
+  readonly onHealth?: ClusterParts['onHealth']
 }
 
 /** One upstream, ready for use. */
@@ -114,8 +115,13 @@ export class Compiler {
         old.cluster.update(options)
         return { ...part, cluster: old.cluster }
       }
-      const { onCircuit, onDiscovery } = this.#parts
-      const cluster = new Cluster(options, { discover: (each) => this.#discover(each), onCircuit, onDiscovery })
+      const { onCircuit, onDiscovery, onHealth } = this.#parts
+      const cluster = new Cluster(options, {
+        discover: (each) => this.#discover(each),
+        onCircuit,
+        onDiscovery,
+        onHealth,
+      })
       cluster.start()
       return { ...part, cluster }
     })

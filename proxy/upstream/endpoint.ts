@@ -1,6 +1,7 @@
 /** One address of a cluster: what is known of it and what happens on it now. It lives as long as discovery keeps naming it. */
 import type { BreakerConfig } from '../../common/proxy-config.ts'
 import { CircuitBreaker, type CircuitState } from '../policy/circuit-breaker.ts'
+import { Outlier } from '../policy/outliers.ts'
 import type { Millis, Outcome, Random } from '../policy/policy.ts'
 import type { Address } from './discovery/discovery.ts'
 
@@ -63,6 +64,12 @@ export class Endpoint {
   /** Attempts that began, and how many of them failed. */
   attempts = 0
   failures = 0
+  /** What its active checks say; true while there are none. */
+  isHealthy = true
+  /** What its attempts say. */
+  readonly outlier = new Outlier()
+  /** Told how each attempt ended that says something of the endpoint; null while nobody wants to know. */
+  onOutcome: ((endpoint: Endpoint, isFailure: boolean, now: Millis) => void) | null = null
   /** When it is its turn; the earliest is next. See Turns. */
   turnAt = 0
   readonly #turns: Turns
@@ -86,6 +93,11 @@ export class Endpoint {
   /** True when `begin` would admit an attempt now. */
   isAvailable(now: Millis): boolean {
     return this.breaker === null || this.breaker.wouldAdmit(now)
+  }
+
+  /** False while its checks or its attempts speak against it: chosen only when no endpoint is well. Never a reason to refuse. */
+  isWell(now: Millis): boolean {
+    return this.isHealthy && !this.outlier.isEjected(now)
   }
 
   /** True while a failed dial speaks against it: chosen only when no other endpoint is left. Never a reason to refuse. */
@@ -118,6 +130,7 @@ export class Endpoint {
       this.#dialFailures = 0
     }
     this.breaker?.settle(token, outcome, now)
+    if (this.onOutcome !== null && outcome !== 'abandoned') this.onOutcome(this, outcome === 'failure', now)
   }
 
   /** The attempt puts no load on the endpoint any more (HTTP: the body is over; TCP: the connection is). */
