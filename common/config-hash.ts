@@ -1,5 +1,4 @@
 /** Equal configs are equal bytes, and their content hash. Apart from proxy-config.ts so that the proxy carries no schema library. */
-import { createHash } from 'node:crypto'
 import type { ProxyConfig } from './proxy-config.ts'
 
 /** JSON with the keys of every object in order, so that equal configs are equal bytes. */
@@ -14,6 +13,8 @@ export function canonicalJson(value: unknown): string {
 /** The content hash of a config: 16 hex digits of SHA-256 over everything but `hash` and the generation, so a change of metadata alone is no change. */
 export function configHash(config: Omit<ProxyConfig, 'hash'>): string {
   const { namespace, name: ambassador } = config.ambassador
+  // Loaded here because a sidecar, which is told its hash, has no other use for OpenSSL: a megabyte.
+  const { createHash } = process.getBuiltinModule('node:crypto')
   const content = { ...config, hash: undefined, ambassador: { namespace, name: ambassador } }
   return createHash('sha256').update(canonicalJson(content)).digest('hex').slice(0, 16)
 }

@@ -1,5 +1,4 @@
 /** ProxyConfig as JSON schema, generated, so that the proxy checks a config against the one source without the library that it is written in. */
-import { writeFileSync } from 'node:fs'
 import { z } from 'zod'
 import { proxyConfig } from './proxy-config.ts'
 
@@ -9,7 +8,6 @@ export const PROXY_CONFIG_SCHEMA_PATH = 'common/proxy-config.schema.json'
 /** The text of common/proxy-config.schema.json. */
 export function proxyConfigSchemaText(): string {
   const schema = z.toJSONSchema(proxyConfig, { io: 'input', reused: 'ref' })
-  return `${JSON.stringify(schema, null, 2)}\n`
+  const $comment = 'Generated from common/proxy-config.ts by `npm run generate`. Do not edit.'
+  return `${JSON.stringify({ $comment, ...schema }, null, 2)}\n`
 }
-
-if (import.meta.main) writeFileSync(new URL('./proxy-config.schema.json', import.meta.url), proxyConfigSchemaText())

@@ -67,17 +67,16 @@ export async function startOperator(options: OperatorOptions): Promise<Operator>
   })
 
   let controller: Controller | undefined
-  /** The replica that leads first sets the number of replicas before it is ready, so that whoever waits for the rollout waits for all. */
+  /**
+   * Each replica sets the number of replicas once, before it is ready, so that whoever waits for the rollout waits for all.
+   * Not the leader alone: after a new installation the lease of the old one may still run, and nobody leads.
+   */
   let isScaling = settings.replicas !== undefined
   const instance = settings.podName
   const elector: LeaderElector = new LeaderElector(
     { client, clock, log, namespace, name, identity: `${instance}_${randomBytes(4).toString('hex')}` },
     async (signal) => {
       const writer = fenced(client, { mayWrite: () => elector.isLeading, signal })
-      if (settings.replicas !== undefined) {
-        await scale(writer, log, { namespace, deployment: name, replicas: settings.replicas })
-        isScaling = false
-      }
       controller = new Controller({
         client: writer,
         ambassadors: caches.ambassadors,
@@ -114,7 +113,7 @@ export async function startOperator(options: OperatorOptions): Promise<Operator>
     if (options.webhook !== false && webhook?.isReady() !== true)
       missing.push('the certificate of the webhook is not served and known yet')
     if (!elector.hasTried) missing.push('the lease was not looked at yet')
-    else if (elector.isLeading && isScaling) missing.push('the number of replicas is not set yet')
+    if (isScaling) missing.push('the number of replicas is not set yet')
     if (isStopping) missing.push('stopping')
     return missing
   }
@@ -135,6 +134,10 @@ export async function startOperator(options: OperatorOptions): Promise<Operator>
     throw error
   }
   elector.start()
+  if (settings.replicas !== undefined)
+    void scale(client, log, { namespace, deployment: name, replicas: settings.replicas }).then(() => {
+      isScaling = false
+    })
   log.info({ port: health.port, ns: namespace }, 'operator started')
 
   const stop = async (delayMs: number): Promise<void> => {

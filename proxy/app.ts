@@ -15,6 +15,7 @@ import { metricsText } from './observe/metrics.ts'
 import { telemetryServer } from './observe/telemetry.ts'
 import { upstreamsReport } from './observe/upstreams.ts'
 import { refreshClock } from './runtime/clock.ts'
+import { IdleTrim } from './runtime/trim.ts'
 import { type MakeDriver, Served, type ServedParts } from './served.ts'
 import { TlsContexts } from './tls/contexts.ts'
 import type { Discovery } from './upstream/discovery/discovery.ts'
@@ -67,6 +68,7 @@ export class ProxyApp {
   readonly #telemetry: HttpServer
   readonly #admin: HttpServer
   readonly #delay = new EventLoopDelay()
+  readonly #trim = new IdleTrim(() => this.connections.busy > 0)
   #reloading: Promise<void> | null = null
   #isReloadWanted = false
   #portRetry: NodeJS.Timeout | null = null
@@ -160,6 +162,7 @@ export class ProxyApp {
       const isForeign = rejected?.reason === 'PortInUse' && this.#portOwner(served.wantedPort ?? 0, served) === null
       if (isForeign) throw new StartError(`ambassador '${name}': ${rejected.message}`)
     }
+    this.#trim.start()
   }
 
   /** Reads everything anew and puts in force what changed. Calls that come while one runs are one more run after it. */
@@ -269,6 +272,7 @@ export class ProxyApp {
     clearTimeout(timer)
     this.#watcher.close()
     this.#delay.stop()
+    this.#trim.stop()
     if (this.#portRetry !== null) clearTimeout(this.#portRetry)
     await Promise.all(this.#served.map((served) => served.destroy()))
     await Promise.all([this.#telemetry.close(), this.#admin.close()])

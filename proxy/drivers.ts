@@ -42,7 +42,6 @@ function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine):
       cells.byStatus.forEach((cell, status) => {
         if (cell !== null) answers[status] = cell.count
       })
-      for (const [status, count] of Object.entries(http.refused)) answers[status] = (answers[status] ?? 0) + count
       return answers
     },
   }

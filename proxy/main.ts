@@ -2,7 +2,7 @@
 import { writeSync } from 'node:fs'
 import { ProxyApp, type ProxyOptions, StartError } from './app.ts'
 import { PlainEnv, readSettings, type Settings, SettingsError, type Source } from './config/env.ts'
-import { type ConfigSource, fileSource, fixedSource, mountedSource } from './config/load.ts'
+import { type ConfigSource, fileSource, fixedSource, holdsAmbassadors, mountedSource } from './config/load.ts'
 import { driverMaker } from './drivers.ts'
 import { ServerPortError } from './observe/http-server.ts'
 import { LineWriter } from './observe/line-writer.ts'
@@ -11,8 +11,14 @@ import { ExitCode, Lifecycle } from './process.ts'
 import { discover } from './upstream/discovery/discover.ts'
 import { Resolver } from './upstream/dns/resolver.ts'
 
-/** Runs the proxy as the environment says. Returns when it serves; the process goes on until it is stopped. */
-export async function main(env: NodeJS.ProcessEnv = process.env): Promise<void> {
+/** Serves the Ambassadors in a file. The proxy cannot: it knows nothing of how they are rendered. */
+export type ServeAmbassadors = (path: string, settings: Settings) => Promise<void>
+
+/**
+ * Runs the proxy as the environment says. Returns when it serves; the process goes on until it is stopped.
+ * @param serveAmbassadors what AMBASSADOR_CONFIG is given to when it names a file with Ambassadors and not with a ProxyConfig
+ */
+export async function main(env: NodeJS.ProcessEnv = process.env, serveAmbassadors?: ServeAmbassadors): Promise<void> {
   let settings: Settings
   try {
     settings = readSettings(env)
@@ -20,14 +26,18 @@ export async function main(env: NodeJS.ProcessEnv = process.env): Promise<void> 
     if (!(error instanceof SettingsError)) throw error
     refuse(error.message, ExitCode.settings)
   }
+  const { source } = settings
+  if (source.kind === 'file' && serveAmbassadors !== undefined && holdsAmbassadors(source.path)) {
+    return serveAmbassadors(source.path, settings)
+  }
   const log = new ProxyLog({ level: settings.logLevel })
   const access = new LineWriter()
   const lifecycle = new Lifecycle(log, access)
   lifecycle.install()
-  const isPod = settings.source.kind === 'mounted'
+  const isPod = source.kind === 'mounted'
   // In a pod /etc/hosts may map the upstream's own name to our listener (listen.hostnames).
   const resolver = new Resolver({ ignoreLoopbackHosts: isPod })
-  const sources = sourcesOf(settings.source, settings.podNamespace)
+  const sources = sourcesOf(source, settings.podNamespace)
   if (!isPod) {
     const read = sources[0]?.read()
     if (read?.ok === false) refuse(`${PlainEnv.config}: ${read.message}`, ExitCode.settings)
@@ -81,4 +91,4 @@ function sourcesOf(source: Source, namespace: string): readonly ConfigSource[] {
   }
 }
 
-if (import.meta.main) await main()
+if (import.meta.main) void main()

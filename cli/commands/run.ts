@@ -1,29 +1,21 @@
 /** `ambassador run`: renders Ambassadors with the operator's own code and runs the proxy in the foreground. */
-import { dirname, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { ADMIN_PORT, KIND, LOG_LEVELS, TELEMETRY_PORT } from '../../common/names.ts'
+import { ADMIN_PORT, LOG_LEVELS, TELEMETRY_PORT } from '../../common/names.ts'
 import type { ProxyConfig } from '../../common/proxy-config.ts'
-import type { Ambassador } from '../../operator/api/ambassador.ts'
-import { checkObject } from '../../operator/api/check.ts'
-import { problemText } from '../../operator/render/problems.ts'
-import { render } from '../../operator/render/render.ts'
-import { Compiler } from '../../proxy/config/compile.ts'
+import type { Settings } from '../../proxy/config/env.ts'
 import { fixedSource } from '../../proxy/config/load.ts'
-import { type RefDirs, readRef, refText } from '../../proxy/config/refs.ts'
+import type { RefDirs } from '../../proxy/config/refs.ts'
 import { FileWatcher } from '../../proxy/config/watch.ts'
 import { driverMaker } from '../../proxy/drivers.ts'
 import { startApp } from '../../proxy/main.ts'
 import { LineWriter } from '../../proxy/observe/line-writer.ts'
-import type { LogLevel } from '../../proxy/observe/log.ts'
 import { Lifecycle } from '../../proxy/process.ts'
-import { TlsContexts } from '../../proxy/tls/contexts.ts'
 import { discover } from '../../proxy/upstream/discovery/discover.ts'
 import { Resolver } from '../../proxy/upstream/dns/resolver.ts'
-import { readDocuments, type SourceDocument, UnreadableError } from '../documents.ts'
 import { Exit, UsageError } from '../exit.ts'
-import { liftLocalRefs, restoreLocalRefs } from '../local-refs.ts'
+import { loadFiles, missingRefs } from '../local-configs.ts'
 import { runLog } from '../run-log.ts'
-import { unknownFields } from '../unknown-fields.ts'
 
 export const summary = 'run the proxy in the foreground for the Ambassadors in files'
 
@@ -53,13 +45,6 @@ Exit code: 0 stopped, 1 a file cannot be used, 2 wrong usage, 3 a port belongs t
 /** As Docker stops a container: 10 seconds after SIGTERM it is killed. */
 const DRAIN_MS = 8000
 
-interface Loaded {
-  readonly configs: readonly ProxyConfig[]
-  /** Lines that say what is wrong; the configs are then not to be used. */
-  readonly problems: readonly string[]
-  readonly warnings: readonly string[]
-}
-
 export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({
     args,
@@ -71,36 +56,52 @@ export async function run(args: string[]): Promise<number> {
       'log-level': { type: 'string' },
     },
   })
-  const files = values.file ?? []
-  const level = LOG_LEVELS.find((each) => each === (values['log-level'] ?? 'info')) as LogLevel | undefined
-  if (level === undefined) {
+  const logLevel = LOG_LEVELS.find((each) => each === (values['log-level'] ?? 'info'))
+  if (logLevel === undefined) {
     throw new UsageError(`--log-level: '${values['log-level']}' is not a level, use ${LOG_LEVELS.join(', ')}`)
   }
-  const telemetryPort = port('--telemetry-port', values['telemetry-port'], TELEMETRY_PORT)
-  const adminPort = port('--admin-port', values['admin-port'], ADMIN_PORT)
-  const directory = values.secrets === undefined ? null : resolve(values.secrets)
-  const dirs: RefDirs = { secrets: directory ?? '', configMaps: directory ?? '', isPod: false }
+  return serveFiles(values.file ?? [], {
+    secrets: values.secrets ?? null,
+    telemetryPort: port('--telemetry-port', values['telemetry-port'], TELEMETRY_PORT),
+    adminPort: port('--admin-port', values['admin-port'], ADMIN_PORT),
+    logLevel,
+    readiness: 'Listening',
+    sidecarMode: 'Legacy',
+    drainMs: DRAIN_MS,
+  })
+}
 
-  const first = await load(files, directory)
-  const problems = first.problems.length > 0 ? first.problems : missing(first.configs, dirs)
+export interface ServeOptions
+  extends Pick<Settings, 'telemetryPort' | 'adminPort' | 'logLevel' | 'readiness' | 'sidecarMode' | 'drainMs'> {
+  /** Where Secrets and ConfigMaps are; null: nowhere. */
+  readonly secrets: string | null
+}
+
+/** Serves the Ambassadors in files until the process is stopped. Returns an exit code when they cannot be served. */
+export async function serveFiles(files: readonly string[], options: ServeOptions): Promise<number> {
+  const directory = options.secrets === null ? null : resolve(options.secrets)
+  const dirs: RefDirs = { secrets: directory ?? '', configMaps: directory ?? '', isPod: false }
+  const first = await loadFiles(files, directory)
+  const problems = first.problems.length > 0 ? first.problems : missingRefs(first.configs, dirs)
   for (const line of [...problems, ...first.warnings]) console.error(line)
   if (problems.length > 0) return Exit.problem
 
   const isTerminal = process.stdout.isTTY === true
-  const log = runLog(level, isTerminal)
+  const log = runLog(options.logLevel, isTerminal)
   const access = new LineWriter()
   const lifecycle = new Lifecycle(log, access)
   lifecycle.install()
   const resolver = new Resolver()
+  const { telemetryPort, adminPort, readiness, sidecarMode, drainMs } = options
   const app = await startApp(
     {
       sources: first.configs.map(fixedSource),
       dirs,
       telemetryPort,
       adminPort,
-      readiness: 'Listening',
-      sidecarMode: 'Legacy',
-      drainMs: DRAIN_MS,
+      readiness,
+      sidecarMode,
+      drainMs,
       podName: null,
       log,
       discover: (config, source) => discover(config, resolver, source),
@@ -114,7 +115,7 @@ export async function run(args: string[]): Promise<number> {
   let loading = Promise.resolve()
   const watcher = new FileWatcher(() => {
     loading = loading.then(async () => {
-      const again = await load(files, directory)
+      const again = await loadFiles(files, directory)
       for (const detail of again.problems)
         log.error({ detail }, 'the files are not usable, the last good version goes on')
       for (const detail of again.warnings) log.warn({ detail }, 'a file has a warning')
@@ -125,68 +126,6 @@ export async function run(args: string[]): Promise<number> {
   if (!files.includes('-')) watcher.setPaths(files.map((file) => resolve(file)))
   // The lifecycle ends the process.
   return new Promise(() => {})
-}
-
-/** Reads and renders every Ambassador in the files. Never throws. */
-async function load(files: readonly string[], secrets: string | null): Promise<Loaded> {
-  let documents: SourceDocument[]
-  try {
-    documents = await readDocuments(files)
-  } catch (error) {
-    if (!(error instanceof UnreadableError)) throw error
-    return { configs: [], problems: [error.message], warnings: [] }
-  }
-  const ambassadors = documents.filter(({ value }) => (value as { kind?: unknown } | null)?.kind === KIND)
-  if (ambassadors.length === 0) {
-    return { configs: [], problems: [`${files.join(', ')}: there is no Ambassador in it`], warnings: [] }
-  }
-  const problems: string[] = []
-  const warnings: string[] = []
-  const configs: ProxyConfig[] = []
-  const places = new Map<string, string>()
-  for (const document of ambassadors) {
-    const { file, lineOf } = document
-    const name = String((document.value as { metadata?: { name?: unknown } }).metadata?.name ?? 'without a name')
-    const at = (field: string) => `${file}:${lineOf(field)}: Ambassador '${name}': ${field === '' ? '' : `${field}: `}`
-    const base = file === '<stdin>' ? process.cwd() : dirname(resolve(file))
-    const { object, locals, issues } = liftLocalRefs(document.value as object, base)
-    const broken = [...issues, ...checkObject(object), ...unknownFields(object)]
-    problems.push(...broken.map(({ field, message }) => at(field) + message))
-    if (broken.length > 0) continue
-    const rendered = render({ ambassador: object as Ambassador })
-    for (const problem of rendered.problems) {
-      const lines = problem.severity === 'Error' ? problems : warnings
-      lines.push(`${file}:${lineOf(problem.field)}: Ambassador '${name}': ${problemText(problem)}`)
-    }
-    if (rendered.config === null) continue
-    const config = restoreLocalRefs(rendered.config, locals)
-    if (secrets === null && /"kind":"(?:secret|configMap)"/.test(JSON.stringify(config.clusters))) {
-      const remedy = 'use --secrets DIR, or { file: PATH } or { env: NAME } in its place'
-      problems.push(`${at('spec.upstreams')}refers to a Secret or ConfigMap, ${remedy}`)
-    }
-    const { namespace } = config.ambassador
-    for (const [key, what, field] of [
-      [`${namespace}/${name}`, `the name '${name}'`, 'metadata.name'],
-      [`port ${config.listener.port}`, `port ${config.listener.port}`, 'spec.listen.port'],
-    ] as const) {
-      const other = places.get(key)
-      if (other !== undefined) problems.push(`${at(field)}${what} is that of ${other} too, change one of the two`)
-      places.set(key, `the Ambassador at ${file}:${lineOf(field)}`)
-    }
-    configs.push(config)
-  }
-  return { configs, problems, warnings }
-}
-
-/** References that cannot be used. In a pod they may come later; a person who starts a program has them, or made a slip. */
-function missing(configs: readonly ProxyConfig[], dirs: RefDirs): string[] {
-  const tls = new TlsContexts({ read: (ref) => readRef(ref, dirs), name: refText })
-  const compiler = new Compiler({ dirs, tls, discover: () => ({ start() {}, refresh() {}, failure: null, stop() {} }) })
-  return configs.flatMap((config) => {
-    const candidate = compiler.prepare(config)
-    compiler.discard(candidate)
-    return candidate.problem === null ? [] : [`Ambassador '${config.ambassador.name}': ${candidate.problem.message}`]
-  })
 }
 
 function greet(configs: readonly ProxyConfig[], telemetryPort: number, adminPort: number): void {

@@ -1,5 +1,4 @@
 /** `npm run demo`: what an application sees of a payment provider that fails, with the product's real parts and no cluster. */
-import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -10,61 +9,15 @@ import { problemText } from '../../operator/render/problems.ts'
 import { render } from '../../operator/render/render.ts'
 import { injectable } from '../../operator/webhook/ambassador.ts'
 import type { JsonObject } from '../../operator/webhook/json.ts'
-import { parseDocuments } from '../documents.ts'
 import { Admission } from './admission.ts'
 import { Application, count } from './application.ts'
+import { EXAMPLE, type Example, forProvider, OPEN_MS, readExample } from './example.ts'
 import { type InjectedPod, Sidecar } from './pod.ts'
 import { PROVIDER_NAME, Provider } from './provider.ts'
 import { duration, Story } from './story.ts'
 
 const ROOT = join(import.meta.dirname, '..', '..')
-const EXAMPLE = 'examples/payments.yaml'
 const NAMESPACE = 'shop'
-const OPEN_MS = 2000
-
-interface Example {
-  readonly ambassador: Ambassador
-  readonly deployment: JsonObject
-  readonly token: string
-}
-
-/** The Ambassador, the application's Deployment and the token of the example. */
-function readExample(): Example {
-  const documents = parseDocuments(readFileSync(join(ROOT, EXAMPLE), 'utf8'), EXAMPLE).map(({ value }) => value)
-  const find = (kind: string, name: string) =>
-    documents.find((each) => {
-      const object = each as { kind?: string; metadata?: { name?: string } }
-      return object.kind === kind && object.metadata?.name === name
-    })
-  const secret = find('Secret', 'payments-token') as { stringData: { token: string } }
-  return {
-    ambassador: find('Ambassador', 'payments') as Ambassador,
-    deployment: find('Deployment', 'checkout') as JsonObject,
-    token: secret.stringData.token,
-  }
-}
-
-/** The example, pointed at the provider of this demo: another host, a free port, the private CA, and a breaker that opens for a shorter time. */
-function forThisMachine({ ambassador }: Example, listenPort: number, providerPort: number): Ambassador {
-  const [upstream] = ambassador.spec.upstreams
-  if (upstream === undefined) throw new Error(`${EXAMPLE}: the Ambassador has no upstream`)
-  return {
-    ...ambassador,
-    metadata: { ...ambassador.metadata, namespace: NAMESPACE, generation: 1 },
-    spec: {
-      ...ambassador.spec,
-      listen: { port: listenPort },
-      upstreams: [
-        {
-          ...upstream,
-          endpoints: [{ host: '127.0.0.1', port: providerPort }],
-          tls: { serverName: PROVIDER_NAME, ca: { configMapKeyRef: { name: 'provider-ca', key: 'ca.crt' } } },
-          circuitBreaker: { ...upstream.circuitBreaker, openDuration: `${OPEN_MS}ms` },
-        },
-      ],
-    },
-  }
-}
 
 function publish(ambassador: Ambassador) {
   const { config, problems } = render({ ambassador })
@@ -92,14 +45,15 @@ async function metric(port: number, name: string, labels: string): Promise<numbe
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
-async function demo(story: Story): Promise<void> {
-  const example = readExample()
+async function demo(story: Story, example: Example): Promise<void> {
   const provider = new Provider()
   await provider.start()
   const [listenPort, telemetryPort, adminPort] = [await freePort(), await freePort(), await freePort()]
 
   story.heading(`1. The operator renders ${EXAMPLE}`)
-  const ambassador = forThisMachine(example, listenPort, provider.port)
+  const place = { listenPort, host: '127.0.0.1', port: provider.port, serverName: PROVIDER_NAME }
+  const rendered = forProvider(example, place)
+  const ambassador = { ...rendered, metadata: { ...rendered.metadata, namespace: NAMESPACE, generation: 1 } }
   const { config, configMap } = publish(ambassador)
   story.say(
     `Ambassador '${ambassador.metadata.name}' becomes ConfigMap '${configMap.metadata.name}', hash ${config.hash}.`,
@@ -165,7 +119,7 @@ async function demo(story: Story): Promise<void> {
     story.say(`Its startup probe passes after ${duration(await sidecar.started())}.`)
     await acts({ story, provider, sidecar, application, telemetryPort, token: example.token })
     await publishesLive({ story, sidecar, application, telemetryPort, ambassador })
-    story.heading('10. The pod ends')
+    story.heading('11. The pod ends')
     const { code, durationMs } = await sidecar.stop()
     story.claim(code === 0 && durationMs < 1000, `SIGTERM: exit code ${code} after ${duration(durationMs)}`)
   } catch (error) {
@@ -292,6 +246,7 @@ async function publishesLive(
   scene: Pick<Scene, 'story' | 'sidecar' | 'application' | 'telemetryPort'> & { readonly ambassador: Ambassador },
 ): Promise<void> {
   const { story, sidecar, telemetryPort, ambassador } = scene
+  story.heading('10. The Ambassador is changed while the sidecar runs')
   const { rateLimit: _none, ...spec } = ambassador.spec
   const metadata = { ...ambassador.metadata, generation: 2 }
   const { config, configMap } = publish({ ...ambassador, metadata, spec } as Ambassador)
@@ -315,10 +270,16 @@ async function publishesLive(
 const { values } = parseArgs({ options: { cluster: { type: 'boolean', default: false } } })
 const startedAt = performance.now()
 const story = new Story()
-if (values.cluster) {
-  const { clusterDemo } = await import('./cluster.ts')
-  await clusterDemo(story)
-} else await demo(story)
+const example = readExample(ROOT)
+try {
+  if (values.cluster) {
+    const { clusterDemo } = await import('./cluster/main.ts')
+    await clusterDemo(story, example)
+  } else await demo(story, example)
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error)
+  process.exit(1)
+}
 const took = duration(performance.now() - startedAt)
 story.heading(
   story.failed === 0

@@ -1,6 +1,7 @@
 /** `npm run generate [-- --check]`: writes what is made from the schema, or fails when a file is not what it would write. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { PROXY_CONFIG_SCHEMA_PATH, proxyConfigSchemaText } from '../../common/proxy-config-schema.ts'
 import { crdTemplate, crdYaml } from './generate/crd-yaml.ts'
 import { editorSchema } from './generate/editor-schema.ts'
 import { reference } from './generate/reference.ts'
@@ -14,6 +15,7 @@ export function generated(): ReadonlyMap<string, string> {
     ['charts/ambassador/templates/crd.yaml', crdTemplate()],
     ['docs/reference/ambassador.md', reference()],
     ['docs/reference/ambassador.schema.json', editorSchema()],
+    [PROXY_CONFIG_SCHEMA_PATH, proxyConfigSchemaText()],
   ])
 }
 

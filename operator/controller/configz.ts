@@ -31,9 +31,9 @@ export interface ReportsOptions {
   /** Told a new trouble on the data path of a sidecar. */
   readonly onTrouble?: (trouble: Trouble) => void
   readonly fetch?: FetchConfigz
-  /** Sidecars that are asked at the same time. Default 32. */
+  /** Sidecars that are asked at the same time. Default 64. */
   readonly concurrency?: number
-  /** Questions a second. Default 200, burst 400. */
+  /** Questions a second. Default 400, burst 1000. */
   readonly rate?: { readonly perSecond: number; readonly burst: number }
   /** Pace in peace. Default 60 s, or what keeps all pods together at 50 questions a second. */
   readonly refreshMs?: number
@@ -78,7 +78,7 @@ export class Reports {
   readonly #entries = new Map<string, Entry>()
   readonly #random: () => number
   /** Thousands of sidecars say the same; each text is kept once. */
-  readonly #interned = new Map<string, SidecarState>()
+  readonly #interned = new Map<string, ReadonlyMap<string, SidecarState>>()
 
   constructor(options: ReportsOptions) {
     this.#options = options
@@ -88,8 +88,8 @@ export class Reports {
       name: 'configz',
       clock: this.#clock,
       log: options.log ?? silentLog,
-      concurrency: options.concurrency ?? 32,
-      rate: options.rate ?? { perSecond: 200, burst: 400 },
+      concurrency: options.concurrency ?? 64,
+      rate: options.rate ?? { perSecond: 400, burst: 1000 },
       work: (key, signal) => this.#ask(key, signal),
     })
   }
@@ -194,20 +194,15 @@ export class Reports {
   }
 
   #keep(answer: Configz, pod: InjectedPod): ReadonlyMap<string, SidecarState> {
-    const ambassadors = new Map<string, SidecarState>()
-    for (const each of answer.ambassadors) {
-      if (each.namespace === pod.namespace) ambassadors.set(each.name, this.#intern(reduce(each)))
-    }
-    return ambassadors
-  }
-
-  #intern(state: SidecarState): SidecarState {
-    const text = JSON.stringify(state)
+    const own = answer.ambassadors.filter((each) => each.namespace === pod.namespace)
+    const states = own.map((each) => [each.name, reduce(each)] as const)
+    const text = JSON.stringify(states)
     const known = this.#interned.get(text)
     if (known !== undefined) return known
     if (this.#interned.size >= 5000) this.#interned.clear()
-    this.#interned.set(text, state)
-    return state
+    const kept = new Map(states)
+    this.#interned.set(text, kept)
+    return kept
   }
 
   #tellTroubles(entry: Entry, pod: InjectedPod, answer: Configz): void {
@@ -241,11 +236,7 @@ function sameReport(a: SidecarAnswers, b: SidecarAnswers): boolean {
   if (a.kind !== b.kind) return false
   if (a.kind === 'silent' && b.kind === 'silent') return a.message === b.message
   if (a.kind === 'answered' && b.kind === 'answered') {
-    // Interned: the same words are the same object.
-    return (
-      a.ambassadors.size === b.ambassadors.size &&
-      [...a.ambassadors].every(([name, state]) => b.ambassadors.get(name) === state)
-    )
+    return a.ambassadors === b.ambassadors || JSON.stringify([...a.ambassadors]) === JSON.stringify([...b.ambassadors])
   }
   return true
 }

@@ -79,6 +79,7 @@ export class Controller {
       clock,
       log,
       concurrency: 8,
+      rate: { perSecond: 200, burst: 500 },
       work: (key, signal) => this.#reconcile(key, signal),
       observe: (result, durationMs) => {
         metrics.reconciles.inc({ result })

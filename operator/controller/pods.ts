@@ -47,7 +47,7 @@ export const BY_AMBASSADOR = 'ambassador'
 /** Of injected pods: the Ambassadors that they ask for and lack. */
 export const BY_LACK = 'lack'
 
-/** Watches injected pods. Smaller pages than usual: these are whole pods on the wire, some 10 KB each. */
+/** Watches injected pods. Smaller pages than usual: these are whole pods on the wire, some 10 KB each, and what was read at once stays in the process. */
 export function injectedPods(
   options: Common & Pick<ReflectorOptions<InjectedPod>, 'onChange'>,
 ): Reflector<InjectedPod> {
@@ -57,7 +57,7 @@ export function injectedPods(
     path: PODS,
     labelSelector: `${Label.injected}=true`,
     fieldSelector: NOT_FINISHED,
-    pageSize: 250,
+    pageSize: 50,
     transform: projectInjected,
     indices: {
       [BY_AMBASSADOR]: (pod) => pod.serves.map((name) => `${pod.namespace}/${name}`),
@@ -79,6 +79,7 @@ export function uninjectedPods(
     path: PODS,
     labelSelector: `${Label.injected}!=true`,
     fieldSelector: NOT_FINISHED,
+    pageSize: 100,
     metadataOnly: true,
     transform: projectUninjected,
     indices: { [BY_AMBASSADOR]: (pod) => pod.asks.map((name) => `${pod.namespace}/${name}`) },

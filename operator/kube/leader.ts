@@ -192,7 +192,7 @@ export class LeaderElector {
     return true
   }
 
-  async #read(signal: AbortSignal): Promise<Lease | undefined> {
+  async #read(signal?: AbortSignal): Promise<Lease | undefined> {
     try {
       return await this.#options.client.request<Lease>({ path: this.#path, timeoutMs: this.#requestMs, signal })
     } catch (error) {
@@ -255,9 +255,10 @@ export class LeaderElector {
   }
 
   async #release(): Promise<void> {
-    const lease = this.#lease
-    if (lease?.spec?.holderIdentity !== this.#options.identity) return
     try {
+      // Read again: a renewal that was cut off by our own stop may have been written.
+      const lease = await this.#read()
+      if (lease?.spec?.holderIdentity !== this.#options.identity) return
       await this.#options.client.request({
         method: 'PUT',
         path: this.#path,

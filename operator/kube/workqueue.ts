@@ -2,6 +2,7 @@
 import { type Log, silentLog } from '../../common/log.ts'
 import { backoffMs } from './backoff.ts'
 import { type Clock, systemClock, type Timer } from './clock.ts'
+import { Delays } from './delays.ts'
 import { isAborted, retryAfterMs } from './errors.ts'
 import { type Rate, TokenBucket } from './token-bucket.ts'
 
@@ -24,11 +25,6 @@ export interface WorkQueueOptions {
   readonly observe?: (result: 'success' | 'requeued' | 'error', durationMs: number) => void
 }
 
-interface Waiting {
-  readonly at: number
-  readonly timer: Timer
-}
-
 export class WorkQueue {
   readonly #options: WorkQueueOptions
   readonly #clock: Clock
@@ -39,7 +35,7 @@ export class WorkQueue {
   readonly #ready = new Set<string>()
   /** Being worked on; true: asked for again meanwhile. */
   readonly #running = new Map<string, boolean>()
-  readonly #delayed = new Map<string, Waiting>()
+  readonly #delayed: Delays
   readonly #failures = new Map<string, number>()
   #paceTimer: Timer | undefined
   /** Time at which the next piece of work may start; a token is reserved for it. */
@@ -51,6 +47,7 @@ export class WorkQueue {
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#log = options.log ?? silentLog
+    this.#delayed = new Delays(this.#clock, (key) => this.add(key))
     this.#bucket = new TokenBucket(options.rate ?? { perSecond: 50, burst: 100 }, () => this.#clock.now())
   }
 
@@ -62,7 +59,7 @@ export class WorkQueue {
   /** Asks for the key now. A key that is ready already is not doubled; one that is being worked on runs once more afterwards. */
   add(key: string): void {
     if (this.#isShut) return
-    this.#cancelDelay(key)
+    this.#delayed.delete(key)
     if (this.#running.has(key)) this.#running.set(key, true)
     else {
       this.#ready.add(key)
@@ -78,16 +75,8 @@ export class WorkQueue {
       return
     }
     const at = this.#clock.now() + ms
-    const waiting = this.#delayed.get(key)
-    if (waiting !== undefined) {
-      if (waiting.at <= at) return
-      waiting.timer.cancel()
-    }
-    const timer = this.#clock.after(ms, () => {
-      this.#delayed.delete(key)
-      this.add(key)
-    })
-    this.#delayed.set(key, { at, timer })
+    const known = this.#delayed.dueAt(key)
+    if (known === undefined || at < known) this.#delayed.set(key, at)
   }
 
   /** Drops what waits, aborts the signal of what runs, and resolves when nothing runs any more. */
@@ -95,7 +84,6 @@ export class WorkQueue {
     this.#isShut = true
     this.#ready.clear()
     this.#paceTimer?.cancel()
-    for (const { timer } of this.#delayed.values()) timer.cancel()
     this.#delayed.clear()
     this.#failures.clear()
     this.#abort.abort()
@@ -156,10 +144,5 @@ export class WorkQueue {
       'work failed, trying again',
     )
     this.addAfter(key, waitMs)
-  }
-
-  #cancelDelay(key: string): void {
-    this.#delayed.get(key)?.timer.cancel()
-    this.#delayed.delete(key)
   }
 }

@@ -1,6 +1,4 @@
 /** Tokens by the OAuth 2.0 client credentials grant (RFC 6749 section 4.4). */
-import { request as httpRequest } from 'node:http'
-import { request as httpsRequest } from 'node:https'
 import type { SecureContext } from 'node:tls'
 import type { Token, TokenSource } from './token-credential.ts'
 
@@ -79,7 +77,8 @@ export class OAuth2Source implements TokenSource {
         },
         ...(isTls ? { secureContext: context() ?? undefined, rejectUnauthorized: true } : {}),
       }
-      const request = (isTls ? httpsRequest : httpRequest)(tokenUrl, options, (response) => {
+      const { request: send } = process.getBuiltinModule(isTls ? 'node:https' : 'node:http')
+      const request = send(tokenUrl, options, (response) => {
         const chunks: Buffer[] = []
         let size = 0
         response.on('data', (chunk: Buffer) => {

@@ -90,9 +90,20 @@ function readConfigFile(path: string, expectedName: string | null): ConfigRead {
   }
 }
 
-/** Ambassadors are written in YAML, and that is what a person has at hand. */
+/** Ambassadors are written in YAML (or JSON), and that is what a person has at hand. */
+const AMBASSADOR_KIND = /^\s*["']?kind["']?\s*:\s*["']?Ambassador\b/m
+
 function hint(text: string): string {
-  return /^kind:\s*Ambassador\b/m.test(text) ? '; for a file with Ambassadors use `ambassador run -f FILE`' : ''
+  return AMBASSADOR_KIND.test(text) ? '; for a file with Ambassadors use `ambassador run -f FILE`' : ''
+}
+
+/** Whether a file seems to hold Ambassadors; false for one that cannot be read. */
+export function holdsAmbassadors(path: string): boolean {
+  try {
+    return AMBASSADOR_KIND.test(readFileSync(path, 'utf8'))
+  } catch {
+    return false
+  }
 }
 
 function invalid(value: unknown, message: string): ConfigRead {

@@ -1,5 +1,6 @@
 /** A data port: bound on 127.0.0.1 and [::1] and on nothing else, whatever the config says. */
 import { createServer, type Server, type Socket } from 'node:net'
+import { listenAt } from '../runtime/listen.ts'
 import { LISTEN_OPTIONS } from '../runtime/raw-socket.ts'
 
 /** The port is taken. */
@@ -62,7 +63,7 @@ export class Listener {
     for (const address of LOOPBACK) {
       const server = createServer(LISTEN_OPTIONS, (socket) => this.#serve(socket))
       try {
-        await listen(server, this.port, address)
+        await listenAt(server, { port: this.port, host: address, backlog: BACKLOG, ipv6Only: true })
         server.on('error', this.#onError)
         this.#servers.push(server)
       } catch (error) {
@@ -90,14 +91,4 @@ export class Listener {
     // close() of a Server tells its callback only when the last connection has ended; the handle is gone a tick later.
     await new Promise((resolve) => setImmediate(resolve))
   }
-}
-
-function listen(server: Server, port: number, host: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen({ port, host, backlog: BACKLOG, ipv6Only: true, exclusive: true }, () => {
-      server.off('error', reject)
-      resolve()
-    })
-  })
 }

@@ -1,8 +1,7 @@
 /** The admin port: a page for people and the verbs of the lifecycle, on loopback and for programs of this pod alone. */
-import type { IncomingMessage } from 'node:http'
 import { LOG_LEVELS } from '../../common/names.ts'
 import { adminPage } from './admin-page.ts'
-import { type Answer, HttpServer } from './http-server.ts'
+import { type Answer, type Asked, HttpServer } from './http-server.ts'
 import type { LogLevel } from './log.ts'
 import type { UpstreamsReport } from './upstreams.ts'
 
@@ -69,16 +68,17 @@ const LOOPBACK_HOST = /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?$/i
  * Loopback is no protection against a browser on the same machine (a developer with `kubectl port-forward` or `ambassador run`):
  * a page anywhere can have its own name resolve to 127.0.0.1 (then Host names it), or send a form here (then Origin names it).
  */
-function guard(request: IncomingMessage): Answer | null {
-  const { host, origin } = request.headers
+function guard(asked: Asked): Answer | null {
+  const host = asked.field('host')
+  const origin = asked.field('origin')
   if (host === undefined || !LOOPBACK_HOST.test(host)) {
     return { status: 403, body: 'the Host of an admin request is localhost, 127.0.0.1 or [::1]\n' }
   }
   if (origin !== undefined && origin !== `http://${host}`) {
     return { status: 403, body: 'admin requests of other origins are refused\n' }
   }
-  const site = request.headers['sec-fetch-site']
-  if (request.method !== 'GET' && request.method !== 'HEAD' && site !== undefined && site !== 'same-origin') {
+  const site = asked.field('sec-fetch-site')
+  if (asked.method !== 'GET' && asked.method !== 'HEAD' && site !== undefined && site !== 'same-origin') {
     return { status: 403, body: 'admin requests of other sites are refused\n' }
   }
   return null

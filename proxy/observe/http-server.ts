@@ -1,5 +1,8 @@
 /** A small HTTP server for the sidecar's own two ports: fixed paths, short answers, bounded in every direction. */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer, type Server } from 'node:net'
+import { listenAt } from '../runtime/listen.ts'
+import { LISTEN_OPTIONS } from '../runtime/raw-socket.ts'
+import { HttpServerConnection } from './http-server-connection.ts'
 
 export interface Answer {
   readonly status: number
@@ -17,10 +20,17 @@ export type Handler = (body: string, query: string) => Answer
 /** Path → method → handler. HEAD is answered wherever GET is. */
 export type Routes = Readonly<Record<string, Partial<Record<Method, Handler>>>>
 
+/** What a guard may look at. */
+export interface Asked {
+  readonly method: string
+  /** The value of a field by its lower-case name, those of a repeated one with commas between; undefined when it is not there. */
+  field(name: string): string | undefined
+}
+
 export interface HttpServerOptions {
   readonly routes: Routes
   /** Refuses a request before anything else looks at it. */
-  readonly guard?: (request: IncomingMessage) => Answer | null
+  readonly guard?: (asked: Asked) => Answer | null
 }
 
 /** The port cannot be bound. */
@@ -28,14 +38,16 @@ export class ServerPortError extends Error {
   override readonly name = 'ServerPortError'
 }
 
-const MAX_BODY_BYTES = 1024
+const MAX_CONNECTIONS = 64
 
-/** Answers of this server are for programs and for the person who asked, never for a cache or a frame. */
-const COMMON_HEADERS = { 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' } as const
-
+/**
+ * Speaks HTTP by the codec of the data path, which is as strict and there anyway: with Node's own server each sidecar would carry
+ * half a megabyte more.
+ */
 export class HttpServer {
   readonly #options: HttpServerOptions
   readonly #servers: Server[] = []
+  readonly #connections = new Set<HttpServerConnection>()
 
   constructor(options: HttpServerOptions) {
     this.#options = options
@@ -75,79 +87,26 @@ export class HttpServer {
 
   /** Accepts no more and cuts what is open. Idempotent. */
   async close(): Promise<void> {
-    const servers = this.#servers.splice(0)
-    await Promise.all(
-      servers.map((server) => {
-        const closed = new Promise((resolve) => server.close(resolve))
-        server.closeAllConnections()
-        return closed
-      }),
-    )
+    const closed = this.#servers.splice(0).map((server) => new Promise((resolve) => server.close(resolve)))
+    for (const connection of this.#connections) connection.destroy()
+    await Promise.all(closed)
   }
 
-  #bind(port: number, host: string): Promise<void> {
+  async #bind(port: number, host: string): Promise<void> {
     const server = this.#create()
-    return new Promise((resolve, reject) => {
-      server.once('error', reject)
-      server.listen({ port, host, exclusive: true, ipv6Only: host === '::1' }, () => {
-        server.off('error', reject)
-        // An accept that fails must not end the process; whoever asked will ask again.
-        server.on('error', () => {})
-        this.#servers.push(server)
-        resolve()
-      })
-    })
+    await listenAt(server, { port, host, ipv6Only: host === '::1' })
+    // An accept that fails must not end the process; whoever asked will ask again.
+    server.on('error', () => {})
+    this.#servers.push(server)
   }
 
   #create(): Server {
-    const server = createServer({ maxHeaderSize: 8192, headersTimeout: 5_000, requestTimeout: 5_000 })
-    server.maxConnections = 64
-    server.keepAliveTimeout = 5_000
-    server.on('request', (request, response) => this.#onRequest(request, response))
+    const server = createServer(LISTEN_OPTIONS, (socket) => {
+      const connection = new HttpServerConnection(socket, this.#options, () => this.#connections.delete(connection))
+      this.#connections.add(connection)
+    })
+    server.maxConnections = MAX_CONNECTIONS
     return server
-  }
-
-  #onRequest(request: IncomingMessage, response: ServerResponse): void {
-    const chunks: Buffer[] = []
-    let size = 0
-    request.on('error', () => response.destroy())
-    request.on('data', (chunk: Buffer) => {
-      size += chunk.length
-      if (size <= MAX_BODY_BYTES) chunks.push(chunk)
-    })
-    request.on('end', () => {
-      const answer =
-        size > MAX_BODY_BYTES
-          ? { status: 413, body: `the body has more than ${MAX_BODY_BYTES} bytes, send less\n` }
-          : this.#answer(request, Buffer.concat(chunks).toString('utf8'))
-      const body = Buffer.from(answer.body)
-      response.writeHead(answer.status, {
-        'content-type': answer.type ?? 'text/plain; charset=utf-8',
-        'content-length': body.length,
-        ...COMMON_HEADERS,
-        ...answer.headers,
-      })
-      response.end(request.method === 'HEAD' ? undefined : body)
-    })
-  }
-
-  #answer(request: IncomingMessage, body: string): Answer {
-    const refusal = this.#options.guard?.(request)
-    if (refusal) return refusal
-    const [path = '', query = ''] = (request.url ?? '').split('?', 2)
-    const { routes } = this.#options
-    const methods = Object.hasOwn(routes, path) ? routes[path] : undefined
-    if (methods === undefined) {
-      return { status: 404, body: `no such path, use one of ${Object.keys(routes).join(' ')}\n` }
-    }
-    const handler = methods[(request.method === 'HEAD' ? 'GET' : request.method) as Method]
-    if (handler !== undefined) return handler(body, query)
-    const allowed = Object.keys(methods).flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))
-    return {
-      status: 405,
-      headers: { allow: allowed.join(', ') },
-      body: `${request.method} is not allowed here, use ${allowed.join(' or ')}\n`,
-    }
   }
 }
 

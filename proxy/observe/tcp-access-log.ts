@@ -12,7 +12,7 @@ export function tcpAccessLine(namespace: string, ambassador: string, record: Tcp
     ambassador,
     upstream,
     endpoint,
-    code: end,
+    reason: end,
     ...(detail === null ? {} : { detail }),
     attempts,
     bytesIn,

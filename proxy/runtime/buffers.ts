@@ -1,46 +1,68 @@
-/** Memory for bytes on their way out: one buffer that is written from again and again, and spare ones for writes that take time. */
+/** Memory for bytes on their way: what all sockets read into, what heads are composed in, and what is lent to a slow socket until it is done. */
 
-/** Of the scratch buffer, and of the memory that a bulk body is read into. */
+/** Of memory that a bulk transfer reads into, and of what heads are composed in. */
 export const CHUNK_BYTES = 64 * 1024
 
-/** With many transfers under way, each gets less: what matters then is memory, not calls per megabyte. */
-const SMALL_CHUNK_BYTES = 16 * 1024
-const MANY = 128
+/** With many slow receivers each holds less: what matters then is memory, not calls per megabyte. */
+const SMALL_CHUNK_BYTES = 8 * 1024
+const MANY = 32
 
 const MAX_SPARE = 8
 const spare: Buffer[] = []
 let lent = 0
 
-/** Memory for one direction of a transfer. Give it back when no socket reads into it and none writes from it. */
+/**
+ * Every socket reads into this unless it has memory of its own. One event loop handles one read at a time, so one buffer does for
+ * any number of sockets.
+ */
+export const SHARED_READ_BUFFER: Buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES)
+
+/**
+ * The part of it that HTTP reads into: a head with 16 KiB of body comes in one read, and what a slow receiver does not take of
+ * the first read of a large body, which has to be kept, is not more than this.
+ */
+export const SMALL_READ_BUFFER: Buffer = SHARED_READ_BUFFER.subarray(0, 18 * 1024)
+
+/** Memory of its own for one direction of a transfer; end it with giveChunk(), or lend it to a socket that writes from it. */
 export function takeChunk(): Buffer {
-  lent++
   return lent > MANY ? Buffer.allocUnsafeSlow(SMALL_CHUNK_BYTES) : (spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES))
 }
 
-/** The counterpart of takeChunk(). */
+/** The counterpart of takeChunk(): no socket reads into the memory or writes from it any more. */
 export function giveChunk(chunk: Buffer): void {
-  lent--
   if (chunk.length === CHUNK_BYTES && spare.length < MAX_SPARE) spare.push(chunk)
 }
 
-/** The counterpart of takeChunk() for memory that a socket may still use: it is left to the collector. */
-export function dropChunk(): void {
-  lent--
+/** A socket begins to hold memory that it has to write from later. */
+export function lend(): void {
+  lent++
 }
 
-let scratch = Buffer.allocUnsafeSlow(CHUNK_BYTES)
+/** The socket is done with it. */
+export function takeBack(memory: Buffer): void {
+  lent--
+  giveChunk(memory)
+}
+
+/** Pieces of memory that slow sockets hold now. */
+export function lentPieces(): number {
+  return lent
+}
+
+let scratch: Buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES)
 
 /**
- * Memory of at least `bytes` to compose one write in. It is the same each time, so write it before anybody else can ask; when
- * the socket keeps it (write() returned false), say keepScratch().
+ * Memory of at least `bytes` to compose one write in. It is the same each time, so write it before anybody else can ask;
+ * RawSocket.lend() takes care of it when that cannot be done at once.
  */
 export function scratchFor(bytes: number): Buffer {
-  return bytes <= CHUNK_BYTES ? scratch : Buffer.allocUnsafeSlow(bytes)
+  // A slow socket that holds the scratch buffer holds all of it, so with many of them each gets as much as it needs.
+  return bytes <= CHUNK_BYTES && lent <= MANY ? scratch : Buffer.allocUnsafeSlow(bytes)
 }
 
 /** A socket holds on to `buffer`: the next write is composed elsewhere. */
 export function keepScratch(buffer: Buffer): void {
-  if (buffer === scratch) scratch = Buffer.allocUnsafeSlow(CHUNK_BYTES)
+  if (buffer === scratch) scratch = spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES)
 }
 
 const VIEWS = 512

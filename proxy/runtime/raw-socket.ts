@@ -1,13 +1,11 @@
 /** A socket that reads into one buffer shared by all sockets and says after each write whether the memory is free again. */
 import { connect as connectTcp, type NetConnectOpts, Socket } from 'node:net'
-import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls'
+import type { ConnectionOptions, TLSSocket } from 'node:tls'
+import { CHUNK_BYTES, keepScratch, lend, SHARED_READ_BUFFER, takeBack } from './buffers.ts'
 import { refreshClock } from './clock.ts'
 
-/** Size of the shared read buffer, and so the most that one onData brings. */
-export const READ_BUFFER_BYTES = 64 * 1024
-
-/** Every socket reads into this. One event loop handles one read at a time, so one buffer does for any number of sockets. */
-const SHARED_READ_BUFFER = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES)
+/** The most that one onData brings, unless the socket was opened with a smaller buffer. */
+export const READ_BUFFER_BYTES = CHUNK_BYTES
 
 /** What a socket tells its owner. The owner may be replaced at any time by assigning `handler`. */
 export interface SocketHandler {
@@ -59,17 +57,27 @@ export class RawSocket {
   #endWanted = false
   #endSent = false
   #paused = false
-  #nextReadBuffer: Buffer | undefined = SHARED_READ_BUFFER
+  readonly #shared: Buffer
+  #nextReadBuffer: Buffer | undefined
   #error: Error | null = null
   #writeError: Error | null = null
   /** TLS takes one write at a time; the others wait here. */
   #queue: Buffer[] | null = null
+  /** Memory to be given back when everything is written. */
+  #lent: Buffer[] | null = null
   /** Lengths of the writes that libuv holds, oldest first. */
   readonly #inFlight: number[] = []
 
   /** Use adopt(), openTcp() or openTls(). `make` is given the options that every socket of this kind needs. */
-  constructor(make: (shared: SharedOptions) => Socket, isTls: boolean, handler: SocketHandler) {
+  constructor(
+    make: (shared: SharedOptions) => Socket,
+    isTls: boolean,
+    handler: SocketHandler,
+    readBuffer: Buffer = SHARED_READ_BUFFER,
+  ) {
     this.handler = handler
+    this.#shared = readBuffer
+    this.#nextReadBuffer = readBuffer
     this.isTls = isTls
     const socket = make({
       allowHalfOpen: true,
@@ -117,6 +125,25 @@ export class RawSocket {
     return this.#send(data)
   }
 
+  /**
+   * As write(), of memory from buffers.ts that `data` is a part of: the socket gives the memory back when it is done with it, so
+   * the caller must not touch it again when this returns false.
+   */
+  lend(data: Buffer, memory: Buffer): boolean {
+    if (this.write(data)) return true
+    keepScratch(memory)
+    lend()
+    this.#lent ??= []
+    this.#lent.push(memory)
+    return false
+  }
+
+  #giveBack(): void {
+    if (this.#lent === null) return
+    for (const memory of this.#lent) takeBack(memory)
+    this.#lent = null
+  }
+
   #send(data: Buffer): boolean {
     this.#sending = true
     this.#taken = false
@@ -150,6 +177,7 @@ export class RawSocket {
       this.#send(next)
     }
     if (this.#inFlight.length > 0) return
+    this.#giveBack()
     if (this.#endWanted) this.#sendEnd()
     refreshClock()
     this.handler.onDrain()
@@ -183,7 +211,7 @@ export class RawSocket {
    * source (see onData) must then also readInto() another buffer before it returns. Call it inside onData.
    */
   readInto(buffer: Buffer | null): void {
-    this.#nextReadBuffer = buffer ?? SHARED_READ_BUFFER
+    this.#nextReadBuffer = buffer ?? this.#shared
   }
 
   /** Sends FIN (close_notify before it on TLS) after everything written; reading goes on. */
@@ -229,6 +257,7 @@ export class RawSocket {
     this.destroyed = true
     this.backlog = 0
     this.#queue = null
+    this.#giveBack()
     refreshClock()
     const handler = this.handler
     this.handler = NO_HANDLER
@@ -245,17 +274,17 @@ interface SharedOptions {
 export const LISTEN_OPTIONS = { allowHalfOpen: true, pauseOnConnect: true, noDelay: true, keepAlive: true } as const
 
 /**
- * Takes the handle out of a socket that a server with LISTEN_OPTIONS accepted, and reads it into the shared buffer. The accepted
- * socket itself is left empty; the server goes on counting the connection through the new one.
+ * Takes the handle out of a socket that a server with LISTEN_OPTIONS accepted, and reads it into the shared buffer, or a part of
+ * it. The accepted socket itself is left empty; the server goes on counting the connection through the new one.
  */
-export function adopt(accepted: Socket, handler: SocketHandler): RawSocket {
+export function adopt(accepted: Socket, handler: SocketHandler, readBuffer?: Buffer): RawSocket {
   const from = accepted as unknown as Internals
   const handle = from._handle
   const server = from._server
   from._handle = null
   from._server = null
   from.server = null
-  const raw = new RawSocket((shared) => new Socket({ ...shared, handle } as never), false, handler)
+  const raw = new RawSocket((shared) => new Socket({ ...shared, handle } as never), false, handler, readBuffer)
   const to = raw.socket as unknown as Internals
   to.server = server
   to._server = server
@@ -263,15 +292,18 @@ export function adopt(accepted: Socket, handler: SocketHandler): RawSocket {
 }
 
 /** Begins to connect; listen for 'connect' on `.socket`. */
-export function openTcp(options: NetConnectOpts, handler: SocketHandler): RawSocket {
-  return new RawSocket((shared) => connectTcp({ ...options, ...shared } as NetConnectOpts), false, handler)
+export function openTcp(options: NetConnectOpts, handler: SocketHandler, readBuffer?: Buffer): RawSocket {
+  return new RawSocket((shared) => connectTcp({ ...options, ...shared } as NetConnectOpts), false, handler, readBuffer)
 }
 
 /** Begins to connect and to shake hands; listen for 'connect', 'secureConnect' and 'session' on `.socket` (a TLSSocket). */
 export function openTls(
   options: ConnectionOptions,
   handler: SocketHandler,
+  readBuffer?: Buffer,
 ): RawSocket & { readonly socket: TLSSocket } {
-  const make = (shared: SharedOptions): Socket => connectTls({ ...options, ...shared } as ConnectionOptions)
-  return new RawSocket(make, true, handler) as RawSocket & { readonly socket: TLSSocket }
+  // Loaded here: 3 MB and 25 ms that a sidecar without TLS never needs.
+  const { connect } = process.getBuiltinModule('node:tls')
+  const make = (shared: SharedOptions): Socket => connect({ ...options, ...shared } as ConnectionOptions)
+  return new RawSocket(make, true, handler, readBuffer) as RawSocket & { readonly socket: TLSSocket }
 }

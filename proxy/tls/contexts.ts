@@ -1,7 +1,7 @@
 /** TLS contexts to the upstreams: built once per set of files, shared, replaced when the files change, the last good ones kept. */
-import { createHash, type X509Certificate } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls'
+import type { SecureContext } from 'node:tls'
 import type { RefReport, RefState } from '../../common/configz.ts'
 import type { DataRef, TlsConfig } from '../../common/proxy-config.ts'
 import { parseCertificates, parsePrivateKey, subjectOf, validityProblem } from './pem.ts'
@@ -165,7 +165,7 @@ export class TlsContexts {
   #contextOf(fingerprint: string, config: TlsConfig, material: Material): SecureContext {
     const known = this.#contexts.get(fingerprint)
     if (known !== undefined) return known
-    const context = createSecureContext({
+    const context = process.getBuiltinModule('node:tls').createSecureContext({
       minVersion: config.minVersion,
       maxVersion: 'TLSv1.3',
       ca: material.ca ?? this.#systemRoots(),
@@ -187,6 +187,7 @@ export class TlsContexts {
       return undefined
     }
     const blocks = file.toString('latin1').match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
+    const { rootCertificates } = process.getBuiltinModule('node:tls')
     const known = new Set(rootCertificates.map(withoutSpace))
     const more = blocks.filter((block) => !known.has(withoutSpace(block)))
     return more.length === 0 ? undefined : [...rootCertificates, ...more]
@@ -276,7 +277,7 @@ export class TlsContexts {
 }
 
 function fingerprintOf(config: TlsConfig, material: Material): string {
-  const hash = createHash('sha256').update(config.minVersion)
+  const hash = process.getBuiltinModule('node:crypto').createHash('sha256').update(config.minVersion)
   for (const part of [material.ca, material.pair?.certificate, material.pair?.privateKey]) {
     // With the length before each part, no two sets of files give the same input.
     hash.update(`\n${part?.length ?? 'none'}\n`).update(part ?? '')

@@ -1,5 +1,5 @@
 /** Reads PEM files of certificates and keys, and says in words which part of which file is wrong. */
-import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
+import type { KeyObject, X509Certificate } from 'node:crypto'
 
 /** Either what was read or what is wrong with it, as the rest of a sentence that begins with the name of the file. */
 export type Parsed<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly problem: string }
@@ -14,6 +14,7 @@ export function parseCertificates(bytes: Buffer): Parsed<readonly X509Certificat
   const begins = [...text.matchAll(BEGIN)]
   const blocks = begins.filter((begin) => CERTIFICATE_LABELS.includes(begin[1] ?? ''))
   if (blocks.length === 0) return { ok: false, problem: whyNoCertificate(bytes, begins[0]?.[1]) }
+  const { X509Certificate } = process.getBuiltinModule('node:crypto')
   const certificates: X509Certificate[] = []
   for (const [index, begin] of blocks.entries()) {
     const which = blocks.length === 1 ? 'its certificate' : `certificate ${index + 1} of ${blocks.length}`
@@ -42,7 +43,7 @@ export function parsePrivateKey(bytes: Buffer): Parsed<KeyObject> {
     return { ok: false, problem: 'has an encrypted private key, store it without a passphrase' }
   }
   try {
-    return { ok: true, value: createPrivateKey(bytes) }
+    return { ok: true, value: process.getBuiltinModule('node:crypto').createPrivateKey(bytes) }
   } catch {
     return { ok: false, problem: 'has a private key that does not parse, replace it' }
   }

@@ -1,6 +1,4 @@
 /** Sends spans to an OpenTelemetry collector: OTLP over HTTP with JSON (OpenTelemetry Protocol 1.x, section "OTLP/HTTP"). */
-import { request as httpRequest } from 'node:http'
-import { request as httpsRequest } from 'node:https'
 import { PRODUCT_VERSION } from '../../common/names.ts'
 import type { TraceContext } from './trace-context.ts'
 
@@ -104,7 +102,7 @@ export class OtlpExporter {
 
   #post(body: Buffer): Promise<void> {
     return new Promise((resolve, reject) => {
-      const send = this.#url.protocol === 'https:' ? httpsRequest : httpRequest
+      const { request: send } = process.getBuiltinModule(this.#url.protocol === 'https:' ? 'node:https' : 'node:http')
       const headers = { 'content-type': 'application/json', 'content-length': body.length }
       const request = send(this.#url, { method: 'POST', headers, agent: false, timeout: TIMEOUT_MS }, (response) => {
         response.resume()

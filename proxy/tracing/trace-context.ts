@@ -1,5 +1,5 @@
 /** W3C Trace Context: the traceparent that came, and the one that goes on with a span of ours in it. */
-import { randomFillSync } from 'node:crypto'
+import { fillRandom } from '../runtime/random.ts'
 
 /** Where a request stands in a trace. Ids are lower-case hex. */
 export interface TraceContext {
@@ -23,7 +23,7 @@ let used = POOL.length
 function hexId(bytes: number): string {
   for (;;) {
     if (used + bytes > POOL.length) {
-      randomFillSync(POOL)
+      fillRandom(POOL)
       used = 0
     }
     const id = POOL.toString('hex', used, used + bytes)

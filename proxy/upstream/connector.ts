@@ -1,6 +1,6 @@
 /** Dials one endpoint: TCP or TLS, within a deadline, the certificate's chain and name verified; tells why when it fails. */
 import { isIP } from 'node:net'
-import { checkServerIdentity, type PeerCertificate, type TLSSocket } from 'node:tls'
+import type { PeerCertificate, TLSSocket } from 'node:tls'
 import type { Reason } from '../../common/reasons.ts'
 import { now, refreshClock } from '../runtime/clock.ts'
 import { openTcp, openTls, type RawSocket, type SocketHandler } from '../runtime/raw-socket.ts'
@@ -16,6 +16,8 @@ export interface DialTarget {
   readonly alpn: readonly string[] | null
   /** For TCP and TLS together. */
   readonly timeoutMs: number
+  /** What the socket reads into; default: the whole buffer that all sockets share. */
+  readonly readBuffer?: Buffer
 }
 
 export interface DialFailure {
@@ -78,7 +80,11 @@ class DialAttempt implements Dial, SocketHandler {
   }
 
   #dialTcp(address: Address): void {
-    const raw = openTcp({ host: address.ip, port: address.port, noDelay: true, keepAlive: true }, this)
+    const raw = openTcp(
+      { host: address.ip, port: address.port, noDelay: true, keepAlive: true },
+      this,
+      this.#target.readBuffer,
+    )
     this.#socket = raw
     raw.socket.once('connect', () => {
       this.#connectedAt = refreshClock()
@@ -98,12 +104,13 @@ class DialAttempt implements Dial, SocketHandler {
         // RFC 6066 section 3: an IP address is not a server name. It is verified against the IP SANs all the same.
         servername: isIP(serverName) === 0 ? serverName : '',
         checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
-          checkServerIdentity(serverName, certificate),
+          process.getBuiltinModule('node:tls').checkServerIdentity(serverName, certificate),
         // Said here because NODE_TLS_REJECT_UNAUTHORIZED=0 would turn it off silently.
         rejectUnauthorized: true,
         ALPNProtocols: this.#target.alpn === null ? undefined : [...this.#target.alpn],
       },
       this,
+      this.#target.readBuffer,
     )
     this.#socket = raw
     raw.socket.once('connect', () => {

@@ -1,5 +1,6 @@
 /** Keep-alive connections to one endpoint: given out newest first, closed before the server closes them, bounded by the cluster. */
 import type { Bulkhead, Waiter } from '../policy/bulkhead.ts'
+import { SMALL_READ_BUFFER } from '../runtime/buffers.ts'
 import { now } from '../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
@@ -127,7 +128,10 @@ class PoolDial implements Dial, Dialler {
     this.#pool = pool
     this.#waiter = waiter
     const { endpoint, cluster } = pool
-    this.#dial = dial({ address: endpoint, tls: cluster.tls, alpn: ALPN, timeoutMs }, this)
+    this.#dial = dial(
+      { address: endpoint, tls: cluster.tls, alpn: ALPN, timeoutMs, readBuffer: SMALL_READ_BUFFER },
+      this,
+    )
   }
 
   onDialled(raw: RawSocket, times: DialTimes): void {

@@ -91,6 +91,6 @@ describe('protocol TCP on a real cluster', () => {
     assert.equal(stdout, '')
     const [pod] = await w.kubectl.pods('app=app')
     const log = await w.kubectl.run(['logs', pod.metadata.name, '-c', 'ambassador'])
-    assert.match(log, /"code":"connect_refused"/)
+    assert.match(log, /"reason":"connect_refused"/)
   })
 })

@@ -39,10 +39,19 @@ export class ProxyProcess {
 
   /** Lines of the log so far. */
   get log(): Record<string, unknown>[] {
-    return this.stdout
-      .split('\n')
-      .filter((line) => line.startsWith('{'))
-      .map((line) => JSON.parse(line))
+    return (
+      this.stdout
+        .split('\n')
+        // What follows the last line break is the beginning of a line.
+        .slice(0, -1)
+        .filter((line) => line.startsWith('{'))
+        .map((line) => JSON.parse(line))
+    )
+  }
+
+  /** Forgets the lines so far, so that logged() waits for new ones. */
+  forget(): void {
+    this.stdout = this.stdout.slice(this.stdout.lastIndexOf('\n') + 1)
   }
 
   /** Resolves with the first line of the log for which `is` holds; rejects when the process ends without one. */

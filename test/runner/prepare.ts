@@ -1,6 +1,7 @@
 /** Puts on this machine what a stage needs: packages, a cluster, images. */
 
 import { join } from 'node:path'
+import { run } from '../../build/machine/exec.ts'
 
 /** Undoes what a preparation started. */
 export type Cleanup = () => Promise<void>
@@ -26,20 +27,28 @@ export const prepareHelm = async (): Promise<Cleanup> => {
   return async () => {}
 }
 
-/** The cluster of TEST_KUBECONFIG, or one of our own with the images of this checkout; one that was not up before is taken down after. */
+/**
+ * The cluster of TEST_KUBECONFIG, that of TEST_CLUSTER, or a new one with the images of this checkout, taken down after. New, because
+ * the first files want a cluster without the product, and a run that was killed leaves one with it.
+ */
 export const prepareCluster = async (): Promise<Cleanup> => {
   await prepareMachine()
-  const { clusterForTests } = await import('../cluster/cluster.ts')
-  const { readState } = await import('../cluster/state.ts')
-  const wasUp = readState(process.env['TEST_CLUSTER'] || 'test') !== undefined
-  const cluster = await orCannotRun(() => clusterForTests())
+  const { clusterForTests, down } = await import('../cluster/cluster.ts')
+  const isNamed = Boolean(process.env['TEST_KUBECONFIG'] || process.env['TEST_CLUSTER'])
+  const cluster = await orCannotRun(async () => {
+    if (!isNamed) await down('test')
+    return clusterForTests()
+  })
   if (cluster.hostAddress !== undefined) {
     const { bundle } = await import('../../build/bundle.ts')
     const { buildImages } = await import('../../build/images.ts')
     await bundle({ root: join(DIST, '..'), dist: DIST })
     await buildImages({ dist: DIST })
+    // What end-to-end tests of an earlier run have left would answer for the operators that these tests start.
+    const helm = ['uninstall', 'ambassador', '--namespace', 'ambassador-system', '--ignore-not-found', '--wait']
+    await run(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...helm])
   }
-  return wasUp ? async () => {} : () => cluster.down()
+  return isNamed ? async () => {} : () => cluster.down()
 }
 
 const orCannotRun = async <T>(work: () => Promise<T>): Promise<T> => {

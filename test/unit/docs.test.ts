@@ -5,6 +5,7 @@ import { describe, it } from 'node:test'
 import { load } from 'js-yaml'
 import { Annotation, PRODUCT_VERSION } from '../../common/names.ts'
 import { REASONS } from '../../common/reasons.ts'
+import { checkObject } from '../../operator/api/check.ts'
 import { CONDITION_TYPES } from '../../operator/api/conditions.ts'
 import { DENIALS, SKIPS } from '../../operator/webhook/reasons.ts'
 import { STAGES } from '../runner/stages.ts'
@@ -48,6 +49,20 @@ describe('the documentation', () => {
       }),
     )
     assert.deepEqual(broken, [])
+  })
+
+  it('shows Ambassadors that are accepted', () => {
+    const shown = PAGES.flatMap((page) =>
+      [...read(page).matchAll(/^```yaml\n([\s\S]*?)^```/gm)]
+        .map((match) => load(match[1] ?? '') as { kind?: string })
+        .filter((object) => object.kind === 'Ambassador')
+        .map((object) => ({ page, problems: checkObject(object) })),
+    )
+    assert.ok(shown.length > 0)
+    assert.deepEqual(
+      shown.filter(({ problems }) => problems.length > 0),
+      [],
+    )
   })
 
   it('names only npm scripts that exist', () => {

@@ -1,27 +1,23 @@
 /** Passes the bytes of a body from one socket to the other: without a copy when there are many, and no faster than they are taken. */
-import { dropChunk, firstBytes, giveChunk, keepScratch, scratchFor, takeChunk } from '../../runtime/buffers.ts'
+import { firstBytes, giveChunk, scratchFor, takeChunk } from '../../runtime/buffers.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import type { BodyReader } from './framing.ts'
 import { CHUNK_OVERHEAD, endLine, writeChunkSize } from './serializer.ts'
 
 /** A read of this much is the sign of a bulk body, which gets memory of its own to be read into. */
-const BULK_BYTES = 16 * 1024
+export const BULK_BYTES = 16 * 1024
 
 /** One direction of one exchange. When the sink does not take everything, the source is paused; its owner resumes it on drain. */
 export class BodyPipe {
   /** What the source reads into; null: the memory that all sockets share. */
   #own: Buffer | null = null
-  /** What the sink has not taken yet. */
-  #held: Buffer | null = null
 
   /** Passes on what `body` kept of bytes [start, end) of a read. Call it inside onData of the source. */
   forward(body: BodyReader, source: RawSocket, sink: RawSocket, chunk: Buffer, start: number, end: number): void {
     if (chunk === this.#own && body.isVerbatim) {
-      if (end === start) return
-      if (sink.write(chunk.subarray(start, end))) return
+      if (end === start || sink.lend(chunk.subarray(start, end), chunk)) return
       // The kernel took a part; the rest stays where it is until the sink has it.
       this.#own = null
-      this.#held = chunk
       source.readInto(null)
       source.pause()
       return
@@ -30,7 +26,7 @@ export class BodyPipe {
     if (bytes > 0) {
       const out = scratchFor(bytes)
       body.copyKept(chunk, start, end, out, 0)
-      this.#send(source, sink, out, bytes)
+      if (!sink.lend(firstBytes(out, bytes), out)) source.pause()
     }
     if (end - start >= BULK_BYTES) this.expectBulk(source, body)
   }
@@ -40,23 +36,18 @@ export class BodyPipe {
     const out = scratchFor(end - start + CHUNK_OVERHEAD)
     let at = writeChunkSize(end - start, out, 0)
     at += chunk.copy(out, at, start, end)
-    this.#send(source, sink, out, endLine(out, at))
+    at = endLine(out, at)
+    if (!sink.lend(firstBytes(out, at), out)) source.pause()
   }
 
-  /** The source gets memory of its own from the next read on, unless it has or the body is nearly over. */
+  /** The source gets memory of its own from the next read on, unless the body is nearly over or nobody takes it. Call it inside onData. */
   expectBulk(source: RawSocket, body: BodyReader): void {
-    if (this.#own !== null || this.#held !== null || body.isDone || source.isPaused) return
+    if (this.#own !== null || body.isDone || source.isPaused) return
     this.#own = takeChunk()
     source.readInto(this.#own)
   }
 
-  /** The sink has taken everything. */
-  onDrain(): void {
-    if (this.#held !== null) giveChunk(this.#held)
-    this.#held = null
-  }
-
-  /** The body is over, and its last byte came in the read that is being handled: both sockets may go on. */
+  /** The body is over, and its last byte came in the read that is being handled. */
   end(source: RawSocket): void {
     if (this.#own === null) return
     source.readInto(null)
@@ -64,20 +55,10 @@ export class BodyPipe {
     this.#own = null
   }
 
-  /** The body is given up at any other time: a socket may still read into the memory once, or write from it, so nobody else gets it. */
+  /** The body is given up at any other time: the source may still read into the memory once, so nobody else gets it. */
   abandon(source: RawSocket | null): void {
-    if (this.#own !== null) {
-      source?.readInto(null)
-      dropChunk()
-    }
-    if (this.#held !== null) dropChunk()
+    if (this.#own === null) return
+    source?.readInto(null)
     this.#own = null
-    this.#held = null
-  }
-
-  #send(source: RawSocket, sink: RawSocket, out: Buffer, bytes: number): void {
-    if (sink.write(firstBytes(out, bytes))) return
-    keepScratch(out)
-    source.pause()
   }
 }

@@ -1,5 +1,6 @@
 /** Serves the connections of an HTTP listener, and hands out the exchanges that their requests become. */
 import type { Socket } from 'node:net'
+import { SMALL_READ_BUFFER } from '../../runtime/buffers.ts'
 import { refreshClock } from '../../runtime/clock.ts'
 import { adopt } from '../../runtime/raw-socket.ts'
 import type { Driver } from '../driver.ts'
@@ -44,8 +45,6 @@ export class HttpDriver implements Driver, SessionHost {
   #isDraining = false
   /** Connections accepted since the start. */
   accepted = 0
-  /** Requests that were refused before they became an exchange, by status. */
-  readonly refused: Record<number, number> = {}
 
   constructor(options: HttpDriverOptions) {
     this.#options = options
@@ -69,7 +68,7 @@ export class HttpDriver implements Driver, SessionHost {
   serve(socket: Socket): void {
     refreshClock()
     this.accepted++
-    this.#sessions.add(new Session(this, (handler) => adopt(socket, handler)))
+    this.#sessions.add(new Session(this, (handler) => adopt(socket, handler, SMALL_READ_BUFFER)))
   }
 
   get open(): number {
@@ -119,8 +118,10 @@ export class HttpDriver implements Driver, SessionHost {
 
   onRefused(refusal: Refusal, requestId: string): void {
     const status = refusal.status ?? 400
-    this.refused[status] = (this.refused[status] ?? 0) + 1
-    this.#snapshot.upstream.cells.reasons[refusal.reason]++
+    const { cells } = this.#snapshot.upstream
+    // It took no time that anybody waited for; an application that sends such requests has to be seen all the same.
+    cells.add(status, 0)
+    cells.reasons[refusal.reason]++
     if (this.#snapshot.accessLog.mode === 'Off') return
     this.#options.onLogged?.({
       requestId,

@@ -590,7 +590,8 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       return
     }
     this.#endAttempt(isStale ? 'abandoned' : 'failure')
-    this.#failed(reason, detail, 'Reset', proxyError)
+    // Who does not speak HTTP did take the request, and will not speak it at the next try either: that is no reset.
+    this.#failed(reason, detail, proxyError === undefined ? 'Reset' : null, proxyError)
   }
 
   // --- failure and retry ---------------------------------------------------------------------------------------------------
@@ -599,7 +600,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #failed(
     reason: Reason,
     detail: string,
-    condition: 'ConnectFailure' | 'Reset' | 'Timeout',
+    condition: 'ConnectFailure' | 'Reset' | 'Timeout' | null,
     proxyError?: string,
   ): void {
     this.request.unsend(this.#client.raw)
@@ -611,6 +612,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const plan = this.snapshot.retry
     const isWanted =
       plan !== null &&
+      condition !== null &&
       (condition === 'ConnectFailure' ? plan.onConnectFailure : condition === 'Reset' ? plan.onReset : plan.onTimeout)
     if (!isWanted) {
       this.#refuse({ reason, detail, proxyError })
@@ -634,7 +636,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       this.snapshot.upstream.cluster.budget.limitExceeded++
       return 'final'
     }
-    return this.request.isReplayable ? 'none' : 'body'
+    return this.request.isKept ? 'none' : 'body'
   }
 
   /** Takes a retry out of the budget and begins to wait for it; everything else allows it. */
@@ -756,7 +758,6 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
 
   /** The client has taken everything: the upstream may go on. */
   onClientDrain(): void {
-    this.response.onDrain()
     this.#connection?.raw.resume()
     if (this.response.isStarted) this.onProgress()
   }

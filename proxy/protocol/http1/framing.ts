@@ -14,7 +14,7 @@ export const FramingFault = {
   chunkExtensionTooLong: { status: 400, text: 'the chunk extensions of a message are longer than 1 KiB' },
   chunkEnd: { status: 400, text: 'the data of a chunk is not followed by CR LF' },
   trailerTooLong: { status: 431, text: 'the trailer section is longer than 8 KiB or has more than 64 fields' },
-  trailerField: { status: 400, text: 'the trailer section has a field that may not be there' },
+  trailerField: { status: 400, text: 'the trailer section has Content-Length or Transfer-Encoding' },
 } as const satisfies Record<string, Fault>
 
 /** How a body is delimited. */
@@ -93,7 +93,7 @@ const LAST_LF = 15
 
 const MAX_SIZE_DIGITS = 16
 const MAX_EXTENSION_BYTES = 1024
-const TRAILER_LIMITS = { headBytes: 8 * 1024, fields: 64, lineBytes: 0 }
+const TRAILER_LIMITS = { headBytes: 8 * 1024, fields: 64, lineBytes: 0, fieldBytes: 8 * 1024 }
 
 /** Reads trailer sections; each is read in one go once it is complete, so one reader serves all. */
 let trailerParser: HeadParser | null = null
@@ -349,21 +349,35 @@ export class BodyReader {
       const isTooLong = trailerParser.fault?.status === 431
       return this.#refuse(isTooLong ? FramingFault.trailerTooLong : (trailerParser.fault as Fault))
     }
-    if ((trailerParser.seen & NOT_IN_TRAILERS) !== 0) return this.#refuse(FramingFault.trailerField)
-    this.#trailerLength = trailerParser.end
+    if ((trailerParser.seen & FRAMING_FIELDS) !== 0) return this.#refuse(FramingFault.trailerField)
+    const { end: trailerEnd } = trailerParser
+    this.#trailerLength = (trailerParser.seen & NOT_IN_TRAILERS) === 0 ? trailerEnd : withoutForbidden(trailerParser)
     this.isDone = true
-    return start + trailerParser.end - before
+    return start + trailerEnd - before
   }
 }
 
+/** Moves the fields that may be in a trailer section together; returns the length of what is left, its empty line included. */
+function withoutForbidden(trailer: HeadParser): number {
+  const { bytes, known, count } = trailer
+  let at = 0
+  for (let i = 0; i < count; i++) {
+    if (((1 << known[i]!) & NOT_IN_TRAILERS) !== 0) continue
+    const lineEnd = trailer.lineEnd(i)
+    bytes.copyWithin(at, trailer.nameStart(i), lineEnd)
+    at += lineEnd - trailer.nameStart(i)
+  }
+  bytes[at++] = CR
+  bytes[at++] = LF
+  return at
+}
+
 /**
- * What RFC 9110 section 6.5.1 keeps out of trailers as far as it could change what the message means: framing, routing,
- * authentication, content, and everything that concerns one connection only.
+ * What RFC 9110 section 6.5.1 keeps out of trailers as far as it could change what the message means: routing, authentication,
+ * content, and everything that concerns one connection only. It is dropped; framing there is an attack and refused.
  */
 const NOT_IN_TRAILERS =
   (1 << Field.host) |
-  (1 << Field.contentLength) |
-  (1 << Field.transferEncoding) |
   (1 << Field.connection) |
   (1 << Field.te) |
   (1 << Field.trailer) |

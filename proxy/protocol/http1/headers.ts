@@ -24,7 +24,6 @@ export const MeaningFault = {
 const CLOSE = nameBytes('close')
 const KEEP_ALIVE = nameBytes('keep-alive')
 const UPGRADE = nameBytes('upgrade')
-const TE = nameBytes('te')
 const TRAILERS = nameBytes('trailers')
 const H2C = nameBytes('h2c')
 const CONTINUE = nameBytes('100-continue')
@@ -67,15 +66,12 @@ class Facts {
   hasKeepAlive = false
   /** Connection has the option `upgrade`. */
   hasUpgrade = false
-  /** Connection has the option `TE`. */
-  hasTe = false
 
   /** Reads Connection and marks what is for this hop alone. */
   protected hop(head: HeadParser): Fault | null {
     this.hasClose = false
     this.hasKeepAlive = false
     this.hasUpgrade = false
-    this.hasTe = false
     const { count, known } = head
     const { dropped } = this
     for (let i = 0; i < count; i++) {
@@ -121,10 +117,6 @@ class Facts {
     }
     if (isWord(bytes, start, end, UPGRADE)) {
       this.hasUpgrade = true
-      return true
-    }
-    if (isWord(bytes, start, end, TE)) {
-      this.hasTe = true
       return true
     }
     for (let i = 0; i < count; i++) {
@@ -256,7 +248,8 @@ export class RequestFacts extends Facts {
         else if (isWord(bytes, start, end, CONTINUE)) this.expectsContinue = this.body !== BodyKind.none
       } else if (known[i] === Field.te) {
         dropped[i] = 1
-        this.wantsTrailers ||= this.hasTe && listHas(bytes, start, end, TRAILERS)
+        // Many clients leave out the connection option that goes with it (RFC 9110 section 10.1.4); what is asked for is plain.
+        this.wantsTrailers ||= listHas(bytes, start, end, TRAILERS)
       } else if (known[i] === Field.upgrade) {
         dropped[i] = 1
         offersH2c ||= listHas(bytes, start, end, H2C)

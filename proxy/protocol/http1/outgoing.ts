@@ -8,7 +8,7 @@ import { writeRequestId } from './request-id.ts'
 import { REQUEST_GROWTH, RequestMarks, writeRequest } from './serializer.ts'
 
 /** Of a buffer that is kept from one request to the next. */
-const FIRST_CAPACITY = 4 * 1024
+const FIRST_CAPACITY = 2 * 1024
 const MAX_KEPT_CAPACITY = 16 * 1024
 
 /** Content that all requests together may keep for another attempt; a request beyond it is sent once. */
@@ -27,6 +27,8 @@ export class OutgoingRequest {
   readonly marks = new RequestMarks()
   /** Everything of the body that came is kept, so the request can be sent again from its begin. */
   isReplayable = true
+  /** Nothing that came of the body is gone, be it only because none was sent yet: another attempt has all of it. */
+  isKept = true
   #bytes = Buffer.allocUnsafeSlow(FIRST_CAPACITY)
   /** Of what is kept: the head, and the body or the part of it that waits for a connection. */
   #length = 0
@@ -58,6 +60,7 @@ export class OutgoingRequest {
     this.#host = host
     this.#length = writeRequest(head, facts, host, credentialName, credentialLine, writeId, this.#bytes, this.marks)
     this.#limit = replayLimit
+    this.isKept = true
     this.isReplayable = facts.body !== BodyKind.length || facts.length <= replayLimit
     this.body.begin(facts.body, facts.length, false)
     if (this.body.isDone || next === end) return next
@@ -138,6 +141,7 @@ export class OutgoingRequest {
   /** What is sent and cannot be sent again need not be kept. */
   #forget(): void {
     if (this.isReplayable || this.#sink === null) return
+    this.isKept = false
     this.#length = this.marks.end
     replayBytes -= this.#counted
     this.#counted = 0
@@ -151,7 +155,6 @@ export class OutgoingRequest {
 
   /** The upstream has taken everything: the client may go on. */
   onDrain(client: RawSocket): void {
-    this.#pipe.onDrain()
     if (!this.isComplete) client.resume()
   }
 

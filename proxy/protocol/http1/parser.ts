@@ -7,10 +7,12 @@ export interface HeadLimits {
   readonly fields: number
   /** Of the request line; a longer one is answered 414. */
   readonly lineBytes: number
+  /** Of one field line, without its line end. What the usual servers and clients take for a whole head. */
+  readonly fieldBytes: number
 }
 
-/** The limits of this proxy, both directions. Default: 64 KiB, 100 fields, 8 KiB. */
-export const LIMITS: HeadLimits = { headBytes: 64 * 1024, fields: 100, lineBytes: 8 * 1024 }
+/** The limits of this proxy, both directions. Default: 64 KiB, 100 fields, 8 KiB, 16 KiB. */
+export const LIMITS: HeadLimits = { headBytes: 64 * 1024, fields: 100, lineBytes: 8 * 1024, fieldBytes: 16 * 1024 }
 
 /** Why a message is refused. `status` is the answer to a request; a response that breaks a rule is answered 502 whatever it is. */
 export interface Fault {
@@ -34,6 +36,7 @@ export const HeadFault = {
   fieldName: { status: 400, text: 'a field name is empty or has a byte that is not allowed, or its line is folded' },
   fieldValue: { status: 400, text: 'a field value has a control character' },
   tooManyFields: { status: 431, text: 'the head has more than 100 fields' },
+  fieldTooLong: { status: 431, text: 'a field line is longer than 16 KiB' },
   headTooLong: { status: 431, text: 'the head is longer than 64 KiB' },
 } as const satisfies Record<string, Fault>
 
@@ -257,10 +260,16 @@ export class HeadParser {
     return end - this.#from >= this.#limits.headBytes ? this.#refuse(HeadFault.headTooLong) : 0
   }
 
+  /** The same within a field line that began at `start`. */
+  #needMoreOfField(start: number, end: number): number {
+    return end - start > this.#limits.fieldBytes ? this.#refuse(HeadFault.fieldTooLong) : this.#needMore(end)
+  }
+
   /** Reads fields up to the empty line; public for trailer sections (after resetToFields). */
   parseFields(bytes: Buffer, end: number): number {
     this.bytes = bytes
     const { offsets, known } = this
+    const { fieldBytes } = this.#limits
     const limit = Math.min(end, this.#from + this.#limits.headBytes)
     let count = this.count
     let i = this.#next
@@ -274,7 +283,7 @@ export class HeadParser {
         return 1
       }
       while (i < limit && TOKEN[bytes[i]!] === 1) i++
-      if (i === limit) return this.#needMore(end)
+      if (i === limit) return this.#needMoreOfField(start, end)
       if (bytes[i] !== 0x3a || i === start) {
         return this.#refuse(bytes[i] === LF && i === start ? HeadFault.lineEnd : HeadFault.fieldName)
       }
@@ -282,7 +291,8 @@ export class HeadParser {
       while (i < limit && (bytes[i] === SP || bytes[i] === HTAB)) i++
       const valueStart = i
       while (i < limit && VALUE[bytes[i]!] === 1) i++
-      if (i === limit) return this.#needMore(end)
+      if (i === limit) return this.#needMoreOfField(start, end)
+      if (i - start > fieldBytes) return this.#refuse(HeadFault.fieldTooLong)
       if (bytes[i] !== CR) return this.#refuse(bytes[i] === LF ? HeadFault.lineEnd : HeadFault.fieldValue)
       if (i + 1 === limit) return this.#needMore(end)
       if (bytes[i + 1] !== LF) return this.#refuse(HeadFault.lineEnd)

@@ -1,5 +1,5 @@
 /** Makes request ids: UUIDs of version 7 (RFC 9562 section 5.7), written as text into a head without a string in between. */
-import { randomFillSync } from 'node:crypto'
+import { fillRandom } from '../../runtime/random.ts'
 
 const HEX_DIGITS = Buffer.from('0123456789abcdef')
 const BYTES_PER_ID = 10
@@ -16,7 +16,7 @@ const stamp = Buffer.alloc(12)
 export function writeRequestId(target: Buffer, at: number, wallMs: number = Date.now()): void {
   if (wallMs !== stampMs) setStamp(wallMs)
   if (used === random.length) {
-    randomFillSync(random)
+    fillRandom(random)
     used = 0
   }
   for (let i = 0; i < 8; i++) target[at + i] = stamp[i]!

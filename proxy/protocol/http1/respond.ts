@@ -1,6 +1,6 @@
 /** The answers that the proxy makes itself; nothing else writes one. */
-import { STATUS_CODES } from 'node:http'
 import { REASONS, type Reason } from '../../../common/reasons.ts'
+import { statusText } from './status-text.ts'
 
 /** Why a request is not answered by its upstream. */
 export interface Refusal {
@@ -32,7 +32,7 @@ export function statusOf(refusal: Refusal): number {
 export function answer(refusal: Refusal, shape: AnswerShape): Buffer {
   const status = statusOf(refusal)
   const { proxyError, text } = REASONS[refusal.reason]
-  const title = STATUS_CODES[status] ?? 'Error'
+  const title = statusText(status)
   const problem = {
     type: 'about:blank',
     title,
@@ -58,7 +58,9 @@ export function answer(refusal: Refusal, shape: AnswerShape): Buffer {
   if (status === 405) lines.push('Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS')
   if (shape.closes) lines.push('Connection: close')
   else if (shape.isOld) lines.push('Connection: keep-alive')
-  return Buffer.from(`${lines.join('\r\n')}\r\n\r\n${shape.isHead ? '' : body}`)
+  // A request id goes back byte for byte, the body is UTF-8.
+  const head = Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1')
+  return shape.isHead ? head : Buffer.concat([head, Buffer.from(body)])
 }
 
 /** A string of structured fields (RFC 8941 section 3.3.3): visible ASCII, quotes and backslashes escaped. */

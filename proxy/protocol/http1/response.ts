@@ -1,7 +1,7 @@
 /** A response on its way to the client: heads read and written, the body passed on, its end known. */
-import { firstBytes, keepScratch, scratchFor } from '../../runtime/buffers.ts'
+import { firstBytes, scratchFor } from '../../runtime/buffers.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
-import { BodyPipe } from './body-pipe.ts'
+import { BodyPipe, BULK_BYTES } from './body-pipe.ts'
 import { BodyKind, BodyReader } from './framing.ts'
 import { HeadReader } from './head-reader.ts'
 import { ResponseFacts } from './headers.ts'
@@ -10,8 +10,6 @@ import { CHUNK_OVERHEAD, endLine, LAST_CHUNK, RESPONSE_GROWTH, writeChunkSize, w
 
 /** Interim responses before the final one; a server that sends more than this is broken or hostile. */
 const MAX_INTERIM = 10
-/** A first read of this much is the begin of a bulk body. */
-const BULK_BYTES = 16 * 1024
 
 /** What a response is part of. Each call may end it: after one, the relay does nothing more with the read. */
 export interface ResponseOwner {
@@ -118,7 +116,7 @@ export class ResponseRelay {
     shape.closes = closes
     shape.isEncoded = false
     const length = writeResponse(head, its, shape, out)
-    if (!client.write(firstBytes(out, length))) keepScratch(out)
+    client.lend(firstBytes(out, length), out)
   }
 
   /** The final head, and the begin of the body when it came along: one write. */
@@ -160,10 +158,7 @@ export class ResponseRelay {
     if (trailer !== null) at += trailer.copy(out, at)
     this.#reader.done()
     this.isStarted = true
-    if (!client.write(firstBytes(out, at))) {
-      keepScratch(out)
-      if (!body.isDone) upstream.pause()
-    }
+    if (!client.lend(firstBytes(out, at), out) && !body.isDone) upstream.pause()
     if (body.isDone) this.#owner.onResponseEnd(this.#isPersistent && isWhole)
     else {
       if (!this.#isEncoded && (end - start >= BULK_BYTES || facts.length >= BULK_BYTES)) {
@@ -197,11 +192,6 @@ export class ResponseRelay {
     if (!this.isStarted || this.body.kind !== BodyKind.untilClose) return false
     if (this.#isEncoded) client.write(LAST_CHUNK)
     return true
-  }
-
-  /** The client has taken everything. */
-  onDrain(): void {
-    this.#pipe.onDrain()
   }
 
   /** The exchange or the attempt is over before the response was. */

@@ -113,6 +113,7 @@ export class Session implements SocketHandler, ExchangeClient {
     this.#exchange = exchange
     const next = exchange.begin(this, this.#host.snapshot, head, facts, chunk, reader.next, end)
     reader.done()
+    if (this.raw.ended && this.#exchange === exchange) this.#onEndOf(exchange, next < end)
     return next
   }
 
@@ -128,24 +129,29 @@ export class Session implements SocketHandler, ExchangeClient {
     writeRequestId(id, 0)
     const refusal: Refusal = { reason: 'bad_request', detail: fault.text, status: fault.status }
     const requestId = id.toString('latin1')
-    this.raw.write(answer(refusal, { isHead: false, isOld: false, closes: true, requestId }))
+    const { head } = this.#reader
+    const isHead = head.bytes.toString('latin1', head.start, head.start + 5) === 'HEAD '
+    this.raw.write(answer(refusal, { isHead, isOld: false, closes: true, requestId }))
     this.#host.onRefused(refusal, requestId)
     this.#close()
   }
 
   onEnd(): void {
     const exchange = this.#exchange
-    if (exchange !== null) {
-      // A request that is cut short is nobody's request; one that is complete may be waited for by a client that half-closed.
-      if (exchange.wantsBody) exchange.onClientGone()
-      else this.#askWhetherGone(exchange)
-    } else if (this.#isClosing || !this.#reader.isPartial) this.raw.end()
+    if (exchange !== null) this.#onEndOf(exchange, this.#ahead !== null)
+    else if (this.#isClosing || !this.#reader.isPartial) this.raw.end()
     else this.raw.destroy()
   }
 
-  /** The client will send no more. While it waits for its answer, it is looked at again, for it may still go away. */
+  /** The client will send no more: a request that is cut short is nobody's, and for a whole one a client may wait that half-closed. */
+  #onEndOf(exchange: Exchange, hasMore: boolean): void {
+    if (!hasMore) exchange.onClientHalfClosed()
+    if (exchange.wantsBody && !hasMore) exchange.onClientGone()
+    else this.#askWhetherGone(exchange)
+  }
+
+  /** While it waits for its answer, it is looked at again, for it may still go away. */
   #askWhetherGone(exchange: Exchange): void {
-    exchange.onClientHalfClosed()
     askWhetherGone(this.raw.socket, (isGone) => {
       refreshClock()
       if (this.#exchange !== exchange) return
@@ -192,7 +198,7 @@ export class Session implements SocketHandler, ExchangeClient {
     }
     if (this.#ahead !== null || this.#exchange !== null || this.#isClosing) return
     if (this.raw.ended) {
-        this.#close()
+      this.#close()
     } else this.raw.resume()
   }
 

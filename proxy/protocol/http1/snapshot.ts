@@ -1,7 +1,7 @@
 /** What an HTTP driver serves by: one config in force, compiled so that a request only looks things up. */
 import type { AccessLogConfig, RetryConfig, TimeoutsConfig } from '../../../common/proxy-config.ts'
-import type { HeaderCredential } from '../../policy/credential.ts'
 import type { HttpCells } from '../../observe/cells.ts'
+import type { HeaderCredential } from '../../policy/credential.ts'
 import type { RateLimit } from '../../policy/rate-limit.ts'
 import type { Cluster } from '../../upstream/cluster.ts'
 import { nameBytes } from './tables.ts'

@@ -1,6 +1,4 @@
 /** One question to one nameserver: over UDP from a fresh socket, over TCP when the answer is cut short. */
-import { randomInt } from 'node:crypto'
-import { createSocket } from 'node:dgram'
 import { connect } from 'node:net'
 import { type DecodedPacket, decode, encode, RECURSION_DESIRED, type RecordType } from 'dns-packet'
 
@@ -71,7 +69,7 @@ function exchange(
   open: () => Channel,
 ): Promise<DnsReply> {
   return new Promise((resolve) => {
-    const id = randomInt(65536)
+    const id = process.getBuiltinModule('node:crypto').randomInt(65536)
     const query = encode({
       type: 'query',
       id,
@@ -105,7 +103,7 @@ function exchange(
 }
 
 function udp(server: Nameserver, deadline: AbortSignal): Channel {
-  const socket = createSocket(server.host.includes(':') ? 'udp6' : 'udp4')
+  const socket = process.getBuiltinModule('node:dgram').createSocket(server.host.includes(':') ? 'udp6' : 'udp4')
   let isOpen = true
   const channel: Channel = {
     accept: () => false,

@@ -1,6 +1,5 @@
 /** Turns a name into addresses as the machine is told to: hosts file, search list, every nameserver, with the time that the answer holds. */
 import { isIP } from 'node:net'
-import { networkInterfaces } from 'node:os'
 import { askNameserver, type DnsQuestion, type Nameserver } from './exchange.ts'
 import { type ReadRecords, type Records, readAddresses, readServices, type SrvRecord } from './records.ts'
 import { candidateNames, hostsAddresses, parseResolvConf, type ResolvConf, readSystemFile } from './resolv-conf.ts'
@@ -303,7 +302,7 @@ function isLoopback(address: string): boolean {
 }
 
 function hasIpv6(): boolean {
-  return Object.values(networkInterfaces()).some((addresses) =>
+  return Object.values(process.getBuiltinModule('node:os').networkInterfaces()).some((addresses) =>
     addresses?.some(({ family, internal, address }) => family === 'IPv6' && !internal && !address.startsWith('fe80')),
   )
 }

@@ -1,10 +1,11 @@
 /** The sidecar as its image runs it: the bundle, with everything on that a production Ambassador has. */
 
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { bundle } from '../../../build/bundle.ts'
+import { imageRuntime } from '../../../build/image-runtime.ts'
 import { buildDirectory } from '../../../build/machine/cache.ts'
-import { PRODUCT_VERSION } from '../../../common/names.ts'
+import { Env, PRODUCT_VERSION } from '../../../common/names.ts'
 import { configHash, type ProxyConfig } from '../../../common/proxy-config.ts'
 import type { Contender, Setting } from '../contender.ts'
 import { freePort, start } from '../process.ts'
@@ -22,26 +23,23 @@ export const ours: Contender = {
     return `${PRODUCT_VERSION}, Node ${process.version}`
   },
   start: async (setting) => {
-    const file = join(setting.directory, 'config.json')
-    writeFileSync(file, JSON.stringify(configFor(setting)))
+    // Mounted as a pod has it.
+    mkdirSync(join(setting.directory, 'config', 'bench'), { recursive: true })
+    writeFileSync(join(setting.directory, 'config', 'bench', 'config.json'), JSON.stringify(configFor(setting)))
+    const { flags, env } = imageRuntime(join(ROOT, 'Dockerfile.proxy'))
     const [telemetry, admin] = [await freePort(), await freePort()]
-    return start(setting.core, process.execPath, [...nodeFlags(), join(DIST, 'proxy.mjs')], {
+    return start(setting.core, process.execPath, [...flags, join(DIST, 'proxy.mjs')], {
       port: setting.port,
       env: {
-        NODE_ENV: 'production',
-        AMBASSADOR_CONFIG: file,
+        ...env,
+        [Env.ambassadors]: 'bench',
+        [Env.configDir]: join(setting.directory, 'config'),
+        [Env.podNamespace]: 'bench',
         AMBASSADOR_TELEMETRY_PORT: String(telemetry),
         AMBASSADOR_ADMIN_PORT: String(admin),
       },
     })
   },
-}
-
-/** What the image says to Node. */
-const nodeFlags = (): string[] => {
-  const entrypoint = /^ENTRYPOINT (\[.*\])$/m.exec(readFileSync(join(ROOT, 'Dockerfile.proxy'), 'utf8'))?.[1]
-  if (entrypoint === undefined) throw new Error('Dockerfile.proxy: has no ENTRYPOINT in brackets, adapt the bench')
-  return (JSON.parse(entrypoint) as string[]).slice(1)
 }
 
 const configFor = ({ upstream, port }: Setting): ProxyConfig => {

@@ -169,6 +169,8 @@ before(async () => {
 after(async () => {
   await operator?.stop()
   await kubectl.run(['delete', 'amb', '--all', '--wait=true']).catch(() => {})
+  // No kubelet would confirm their end: a test that failed in its middle must not hang here.
+  await kubectl.run(['delete', 'pods', '--all', '--grace-period=0', '--force'])
   await kubectl.run(['delete', 'namespace', NAMESPACE, OTHER, '--ignore-not-found', '--wait=true'])
   await kubectl.run(['delete', 'clusterrole,clusterrolebinding', RIGHTS, '--ignore-not-found'])
   await kubectl.run(['delete', 'node', NODE, '--ignore-not-found'])

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { afterEach, describe, it } from 'node:test'
 import { configHash } from '../../../common/config-hash.ts'
+import { PRODUCT_VERSION } from '../../../common/names.ts'
 import type { ClusterConfig, ProxyConfig } from '../../../common/proxy-config.ts'
 import { ProxyApp, type ProxyOptions } from '../../../proxy/app.ts'
 import { mountedSource } from '../../../proxy/config/load.ts'
@@ -510,6 +511,53 @@ describe('Ambassadors of `ambassador run`', () => {
     assert.equal(await connects(a), false)
     assert.equal((await ask(await world.connect(b))).name, 'orders')
     socket.destroy()
+  })
+})
+
+describe('/configz', () => {
+  it('has exactly this shape', async () => {
+    const port = await freePort()
+    world.volumes.secret('token', { token: 'abc' })
+    world.volumes.config('payments', config(port, { cluster: withToken }))
+    await world.start(['payments', 'orders'])
+    const text = await (await fetch(`http://127.0.0.1:${world.app.telemetryPort}/configz`)).text()
+    const at = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
+    const configz = JSON.parse(text, (key, value) =>
+      ['startedAt', 'since', 'at'].includes(key) && at.test(value) ? 'a time' : value,
+    )
+    assert.deepEqual(configz, {
+      version: PRODUCT_VERSION,
+      pod: 'pod-1',
+      startedAt: 'a time',
+      ambassadors: [
+        {
+          namespace: 'shop',
+          name: 'payments',
+          hash: config(port, { cluster: withToken }).hash,
+          generation: 1,
+          since: 'a time',
+          rejected: null,
+          refs: [{ ref: TOKEN, state: 'Found', message: '' }],
+          lastError: null,
+        },
+        {
+          namespace: 'shop',
+          name: 'orders',
+          hash: null,
+          generation: null,
+          since: null,
+          rejected: {
+            hash: null,
+            generation: null,
+            reason: 'Unreadable',
+            message: `config file '${world.volumes.configDir}/orders/config.json' does not exist, wait for the operator or create it`,
+            at: 'a time',
+          },
+          refs: [],
+          lastError: null,
+        },
+      ],
+    })
   })
 })
 

@@ -238,6 +238,29 @@ describe('a client that half-closes', () => {
     await until(() => proxy.driver.open === 0)
   })
 
+  it('gets the answers to all that it sent before', async () => {
+    const upstream = await scriptedUpstream(ends, async ({ target }) => {
+      await sleep(20)
+      return ok(target)
+    })
+    const proxy = await httpProxy({ ports: [upstream.port] }, ends)
+    const client = proxy.connect()
+    const post = 'POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi'
+    client.tcp.end(`GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n${post}`)
+    for (const path of ['/1', '/2', '/3']) assert.equal((await client.response()).body, path)
+    await client.tcp.ended()
+  })
+
+  it('in the middle of a request is gone', async () => {
+    const upstream = await scriptedUpstream(ends, () => ok())
+    const proxy = await httpProxy({ ports: [upstream.port] }, ends)
+    const client = proxy.connect()
+    client.tcp.end('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel')
+    await client.tcp.ended()
+    assert.equal((await proxy.recorded(1))[0]?.reason, 'client_gone')
+    assert.equal(upstream.requests.length, 0)
+  })
+
   it('frees the upstream when it goes away while it waits', async () => {
     const upstream = await scriptedUpstream(ends, () => null)
     const proxy = await httpProxy({ ports: [upstream.port] }, ends)

@@ -114,10 +114,41 @@ describe('the process', () => {
     write(from)
     const proxy = await (await start({ AMBASSADOR_CONFIG: path })).ready()
     await echoes(await application(from), 'from')
-    proxy.stdout = ''
+    proxy.forget()
     write(to)
     await proxy.ready()
     await echoes(await application(to), 'to')
+  })
+
+  it('serves a file with Ambassadors as well, in the image, where they can be rendered', async () => {
+    const port = await freePort()
+    const path = join(volumes.root, 'image.yaml')
+    const text = `apiVersion: ambassador.dev/v1alpha1
+kind: Ambassador
+metadata: { name: echo }
+spec:
+  protocol: TCP
+  listen: { port: ${port} }
+  upstreams: [ { name: live, endpoints: [ { host: 127.0.0.1, port: ${echoPort} } ] } ]
+`
+    writeFileSync(path, text)
+    const proxy = await (await start({ AMBASSADOR_CONFIG: path }, ['cli/image.ts'])).ready()
+    await echoes(await application(port), 'hello')
+    writeFileSync(path, text.replace('TCP', 'UDP'))
+    await proxy.logged('the files are not usable, the last good version goes on')
+    const refused = await start({ AMBASSADOR_CONFIG: path }, ['cli/image.ts'])
+    assert.equal(await refused.exit, 2)
+    assert.equal(
+      refused.stderr,
+      `${path}:5: Ambassador 'echo': spec.protocol: 'UDP' is not known, use one of HTTP, TCP\nAMBASSADOR_CONFIG: '${path}' cannot be used, correct what is said above\n`,
+    )
+  })
+
+  it('is the same without that in the image', async () => {
+    const port = await freePort()
+    const env = { UPSTREAM_HOST: '127.0.0.1', UPSTREAM_PORT: echoPort, PROTOCOL: 'TCP', LISTEN_PORT: String(port) }
+    await (await start(env, ['cli/image.ts'])).ready()
+    await echoes(await application(port), 'hello')
   })
 
   it('ends with 3 and a sentence when its port belongs to another process', async () => {

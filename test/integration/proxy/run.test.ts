@@ -96,7 +96,7 @@ describe('ambassador run', () => {
       /^.*\.yaml:6: Ambassador 'a': spec\.protocol: 'UDP' is not known, use one of HTTP, TCP$/,
     )
     assert.equal(await answers(a), true)
-    proxy.stdout = ''
+    proxy.forget()
     file(tcp('b', b), path)
     await proxy.ready()
     assert.equal(await answers(b), true)

@@ -38,12 +38,12 @@ describe('bundle', () => {
 
   it('runs on its own, with packages of either kind inside and their licences beside it', async () => {
     write(
-      'proxy/main.ts',
+      'cli/image.ts',
       "import { load } from 'js-yaml'\nimport { Counter } from 'prom-client'\nimport { z } from 'zod'\n",
     )
     write(
-      'proxy/main.ts',
-      `${readFileSync(join(root, 'proxy/main.ts'), 'utf8')}
+      'cli/image.ts',
+      `${readFileSync(join(root, 'cli/image.ts'), 'utf8')}
       class OddError extends Error {}
       console.log(JSON.stringify([load('a: 1'), Counter.name, z.string().parse('x'), OddError.name]))`,
     )
@@ -62,11 +62,8 @@ describe('bundle', () => {
   })
 
   it('evaluates a module that is imported at run time only when it is reached', async () => {
-    write('proxy/heavy.ts', "console.log('heavy')\nexport const weight = 7\n")
-    write(
-      'proxy/main.ts',
-      `console.log('light')\nif (process.argv[2]) console.log((await import('${HEAVY}')).weight)\n`,
-    )
+    write('cli/heavy.ts', "console.log('heavy')\nexport const weight = 7\n")
+    write('cli/image.ts', `console.log('light')\nif (process.argv[2]) console.log((await import('${HEAVY}')).weight)\n`)
     await build()
     const run = (...args: string[]) =>
       execFileSync(process.execPath, [join(root, 'dist/proxy.mjs'), ...args], { encoding: 'utf8' })
@@ -74,12 +71,22 @@ describe('bundle', () => {
     assert.equal(run('yes'), 'light\nheavy\n7\n')
   })
 
-  it('starts the entry alone, and none of the modules that can also be started', async () => {
-    write('proxy/main.ts', "export const word = 'proxy'\nif (import.meta.main) console.log('proxy started')\n")
+  it("takes of Node's own modules what is used, and not all that their getters would load", async () => {
     write(
-      'cli/main.ts',
-      "import { word } from '../proxy/main.ts'\nif (import.meta.main) console.log(`cli knows ${word}`)\n",
+      'cli/image.ts',
+      `import http, { createServer as create } from 'node:http'
+      import * as path from 'node:path'
+      const isLoaded = process.moduleLoadList.some((name) => name.includes('undici'))
+      console.log(JSON.stringify([create === http.createServer, path.join('a', 'b'), isLoaded]))`,
     )
+    await build()
+    const said = execFileSync(process.execPath, [join(root, 'dist/proxy.mjs')], { encoding: 'utf8' })
+    assert.deepEqual(JSON.parse(said), [true, 'a/b', false])
+  })
+
+  it('starts the entry alone, and none of the modules that can also be started', async () => {
+    write('cli/image.ts', "export const word = 'proxy'\nif (import.meta.main) console.log('proxy started')\n")
+    write('cli/main.ts', "import { word } from './image.ts'\nif (import.meta.main) console.log(`cli knows ${word}`)\n")
     await build()
     const run = (file: string) => execFileSync(process.execPath, [join(root, 'dist', file)], { encoding: 'utf8' })
     assert.equal(run('ambassador.mjs'), 'cli knows proxy\n')
@@ -88,12 +95,12 @@ describe('bundle', () => {
 
   it('keeps what is imported at run time in a file of its own, and removes that of an earlier bundle', async () => {
     const chunks = () => readdirSync(join(root, 'dist')).filter((name) => name.startsWith('proxy-'))
-    write('proxy/heavy.ts', "export const weight = 'heavy'\n")
-    write('proxy/main.ts', `if (process.argv[2]) console.log((await import('${HEAVY}')).weight)\n`)
+    write('cli/heavy.ts', "export const weight = 'heavy'\n")
+    write('cli/image.ts', `if (process.argv[2]) console.log((await import('${HEAVY}')).weight)\n`)
     await build()
     assert.equal(chunks().length, 1)
     assert.doesNotMatch(readFileSync(join(root, 'dist/proxy.mjs'), 'utf8'), /weight='heavy'|"heavy"|`heavy`/)
-    write('proxy/main.ts', 'console.log(1)\n')
+    write('cli/image.ts', 'console.log(1)\n')
     await build()
     assert.deepEqual(chunks(), [])
   })
@@ -110,14 +117,14 @@ describe('bundle', () => {
   })
 
   it('refuses an entry that does not exist', async () => {
-    write('proxy/main.ts', '')
+    write('cli/image.ts', '')
     await assert.rejects(bundle({ root, dist: join(root, 'dist') }), {
       message: `bundle: entry 'operator/main.ts', 'cli/main.ts' does not exist in ${root}, use --allow-missing to leave it out`,
     })
   })
 
   it('refuses an import that cannot be found', async () => {
-    write('proxy/main.ts', "import { nothing } from 'no-such-package'\nconsole.log(nothing)\n")
+    write('cli/image.ts', "import { nothing } from 'no-such-package'\nconsole.log(nothing)\n")
     await assert.rejects(build(), /no-such-package/)
   })
 })

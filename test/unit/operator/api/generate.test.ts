@@ -14,7 +14,11 @@ const textOf = (path: string) => files.get(path)!
 describe('the generated files', () => {
   it('say that they are generated', () => {
     for (const [path, text] of files)
-      assert.match(text.slice(0, 300), /Generated from operator\/api .* Do not edit\./, path)
+      assert.match(
+        text.slice(0, 300),
+        /Generated from (?:operator\/api|common\/proxy-config\.ts) .* Do not edit\./,
+        path,
+      )
   })
 
   it('hold the definition as it is', () => {

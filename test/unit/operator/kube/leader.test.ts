@@ -108,6 +108,18 @@ describe('leader election', () => {
     assert.equal(b.elector.isLeading, true)
   })
 
+  it('gives the lease back although a renewal was cut off whose answer it never saw', async () => {
+    const server = new LeaseServer()
+    const clock = new FakeClock()
+    const a = candidate(server, clock, 'a')
+    await settle()
+    server.lease = { ...server.lease!, metadata: { resourceVersion: '99' } }
+    const stopped = a.elector.stop()
+    await clock.advance(1)
+    await stopped
+    assert.equal(server.lease.spec['holderIdentity'], '')
+  })
+
   it('does not write while its machine slept, although no timer of its own fired', async () => {
     const server = new LeaseServer()
     const clock = new FakeClock()

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { backoffMs } from '../../../../operator/kube/backoff.ts'
 import { systemClock } from '../../../../operator/kube/clock.ts'
+import { Delays } from '../../../../operator/kube/delays.ts'
 import { lines } from '../../../../operator/kube/lines.ts'
 import { Store } from '../../../../operator/kube/store.ts'
 import { TokenBucket } from '../../../../operator/kube/token-bucket.ts'
@@ -118,6 +119,56 @@ describe('token bucket', () => {
       [1, 2, 3, 4, 5].map(() => bucket.reserve()),
       [0, 0, 0, 500, 1000],
     )
+  })
+})
+
+describe('delays', () => {
+  it('agree with a plain list about who is due when, after any history', async () => {
+    const step = fc.oneof(
+      fc.record({ set: fc.constantFrom('a', 'b', 'c', 'd', 'e'), inMs: fc.nat(100) }),
+      fc.record({ delete: fc.constantFrom('a', 'b', 'c', 'd', 'e') }),
+      fc.record({ advance: fc.nat(50) }),
+    )
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (history) => {
+        const clock = new FakeClock()
+        const told: string[] = []
+        const expected: string[] = []
+        const plain = new Map<string, number>()
+        const delays = new Delays(clock, (key) => told.push(key))
+        for (const each of history) {
+          if ('set' in each) {
+            plain.set(each.set, clock.now() + each.inMs)
+            delays.set(each.set, clock.now() + each.inMs)
+          } else if ('delete' in each) {
+            plain.delete(each.delete)
+            delays.delete(each.delete)
+          } else {
+            await clock.advance(each.advance)
+            const due = [...plain].filter(([, at]) => at <= clock.now()).map(([key]) => key)
+            for (const key of due) plain.delete(key)
+            expected.push(...due.sort())
+            assert.deepEqual(told.slice(expected.length - due.length).sort(), due)
+          }
+          assert.equal(delays.size, plain.size)
+        }
+      }),
+      { numRuns: 60 },
+    )
+  })
+
+  it('need one timer for thousands of keys, and do not keep what is out of date', async () => {
+    const clock = new FakeClock()
+    const told = new Set<string>()
+    const delays = new Delays(clock, (key) => told.add(key))
+    for (let round = 0; round < 5; round++) for (let i = 0; i < 2000; i++) delays.set(`k${i}`, clock.now() + 1000 + i)
+    assert.equal(clock.timers, 1)
+    assert.equal(delays.size, 2000)
+    await clock.advance(1999)
+    assert.equal(told.size, 1000)
+    await clock.advance(1000)
+    assert.equal(told.size, 2000)
+    assert.equal(clock.timers, 0)
   })
 })
 

@@ -30,11 +30,21 @@ describe('limits of a message', () => {
   })
 
   it('takes a head of 64 KiB and refuses a longer one with 431', () => {
-    const head = (length: number): string => `${START}x: ${'v'.repeat(length - START.length - 7)}\r\n\r\n`
+    const field = `x: ${'v'.repeat(995)}\r\n`
+    const head = (length: number): string => {
+      const rest = length - START.length - 60 * field.length
+      return `${START}${field.repeat(60)}x: ${'v'.repeat(rest - 7)}\r\n\r\n`
+    }
     assert.equal(head(65_536).length, 65_536)
     assert.deepEqual(refusal(head(65_536)), all(null))
     assert.deepEqual(refusal(head(65_537)), all('431 the head is longer than 64 KiB'))
-    assert.deepEqual(refusal(`${START}${'x'.repeat(70_000)}`), all('431 the head is longer than 64 KiB'))
+  })
+
+  it('takes a field line of 16 KiB and refuses a longer one with 431', () => {
+    const fields = (length: number): string => `${START}x: ${'v'.repeat(length - 3)}\r\n\r\n`
+    assert.deepEqual(refusal(fields(16_384)), all(null))
+    assert.deepEqual(refusal(fields(16_385)), all('431 a field line is longer than 16 KiB'))
+    assert.deepEqual(refusal(`${START}${'x'.repeat(20_000)}`), all('431 a field line is longer than 16 KiB'))
   })
 
   it('takes 1 KiB of chunk extensions and refuses more', () => {
@@ -60,7 +70,7 @@ describe('limits of a message', () => {
 
   it('refuses a response head of more than 64 KiB, a long status line too', () => {
     for (const chunkBytes of SIZES) {
-      const field = Buffer.from(`HTTP/1.1 200 OK\r\nx: ${'v'.repeat(70_000)}\r\n\r\n`)
+      const field = Buffer.from(`HTTP/1.1 200 OK\r\n${`x: ${'v'.repeat(1000)}\r\n`.repeat(70)}\r\n`)
       const line = Buffer.from(`HTTP/1.1 200 ${'v'.repeat(70_000)}\r\n\r\n`)
       assert.equal(relayResponse(field, { chunkBytes }).refused?.text, 'the head is longer than 64 KiB')
       assert.equal(relayResponse(line, { chunkBytes }).refused?.text, 'the head is longer than 64 KiB')
