@@ -8,7 +8,7 @@ import { BASIC_AUTH_KEYS, TLS_KEYS } from '../operator/render/references.ts'
 /** A spec that the schema of the API knows, and what stands for its made-up Secrets. */
 export interface Lifted {
   readonly object: object
-  /** `name/key` of a made-up Secret → what it stands for. */
+  /** `name/key` of a made-up Secret or ConfigMap → what it stands for. */
   readonly locals: ReadonlyMap<string, DataRef>
   readonly issues: readonly Issue[]
 }
@@ -48,19 +48,19 @@ export function liftLocalRefs(source: object, directory: string): Lifted {
     return name
   }
   /** Of an object that holds a reference to one key. */
-  const liftKey = (holder: unknown, field: string): void => {
+  const liftKey = (holder: unknown, field: string, as: 'secretKeyRef' | 'configMapKeyRef' = 'secretKeyRef'): void => {
     if (!isFields(holder)) return
     for (const name of ['secretKeyRef', 'configMapKeyRef']) {
       const ref = localRef(holder[name], `${field}.${name}`)
       if (ref === null) continue
       delete holder[name]
-      holder['secretKeyRef'] = { name: secret({ [KEY]: ref }), key: KEY }
+      holder[as] = { name: secret({ [KEY]: ref }), key: KEY }
     }
     const ref = localRef(holder, field)
     if (ref === null) return
     delete holder['file']
     delete holder['env']
-    holder['secretKeyRef'] = { name: secret({ [KEY]: ref }), key: KEY }
+    holder[as] = { name: secret({ [KEY]: ref }), key: KEY }
   }
   /** Of an object that names a Secret with two keys. */
   const liftPair = (holder: unknown, field: string, keys: Readonly<Record<string, string>>): void => {
@@ -88,6 +88,7 @@ export function liftLocalRefs(source: object, directory: string): Lifted {
     const path = `spec.upstreams[${index}]`
     const tls = isFields(upstream['tls']) ? upstream['tls'] : {}
     const auth = isFields(upstream['auth']) ? upstream['auth'] : {}
+    liftKey(upstream['file'], `${path}.file`, 'configMapKeyRef')
     liftKey(tls['ca'], `${path}.tls.ca`)
     liftPair(tls['clientCertificate'], `${path}.tls.clientCertificate`, TLS_KEYS)
     liftKey(auth['bearer'], `${path}.auth.bearer`)
@@ -109,7 +110,7 @@ export function restoreLocalRefs(config: ProxyConfig, locals: Lifted['locals']):
     if (Array.isArray(value)) return value.map(restore)
     if (!isFields(value)) return value
     const { kind, name, key } = value
-    const local = kind === 'secret' ? locals.get(`${name}/${key}`) : undefined
+    const local = kind === 'secret' || kind === 'configMap' ? locals.get(`${name}/${key}`) : undefined
     return local ?? Object.fromEntries(Object.entries(value).map(([field, each]) => [field, restore(each)]))
   }
   const restored = restore(config) as ProxyConfig

@@ -29,6 +29,10 @@ export const discovery = z.discriminatedUnion('kind', [
   }),
   /** Every A and AAAA record of the name is an endpoint. */
   z.object({ kind: z.literal('dns'), hostname: name, port }),
+  /** SRV records of the name (RFC 2782): targets with ports, priorities and weights. */
+  z.object({ kind: z.literal('srv'), name }),
+  /** A list that another program writes; see docs/endpoints-file.md. */
+  z.object({ kind: z.literal('file'), ref: dataRef }),
 ])
 export type DiscoveryConfig = z.infer<typeof discovery>
 
@@ -80,6 +84,37 @@ export const limitsConfig = z.object({
 })
 export type LimitsConfig = z.infer<typeof limitsConfig>
 
+export const BALANCING_POLICIES = ['LeastRequest', 'RoundRobin', 'Random'] as const
+export type BalancingPolicy = (typeof BALANCING_POLICIES)[number]
+
+export const healthCheckConfig = z.object({
+  probe: z.discriminatedUnion('kind', [
+    /** GET over HTTP/1.1; statuses null: 200 to 399. */
+    z.object({ kind: z.literal('http'), path: z.string().min(1), statuses: z.array(z.int()).nullable() }),
+    z.object({ kind: z.literal('tcp') }),
+    z.object({ kind: z.literal('tls') }),
+  ]),
+  /** Null: that of the endpoint. */
+  port: port.nullable(),
+  /** From the end of a check to the next, give or take a tenth. */
+  intervalMs: ms,
+  timeoutMs: ms,
+  unhealthyThreshold: z.int().min(1),
+  healthyThreshold: z.int().min(1),
+})
+export type HealthCheckConfig = z.infer<typeof healthCheckConfig>
+
+export const outlierConfig = z.object({
+  consecutiveFailures: z.int().min(1),
+  /** Times the number of ejections in a row, up to maxEjectionMs. */
+  ejectionMs: ms,
+  maxEjectionMs: ms,
+  /** Share of the endpoints, 0 to 1; one may always be ejected while another is up. */
+  maxEjected: z.number().min(0).max(1),
+})
+export type OutlierConfig = z.infer<typeof outlierConfig>
+
+/** What is optional here was added later: a config without it, of an older operator, means what it always meant. */
 export const clusterConfig = z.object({
   name,
   discovery,
@@ -87,6 +122,12 @@ export const clusterConfig = z.object({
   auth: authConfig.nullable(),
   circuitBreaker: breakerConfig.nullable(),
   limits: limitsConfig,
+  /** How an endpoint is chosen among those of one priority. Default LeastRequest. */
+  loadBalancing: z.object({ policy: z.enum(BALANCING_POLICIES) }).optional(),
+  /** Absent: nothing is checked. */
+  healthCheck: healthCheckConfig.optional(),
+  /** Absent: nothing is ejected. */
+  outlierDetection: outlierConfig.optional(),
 })
 export type ClusterConfig = z.infer<typeof clusterConfig>
 

@@ -19,6 +19,7 @@ import { IdleTrim } from './runtime/trim.ts'
 import { type MakeDriver, Served, type ServedParts } from './served.ts'
 import { TlsContexts } from './tls/contexts.ts'
 import type { Discovery } from './upstream/discovery/discovery.ts'
+import type { TargetSource } from './upstream/discovery/file.ts'
 
 /** A log whose level an admin may change. */
 export interface LevelLog extends Log {
@@ -38,7 +39,7 @@ export interface ProxyOptions {
   readonly drainMs: number
   readonly podName: string | null
   readonly log: LevelLog
-  readonly discover: (config: DiscoveryConfig) => Discovery
+  readonly discover: (config: DiscoveryConfig, source: TargetSource | null) => Discovery
   readonly makeDriver: MakeDriver
   /** POST /quitquitquit: the owner of the process stops the proxy and ends. */
   readonly onQuit: () => void
@@ -299,6 +300,6 @@ function unhealthy(cluster: Served['compiled'][number]['cluster']): string | nul
   if (!cluster.isReady) return cluster.discoveryFailure ?? 'its endpoints are not known yet'
   // A breaker whose open time has passed counts as up: only traffic can probe it, and a pod that is not ready gets none.
   const time = refreshClock()
-  const isUp = [...cluster.endpoints].some((endpoint) => endpoint.isAvailable(time))
-  return isUp ? null : 'the circuit of every endpoint is open'
+  const isUp = [...cluster.endpoints].some((endpoint) => endpoint.isWell(time) && endpoint.isAvailable(time))
+  return isUp ? null : 'no endpoint is available by its circuit breaker, its checks and its attempts'
 }

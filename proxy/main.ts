@@ -53,7 +53,7 @@ export async function main(env: NodeJS.ProcessEnv = process.env, serveAmbassador
       drainMs: settings.drainMs,
       podName: settings.podName,
       log,
-      discover: (config) => discover(config, resolver),
+      discover: (config, source) => discover(config, resolver, source),
       makeDriver: driverMaker((line) => access.write(line)),
       onQuit: () => void lifecycle.stop('Native'),
     },

@@ -30,7 +30,7 @@ export type MakeDriver = (snapshot: Snapshot, onTrouble: OnTrouble) => SnapshotD
 /** Told of trouble on the data path that a person should see. */
 export type OnTrouble = (reason: string, message: string) => void
 
-export interface ServedParts extends Omit<CompileParts, 'onCircuit' | 'onDiscovery' | 'onTokenFailure'> {
+export interface ServedParts extends Omit<CompileParts, 'onCircuit' | 'onDiscovery' | 'onHealth' | 'onTokenFailure'> {
   readonly log: Log
   readonly makeDriver: MakeDriver
   /** Who in this process has a port already, in words; null when nobody of ours has it. */
@@ -85,6 +85,11 @@ export class Served {
       onTokenFailure: (cluster, message) => {
         parts.log.warn({ ...this.#keys(), cluster, detail: message }, 'a token could not be fetched')
         this.#trouble('auth_unavailable', `upstream '${cluster}': ${message}`)
+      },
+      onHealth: ({ name: cluster }, { name: endpoint }, failure) => {
+        const fields = { ...this.#keys(), cluster, endpoint }
+        if (failure === null) parts.log.info(fields, 'endpoint is healthy again')
+        else parts.log.warn({ ...fields, detail: failure }, 'endpoint is out of use while others are well')
       },
       onDiscovery: ({ name: cluster }, failure) => {
         const fields = { ...this.#keys(), cluster }

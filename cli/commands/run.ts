@@ -104,7 +104,7 @@ export async function serveFiles(files: readonly string[], options: ServeOptions
       drainMs,
       podName: null,
       log,
-      discover: (config) => discover(config, resolver),
+      discover: (config, source) => discover(config, resolver, source),
       makeDriver: driverMaker((line) => access.write(line)),
       onQuit: () => void lifecycle.stop('Native'),
     },

@@ -6,11 +6,19 @@ export function upstreamSummary(spec: AmbassadorSpec): string {
   // The first upstream gets what no route takes; a column has no room for more.
   const [first] = Array.isArray(spec?.upstreams) ? spec.upstreams : []
   const endpoints = Array.isArray(first?.endpoints) ? first.endpoints : []
+  if (first?.file) {
+    const { name, key } = first.file.configMapKeyRef ?? {}
+    return cut(`configmap/${name}`, `:${key}`)
+  }
+  if (first?.srv) return cut(String(first.srv.name), '')
   const { host, port } = first?.dns ? { host: first.dns.hostname, port: first.dns.port } : (endpoints[0] ?? {})
   if (host === undefined) return ''
   const name = host.includes(':') ? `[${host}]` : host
   const more = endpoints.length > 1 ? ` +${endpoints.length - 1}` : ''
-  const tail = `:${port}${more}`
+  return cut(name, `:${port}${more}`)
+}
+
+function cut(name: string, tail: string): string {
   return `${name.length + tail.length > 256 ? `${name.slice(0, 255 - tail.length)}…` : name}${tail}`
 }
 

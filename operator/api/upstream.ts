@@ -1,6 +1,7 @@
 /** One place where the traffic of an Ambassador goes: where it is, and how a connection or request to it is made. */
 import { z } from 'zod'
 import { isShorter } from '../../common/duration.ts'
+import { BALANCING_POLICIES } from '../../common/proxy-config.ts'
 import {
   configMapKeyRef,
   dnsName,
@@ -45,6 +46,27 @@ const dns = z.object({
   port: doc(port(), 'TCP port of every endpoint.'),
 })
 
+/** RFC 2782: the service and its protocol, each behind an underscore, then the domain, which the search list may complete. */
+const SRV_PATTERN = '^_[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?[.]_[a-zA-Z]+([.][-_a-zA-Z0-9]{1,63})*[.]?$'
+const SRV_PORT = 'give the name alone, the port is in its record'
+const SRV_SHAPE = 'begin with service and protocol, each with an underscore, such as _redis._tcp.example.com'
+
+const srv = z.object({
+  name: doc(
+    rule(z.string().max(253), {
+      cel: `self.matches('${SRV_PATTERN}')`,
+      holds: (text) => new RegExp(SRV_PATTERN).test(text),
+      message: `not the name of an SRV record: ${SRV_SHAPE}`,
+      says: {
+        cel: `"'" + self + "' is not the name of an SRV record: " + (self.matches('^[^:]+:[0-9]+$') ? '${SRV_PORT}' : '${SRV_SHAPE}')`,
+        text: (text) =>
+          `'${text}' is not the name of an SRV record: ${/^[^:]+:[0-9]+$/.test(text) ? SRV_PORT : SRV_SHAPE}`,
+      },
+    }),
+    'Name of the SRV records (RFC 2782). Each target gives endpoints with its port, priority and weight, which its addresses share; records and addresses are looked up again when they expire.',
+  ),
+})
+
 const ca = exactlyOne(
   z.object({
     secretKeyRef: optional(secretKeyRef(), 'Key of a Secret that holds the bundle.', 'none'),
@@ -58,7 +80,7 @@ const tls = z.object({
   serverName: optional(
     dnsName(),
     'Name that is sent as SNI and that the certificate must carry.',
-    'the host of the endpoint',
+    'the host of the endpoint, the target of an SRV record',
   ),
   ca: optional(
     ca,
@@ -217,36 +239,151 @@ const limits = z.object({
   ),
 })
 
-export const upstream = exactlyOne(
-  z.object({
-    name: doc(label(), 'Name of the upstream, in status, metrics and log lines.'),
-    endpoints: optional(
-      listMap(endpoint, ['host', 'port'], 64).min(1),
-      'Hosts and ports, written out. Exactly one of endpoints and dns must be given.',
-      'none',
-    ),
-    dns: optional(
-      dns,
-      'A DNS name of which every address is an endpoint of the same weight. Exactly one of endpoints and dns must be given.',
-      'none',
-    ),
-    tls: optional(
-      tls,
-      'TLS to the upstream from the first byte, verified by chain and name; `{}` is enough for a public one.',
-      'plain text',
-    ),
-    auth: optional(
-      auth,
-      'Credential that is added to each request, read from a Secret that is mounted in the sidecar alone and read again when it changes. HTTP only. Exactly one of its fields must be given.',
-      'none',
-    ),
-    circuitBreaker: optional(
-      circuitBreaker,
-      'Stops sending to an endpoint that keeps failing; `{}` opens after 5 failures in a row.',
-      'none',
-    ),
-    limits: doc(limits, 'Bounds what this upstream may use.').prefault({}),
-  }),
-  ['endpoints', 'dns'],
-  'an upstream',
+const loadBalancing = z.object({
+  policy: doc(
+    z.enum(BALANCING_POLICIES),
+    'How an endpoint is chosen among the available ones of one priority, by their weights: LeastRequest takes the less busy of two that chance names, RoundRobin takes them in turn, Random by chance alone.',
+  ).default('LeastRequest'),
+})
+
+const PATH_PATTERN = '^/[!-~]*$'
+const checkPort = optional(port(), 'Port that is checked.', 'that of the endpoint')
+const httpCheck = z.object({
+  port: checkPort,
+  path: doc(
+    rule(z.string().max(1024), {
+      cel: `self.matches('${PATH_PATTERN}')`,
+      holds: (text) => new RegExp(PATH_PATTERN).test(text),
+      message: 'not a path: begin with a slash, without spaces, such as /healthz',
+      says: {
+        cel: `"'" + self + "' is not a path: begin with a slash, without spaces, such as /healthz"`,
+        text: (text) => `'${text}' is not a path: begin with a slash, without spaces, such as /healthz`,
+      },
+    }),
+    'Path that is asked for with GET over HTTP/1.1, with its query if it has one. TLS and Host are those of the upstream.',
+  ),
+  expectedStatuses: optional(
+    listSet(integer(200, 599), 20).min(1),
+    'Statuses of a healthy endpoint, as numbers.',
+    '200 to 399',
+  ),
+})
+
+const healthCheck = rule(
+  exactlyOne(
+    z.object({
+      http: optional(httpCheck, 'Healthy is what answers a GET with an expected status.', 'none'),
+      tcp: optional(
+        z.object({ port: checkPort }),
+        'Healthy is what accepts a connection; written as `tcp: {}`.',
+        'none',
+      ),
+      tls: optional(
+        z.object({ port: checkPort }),
+        'Healthy is what ends a TLS handshake with a certificate that is trusted; written as `tls: {}`.',
+        'none',
+      ),
+      interval: doc(duration(), 'From the end of a check to the next one, give or take a tenth. At least 1s.').default(
+        '10s',
+      ),
+      timeout: doc(duration(), 'A check that takes longer has failed.').default('2s'),
+      unhealthyThreshold: doc(integer(1, 100), 'Failed checks in a row that make an endpoint unhealthy.').default(3),
+      healthyThreshold: doc(integer(1, 100), 'Passed checks in a row that make it healthy again.').default(2),
+    }),
+    ['http', 'tcp', 'tls'],
+    'healthCheck',
+  ),
+  {
+    cel: `${notDurations('self.interval')} || duration(self.interval) >= duration('1s')`,
+    holds: ({ interval }) => !isShorter(interval, '1s'),
+    field: ['interval'],
+    message: 'too often for a check: use at least 1s',
+    says: {
+      cel: `"'" + self.interval + "' is too often for a check: use at least 1s"`,
+      text: ({ interval }) => `'${interval}' is too often for a check: use at least 1s`,
+    },
+  },
+)
+
+const outlierDetection = z.object({
+  consecutiveFailures: doc(
+    integer(1, 1000),
+    'An endpoint is ejected after this many failed attempts in a row; what a failure is, circuitBreaker says.',
+  ).default(5),
+  ejectionTime: doc(
+    duration(),
+    'How long it gets no attempts, times the number of ejections in a row, up to 5m or this when it is longer.',
+  ).default('30s'),
+  maxEjected: doc(
+    percent(),
+    'Largest share of the endpoints that is ejected at a time. One may always be ejected while another is up.',
+  ).default('50%'),
+})
+
+/** The ways to say where an upstream is. */
+const WHERE = ['endpoints', 'dns', 'srv', 'file'] as const
+const ONE_OF = `Exactly one of ${WHERE.join(', ')} must be given.`
+
+export const upstream = rule(
+  exactlyOne(
+    z.object({
+      name: doc(label(), 'Name of the upstream, in status, metrics and log lines.'),
+      endpoints: optional(
+        listMap(endpoint, ['host', 'port'], 64).min(1),
+        `Hosts and ports, written out. ${ONE_OF}`,
+        'none',
+      ),
+      dns: optional(dns, `A DNS name of which every address is an endpoint of the same weight. ${ONE_OF}`, 'none'),
+      srv: optional(
+        srv,
+        `DNS SRV records that say where the endpoints are, with their ports, priorities and weights. ${ONE_OF}`,
+        'none',
+      ),
+      file: optional(
+        z.object({
+          configMapKeyRef: doc(
+            configMapKeyRef(),
+            'Key of a ConfigMap with the list: `host:port weight=N priority=N`, one endpoint a line. Read again when it changes; a list with a mistake, or without an endpoint, leaves the last good one in use.',
+          ),
+        }),
+        `A list of endpoints that another program keeps up to date. ${ONE_OF}`,
+        'none',
+      ),
+      tls: optional(
+        tls,
+        'TLS to the upstream from the first byte, verified by chain and name; `{}` is enough for a public one.',
+        'plain text',
+      ),
+      auth: optional(
+        auth,
+        'Credential that is added to each request, read from a Secret that is mounted in the sidecar alone and read again when it changes. HTTP only. Exactly one of its fields must be given.',
+        'none',
+      ),
+      loadBalancing: doc(loadBalancing, 'Which endpoint an attempt (HTTP) or connection (TCP) goes to.').prefault({}),
+      healthCheck: optional(
+        healthCheck,
+        'Checks each endpoint from each sidecar; an unhealthy one gets nothing while another is healthy, and when none is they are all tried. A passing check does not close a circuit that traffic opened. Exactly one of http, tcp and tls must be given.',
+        'no checks',
+      ),
+      outlierDetection: optional(
+        outlierDetection,
+        'Ejects an endpoint that keeps failing while others do not; `{}` does so after 5 failures in a row. Unlike circuitBreaker it never refuses anything.',
+        'nothing is ejected',
+      ),
+      circuitBreaker: optional(
+        circuitBreaker,
+        'Stops sending to an endpoint that keeps failing; `{}` opens after 5 failures in a row.',
+        'none',
+      ),
+      limits: doc(limits, 'Bounds what this upstream may use.').prefault({}),
+    }),
+    WHERE,
+    'an upstream',
+  ),
+  {
+    cel: '!has(self.healthCheck) || !has(self.healthCheck.tls) || has(self.tls)',
+    holds: (value) => value.healthCheck?.tls === undefined || value.tls !== undefined,
+    field: ['healthCheck'],
+    message: 'a check of TLS needs tls on the upstream: add it, or use tcp',
+  },
 )

@@ -6,7 +6,9 @@ import type {
   ClusterConfig,
   DataRef,
   DiscoveryConfig,
+  HealthCheckConfig,
   LimitsConfig,
+  OutlierConfig,
   TlsConfig,
 } from '../../common/proxy-config.ts'
 import { percentRatio } from '../../common/quantity.ts'
@@ -17,6 +19,7 @@ import { BASIC_AUTH_KEYS, TLS_KEYS } from './references.ts'
 const CONSECUTIVE_FAILURES = 5
 const MAX_OPEN_MS = 300_000
 const CONCURRENT_RETRIES = 64
+const MAX_EJECTION_MS = 300_000
 
 /** One upstream of a checked spec. */
 export function cluster(upstream: DefaultedUpstream, protocol: DefaultedSpec['protocol']): ClusterConfig {
@@ -27,11 +30,17 @@ export function cluster(upstream: DefaultedUpstream, protocol: DefaultedSpec['pr
     auth: upstream.auth ? auth(upstream.auth) : null,
     circuitBreaker: upstream.circuitBreaker ? breaker(upstream.circuitBreaker) : null,
     limits: limits(upstream.limits, protocol),
+    // Left out where it is what an older sidecar does anyway: then an upgrade of the operator changes no config.
+    ...(upstream.loadBalancing.policy !== 'LeastRequest' && { loadBalancing: upstream.loadBalancing }),
+    ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck) }),
+    ...(upstream.outlierDetection && { outlierDetection: outlierDetection(upstream.outlierDetection) }),
   }
 }
 
-function discovery({ endpoints, dns }: DefaultedUpstream): DiscoveryConfig {
+function discovery({ endpoints, dns, srv, file }: DefaultedUpstream): DiscoveryConfig {
   if (dns) return { kind: 'dns', hostname: dns.hostname, port: dns.port }
+  if (file) return { kind: 'file', ref: configMap(file.configMapKeyRef) }
+  if (srv) return { kind: 'srv', name: srv.name }
   return {
     kind: 'endpoints',
     endpoints: (endpoints ?? []).map(({ host, port, weight, priority }) => ({ host, port, weight, priority })),
@@ -91,6 +100,30 @@ function breaker(given: NonNullable<DefaultedUpstream['circuitBreaker']>): Break
     openMs,
     maxOpenMs: maxOpenDuration ? durationMs(maxOpenDuration)! : Math.max(MAX_OPEN_MS, openMs),
     halfOpenRequests,
+  }
+}
+
+function healthCheck(given: NonNullable<DefaultedUpstream['healthCheck']>): HealthCheckConfig {
+  const { http, tcp, tls, interval, timeout, unhealthyThreshold, healthyThreshold } = given
+  return {
+    probe: http
+      ? { kind: 'http', path: http.path, statuses: http.expectedStatuses ?? null }
+      : { kind: tls ? 'tls' : 'tcp' },
+    port: (http ?? tcp ?? tls)?.port ?? null,
+    intervalMs: durationMs(interval)!,
+    timeoutMs: durationMs(timeout)!,
+    unhealthyThreshold,
+    healthyThreshold,
+  }
+}
+
+function outlierDetection(given: NonNullable<DefaultedUpstream['outlierDetection']>): OutlierConfig {
+  const ejectionMs = durationMs(given.ejectionTime)!
+  return {
+    consecutiveFailures: given.consecutiveFailures,
+    ejectionMs,
+    maxEjectionMs: Math.max(MAX_EJECTION_MS, ejectionMs),
+    maxEjected: percentRatio(given.maxEjected)!,
   }
 }
 

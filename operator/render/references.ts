@@ -28,7 +28,8 @@ export function references(spec: AmbassadorSpec): References {
     to.set(name, known)
   }
   for (const upstream of Array.isArray(spec?.upstreams) ? spec.upstreams : []) {
-    const { tls, auth } = upstream ?? {}
+    const { tls, auth, file } = upstream ?? {}
+    add(configMaps, file?.configMapKeyRef?.name, file?.configMapKeyRef?.key)
     const oauth2 = auth?.oauth2ClientCredentials
     for (const each of [tls, oauth2?.tls]) {
       add(secrets, each?.ca?.secretKeyRef?.name, each?.ca?.secretKeyRef?.key)

@@ -12,6 +12,7 @@ export function warnings(spec: DefaultedSpec): Problem[] {
     ...idleRoutes(spec),
     ...plainHttps(spec),
     ...plainTokens(spec),
+    ...srvNames(spec),
     ...tryTimeouts(spec),
     ...sample(spec),
   ]
@@ -80,6 +81,15 @@ function plainTokens({ upstreams }: DefaultedSpec): Problem[] {
     if (url === undefined || url.startsWith('https://')) return []
     const field = `spec.upstreams[${index}].auth.oauth2ClientCredentials.tokenUrl`
     return [warning(field, 'sends the client secret in plain text: use https')]
+  })
+}
+
+/** DNS is not signed, so whoever forges an SRV record would choose the name that the certificate must have (RFC 6125 section 6.2.1). */
+function srvNames({ upstreams }: DefaultedSpec): Problem[] {
+  return upstreams.flatMap((each, index) => {
+    if (!each.srv || !each.tls || each.tls.serverName !== undefined) return []
+    const message = `the certificate of '${each.name}' is verified for whatever target DNS names: set serverName to the name that all targets have in theirs`
+    return [warning(`spec.upstreams[${index}].tls`, message)]
   })
 }
 

@@ -15,7 +15,9 @@ import { now } from '../runtime/clock.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
 import { Cluster, type ClusterOptions, type ClusterParts } from '../upstream/cluster.ts'
 import type { Discovery } from '../upstream/discovery/discovery.ts'
+import type { TargetSource } from '../upstream/discovery/file.ts'
 import { Credential } from './credentials.ts'
+import { EndpointFile } from './endpoint-file.ts'
 import type { RefDirs } from './refs.ts'
 import { OAuth2Credential } from './token-credentials.ts'
 
@@ -23,11 +25,13 @@ import { OAuth2Credential } from './token-credentials.ts'
 export interface CompileParts {
   readonly dirs: RefDirs
   readonly tls: TlsContexts
-  readonly discover: (config: DiscoveryConfig) => Discovery
+  /** `source` is given for the kind `file`. */
+  readonly discover: (config: DiscoveryConfig, source: TargetSource | null) => Discovery
   /** Told of each fetch of a token for a cluster that failed. */
   readonly onTokenFailure?: (cluster: string, message: string) => void
   readonly onCircuit?: ClusterParts['onCircuit']
   readonly onDiscovery?: ClusterParts['onDiscovery']
+  readonly onHealth?: ClusterParts['onHealth']
 }
 
 /** One upstream, ready for use. */
@@ -57,6 +61,8 @@ interface Part {
   readonly config: ClusterConfig
   readonly tls: FileTls | null
   readonly credential: Credential | OAuth2Credential | null
+  /** The list of endpoints of discovery by file. */
+  readonly file: EndpointFile | null
   /** Counters never go back, so they are kept as long as the name is. */
   readonly cells: HttpCells
   /** Null until the config is put in force. */
@@ -83,6 +89,7 @@ export class Compiler {
   #rateLimit: RateLimit | null = null
   /** By what their routes match. */
   #routeLimits: ReadonlyMap<string, RateLimit> = new Map()
+  readonly #files = new WeakMap<DiscoveryConfig, EndpointFile>()
 
   constructor(parts: CompileParts) {
     this.#parts = parts
@@ -97,6 +104,7 @@ export class Compiler {
         config: cluster,
         tls: this.#tls(cluster, old),
         credential: this.#credential(cluster, old),
+        file: endpointFile(cluster, old),
         cells: old?.cells ?? new HttpCells(),
         cluster: null,
       }
@@ -110,6 +118,7 @@ export class Compiler {
   commit(candidate: Candidate): Snapshot {
     const { config } = candidate
     const before = this.#inForce
+    for (const { config: each, file } of candidate.parts) if (file !== null) this.#files.set(each.discovery, file)
     const isSameProtocol = this.#protocol === config.protocol
     this.#protocol = config.protocol
     this.#inForce = candidate.parts.map((part) => {
@@ -119,8 +128,13 @@ export class Compiler {
         old.cluster.update(options)
         return { ...part, cluster: old.cluster }
       }
-      const { discover, onCircuit, onDiscovery } = this.#parts
-      const cluster = new Cluster(options, { discover, onCircuit, onDiscovery })
+      const { onCircuit, onDiscovery, onHealth } = this.#parts
+      const cluster = new Cluster(options, {
+        discover: (each) => this.#discover(each),
+        onCircuit,
+        onDiscovery,
+        onHealth,
+      })
       cluster.start()
       return { ...part, cluster }
     })
@@ -167,7 +181,10 @@ export class Compiler {
   /** Everything that the config in force refers to was usable at least once, so that it serves. */
   get isServing(): boolean {
     return this.#inForce.every(
-      ({ tls, credential: own }) => (tls === null || tls.context !== null) && (own === null || own.line !== null),
+      ({ tls, credential: own, file }) =>
+        (tls === null || tls.context !== null) &&
+        (own === null || own.line !== null) &&
+        (file === null || file.targets !== null),
     )
   }
 
@@ -182,8 +199,17 @@ export class Compiler {
     this.#inForce = []
   }
 
+  #discover(config: DiscoveryConfig): Discovery {
+    return this.#parts.discover(config, this.#files.get(config) ?? null)
+  }
+
   #refsOf(part: Part): RefReport[] {
-    const reports = [...(part.tls?.refs ?? []), ...(part.credential?.refresh(this.#parts.dirs) ?? [])]
+    const { dirs } = this.#parts
+    const reports = [
+      ...(part.file === null ? [] : [part.file.refresh(dirs)]),
+      ...(part.tls?.refs ?? []),
+      ...(part.credential?.refresh(dirs) ?? []),
+    ]
     return reports.map((report) => ({
       ...report,
       message: report.message && `upstream '${part.config.name}': ${report.message}`,
@@ -221,6 +247,12 @@ function limitOf(config: RateLimitConfig | null, old: RateLimit | null): RateLim
   if (config === null || old === null) return config && new RateLimit(config)
   old.reconfigure(config, now())
   return old
+}
+
+function endpointFile({ discovery }: ClusterConfig, old: Part | undefined): EndpointFile | null {
+  if (discovery.kind !== 'file') return null
+  const isSame = old?.file && canonicalJson(old.config.discovery) === canonicalJson(discovery)
+  return isSame ? old.file : new EndpointFile(discovery.ref)
 }
 
 function clusterOptions(config: ProxyConfig, part: Part): ClusterOptions {

@@ -26,7 +26,8 @@ export type RefText =
 
 /** The directories and files that a config's references are read from, for the watcher. */
 export function refPaths(config: ProxyConfig, dirs: RefDirs): readonly string[] {
-  const refs = config.clusters.flatMap(({ tls, auth }): (DataRef | null | undefined)[] => [
+  const refs = config.clusters.flatMap(({ discovery, tls, auth }): (DataRef | null | undefined)[] => [
+    discovery.kind === 'file' ? discovery.ref : null,
     tls?.ca,
     tls?.clientCertificate?.certificate,
     tls?.clientCertificate?.privateKey,

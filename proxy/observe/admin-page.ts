@@ -34,10 +34,10 @@ function rate(now, then, seconds) {
 const CIRCUITS = { closed: 'good', open: 'bad', 'half-open': 'warn' }
 function endpointTable(owner, upstream, old, seconds) {
   const table = el('table')
-  table.append(row([['endpoint'], ['host'], ['priority', 'n'], ['weight', 'n'], ['circuit'], ['in flight', 'n'], ['attempts', 'n'], ['rate', 'n'], ['failures', 'n'], ['rate', 'n']], 'th'))
+  table.append(row([['endpoint'], ['host'], ['priority', 'n'], ['weight', 'n'], ['circuit'], ['health'], ['in flight', 'n'], ['attempts', 'n'], ['rate', 'n'], ['failures', 'n'], ['rate', 'n']], 'th'))
   for (const e of upstream.endpoints) {
     const was = old.get(owner + ' ' + upstream.name + ' ' + e.name + ' ' + e.host) || {}
-    table.append(row([[e.name], [e.host], [e.priority, 'n'], [e.weight, 'n'], [e.circuit || 'none', CIRCUITS[e.circuit]], [e.active, 'n'],
+    table.append(row([[e.name], [e.host], [e.priority, 'n'], [e.weight, 'n'], [e.circuit || 'none', CIRCUITS[e.circuit]], [e.health, e.health === 'healthy' ? '' : 'bad'], [e.active, 'n'],
       [e.attempts, 'n'], [rate(e.attempts, was.attempts, seconds), 'n'], [e.failures, e.failures ? 'n warn' : 'n'], [rate(e.failures, was.failures, seconds), 'n']]))
   }
   return table

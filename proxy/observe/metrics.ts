@@ -1,5 +1,6 @@
 /** Every metric of the proxy, written from plain numbers when somebody scrapes; nothing is kept for it in between. */
 import { PRODUCT_VERSION } from '../../common/names.ts'
+import { now } from '../runtime/clock.ts'
 import type { Served } from '../served.ts'
 import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
 import { Exposition, type Labels } from './exposition.ts'
@@ -140,13 +141,28 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
         out.sample('ambassador_circuit_state', { ...labels, endpoint: name }, CIRCUIT[breaker.state])
     }
   }
+  const time = now()
+  out.metric(
+    'ambassador_endpoint_health',
+    'gauge',
+    'Endpoint by its checks and attempts: 0 well, 1 ejected, 2 unhealthy.',
+  )
+  for (const { cluster, labels } of all) {
+    const { healthCheck, outlierDetection } = cluster.config
+    if (healthCheck === undefined && outlierDetection === undefined) continue
+    for (const { name, isHealthy, outlier } of cluster.endpoints) {
+      const health = !isHealthy ? 2 : outlier.isEjected(time) ? 1 : 0
+      out.sample('ambassador_endpoint_health', { ...labels, endpoint: name }, health)
+    }
+  }
   out.metric('ambassador_endpoints', 'gauge', 'Endpoints of an upstream, by whether an attempt may go to them.')
   for (const { cluster, labels } of all) {
     let available = 0
     let total = 0
-    for (const { breaker } of cluster.endpoints) {
+    for (const endpoint of cluster.endpoints) {
       total++
-      if (breaker === null || breaker.state === 'closed') available++
+      const { breaker } = endpoint
+      if ((breaker === null || breaker.state === 'closed') && endpoint.isWell(time)) available++
     }
     out.sample('ambassador_endpoints', { ...labels, state: 'available' }, available)
     out.sample('ambassador_endpoints', { ...labels, state: 'unavailable' }, total - available)

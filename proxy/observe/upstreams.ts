@@ -1,5 +1,7 @@
 /** What /upstreams of the admin port says: each upstream with its endpoints, breakers and counts, for people and scripts. */
+import { now } from '../runtime/clock.ts'
 import type { Served } from '../served.ts'
+import type { Endpoint } from '../upstream/endpoint.ts'
 
 export interface UpstreamsReport {
   readonly version: string
@@ -55,6 +57,8 @@ export interface EndpointReport {
   readonly failures: number
   /** closed, half-open, open; null without a breaker. */
   readonly circuit: string | null
+  /** healthy, unhealthy (by its checks), ejected (by its attempts). */
+  readonly health: string
 }
 
 /** Makes the report of the moment. */
@@ -99,7 +103,12 @@ function ambassadorReport(served: Served): AmbassadorUpstreams {
         attempts: endpoint.attempts,
         failures: endpoint.failures,
         circuit: endpoint.breaker?.state ?? null,
+        health: healthOf(endpoint),
       })),
     })),
   }
+}
+
+function healthOf({ isHealthy, outlier }: Endpoint): string {
+  return !isHealthy ? 'unhealthy' : outlier.isEjected(now()) ? 'ejected' : 'healthy'
 }

@@ -1,4 +1,5 @@
-/** Chooses the endpoint of an attempt: the lowest priority that has one available, and there the less loaded of two drawn by weight. */
+/** Chooses the endpoint of an attempt: of the lowest priority that has one available, by load, in turn or by chance, each by weight. */
+import type { BalancingPolicy } from '../../common/proxy-config.ts'
 import type { Millis, Random } from '../policy/policy.ts'
 import type { Endpoint } from './endpoint.ts'
 
@@ -19,24 +20,37 @@ export function groupByPriority(endpoints: Iterable<Endpoint>): readonly Priorit
   return [...groups].sort(([a], [b]) => a - b).map(([priority, members]) => ({ priority, endpoints: members }))
 }
 
+/**
+ * What is asked of an endpoint, besides that its breaker admits an attempt: that it is well and was not in vain dialled lately; that
+ * it is well (its checks pass, and it is not ejected); nothing, when none is well: to try one is better than to fail for certain.
+ */
+const DIALLED = 0
+const WELL = 1
+const ANY = 2
+type Demand = typeof DIALLED | typeof WELL | typeof ANY
+
 /** The list of tried endpoints of a first attempt. */
 export const NONE: readonly Endpoint[] = []
 
 /**
  * The endpoint for the next attempt; null when none is available.
  * One that could not be dialled lately, and after that one that was tried already for the same request, is chosen only when no
- * other is left, also not in a later group: the failed dial or attempt is the best sign that the earlier group is down.
+ * other is left, also not in a later group: the failed dial or attempt is the best sign that the earlier group is down. When none
+ * is well by its checks, all of them are tried all the same.
  */
 export function pickEndpoint(
   groups: readonly PriorityGroup[],
   now: Millis,
   tried: readonly Endpoint[],
   random: Random,
+  policy: BalancingPolicy = 'LeastRequest',
 ): Endpoint | null {
   return (
-    pickFrom(groups, now, tried, true, random) ??
-    pickFrom(groups, now, tried, false, random) ??
-    (tried.length === 0 ? null : pickFrom(groups, now, NONE, false, random))
+    pickFrom(groups, now, tried, DIALLED, random, policy) ??
+    pickFrom(groups, now, tried, WELL, random, policy) ??
+    (tried.length === 0 ? null : pickFrom(groups, now, NONE, WELL, random, policy)) ??
+    pickFrom(groups, now, tried, ANY, random, policy) ??
+    (tried.length === 0 ? null : pickFrom(groups, now, NONE, ANY, random, policy))
   )
 }
 
@@ -44,14 +58,18 @@ function pickFrom(
   groups: readonly PriorityGroup[],
   now: Millis,
   tried: readonly Endpoint[],
-  dialledOnly: boolean,
+  demand: Demand,
   random: Random,
+  policy: BalancingPolicy,
 ): Endpoint | null {
   for (const { endpoints } of groups) {
-    const first = draw(endpoints, now, tried, dialledOnly, null, random)
+    const first =
+      policy === 'RoundRobin'
+        ? nextInTurn(endpoints, now, tried, demand)
+        : draw(endpoints, now, tried, demand, null, random)
     if (first === null) continue
-    if (endpoints.length === 1) return first
-    const second = draw(endpoints, now, tried, dialledOnly, first, random)
+    if (endpoints.length === 1 || policy !== 'LeastRequest') return first
+    const second = draw(endpoints, now, tried, demand, first, random)
     return second !== null && isLessLoaded(second, first) ? second : first
   }
   return null
@@ -62,7 +80,7 @@ function draw(
   endpoints: readonly Endpoint[],
   now: Millis,
   tried: readonly Endpoint[],
-  dialledOnly: boolean,
+  demand: Demand,
   except: Endpoint | null,
   random: Random,
 ): Endpoint | null {
@@ -70,12 +88,32 @@ function draw(
   let weights = 0
   for (let i = 0; i < endpoints.length; i++) {
     const endpoint = endpoints[i]!
-    if (endpoint === except || tried.includes(endpoint)) continue
-    if ((dialledOnly && endpoint.isAvoided(now)) || !endpoint.isAvailable(now)) continue
+    if (endpoint === except || !isCandidate(endpoint, now, tried, demand)) continue
     weights += endpoint.weight
     if (chosen === null || random() * weights < endpoint.weight) chosen = endpoint
   }
   return chosen
+}
+
+/** The one whose turn it is: see Turns. An endpoint that comes back has waited longest, and gets no more than its next turn for it. */
+function nextInTurn(
+  endpoints: readonly Endpoint[],
+  now: Millis,
+  tried: readonly Endpoint[],
+  demand: Demand,
+): Endpoint | null {
+  let chosen: Endpoint | null = null
+  for (let i = 0; i < endpoints.length; i++) {
+    const endpoint = endpoints[i]!
+    if (!isCandidate(endpoint, now, tried, demand)) continue
+    if (chosen === null || endpoint.turnAt < chosen.turnAt) chosen = endpoint
+  }
+  return chosen
+}
+
+function isCandidate(endpoint: Endpoint, now: Millis, tried: readonly Endpoint[], demand: Demand): boolean {
+  if (tried.includes(endpoint) || !endpoint.isAvailable(now)) return false
+  return demand === ANY || (endpoint.isWell(now) && (demand === WELL || !endpoint.isAvoided(now)))
 }
 
 /**

@@ -3,12 +3,14 @@ import { canonicalJson } from '../../common/config-hash.ts'
 import type { ClusterConfig, DiscoveryConfig } from '../../common/proxy-config.ts'
 import { Bulkhead } from '../policy/bulkhead.ts'
 import type { CircuitState } from '../policy/circuit-breaker.ts'
+import { hearOutcome } from '../policy/outliers.ts'
 import type { Millis, Random } from '../policy/policy.ts'
 import { RetryBudget } from '../policy/retry-budget.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
 import { groupByPriority, NONE, type PriorityGroup, pickEndpoint } from './balancer.ts'
 import type { Address, Discovery } from './discovery/discovery.ts'
-import { addressKey, Endpoint } from './endpoint.ts'
+import { addressKey, Endpoint, type Turns } from './endpoint.ts'
+import { Health, type HealthOptions } from './health/health.ts'
 
 /** Why there is no endpoint for an attempt; reason codes of common/reasons.ts. */
 export type PickRefusal = 'dns_failed' | 'circuit_open'
@@ -36,6 +38,8 @@ export interface ClusterParts {
   readonly onEndpoints?: (cluster: Cluster) => void
   /** Told when looking for endpoints begins to fail, fails in another way, or works again (null). Endpoints that are known stay. */
   readonly onDiscovery?: (cluster: Cluster, failure: string | null) => void
+  /** Told when checks find an endpoint unhealthy or it is ejected (with the reason), and when it is well again by its checks (null). */
+  readonly onHealth?: (cluster: Cluster, endpoint: Endpoint, failure: string | null) => void
   readonly random?: Random
 }
 
@@ -59,6 +63,8 @@ export class Cluster {
   #discoveryKey: string
   readonly #byKey = new Map<string, Endpoint>()
   #groups: readonly PriorityGroup[] = []
+  readonly #health: Health
+  readonly #turns: Turns = { at: 0 }
   readonly #holds = new Set<Hold>()
   #holdRefresh: NodeJS.Timeout | undefined
   #isClosed = false
@@ -70,6 +76,11 @@ export class Cluster {
     this.#random = parts.random ?? Math.random
     this.connections = new Bulkhead(bulkheadOptions(options))
     this.budget = new RetryBudget(budgetOptions(options))
+    this.#health = new Health(healthOptions(options), {
+      random: this.#random,
+      onHealth: (endpoint, failure) => parts.onHealth?.(this, endpoint, failure),
+      onFailedCheck: () => this.#discovery.refresh(),
+    })
     this.#discoveryKey = canonicalJson(options.config.discovery)
     this.#discovery = parts.discover(options.config.discovery)
   }
@@ -117,7 +128,9 @@ export class Cluster {
    */
   pick(now: Millis, tried: readonly Endpoint[] = NONE): Endpoint | PickRefusal {
     if (this.#groups.length === 0) return 'dns_failed'
-    return pickEndpoint(this.#groups, now, tried, this.#random) ?? 'circuit_open'
+    return (
+      pickEndpoint(this.#groups, now, tried, this.#random, this.#options.config.loadBalancing?.policy) ?? 'circuit_open'
+    )
   }
 
   /** Milliseconds until the first of the breakers lets a probe through; 0 when one does now. */
@@ -163,7 +176,11 @@ export class Cluster {
     this.#options = options
     this.connections.reconfigure(bulkheadOptions(options))
     this.budget.reconfigure(budgetOptions(options))
-    for (const endpoint of this.#byKey.values()) endpoint.configureBreaker(this.#breakerOptions())
+    for (const endpoint of this.#byKey.values()) {
+      endpoint.configureBreaker(this.#breakerOptions())
+      this.#configureOutlier(endpoint)
+    }
+    this.#health.update(healthOptions(options), this.#byKey.values())
     const key = canonicalJson(options.config.discovery)
     if (key === this.#discoveryKey) return
     this.#discoveryKey = key
@@ -178,6 +195,7 @@ export class Cluster {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#discovery.stop()
+    this.#health.close()
     for (const hold of this.#holds) this.#endHold(hold, false)
     for (const endpoint of this.#byKey.values()) endpoint.retire()
   }
@@ -195,13 +213,15 @@ export class Cluster {
     for (const address of addresses) {
       const key = addressKey(address)
       if (this.#byKey.has(key)) continue
-      const endpoint = left.get(key) ?? new Endpoint(address, this.#breakerOptions())
+      const endpoint = left.get(key) ?? new Endpoint(address, this.#breakerOptions(), this.#turns)
       endpoint.weight = address.weight
       endpoint.priority = address.priority
+      this.#configureOutlier(endpoint)
       left.delete(key)
       this.#byKey.set(key, endpoint)
     }
     this.#groups = groupByPriority(this.#byKey.values())
+    this.#health.setEndpoints(this.#byKey.values())
     for (const endpoint of left.values()) endpoint.retire()
     for (const hold of this.#holds) this.#endHold(hold, true)
     this.#parts.onEndpoints?.(this)
@@ -220,6 +240,31 @@ export class Cluster {
     this.#holdRefresh = undefined
   }
 
+  #configureOutlier(endpoint: Endpoint): void {
+    if (this.#options.config.outlierDetection === undefined) {
+      endpoint.onOutcome = null
+      endpoint.outlier.reset()
+    } else endpoint.onOutcome = this.#onOutcome
+  }
+
+  readonly #onOutcome = (endpoint: Endpoint, isFailure: boolean, now: Millis): void => {
+    const config = this.#options.config.outlierDetection
+    if (config === undefined || endpoint.retired) return
+    if (!hearOutcome(endpoint.outlier, isFailure, config, now, () => this.#others(endpoint, now))) return
+    const ms = endpoint.outlier.ejectedUntil - now
+    const why = `${config.consecutiveFailures} attempts in a row failed, it gets none for ${ms} ms`
+    this.#parts.onHealth?.(this, endpoint, why)
+  }
+
+  #others(endpoint: Endpoint, now: Millis) {
+    const others = [...this.#byKey.values()].filter((each) => each !== endpoint)
+    return {
+      count: others.length,
+      ejected: others.filter(({ outlier }) => outlier.isEjected(now)).length,
+      up: others.filter((each) => each.isWell(now) && each.isAvailable(now)).length,
+    }
+  }
+
   #breakerOptions() {
     const onCircuit = this.#parts.onCircuit
     return {
@@ -232,6 +277,10 @@ export class Cluster {
       random: this.#random,
     }
   }
+}
+
+function healthOptions({ config, tls }: ClusterOptions): HealthOptions {
+  return { config: config.healthCheck ?? null, tls }
 }
 
 function bulkheadOptions(options: ClusterOptions) {

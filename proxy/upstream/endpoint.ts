@@ -1,6 +1,7 @@
 /** One address of a cluster: what is known of it and what happens on it now. It lives as long as discovery keeps naming it. */
 import type { BreakerConfig } from '../../common/proxy-config.ts'
 import { CircuitBreaker, type CircuitState } from '../policy/circuit-breaker.ts'
+import { Outlier } from '../policy/outliers.ts'
 import type { Millis, Outcome, Random } from '../policy/policy.ts'
 import type { Address } from './discovery/discovery.ts'
 
@@ -30,6 +31,14 @@ export function addressKey(address: Address): string {
   return `${address.host} ${addressName(address.ip, address.port)}`
 }
 
+/**
+ * The common clock of the endpoints of a cluster for taking turns: each attempt on an endpoint puts its next turn off by one
+ * divided by its weight, so that turns are spread evenly, whatever the weights are. The clock stands at the newest turn taken.
+ */
+export interface Turns {
+  at: number
+}
+
 /** Bounds of the time for which an endpoint is avoided after a failed dial; it doubles with each further one. */
 const AVOID_MS = 500
 const MAX_AVOID_MS = 30_000
@@ -55,23 +64,40 @@ export class Endpoint {
   /** Attempts that began, and how many of them failed. */
   attempts = 0
   failures = 0
+  /** What its active checks say; true while there are none. */
+  isHealthy = true
+  /** What its attempts say. */
+  readonly outlier = new Outlier()
+  /** Told how each attempt ended that says something of the endpoint; null while nobody wants to know. */
+  onOutcome: ((endpoint: Endpoint, isFailure: boolean, now: Millis) => void) | null = null
+  /** When it is its turn; the earliest is next. See Turns. */
+  turnAt = 0
+  readonly #turns: Turns
   #dialFailures = 0
   /** 0: not avoided. */
   #avoidUntil: Millis = 0
 
-  constructor(address: Address, breaker: EndpointBreakerOptions) {
+  constructor(address: Address, breaker: EndpointBreakerOptions, turns: Turns = { at: 0 }) {
     this.host = address.host
     this.ip = address.ip
     this.port = address.port
     this.name = addressName(address.ip, address.port)
     this.weight = address.weight
     this.priority = address.priority
+    this.#turns = turns
+    // Anywhere in its first round: else every sidecar of a fleet would begin with the same endpoint.
+    this.turnAt = turns.at + (breaker.random ?? Math.random)() / this.weight
     this.configureBreaker(breaker)
   }
 
   /** True when `begin` would admit an attempt now. */
   isAvailable(now: Millis): boolean {
     return this.breaker === null || this.breaker.wouldAdmit(now)
+  }
+
+  /** False while its checks or its attempts speak against it: chosen only when no endpoint is well. Never a reason to refuse. */
+  isWell(now: Millis): boolean {
+    return this.isHealthy && !this.outlier.isEjected(now)
   }
 
   /** True while a failed dial speaks against it: chosen only when no other endpoint is left. Never a reason to refuse. */
@@ -88,6 +114,9 @@ export class Endpoint {
     if (token >= 0) {
       this.active++
       this.attempts++
+      const turns = this.#turns
+      if (this.turnAt > turns.at) turns.at = this.turnAt
+      this.turnAt = turns.at + 1 / this.weight
       if (this.#avoidUntil !== 0) this.#avoidUntil = now + TRIAL_MS
     }
     return token
@@ -101,6 +130,7 @@ export class Endpoint {
       this.#dialFailures = 0
     }
     this.breaker?.settle(token, outcome, now)
+    if (this.onOutcome !== null && outcome !== 'abandoned') this.onOutcome(this, outcome === 'failure', now)
   }
 
   /** The attempt puts no load on the endpoint any more (HTTP: the body is over; TCP: the connection is). */

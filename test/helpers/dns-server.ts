@@ -85,6 +85,14 @@ export class DnsServer {
     }
   }
 
+  /** The SRV records of a name from now on: `[priority, weight, port, target]`. */
+  services(name: string, records: readonly (readonly [number, number, number, string])[], ttl = 60): void {
+    const answers = records.map(([priority, weight, port, target]) => {
+      return { type: 'SRV' as const, name, ttl, data: { priority, weight, port, target } }
+    })
+    this.reply(name, 'SRV', { answers })
+  }
+
   /** Forgets a name: NXDOMAIN. */
   forget(name: string): void {
     this.#names.delete(name)

@@ -1,8 +1,9 @@
 /** Turns a name into addresses as the machine is told to: hosts file, search list, every nameserver, with the time that the answer holds. */
 import { isIP } from 'node:net'
-import type { DecodedPacket } from 'dns-packet'
-import { askNameserver, type DnsQuestion, type Nameserver, Rcode } from './exchange.ts'
+import { askNameserver, type DnsQuestion, type Nameserver } from './exchange.ts'
+import { type ReadRecords, type Records, readAddresses, readServices, type SrvRecord } from './records.ts'
 import { candidateNames, hostsAddresses, parseResolvConf, type ResolvConf, readSystemFile } from './resolv-conf.ts'
+import { SharedLooks } from './shared-looks.ts'
 
 export interface ResolverOptions {
   /** Default /etc/resolv.conf. Read for each look-up, so that a nameserver that moved is found. */
@@ -36,21 +37,29 @@ export type Resolution =
       /** The family that could not be looked up this time, so that its earlier addresses may still hold; null: both were. */
       readonly unknownFamily: 4 | 6 | null
     }
-  | {
-      readonly ok: false
-      /** The name has no address, says DNS; otherwise nobody could tell. */
-      readonly isDefinite: boolean
-      /** For a person: the name, what happened and the remedy. */
-      readonly why: string
-      /** No nameserver said anything. */
-      readonly isTimeout: boolean
-    }
+  | LookUpFailure
 
-/** What one type of record of one full name came to. */
-type Records =
-  | { readonly kind: 'found'; readonly addresses: readonly string[]; readonly ttlMs: number }
-  | { readonly kind: 'none'; readonly isNameUnknown: boolean }
-  | { readonly kind: 'failed'; readonly why: string; readonly isTimeout: boolean }
+/** Where a service is, as its SRV records say. */
+export type ServiceResolution =
+  | {
+      readonly ok: true
+      /** Sorted by priority and target, at least one. */
+      readonly records: readonly SrvRecord[]
+      readonly ttlMs: number
+      /** The full name that was found; ask for it from now on. */
+      readonly found: string
+    }
+  | LookUpFailure
+
+export interface LookUpFailure {
+  readonly ok: false
+  /** The name has no such record, says DNS; otherwise nobody could tell. */
+  readonly isDefinite: boolean
+  /** For a person: the name, what happened and the remedy. */
+  readonly why: string
+  /** No nameserver said anything. */
+  readonly isTimeout: boolean
+}
 
 /** A nameserver that says nothing for this long is helped by the next one; the first answer of any of them counts. */
 const NEXT_SERVER_MS = 300
@@ -61,21 +70,13 @@ const ROUNDS = 2
 /** How long the records of the second family are waited for when those of the first are there. */
 const OTHER_FAMILY_MS = 300
 
-/**
- * How long a name that does not exist is not asked for again. RFC 2308 allows as long as the SOA record says; but somebody
- * may be waiting for this name to appear.
- */
-const NEGATIVE_MS = 1_000
-const MAX_NEGATIVE_NAMES = 1000
-
 /** How long an entry of the hosts file holds, which says nothing of it. */
 const HOSTS_TTL_MS = 10_000
-const MAX_CNAMES = 16
 
 export class Resolver {
   readonly #options: ResolverOptions
-  readonly #inFlight = new Map<string, Promise<Resolution>>()
-  readonly #negative = new Map<string, { readonly until: number; readonly resolution: Resolution }>()
+  readonly #addresses = new SharedLooks<Resolution>()
+  readonly #services = new SharedLooks<ServiceResolution>()
 
   constructor(options: ResolverOptions = {}) {
     this.#options = options
@@ -87,34 +88,28 @@ export class Resolver {
    */
   resolve(name: string, known: string | null = null): Promise<Resolution> {
     const key = name.toLowerCase()
-    const negative = this.#negative.get(key)
-    if (negative !== undefined) {
-      if (performance.now() < negative.until) return Promise.resolve(negative.resolution)
-      this.#negative.delete(key)
-    }
-    const running = this.#inFlight.get(key)
-    if (running !== undefined) return running
-    const look = this.#resolve(key, known).then((resolution) => {
-      this.#inFlight.delete(key)
-      if (!resolution.ok && resolution.isDefinite) {
-        if (this.#negative.size >= MAX_NEGATIVE_NAMES) this.#negative.clear()
-        this.#negative.set(key, { until: performance.now() + NEGATIVE_MS, resolution })
-      }
-      return resolution
+    return this.#addresses.look(key, async () => {
+      return this.#withoutDns(key) ?? this.#find(key, known, (full, conf) => this.#lookUp(full, conf))
     })
-    this.#inFlight.set(key, look)
-    return look
   }
 
-  async #resolve(name: string, known: string | null): Promise<Resolution> {
-    const fixed = this.#withoutDns(name)
-    if (fixed !== null) return fixed
+  /**
+   * Looks up the SRV records of a name such as `_redis._tcp.example.com` (RFC 2782). Never throws; several callers of one name
+   * share a look-up. Its targets are names, to be resolved.
+   * @param known the full name that an earlier look-up found
+   */
+  resolveService(name: string, known: string | null = null): Promise<ServiceResolution> {
+    const key = name.toLowerCase()
+    return this.#services.look(key, () => this.#find(key, known, (full, conf) => this.#lookUpService(full, conf)))
+  }
+
+  async #find<R extends { readonly ok: true }>(name: string, known: string | null, lookUp: LookUp<R>) {
     const conf = parseResolvConf(readSystemFile(this.#options.resolvConf ?? '/etc/resolv.conf'))
     if (known !== null) {
-      const resolution = await this.#lookUp(known, conf)
+      const resolution = await lookUp(known, conf)
       if (resolution.ok || !resolution.isDefinite) return resolution
     }
-    return this.#search(name, conf)
+    return search(name, conf, lookUp)
   }
 
   /** An address, the hosts file, localhost (RFC 6761 section 6.3); null when DNS must be asked. */
@@ -136,37 +131,17 @@ export class Resolver {
     return isLocalhost ? answer(['127.0.0.1', '::1'], HOSTS_TTL_MS) : null
   }
 
-  /** Tries the candidates of the search list until one has an address. */
-  async #search(name: string, conf: ResolvConf): Promise<Resolution> {
-    const candidates = candidateNames(name, conf)
-    if (candidates.length === 0) {
-      const why = `name '${name}' cannot be asked for: a part of it is empty or longer than 63 characters, correct it`
-      return { ok: false, isDefinite: true, why, isTimeout: false }
-    }
-    let failure: Resolution | null = null
-    for (const candidate of candidates) {
-      const resolution = await this.#lookUp(candidate, conf)
-      if (resolution.ok) return resolution
-      if (resolution.isDefinite && candidates.length === 1) return resolution
-      if (resolution.isDefinite) continue
-      // As in the C library: a nameserver that fails for one domain may know the next, but silence would be the same for all.
-      failure ??= resolution
-      if (resolution.isTimeout) break
-    }
-    if (failure !== null) return failure
-    const asked = candidates.map((candidate) => `'${candidate}'`).join(', ')
-    const why = `name '${name}' does not exist in DNS (asked for ${asked}), check the host of the upstream`
-    return { ok: false, isDefinite: true, why, isTimeout: false }
-  }
-
   /** Both families of one full name. */
   async #lookUp(name: string, conf: ResolvConf): Promise<Resolution> {
-    const [v4, v6] = await bothOrFound(this.#ask({ name, type: 'A' }, conf), this.#ask({ name, type: 'AAAA' }, conf))
+    const [v4, v6] = await bothOrFound(
+      this.#ask({ name, type: 'A' }, conf, readAddresses),
+      this.#ask({ name, type: 'AAAA' }, conf, readAddresses),
+    )
     const found = [v4, v6].filter((records) => records.kind === 'found')
     if (found.length > 0) {
       return {
         ok: true,
-        addresses: this.#reachable(found.flatMap((records) => records.addresses)),
+        addresses: this.#reachable(found.flatMap((records) => records.values)),
         ttlMs: this.#clamp(Math.min(...found.map((records) => records.ttlMs))),
         found: name,
         unknownFamily: v4.kind === 'failed' ? 4 : v6.kind === 'failed' ? 6 : null,
@@ -184,6 +159,25 @@ export class Resolver {
     return { ok: false, isDefinite: true, why, isTimeout: false }
   }
 
+  /** The SRV records of one full name. */
+  async #lookUpService(name: string, conf: ResolvConf): Promise<ServiceResolution> {
+    const records = await this.#ask({ name, type: 'SRV' }, conf, readServices)
+    switch (records.kind) {
+      case 'found': {
+        const sorted = [...records.values].sort((a, b) => a.priority - b.priority || compare(targetOf(a), targetOf(b)))
+        return { ok: true, records: sorted, ttlMs: this.#clamp(records.ttlMs), found: name }
+      }
+      case 'failed': {
+        const why = `SRV name '${name}' cannot be resolved: ${records.why}`
+        return { ok: false, isDefinite: false, why, isTimeout: records.isTimeout }
+      }
+      case 'none': {
+        const what = records.isNameUnknown ? 'does not exist in DNS' : 'has no SRV record in DNS that names a target'
+        return { ok: false, isDefinite: true, why: `SRV name '${name}' ${what}, check srv.name`, isTimeout: false }
+      }
+    }
+  }
+
   /** Leaves out the addresses of a family that this machine has no way to (RFC 6724 section 4), unless nothing else is left. */
   #reachable(addresses: readonly string[]): readonly string[] {
     const sorted = [...new Set(addresses)].sort()
@@ -196,7 +190,7 @@ export class Resolver {
    * Asks the nameservers: the first alone, the next one too when it fails or is silent for a moment, until one of them answers.
    * Which one is first matters: the second of a split DNS may know another world.
    */
-  #ask(question: DnsQuestion, conf: ResolvConf): Promise<Records> {
+  #ask<T>(question: DnsQuestion, conf: ResolvConf, read: ReadRecords<T>): Promise<Records<T>> {
     const port = this.#options.port ?? 53
     const servers: Nameserver[] = conf.nameservers.map((host) => ({ host, port }))
     const timeoutMs = conf.timeoutMs ?? this.#options.timeoutMs ?? 2_000
@@ -208,7 +202,7 @@ export class Resolver {
       let started = 0
       let running = 0
       let timer: NodeJS.Timeout | undefined
-      const finish = (records: Records) => {
+      const finish = (records: Records<T>) => {
         clearTimeout(timer)
         rest.abort()
         resolve(records)
@@ -222,7 +216,7 @@ export class Resolver {
         void askNameserver(question, server, timeoutMs, rest.signal).then((reply) => {
           if (rest.signal.aborted) return
           running--
-          const records = reply.ok ? readRecords(reply.packet, reply.rcode, question) : null
+          const records = reply.ok ? read(reply.packet, reply.rcode, question) : null
           if (records !== null && records.kind !== 'failed') {
             finish(records)
             return
@@ -249,12 +243,42 @@ export class Resolver {
   }
 }
 
+/** Looks one full name up. */
+type LookUp<R> = (name: string, conf: ResolvConf) => Promise<R | LookUpFailure>
+
+/** Tries the candidates of the search list until one has an address. */
+async function search<R extends { readonly ok: true }>(
+  name: string,
+  conf: ResolvConf,
+  lookUp: LookUp<R>,
+): Promise<R | LookUpFailure> {
+  const candidates = candidateNames(name, conf)
+  if (candidates.length === 0) {
+    const why = `name '${name}' cannot be asked for: a part of it is empty or longer than 63 characters, correct it`
+    return { ok: false, isDefinite: true, why, isTimeout: false }
+  }
+  let failure: LookUpFailure | null = null
+  for (const candidate of candidates) {
+    const resolution = await lookUp(candidate, conf)
+    if (resolution.ok) return resolution
+    if (resolution.isDefinite && candidates.length === 1) return resolution
+    if (resolution.isDefinite) continue
+    // As in the C library: a nameserver that fails for one domain may know the next, but silence would be the same for all.
+    failure ??= resolution
+    if (resolution.isTimeout) break
+  }
+  if (failure !== null) return failure
+  const asked = candidates.map((candidate) => `'${candidate}'`).join(', ')
+  const why = `name '${name}' does not exist in DNS (asked for ${asked}), check the host of the upstream`
+  return { ok: false, isDefinite: true, why, isTimeout: false }
+}
+
 /** Waits for both; once one has found addresses, only a moment longer for the other: some nameservers drop questions for AAAA. */
-async function bothOrFound(a: Promise<Records>, b: Promise<Records>): Promise<[Records, Records]> {
-  const late: Records = { kind: 'failed', why: 'was late', isTimeout: true }
+async function bothOrFound<T>(a: Promise<Records<T>>, b: Promise<Records<T>>): Promise<[Records<T>, Records<T>]> {
+  const late: Records<T> = { kind: 'failed', why: 'was late', isTimeout: true }
   let timer: NodeJS.Timeout | undefined
-  const moment = new Promise<Records>((resolve) => {
-    const begin = (records: Records) => {
+  const moment = new Promise<Records<T>>((resolve) => {
+    const begin = (records: Records<T>) => {
       if (records.kind === 'found') timer ??= setTimeout(() => resolve(late), OTHER_FAMILY_MS)
     }
     void a.then(begin)
@@ -265,39 +289,12 @@ async function bothOrFound(a: Promise<Records>, b: Promise<Records>): Promise<[R
   return both
 }
 
-/** Reads the addresses out of an answer, along its aliases. */
-function readRecords(packet: DecodedPacket, rcode: number, question: DnsQuestion): Records {
-  if (rcode !== Rcode.noError && rcode !== Rcode.nameError) {
-    const name = Object.entries(Rcode).find(([, code]) => code === rcode)?.[0] ?? `code ${rcode}`
-    return { kind: 'failed', why: `answers with an error (${RCODE_NAMES[name] ?? name})`, isTimeout: false }
-  }
-  const answers = packet.answers ?? []
-  let owner = question.name.toLowerCase()
-  let ttl = Number.POSITIVE_INFINITY
-  for (let hops = 0; hops < MAX_CNAMES; hops++) {
-    const alias = answers.find((answer) => answer.type === 'CNAME' && answer.name.toLowerCase() === owner)
-    if (alias?.type !== 'CNAME') break
-    owner = alias.data.toLowerCase()
-    ttl = Math.min(ttl, alias.ttl ?? 0)
-  }
-  const addresses: string[] = []
-  for (const answer of answers) {
-    if (answer.type !== question.type || answer.name.toLowerCase() !== owner) continue
-    if (answer.type !== 'A' && answer.type !== 'AAAA') continue
-    // The unspecified address is what filters answer for a name that they block; dialled, it is this pod itself.
-    if (isIP(answer.data) === 0 || answer.data === '0.0.0.0' || answer.data === '::') continue
-    addresses.push(answer.data)
-    ttl = Math.min(ttl, answer.ttl ?? 0)
-  }
-  if (addresses.length > 0) return { kind: 'found', addresses, ttlMs: ttl * 1000 }
-  return { kind: 'none', isNameUnknown: rcode === Rcode.nameError }
+function targetOf({ target, port }: SrvRecord): string {
+  return `${target}:${port}`
 }
 
-const RCODE_NAMES: Readonly<Record<string, string>> = {
-  formatError: 'FORMERR',
-  serverFailure: 'SERVFAIL',
-  notImplemented: 'NOTIMP',
-  refused: 'REFUSED',
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
 }
 
 function isLoopback(address: string): boolean {

@@ -1,5 +1,6 @@
 /** Keeps the addresses of one name up to date: looks again when the answer has run out or a connect failed, and keeps the last good ones. */
 import { isIP } from 'node:net'
+import { LookLoop } from './look-loop.ts'
 import type { Resolution, Resolver } from './resolver.ts'
 
 export interface NameWatchOptions {
@@ -11,32 +12,22 @@ export interface NameWatchOptions {
   readonly random?: () => number
 }
 
-/** Look-ups are at least this far apart, whoever asks for them. */
-const MIN_INTERVAL_MS = 1_000
-
-/** Waits after a failure, doubling: while nothing was ever found, and while there are addresses to go on with. */
-const RETRY_MS = 1_000
-const MAX_RETRY_MS = 5_000
-const MAX_STALE_RETRY_MS = 30_000
-
-/** An answer is asked for again this much after it has run out, at most: so that the sidecars of a fleet do not ask together. */
-const MAX_JITTER_MS = 500
-
 export class NameWatch {
   readonly host: string
-  readonly #options: NameWatchOptions
+  readonly #onLookUp: NameWatchOptions['onLookUp']
+  readonly #loop: LookLoop<Resolution>
   #addresses: readonly string[] = []
   #failure: string | null = null
   #found: string | null = null
-  #failures = 0
-  #startedAt = Number.NEGATIVE_INFINITY
-  #isLooking = false
-  #isStopped = false
-  #timer: NodeJS.Timeout | undefined
 
-  constructor(options: NameWatchOptions) {
-    this.host = options.host
-    this.#options = options
+  constructor({ resolver, host, onLookUp, random }: NameWatchOptions) {
+    this.host = host
+    this.#onLookUp = onLookUp
+    this.#loop = new LookLoop(
+      () => resolver.resolve(host, this.#found),
+      (resolution) => (resolution.ok ? this.#onFound(resolution) : this.#onFailure(resolution.why)),
+      random,
+    )
   }
 
   get addresses(): readonly string[] {
@@ -52,37 +43,20 @@ export class NameWatch {
   start(): void {
     if (isIP(this.host) !== 0) {
       this.#addresses = [this.host]
-      this.#options.onLookUp(this.#addresses, true)
-    } else this.#look()
+      this.#onLookUp(this.#addresses, true)
+    } else this.#loop.start()
   }
 
   /** Looks again as soon as the least interval allows. */
   refresh(): void {
-    if (this.#isStopped || this.#isLooking || isIP(this.host) !== 0) return
-    const wait = this.#startedAt + MIN_INTERVAL_MS - performance.now()
-    if (wait <= 0) this.#look()
-    else this.#schedule(wait)
+    if (isIP(this.host) === 0) this.#loop.refresh()
   }
 
   stop(): void {
-    this.#isStopped = true
-    clearTimeout(this.#timer)
-  }
-
-  #look(): void {
-    clearTimeout(this.#timer)
-    this.#isLooking = true
-    this.#startedAt = performance.now()
-    void this.#options.resolver.resolve(this.host, this.#found).then((resolution) => {
-      this.#isLooking = false
-      if (this.#isStopped) return
-      if (resolution.ok) this.#onFound(resolution)
-      else this.#onFailure(resolution)
-    })
+    this.#loop.stop()
   }
 
   #onFound(resolution: Extract<Resolution, { ok: true }>): void {
-    this.#failures = 0
     this.#failure = null
     this.#found = resolution.found
     const { unknownFamily } = resolution
@@ -91,28 +65,14 @@ export class NameWatch {
     const addresses = [...new Set([...resolution.addresses, ...kept])].sort()
     const changed = addresses.join() !== this.#addresses.join()
     this.#addresses = addresses
-    this.#schedule(resolution.ttlMs + this.#random() * Math.min(MAX_JITTER_MS, 0.1 * resolution.ttlMs))
-    this.#options.onLookUp(addresses, changed)
+    this.#loop.succeeded(resolution.ttlMs)
+    this.#onLookUp(addresses, changed)
   }
 
-  #onFailure(resolution: Extract<Resolution, { ok: false }>): void {
+  #onFailure(why: string): void {
     const isStale = this.#addresses.length > 0
-    this.#failure = isStale
-      ? `${resolution.why}; the last known addresses stay in use: ${this.#addresses.join(', ')}`
-      : resolution.why
-    const longest = isStale ? MAX_STALE_RETRY_MS : MAX_RETRY_MS
-    const wait = Math.min(longest, RETRY_MS * 2 ** this.#failures++)
-    this.#schedule(wait * (1 + 0.1 * this.#random()))
-    this.#options.onLookUp(this.#addresses, false)
-  }
-
-  #schedule(ms: number): void {
-    clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.#look(), ms)
-    this.#timer.unref()
-  }
-
-  #random(): number {
-    return (this.#options.random ?? Math.random)()
+    this.#failure = isStale ? `${why}; the last known addresses stay in use: ${this.#addresses.join(', ')}` : why
+    this.#loop.failed(isStale)
+    this.#onLookUp(this.#addresses, false)
   }
 }

@@ -81,6 +81,7 @@ describe('the definition on a real API server', () => {
           endpoints: [{ host: 'a', port: 2, weight: 1, priority: 0 }],
           tls: { minVersion: 'TLSv1.2' },
           circuitBreaker: { openDuration: '30s', halfOpenRequests: 1 },
+          loadBalancing: { policy: 'LeastRequest' },
           limits: { maxConnections: 1024, maxPendingRequests: 1024 },
         },
       ],

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, describe, it } from 'node:test'
 import { DnsDiscovery } from '../../../proxy/upstream/discovery/dns.ts'
+import { SrvDiscovery } from '../../../proxy/upstream/discovery/srv.ts'
 import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
 import { DnsServer } from '../../helpers/dns-server.ts'
 import { closedPort, tcpServer } from '../../helpers/tcp.ts'
@@ -40,6 +41,57 @@ async function world(setup: TcpProxySetup = {}) {
   }
   return { dns, proxy, start, ask }
 }
+
+describe('an upstream that moves in its SRV records', () => {
+  it('gets every new connection within the TTL and a second, and none of those under load fails', async () => {
+    const dns = await DnsServer.start()
+    ends.push(() => dns.close())
+    const resolvConf = join(dir, 'resolv.conf')
+    writeFileSync(resolvConf, 'nameserver 127.0.0.1\n')
+    const resolver = new Resolver({ resolvConf, hosts: '/nonexistent', port: dns.port })
+    const servers = await Promise.all(
+      ['old', 'new'].map(async (word) => {
+        const server = await tcpServer((socket) => socket.end(word))
+        ends.push(() => server.close())
+        return server
+      }),
+    )
+    const [from, to] = servers
+    dns.addresses('a.example', ['127.0.0.1'], 1)
+    dns.addresses('b.example', ['127.0.0.1'], 1)
+    // The standby of a lower priority must never be used.
+    dns.services(
+      '_db._tcp.example',
+      [
+        [0, 1, from!.port, 'a.example'],
+        [1, 1, await closedPort(), 'b.example'],
+      ],
+      1,
+    )
+    const proxy = await tcpProxy({ discovery: new SrvDiscovery({ name: '_db._tcp.example' }, resolver) }, ends)
+    const ask = async () => {
+      const client = proxy.client().end()
+      return (await client.ended()) || (await client.closed()) || 'nothing'
+    }
+    assert.equal(await ask(), 'old')
+    dns.services('_db._tcp.example', [[0, 1, to!.port, 'b.example']], 1)
+    const changedAt = performance.now()
+    const answers: Record<string, number> = {}
+    let lastOld = 0
+    const worker = async () => {
+      while (performance.now() - changedAt < 3_500) {
+        const answer = await ask()
+        answers[answer] = (answers[answer] ?? 0) + 1
+        if (answer === 'old') lastOld = performance.now() - changedAt
+        await new Promise((resolve) => setTimeout(resolve, 10))
+      }
+    }
+    await Promise.all(Array.from({ length: 8 }, worker))
+    assert.deepEqual(Object.keys(answers).sort(), ['new', 'old'])
+    assert.ok((answers['new'] ?? 0) + (answers['old'] ?? 0) > 400, JSON.stringify(answers))
+    assert.ok(lastOld < 2_000, `the old target was used for ${Math.round(lastOld)} ms`)
+  })
+})
 
 describe('an upstream that moves in DNS', () => {
   it('gets every new connection within its TTL and a second, and none fails', async () => {

@@ -76,6 +76,13 @@ describe('local references', () => {
     })
   })
 
+  it('stand for the list of endpoints', () => {
+    for (const file of [{ file: 'endpoints' }, { configMapKeyRef: { file: 'endpoints' } }]) {
+      const discovery = { kind: 'file', ref: { kind: 'file', path: '/dir/endpoints' } }
+      assert.deepEqual(cluster({ endpoints: undefined, file })?.discovery, discovery)
+    }
+  })
+
   it('keep what stands beside them', () => {
     assert.deepEqual(cluster({ auth: { header: { name: 'X-Key', file: '/abs/key' } } })?.auth, {
       kind: 'header',

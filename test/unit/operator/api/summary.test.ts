@@ -23,6 +23,11 @@ describe('the texts of kubectl get', () => {
     assert.equal(upstreamSummary(spec({ endpoints: [{ host: '::1', port: 1 }] })), '[::1]:1')
   })
 
+  it('tell where the endpoints are kept when they are not in the spec', () => {
+    assert.equal(upstreamSummary(spec({ srv: { name: '_db._tcp.a' } })), '_db._tcp.a')
+    assert.equal(upstreamSummary(spec({ file: { configMapKeyRef: { name: 'a', key: 'b' } } })), 'configmap/a:b')
+  })
+
   it('fit their field', () => {
     assert.equal(upstreamSummary(spec({ endpoints: [{ host: 'a'.repeat(253), port: 65535 }] })).length, 256)
   })

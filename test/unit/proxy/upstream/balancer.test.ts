@@ -150,3 +150,87 @@ describe('balancer', () => {
     assert.equal(b.isAvoided(0), false)
   })
 })
+
+describe('taking turns', () => {
+  const turns = () => ({ at: 0 })
+  const made = (shared: { at: number }, port: number, weight = 1, priority = 0) => {
+    const address = { host: 'db', ip: '10.0.0.1', port, weight, priority }
+    return new Endpoint(address, { config: BREAKER, probeTimeoutMs: 500, random: () => 0.5 }, shared)
+  }
+  /** Ports of the next picks, each of which ends at once. */
+  const order = (endpoints: Endpoint[], picks: number, at = 0): number[] => {
+    const groups = groupByPriority(endpoints)
+    return Array.from({ length: picks }, () => {
+      const picked = pickEndpoint(groups, at, NONE, seeded(), 'RoundRobin')!
+      picked.settle(picked.begin(at), 'success', at)
+      picked.leave()
+      return picked.port
+    })
+  }
+
+  it('goes through equal endpoints one after the other', () => {
+    const shared = turns()
+    assert.deepEqual(order([made(shared, 1), made(shared, 2), made(shared, 3)], 7), [1, 2, 3, 1, 2, 3, 1])
+  })
+
+  it('holds the weights exactly in each round, without a burst on the heavy one', () => {
+    const shared = turns()
+    const picks = order([made(shared, 1, 5), made(shared, 2, 1), made(shared, 3, 4)], 1000)
+    for (let round = 0; round < 1000; round += 10) {
+      const counts = [1, 2, 3].map((port) => picks.slice(round, round + 10).filter((each) => each === port).length)
+      assert.deepEqual(counts, [5, 1, 4])
+    }
+    assert.ok(!picks.join('').includes('111'), picks.slice(0, 20).join(''))
+  })
+
+  it('gives one that comes back its turns, and not those that it missed', () => {
+    const shared = turns()
+    const [one, two] = [made(shared, 1), made(shared, 2)]
+    trip(one)
+    assert.deepEqual(new Set(order([one, two], 100)), new Set([2]))
+    const back = order([one, two], 10, 1000)
+    // One that waited longest goes first, and that is all it gets for it.
+    assert.ok(back[0] === 1 && back.slice(2).filter((port) => port === 1).length === 4, back.join())
+  })
+
+  it('begins anywhere, so that many sidecars do not begin with the same endpoint', () => {
+    const firsts = new Set(
+      Array.from({ length: 50 }, (_, seed) => {
+        const random = seeded(seed * 7919)
+        const shared = turns()
+        const endpoints = [1, 2, 3].map((port) => {
+          const address = { host: 'db', ip: '10.0.0.1', port, weight: 1, priority: 0 }
+          return new Endpoint(address, { config: null, probeTimeoutMs: 500, random }, shared)
+        })
+        return order(endpoints, 1)[0]
+      }),
+    )
+    assert.deepEqual([...firsts].sort(), [1, 2, 3])
+  })
+
+  it('uses a later priority only while no earlier one is available', () => {
+    const shared = turns()
+    const [one, standby] = [made(shared, 1), made(shared, 2, 1, 1)]
+    assert.deepEqual(order([one, standby], 3), [1, 1, 1])
+    trip(one)
+    assert.deepEqual(order([one, standby], 3), [2, 2, 2])
+    assert.deepEqual(order([one, standby], 3, 1000), [1, 1, 1])
+  })
+
+  it('passes over what was tried already for the same request', () => {
+    const shared = turns()
+    const [one, two] = [made(shared, 1), made(shared, 2)]
+    assert.equal(pickEndpoint(groupByPriority([one, two]), 0, [one], seeded(), 'RoundRobin'), two)
+  })
+})
+
+describe('choosing by chance', () => {
+  it('holds the weights and does not look at the load', () => {
+    const [heavy, light] = [endpoint(1, 3), endpoint(2, 1)]
+    for (let i = 0; i < 1000; i++) heavy.begin(0)
+    const random = seeded()
+    const groups = groupByPriority([heavy, light])
+    const picks = Array.from({ length: 20_000 }, () => pickEndpoint(groups, 0, NONE, random, 'Random'))
+    near(picks.filter((each) => each === heavy).length / picks.length, 0.75, 0.02)
+  })
+})

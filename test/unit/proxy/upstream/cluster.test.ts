@@ -97,6 +97,23 @@ function attempt(cluster: Cluster, outcome: 'success' | 'failure', now: number):
 }
 
 describe('cluster', () => {
+  it('takes over another way of balancing with the next attempt', () => {
+    const { cluster, discovery } = started()
+    discovery.tell([at('10.0.0.1'), at('10.0.0.2')])
+    const pick = () => {
+      const endpoint = cluster.pick(0)
+      assert.ok(typeof endpoint !== 'string')
+      endpoint.settle(endpoint.begin(0), 'success', 0)
+      return endpoint.ip
+    }
+    const [first] = [...cluster.endpoints]
+    for (let i = 0; i < 9; i++) first!.begin(0)
+    assert.deepEqual([pick(), pick(), pick()], ['10.0.0.2', '10.0.0.2', '10.0.0.2'])
+    cluster.update(options({ loadBalancing: { policy: 'RoundRobin' } }))
+    pick()
+    for (let i = 0; i < 5; i++) assert.equal(new Set([pick(), pick()]).size, 2)
+  })
+
   it('refuses with dns_failed while it knows no endpoint and with circuit_open while every breaker is open', () => {
     const { cluster, discovery, changes } = started()
     assert.equal(cluster.isReady, false)

@@ -257,3 +257,133 @@ describe('discovery by endpoints', () => {
     assert.ok(performance.now() - begin >= 900)
   })
 })
+
+describe('discovery by srv', () => {
+  const SRV: DiscoveryConfig = { kind: 'srv', name: '_db._tcp.example' }
+  const shown = (addresses: readonly Address[] | undefined) =>
+    addresses?.map(({ host, ip, port, weight, priority }) => [host, ip, port, weight, priority])
+
+  it('gives each target its port, priority and weight, which its addresses share; weight 0 is hardly any', async () => {
+    const { server, resolver } = await nameserver()
+    server.services('_db._tcp.example', [
+      [10, 60, 5432, 'a.example'],
+      [10, 0, 5433, 'B.example'],
+      [20, 1, 5434, 'c.example'],
+    ])
+    server.addresses('a.example', ['10.0.0.2', '10.0.0.1'])
+    server.addresses('b.example', ['10.0.0.3'])
+    server.addresses('c.example', ['10.0.0.4'])
+    const sets = new Sets(SRV, resolver)
+    await sets.ips(0)
+    assert.deepEqual(shown(sets.all[0]), [
+      ['a.example', '10.0.0.1', 5432, 30, 10],
+      ['a.example', '10.0.0.2', 5432, 30, 10],
+      ['b.example', '10.0.0.3', 5433, 0.01, 10],
+      ['c.example', '10.0.0.4', 5434, 1, 20],
+    ])
+  })
+
+  it('follows the records and the addresses of a target, each when its own TTL is over', async () => {
+    const { server, resolver } = await nameserver()
+    server.services('_db._tcp.example', [[0, 1, 1, 'a.example']], 300)
+    server.addresses('a.example', ['10.0.0.1'], 0)
+    const sets = new Sets(SRV, resolver)
+    await sets.ips(0)
+    server.addresses('a.example', ['10.0.0.2'], 0)
+    assert.deepEqual(await sets.ips(1), ['10.0.0.2'])
+    assert.equal(server.queries.filter(({ type }) => type === 'SRV').length, 1)
+    server.addresses('b.example', ['10.0.0.3'], 300)
+    server.services('_db._tcp.example', [[0, 1, 2, 'b.example']], 0)
+    sets.discovery.refresh()
+    assert.deepEqual(await sets.ips(2), ['10.0.0.3'])
+    const asked = server.queries.filter(({ name }) => name === 'a.example').length
+    server.services('_db._tcp.example', [[0, 1, 3, 'b.example']], 0)
+    await sets.ips(3)
+    assert.deepEqual(shown(sets.all[3]), [['b.example', '10.0.0.3', 3, 1, 0]])
+    assert.equal(server.queries.filter(({ name }) => name === 'a.example').length, asked)
+  })
+
+  it('keeps the old targets until the new one has an address, and says that it has none', async () => {
+    const { server, resolver } = await nameserver()
+    server.services('_db._tcp.example', [[0, 1, 1, 'a.example']], 0)
+    server.addresses('a.example', ['10.0.0.1'])
+    const sets = new Sets(SRV, resolver)
+    await sets.ips(0)
+    server.services('_db._tcp.example', [[0, 1, 1, 'new.example']], 0)
+    await until(() => sets.discovery.failure !== null)
+    assert.equal(sets.discovery.failure, "name 'new.example' does not exist in DNS, check the host of the upstream")
+    assert.equal(sets.all.length, 1)
+    server.addresses('new.example', ['10.0.0.2'])
+    assert.deepEqual(await sets.ips(1), ['10.0.0.2'])
+    assert.equal(sets.discovery.failure, null)
+  })
+
+  const troubles: [title: string, spoil: (server: DnsServer) => void, why: RegExp][] = [
+    [
+      'the name is gone',
+      (server) => server.forget('_db._tcp.example'),
+      /^SRV name '_db\._tcp\.example' does not exist/,
+    ],
+    ['the answer is empty', (server) => server.services('_db._tcp.example', []), /has no SRV record/],
+    [
+      'DNS says that there is no such service',
+      (server) => server.services('_db._tcp.example', [[0, 0, 1, '.']]),
+      /has no SRV record in DNS that names a target/,
+    ],
+    [
+      'the nameserver fails',
+      (server) => {
+        server.forget('_db._tcp.example')
+        server.fallback = () => ({ rcode: 2 })
+      },
+      /SERVFAIL/,
+    ],
+  ]
+  for (const [title, spoil, why] of troubles) {
+    it(`keeps the last targets when ${title}, says so, and goes on afterwards`, async () => {
+      const { server, resolver } = await nameserver()
+      server.services('_db._tcp.example', [[0, 1, 1, 'a.example']], 0)
+      server.addresses('a.example', ['10.0.0.1'], 300)
+      const sets = new Sets(SRV, resolver)
+      await sets.ips(0)
+      spoil(server)
+      await until(() => sets.discovery.failure !== null)
+      assert.match(sets.discovery.failure ?? '', why)
+      assert.match(sets.discovery.failure ?? '', /; the last known targets stay in use: a\.example:1$/)
+      assert.equal(sets.all.length, 1)
+      server.addresses('b.example', ['10.0.0.2'])
+      server.services('_db._tcp.example', [[0, 1, 1, 'b.example']], 0)
+      assert.deepEqual(await sets.ips(1), ['10.0.0.2'])
+      assert.equal(sets.discovery.failure, null)
+    })
+  }
+
+  it('asks again over TCP when the answer is cut short, and follows an alias', async () => {
+    const { server, resolver } = await nameserver()
+    const data = { priority: 1, weight: 2, port: 3, target: 'a.example' }
+    server.reply('_db._tcp.example', 'SRV', {
+      isTruncated: true,
+      answers: [
+        { type: 'CNAME', name: '_db._tcp.example', ttl: 60, data: '_x._tcp.example' },
+        { type: 'SRV', name: '_x._tcp.example', ttl: 60, data },
+      ],
+    })
+    server.addresses('a.example', ['10.0.0.1'])
+    const sets = new Sets(SRV, resolver)
+    await sets.ips(0)
+    assert.deepEqual(shown(sets.all[0]), [['a.example', '10.0.0.1', 3, 2, 1]])
+  })
+
+  it('asks no more once it is stopped', async () => {
+    const { server, resolver } = await nameserver()
+    server.services('_db._tcp.example', [[0, 1, 1, 'a.example']], 0)
+    server.addresses('a.example', ['10.0.0.1'], 0)
+    const sets = new Sets(SRV, resolver)
+    await sets.ips(0)
+    sets.discovery.stop()
+    sets.discovery.refresh()
+    const asked = server.queries.length
+    await new Promise((resolve) => setTimeout(resolve, 150))
+    assert.equal(server.queries.length, asked)
+  })
+})

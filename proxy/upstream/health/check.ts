@@ -1,0 +1,119 @@
+/** One active check of an endpoint: can it be connected to, does TLS succeed, does it answer a GET with an expected status. */
+import type { HealthCheckConfig } from '../../../common/proxy-config.ts'
+import { now } from '../../runtime/clock.ts'
+import { NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
+import { CoarseTimer } from '../../runtime/timers.ts'
+import type { UpstreamTls } from '../../tls/upstream-tls.ts'
+import { type Dial, dial } from '../connector.ts'
+import type { Address } from '../discovery/discovery.ts'
+
+export interface CheckTarget {
+  readonly address: Address
+  /** Of the upstream; not used by a `tcp` check. */
+  readonly tls: UpstreamTls | null
+  readonly config: HealthCheckConfig
+}
+
+/** Of an answer, the head is read at most this far for its status. */
+const MAX_HEAD_BYTES = 16 * 1024
+
+/**
+ * Checks once, within config.timeoutMs in all. Never throws and calls `done` once, later: null when it passed, else why not.
+ * @returns gives up; `done` is then never called
+ */
+export function check(target: CheckTarget, done: (failure: string | null) => void): () => void {
+  const { config, tls } = target
+  const { host, ip, weight, priority } = target.address
+  const address: Address = { host, ip, weight, priority, port: config.port ?? target.address.port }
+  const isTls = tls !== null && config.probe.kind !== 'tcp'
+  const startedAt = now()
+  let stop = () => {}
+  const attempt: Dial = dial(
+    {
+      address,
+      tls: isTls ? tls : null,
+      alpn: isTls && config.probe.kind === 'http' ? ['http/1.1'] : null,
+      timeoutMs: config.timeoutMs,
+    },
+    {
+      onDialFailed: ({ detail }) => done(detail),
+      onDialled: (socket) => {
+        const { probe } = config
+        if (probe.kind === 'http') {
+          stop = ask(socket, requestOf(address, probe.path, isTls), startedAt + config.timeoutMs, (status, why) => {
+            if (status === null) done(`GET ${probe.path} ${why ?? `was not answered within ${config.timeoutMs} ms`}`)
+            else if (isExpected(probe.statuses, status)) done(null)
+            else done(`GET ${probe.path} was answered with ${status}`)
+          })
+          return
+        }
+        socket.handler = NO_HANDLER
+        socket.destroy()
+        done(null)
+      },
+    },
+  )
+  stop = () => attempt.cancel()
+  return () => stop()
+}
+
+function isExpected(statuses: readonly number[] | null, status: number): boolean {
+  return statuses === null ? status >= 200 && status <= 399 : statuses.includes(status)
+}
+
+function requestOf({ host, port }: Address, path: string, isTls: boolean): string {
+  const name = host.includes(':') ? `[${host}]` : host.replace(/\.$/, '')
+  const authority = port === (isTls ? 443 : 80) ? name : `${name}:${port}`
+  return `GET ${path} HTTP/1.1\r\nhost: ${authority}\r\nuser-agent: ambassador-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n`
+}
+
+/** Sends a request and reads the status of the final answer; null with the reason when there is none, and without one in time. */
+function ask(
+  socket: RawSocket,
+  request: string,
+  deadline: number,
+  done: (status: number | null, why: string | null) => void,
+): () => void {
+  let head = ''
+  const timer = new CoarseTimer(() => finish(null, null))
+  const end = () => {
+    timer.release()
+    socket.handler = NO_HANDLER
+    socket.destroy()
+  }
+  const finish = (status: number | null, why: string | null) => {
+    end()
+    done(status, why)
+  }
+  socket.handler = {
+    onData: (chunk, length) => {
+      head += chunk.toString('latin1', 0, length)
+      for (;;) {
+        const line = /^HTTP\/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n/.exec(head)
+        if (line === null) {
+          if (head.includes('\n') || head.length > MAX_HEAD_BYTES) finish(null, 'was not answered in HTTP/1.1')
+          return
+        }
+        const status = Number(line[1])
+        if (status >= 200) {
+          finish(status, null)
+          return
+        }
+        // RFC 9110 section 15.2: another answer follows an informational one.
+        const rest = head.search(/\r?\n\r?\n/)
+        if (rest < 0) {
+          if (head.length > MAX_HEAD_BYTES) finish(null, 'was answered with a head that is too long')
+          return
+        }
+        head = head.slice(rest).replace(/^\r?\n\r?\n/, '')
+        if (head === '') return
+      }
+    },
+    onDrain: () => {},
+    onEnd: () => finish(null, 'was not answered, the connection was closed'),
+    onClose: () => finish(null, 'was not answered, the connection broke'),
+  }
+  timer.set(deadline)
+  socket.write(Buffer.from(request))
+  return end
+}
