@@ -28,7 +28,7 @@ export const NO_HANDLER: SocketHandler = { onData() {}, onEnd() {}, onDrain() {}
 
 /** What Node has and its types do not show. raw-socket.test.ts fails when a new Node changes one of these. */
 interface Internals {
-  _handle: object | null
+  _handle: { readonly writeQueueSize: number } | null
   _server: object | null
   server: object | null
   _write(data: Buffer, encoding: 'buffer', done: (error?: Error | null) => void): void
@@ -102,6 +102,11 @@ export class RawSocket {
       this.#error = error
     })
     socket.on('close', () => this.#onClose())
+  }
+
+  /** Of `backlog`, what the kernel has not taken at this moment: it shrinks while a slow peer reads, long before onDrain. */
+  get unsent(): number {
+    return this.backlog === 0 ? 0 : ((this.socket as unknown as Internals)._handle?.writeQueueSize ?? 0)
   }
 
   get isPaused(): boolean {

@@ -140,6 +140,8 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #dial: Dial | null = null
   #leaveHold: (() => void) | null = null
   #waitingSince = 0
+  /** What the slower side had not taken when the idle time was up the last time. */
+  #unsent = 0
   #deadlineAt = Number.POSITIVE_INFINITY
   /** Of the whole exchange up to the answer. */
   readonly #deadline = new CoarseTimer(() => this.#onDeadline())
@@ -233,6 +235,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.tlsMs = 0
     this.ttfbMs = -1
     this.#hasContinued = false
+    this.#unsent = 0
     this.#retries = 0
     this.#isRetrying = false
     this.#wasReplayed = false
@@ -771,26 +774,33 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       this.#hasContinued = true
       this.#client.raw.write(CONTINUE)
       this.onProgress()
-    } else if (!this.response.isStarted && !this.request.isComplete) {
-      const isUpstream = (this.#connection?.raw.backlog ?? 0) > 0
-      if (isUpstream) this.#timedOut('the upstream does not take the body of the request')
-      else this.#onIdleClient()
-    } else if (this.response.isStarted) {
-      const { idleMs } = this.target.timeouts
-      const isClient = this.#client.raw.backlog > 0
-      this.#endAttempt('abandoned')
-      this.#connection?.destroy()
-      this.#connection = null
-      const who = isClient ? 'the application does not take' : `endpoint ${this.#asked?.name} does not send`
-      this.#fail(
-        isClient ? 'client_gone' : 'upstream_truncated',
-        `${who} the body of the answer: no byte for ${idleMs} ms`,
-      )
-    } else {
-      this.#timedOut(
-        `endpoint ${this.#asked?.name} did not answer within ${this.target.retry?.config.perTryTimeoutMs} ms`,
-      )
+      return
     }
+    const { isStarted } = this.response
+    if (!isStarted && this.request.isComplete) {
+      const perTryMs = this.target.retry?.config.perTryTimeoutMs
+      this.#timedOut(`endpoint ${this.#asked?.name} did not answer within ${perTryMs} ms`)
+      return
+    }
+    // Whoever reads slowly but does read is not idle, though none of our writes has ended meanwhile.
+    const receiver = isStarted ? this.#client.raw : this.#connection?.raw
+    const unsent = receiver?.unsent ?? 0
+    if (unsent !== this.#unsent) {
+      this.#unsent = unsent
+      this.onProgress()
+      return
+    }
+    if (!isStarted) {
+      if (unsent > 0) this.#timedOut('the upstream does not take the body of the request')
+      else this.#onIdleClient()
+      return
+    }
+    this.#endAttempt('abandoned')
+    this.#connection?.destroy()
+    this.#connection = null
+    const who = unsent > 0 ? 'the application does not take' : `endpoint ${this.#asked?.name} does not send`
+    const detail = `${who} the body of the answer: no byte for ${this.target.timeouts.idleMs} ms`
+    this.#fail(unsent > 0 ? 'client_gone' : 'upstream_truncated', detail)
   }
 
   #timedOut(detail: string): void {

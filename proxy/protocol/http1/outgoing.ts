@@ -143,7 +143,7 @@ export class OutgoingRequest {
     if (host !== this.#host && !host.equals(this.#host as Buffer)) this.#setHost(host)
     this.#sink = sink
     const isTaken = sink.write(this.#bytes.subarray(0, this.#length))
-    if (isTaken && client.isPaused && !this.isComplete) client.resume()
+    if (isTaken && client.isPaused) client.resume()
     this.#forget()
   }
 
@@ -162,9 +162,9 @@ export class OutgoingRequest {
     this.#pipe.abandon(client)
   }
 
-  /** The upstream has taken everything: the client may go on. */
+  /** The upstream has taken everything: the client may go on, and be it only with its FIN. */
   onDrain(client: RawSocket): void {
-    if (!this.isComplete) client.resume()
+    client.resume()
   }
 
   #setHost(host: Buffer): void {

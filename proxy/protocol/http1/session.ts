@@ -19,6 +19,8 @@ const HEAD_MS = 10_000
 /** How long what a client still sends is read and thrown away after the last answer, so that a reset does not overtake the answer. */
 const LINGER_MS = 2_000
 const MAX_LINGER_MS = 10_000
+/** A client that has not read its last answer yet is waited for as long as it reads something within this time. */
+const SLOW_READER_MS = 30_000
 /** Bytes of later requests that are kept while one is under way; then reading stops. */
 const MAX_AHEAD_BYTES = 64 * 1024
 
@@ -50,6 +52,8 @@ export class Session implements SocketHandler, ExchangeClient {
   /** The last answer has been given. */
   #isClosing = false
   #closesBy = 0
+  /** What the client had not taken when it was last looked at, while closing. */
+  #unsent = 0
   #relay: Relay | null = null
   /** Of a head that is not complete, and of a connection that is closing. */
   readonly #timer = new CoarseTimer(() => this.#onTimer())
@@ -244,7 +248,13 @@ export class Session implements SocketHandler, ExchangeClient {
   }
 
   #onTimer(): void {
-    if (this.#isClosing) this.raw.destroy()
+    const { unsent } = this.raw
+    if (this.#isClosing && unsent !== this.#unsent) {
+      // The last answer is still being read.
+      this.#unsent = unsent
+      this.#closesBy = now() + SLOW_READER_MS
+      this.#timer.set(this.#closesBy)
+    } else if (this.#isClosing) this.raw.destroy()
     else if (this.#exchange !== null && this.raw.ended) this.#askWhetherGone(this.#exchange)
     else if (this.#exchange === null && this.#reader.isPartial) {
       this.#refuse({ status: 408, text: `the head of the request was not complete within ${HEAD_MS} ms` })

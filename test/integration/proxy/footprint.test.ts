@@ -151,6 +151,7 @@ function plainHttp(port: number, upstreamPort: number): ProxyConfig {
     retry: null,
     timeouts: { connectMs: 5_000, requestMs: 10_000, idleMs: 60_000 },
     rateLimit: null,
+    routes: [],
     accessLog: { mode: 'Errors', sample: 0 },
   }
   return { ...config, hash: configHash(config) }

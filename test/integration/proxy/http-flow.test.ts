@@ -192,6 +192,31 @@ describe('large bodies', () => {
     assert.equal((await proxy.recorded(1))[0]?.responseBytes, size)
   })
 
+  it('are not cut for a client that reads slowly, and are for one that does not read', async () => {
+    const size = 12 << 20
+    const upstream = await scriptedUpstream(ends, () =>
+      Buffer.concat([Buffer.from(`HTTP/1.1 200 OK\r\nContent-Length: ${size}\r\n\r\n`), Buffer.alloc(size, 'x')]),
+    )
+    const proxy = await httpProxy({ ports: [upstream.port], timeouts: { idleMs: 150 } }, ends)
+    const slow = proxy.connect()
+    let got = 0
+    slow.socket.removeAllListeners('data')
+    slow.socket.on('data', (data: Buffer) => {
+      got += data.length
+      slow.socket.pause()
+      setTimeout(() => slow.socket.resume(), 4)
+    })
+    slow.get()
+    const stuck = proxy.connect()
+    stuck.socket.pause()
+    stuck.get()
+    const [first] = await proxy.recorded(1)
+    assert.equal(first?.reason, 'client_gone')
+    assert.match(first?.detail ?? '', /the application does not take the body of the answer: no byte for 150 ms/)
+    await until(() => got > size)
+    assert.equal((await proxy.recorded(2))[1]?.reason, null)
+  })
+
   it('wait for an upstream that does not read', async () => {
     let upstreamSocket: Socket | null = null
     let got = 0
