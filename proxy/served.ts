@@ -57,6 +57,9 @@ interface Rejected {
   readonly report: NonNullable<AmbassadorReport['rejected']>
 }
 
+/** A failure this long ago may be why a circuit is open: longer than one stays open without a probe by default. */
+const CAUSE_MS = 600_000
+
 export class Served {
   readonly namespace: string
   readonly name: string
@@ -294,6 +297,10 @@ export class Served {
   }
 
   #trouble(reason: string, message: string): void {
+    // An open circuit is what follows; a person wants to see what went before.
+    const last = this.#lastError
+    const isFresh = last !== null && this.#parts.wallNow() - Date.parse(last.at) < CAUSE_MS
+    if (reason === 'circuit_open' && isFresh) return
     this.#lastError = { reason, message, at: this.#now() }
   }
 

@@ -670,6 +670,19 @@ describe('trouble on the data path', () => {
     assert.equal(lastError?.message, 'two')
     assert.ok(Date.parse(lastError?.at ?? '') > 0)
   })
+
+  it('shows what went wrong, and not that a circuit is open because of it', async () => {
+    const port = await freePort()
+    world.volumes.config('payments', config(port))
+    await world.start(['payments'])
+    const [driver] = world.drivers
+    const lastError = () => world.app.configz().ambassadors[0]?.lastError
+    driver?.trouble('circuit_open', 'nothing else is known')
+    assert.equal(lastError()?.reason, 'circuit_open')
+    driver?.trouble('tls_verify_failed', 'the cause')
+    driver?.trouble('circuit_open', 'what follows')
+    assert.equal(lastError()?.message, 'the cause')
+  })
 })
 
 async function connects(port: number): Promise<boolean> {
