@@ -44,6 +44,8 @@ export interface ProxyOptions {
   /** POST /quitquitquit: the owner of the process stops the proxy and ends. */
   readonly onQuit: () => void
   readonly watch?: WatchOptions
+  /** How long a port that an Ambassador has left is still answered on. Default 5 s. */
+  readonly lingerMs?: number
 }
 
 /** Nothing can be served, and a person must act. The message is one sentence. */
@@ -53,6 +55,7 @@ export class StartError extends Error {
 
 /** With Legacy, the application counts as gone when it has had no connection for this long. */
 const QUIET_MS = 5_000
+const LINGER_MS = 5_000
 /** A port that somebody else has is asked for again this often. */
 const PORT_RETRY_MS = 5_000
 /** How often a stop looks whether the application is gone. */
@@ -93,6 +96,10 @@ export class ProxyApp {
       makeDriver,
       log,
       tls: this.#tls,
+      lingerMs: options.lingerMs ?? LINGER_MS,
+      releasePort: async (port) => {
+        for (const served of this.#served) await served.release(port)
+      },
       portOwner: (port, asker) => this.#portOwner(port, asker),
       wallNow: () => Date.now(),
       onLoad: (result) => {

@@ -35,6 +35,10 @@ export interface ServedParts extends Omit<CompileParts, 'onCircuit' | 'onDiscove
   readonly makeDriver: MakeDriver
   /** Who in this process has a port already, in words; null when nobody of ours has it. */
   readonly portOwner: (port: number, asker: Served) => string | null
+  /** Has every Ambassador of this process let go of a port that it has left and still answers on. */
+  readonly releasePort: (port: number) => Promise<void>
+  /** How long a port that was left is still answered on, in milliseconds. */
+  readonly lingerMs: number
   /** Told of each new config that was put in force or not. */
   readonly onLoad: (result: 'applied' | 'rejected') => void
   /** Time of day in milliseconds. */
@@ -53,6 +57,9 @@ interface Rejected {
   readonly report: NonNullable<AmbassadorReport['rejected']>
 }
 
+/** A failure this long ago may be why a circuit is open: longer than one stays open without a probe by default. */
+const CAUSE_MS = 600_000
+
 export class Served {
   readonly namespace: string
   readonly name: string
@@ -64,6 +71,8 @@ export class Served {
   #rejected: Rejected | null = null
   #lastError: AmbassadorReport['lastError'] = null
   #listener: Listener | null = null
+  /** The port before the last move: whoever uses it needs a moment to follow. */
+  #left: { readonly listener: Listener; readonly timer: NodeJS.Timeout } | null = null
   #driver: SnapshotDriver | null = null
   /** Drivers of an earlier protocol whose connections have not ended. */
   readonly #leaving = new Set<SnapshotDriver>()
@@ -210,8 +219,15 @@ export class Served {
   async #listen(config: ProxyConfig): Promise<Listener | Error> {
     const { port } = config.listener
     if (this.#listener?.port === port) return this.#listener
+    if (this.#left?.listener.port === port) {
+      clearTimeout(this.#left.timer)
+      const { listener } = this.#left
+      this.#left = null
+      return listener
+    }
     const owner = this.#parts.portOwner(port, this)
     if (owner !== null) return new PortInUseError(port, null, owner)
+    await this.#parts.releasePort(port)
     const listener = new Listener(
       port,
       (socket) => socket.destroy(),
@@ -239,8 +255,7 @@ export class Served {
         void left.drain().then(() => this.#leaving.delete(left))
       }
     }
-    const driver = this.#driver
-    listener.handOver((socket) => driver.serve(socket))
+    listener.handOver((socket) => this.#driver?.serve(socket))
     const old = this.#listener
     this.#listener = listener
     this.#inForce = { config, snapshot, since: this.#now() }
@@ -255,8 +270,23 @@ export class Served {
         { ...fields, detail: candidate.problem.message },
         'config in force, but what it refers to is not usable',
       )
-    // The new port answers before the old one stops to.
-    if (old !== null && old !== listener) await old.close()
+    if (old !== null && old !== listener) await this.#leave(old)
+  }
+
+  /** Goes on answering on a port for a while: an application cannot change its port in the same instant as we do. */
+  async #leave(listener: Listener): Promise<void> {
+    await this.release()
+    this.#left = { listener, timer: setTimeout(() => void this.release(), this.#parts.lingerMs) }
+    this.#left.timer.unref()
+  }
+
+  /** Lets go of the port that was left (if it is this one). */
+  async release(port?: number): Promise<void> {
+    const left = this.#left
+    if (left === null || (port !== undefined && left.listener.port !== port)) return
+    this.#left = null
+    clearTimeout(left.timer)
+    await left.listener.close()
   }
 
   #reject(
@@ -278,6 +308,10 @@ export class Served {
   }
 
   #trouble(reason: string, message: string): void {
+    // An open circuit is what follows; a person wants to see what went before.
+    const last = this.#lastError
+    const isFresh = last !== null && this.#parts.wallNow() - Date.parse(last.at) < CAUSE_MS
+    if (reason === 'circuit_open' && isFresh) return
     this.#lastError = { reason, message, at: this.#now() }
   }
 
@@ -311,6 +345,7 @@ export class Served {
   /** Accepts no more, ends idle connections now and busy ones after the work in flight. Resolves when none is left. */
   async drain(): Promise<void> {
     this.#isDraining = true
+    await this.release()
     await this.#listener?.close()
     const drivers = [this.#driver, ...this.#leaving].filter((driver) => driver !== null)
     await Promise.all(drivers.map((driver) => driver.drain()))
@@ -319,6 +354,7 @@ export class Served {
   /** Ends everything now. Idempotent. */
   async destroy(): Promise<void> {
     this.#isDraining = true
+    await this.release()
     await this.#listener?.close()
     for (const driver of [this.#driver, ...this.#leaving]) driver?.destroy()
     for (const { cluster } of this.#compiler.clusters) cluster.destroy()

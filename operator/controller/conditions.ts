@@ -224,7 +224,7 @@ function ready(facts: Facts, others: readonly AnyVerdict[]): Verdict<'Ready'> {
     return is(
       'False',
       'PodsNotReady',
-      `${pods(world.pods.map((pod) => pod.name))} ${world.pods.length === 1 ? 'is' : 'are'} starting`,
+      `no pod runs as a whole yet: see kubectl describe for ${pods(world.pods.map((pod) => pod.name))}`,
     )
   }
   const able = world.pods.filter((pod) => pod.isReady).length

@@ -28,7 +28,7 @@ export interface ToucherOptions {
 }
 
 /** Between touches of one pod for one hash: its kubelet may have read the ConfigMap just before its own watch told it of the new one. */
-const AGAIN = { initialMs: 1500, maxMs: 60_000 }
+const AGAIN = { initialMs: 800, maxMs: 60_000 }
 
 interface Touched {
   readonly hash: string

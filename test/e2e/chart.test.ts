@@ -48,13 +48,17 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     })
 
   /** The pod as it is admitted, soon: a Service needs a moment to know its pods. */
-  const admitted = (isWanted: (pod: Json) => boolean = () => true): Promise<Json> =>
-    eventually('the pod is admitted', async () => {
-      const { code, stdout } = await askForPod()
-      const pod = code === 0 && (JSON.parse(stdout) as Json)
-      return pod && isWanted(pod) && pod
-    })
-  const injected = (): Promise<Json> => admitted((pod) => pod.spec.initContainers !== undefined)
+  const admitted = (timeoutMs?: number, isWanted: (pod: Json) => boolean = () => true): Promise<Json> =>
+    eventually(
+      'the pod is admitted',
+      async () => {
+        const { code, stdout } = await askForPod()
+        const pod = code === 0 && (JSON.parse(stdout) as Json)
+        return pod && isWanted(pod) && pod
+      },
+      { timeoutMs },
+    )
+  const injected = (): Promise<Json> => admitted(undefined, (pod) => pod.spec.initContainers !== undefined)
 
   /** Goes on asking while `work` runs; returns how many were asked for, and what those that were refused heard. */
   const askWhile = async (work: () => Promise<unknown>): Promise<{ asked: number; refused: string[] }> => {
@@ -161,9 +165,9 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
       refused.filter((words) => /failed calling webhook/.test(words)),
       [],
     )
-    const { code, stdout, stderr } = await askForPod()
-    assert.equal(code, 0, stderr)
-    assert.equal((JSON.parse(stdout) as Json).spec.initContainers, undefined)
+    // Helm deletes the policy last, and API servers hear of it a moment later.
+    const pod = await admitted(5_000)
+    assert.equal(pod.spec.initContainers, undefined)
     for (const kind of [
       'mutatingwebhookconfigurations',
       'validatingadmissionpolicies',

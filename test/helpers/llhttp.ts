@@ -38,6 +38,9 @@ export interface OracleResult {
   readonly refused: string | null
 }
 
+/** One for all: a parser is never collected, and initialize() makes it new. */
+const parser = new HTTPParser()
+
 interface MutableMessage {
   start: string
   fields: (readonly [string, string])[]
@@ -50,7 +53,6 @@ interface MutableMessage {
  * @param ends the peer sent FIN behind the bytes
  */
 export function llhttp(side: 'request' | 'response', bytes: Buffer, skipsBody = false, ends = false): OracleResult {
-  const parser = new HTTPParser()
   parser.initialize(side === 'request' ? HTTPParser.REQUEST : HTTPParser.RESPONSE, {}, 1 << 20, HTTPParser.kLenientNone)
   const messages: MutableMessage[] = []
   let fields: string[] = []

@@ -59,7 +59,8 @@ export class ProxyProcess {
     for (;;) {
       const found = this.log.find(is)
       if (found !== undefined) return found
-      if (this.child.exitCode !== null) throw new Error(`it ended without that line: ${this.stdout}${this.stderr}`)
+      if (this.child.exitCode !== null || this.child.signalCode !== null)
+        throw new Error(`it ended without that line: ${this.stdout}${this.stderr}`)
       const stdout = this.child.stdout
       if (stdout !== null) await Promise.race([once(stdout, 'data'), this.exit])
     }

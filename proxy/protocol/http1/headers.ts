@@ -38,6 +38,16 @@ const HOP_BY_HOP =
   (1 << Field.proxyAuthorization) |
   (1 << Field.http2Settings)
 
+/** Without any of these in a head, none of its fields is dropped. */
+const MAY_BE_DROPPED =
+  HOP_BY_HOP |
+  (1 << Field.connection) |
+  (1 << Field.te) |
+  (1 << Field.upgrade) |
+  (1 << Field.expect) |
+  (1 << Field.contentLength) |
+  (1 << Field.transferEncoding)
+
 /** Fields that belong to the message: to name them in Connection makes a proxy remove them, which is only of use to an attacker. */
 const NEVER_NOMINATED =
   (1 << Field.host) |
@@ -66,6 +76,8 @@ class Facts {
   hasKeepAlive = false
   /** Connection has the option `upgrade`. */
   hasUpgrade = false
+  /** `dropped` may have ones. */
+  #isMarked = false
 
   /** Reads Connection and marks what is for this hop alone. */
   protected hop(head: HeadParser): Fault | null {
@@ -74,9 +86,12 @@ class Facts {
     this.hasUpgrade = false
     const { count, known } = head
     const { dropped } = this
-    for (let i = 0; i < count; i++) {
-      const field = known[i]!
-      dropped[i] = field !== 0 && ((1 << field) & HOP_BY_HOP) !== 0 ? 1 : 0
+    if (this.#isMarked) dropped.fill(0)
+    // Most heads have nothing that could be dropped: then the table stays as it is, all zeros.
+    this.#isMarked = (head.seen & MAY_BE_DROPPED) !== 0
+    if (!this.#isMarked) return null
+    if ((head.seen & HOP_BY_HOP) !== 0) {
+      for (let i = 0; i < count; i++) if (((1 << known[i]!) & HOP_BY_HOP) !== 0) dropped[i] = 1
     }
     if (!head.has(Field.connection)) return null
     let options = 0
@@ -288,7 +303,7 @@ export class ResponseFacts extends Facts {
     this.isPersistent = head.minorVersion === 0 ? this.hasKeepAlive && !this.hasClose : !this.hasClose
     if (this.body === BodyKind.untilClose) this.isPersistent = false
     this.keepAliveSeconds = head.has(Field.keepAlive) ? keepAliveSeconds(head) : -1
-    if ((head.seen & RESPONSE_RARE) !== 0) this.#rare(head, hasNoBody)
+    if ((head.seen & (hasNoBody ? RARE_WITHOUT_BODY : RARE_IN_RESPONSE)) !== 0) this.#rare(head, hasNoBody)
     return null
   }
 
@@ -306,8 +321,8 @@ export class ResponseFacts extends Facts {
   }
 }
 
-const RESPONSE_RARE =
-  (1 << Field.te) | (1 << Field.upgrade) | (1 << Field.contentLength) | (1 << Field.transferEncoding)
+const RARE_IN_RESPONSE = (1 << Field.te) | (1 << Field.upgrade)
+const RARE_WITHOUT_BODY = RARE_IN_RESPONSE | (1 << Field.contentLength) | (1 << Field.transferEncoding)
 
 const TIMEOUT = nameBytes('timeout=')
 

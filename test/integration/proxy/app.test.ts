@@ -56,6 +56,7 @@ class World {
       },
       onQuit: () => {},
       watch: { debounceMs: 5, pollMs: 600_000 },
+      lingerMs: 50,
       ...options,
     })
     await this.#app.start()
@@ -374,35 +375,35 @@ describe('a Secret that changes', () => {
 })
 
 describe('the port of an Ambassador', () => {
-  it('moves without a moment in which neither answers', async () => {
+  it('moves without a moment in which neither answers, and is answered on for a while', async () => {
     const [from, to] = [await freePort(), await freePort()]
     world.volumes.config('payments', config(from))
-    await world.start(['payments'])
+    await world.start(['payments'], { lingerMs: 500 })
     const open = await world.connect(from)
-    let failures = 0
-    let isMoved = false
-    let answered = 0
-    // New connections all the time: to the new port from the first moment that it answers, until then to the old one.
-    const client = async () => {
-      while (!isMoved || answered < 50) {
-        const port = await connects(to).then((ok) => (ok ? to : from))
-        if (port === to) isMoved = true
-        const socket = await world.connect(port).catch(() => null)
-        const answer = socket && (await ask(socket).catch(() => null))
-        socket?.destroy()
-        if (answer === null) {
-          // The old port may have gone between the two looks; then the new one answers by now.
-          if (!(await connects(to))) failures++
-        } else answered++
-      }
-    }
-    const running = client()
+    const next = config(to, { generation: 2 })
+    world.volumes.config('payments', next)
+    while (!(await connects(to))) assert.equal(await connects(from), true)
+    // Both now; the old one too with the new config.
+    assert.equal((await ask(await world.connect(from))).hash, next.hash)
+    assert.equal((await ask(await world.connect(to))).hash, next.hash)
+    while (await connects(from)) await new Promise((resolve) => setTimeout(resolve, 10))
+    // A connection that was made to the old port lives on.
+    assert.equal((await ask(open)).hash, next.hash)
+    assert.equal(await connects(to), true)
+  })
+
+  it('moves back while the old one is still answered on', async () => {
+    const [from, to] = [await freePort(), await freePort()]
+    world.volumes.config('payments', config(from))
+    await world.start(['payments'], { lingerMs: 60_000 })
     world.volumes.config('payments', config(to, { generation: 2 }))
-    await running
-    assert.equal(failures, 0)
-    assert.equal(await connects(from), false)
-    // The connection to the old port lives on, with the new config.
-    assert.equal((await ask(open)).hash, config(to, { generation: 2 }).hash)
+    await world.app.reload()
+    world.volumes.config('payments', config(from, { generation: 3 }))
+    await world.app.reload()
+    assert.equal(world.app.configz().ambassadors[0]?.generation, 3)
+    assert.equal(await connects(from), true)
+    // Now the other one is answered on for a while.
+    assert.equal(await connects(to), true)
   })
 
   it('stays when another process has the new one, and moves when that has gone', async () => {
@@ -424,7 +425,7 @@ describe('the port of an Ambassador', () => {
     await once(other, 'close')
     await world.app.reload()
     assert.equal(await connects(to), true)
-    assert.equal(await connects(from), false)
+    while (await connects(from)) await new Promise((resolve) => setTimeout(resolve, 10))
   })
 
   it('that another process has at the start ends the start with a sentence', async () => {
@@ -455,7 +456,7 @@ describe('the port of an Ambassador', () => {
     world.volumes.config('payments', config(a))
     world.volumes.config('orders', config(b, { name: 'orders' }))
     // Orders is asked first, while payments still has the port.
-    await world.start(['orders', 'payments'])
+    await world.start(['orders', 'payments'], { lingerMs: 60_000 })
     const c = await freePort()
     world.volumes.config('orders', config(a, { name: 'orders', generation: 2 }))
     world.volumes.config('payments', config(c, { generation: 2 }))
@@ -668,6 +669,19 @@ describe('trouble on the data path', () => {
     assert.equal(lastError?.reason, 'connect_refused')
     assert.equal(lastError?.message, 'two')
     assert.ok(Date.parse(lastError?.at ?? '') > 0)
+  })
+
+  it('shows what went wrong, and not that a circuit is open because of it', async () => {
+    const port = await freePort()
+    world.volumes.config('payments', config(port))
+    await world.start(['payments'])
+    const [driver] = world.drivers
+    const lastError = () => world.app.configz().ambassadors[0]?.lastError
+    driver?.trouble('circuit_open', 'nothing else is known')
+    assert.equal(lastError()?.reason, 'circuit_open')
+    driver?.trouble('tls_verify_failed', 'the cause')
+    driver?.trouble('circuit_open', 'what follows')
+    assert.equal(lastError()?.message, 'the cause')
   })
 })
 

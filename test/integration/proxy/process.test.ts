@@ -330,6 +330,17 @@ describe('other ways to end', () => {
     assert.ok(performance.now() - startedAt < 1000)
   })
 
+  it('a fault that nobody caught is logged and ends it with code 1, so that kubelet starts it anew', async () => {
+    for (const fault of ['throw new Error(`broken`)', 'Promise.reject(new Error(`broken`))']) {
+      const later = `data:text/javascript,setTimeout(() => { ${fault} }, 100)`
+      const env = { UPSTREAM_HOST: '127.0.0.1', UPSTREAM_PORT: echoPort, LISTEN_PORT: String(await freePort()) }
+      const proxy = await start(env, ['--import', later, 'proxy/main.ts'])
+      assert.equal(await proxy.exit, 1)
+      const line = proxy.log.find((each) => each['msg'] === 'unexpected fault, the process ends')
+      assert.equal((line?.['err'] as { message: string } | undefined)?.message, 'broken')
+    }
+  })
+
   it('POST /drain does not end the process: telemetry answers, the application is refused', async () => {
     const { proxy, port } = await plain()
     assert.equal((await proxy.admin('POST', '/drain')).status, 202)

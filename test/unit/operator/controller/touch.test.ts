@@ -51,12 +51,12 @@ describe('toucher', () => {
     const key = t.add('a', 'h1')
     t.toucher.consider(key)
     await t.clock.advance(10_000)
-    assert.deepEqual(t.at, [0, 1500, 4500])
-    assert.equal(new Set(t.values()).size, 3)
+    assert.deepEqual(t.at, [0, 800, 2400, 5600])
+    assert.equal(new Set(t.values()).size, 4)
     for (const value of t.values()) assert.match(value ?? '', /^h1/)
     t.lagging.delete(key)
     await t.clock.advance(600_000)
-    assert.equal(t.at.length, 3)
+    assert.equal(t.at.length, 4)
   })
 
   it('does not touch twice for what it was told twice', async () => {
