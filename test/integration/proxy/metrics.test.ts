@@ -94,6 +94,7 @@ describe('/metrics', () => {
       ambassador_upgrades_total: 'counter ambassador upstream',
       ambassador_requests_active: 'gauge ambassador upstream',
       ambassador_circuit_state: 'gauge ambassador endpoint upstream',
+      ambassador_endpoint_health: 'gauge',
       ambassador_endpoints: 'gauge ambassador state upstream',
       ambassador_connections: 'gauge ambassador side state upstream',
       ambassador_queue_full_total: 'counter ambassador upstream',
