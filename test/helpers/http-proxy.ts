@@ -8,8 +8,8 @@ import type {
   RetryConfig,
   TimeoutsConfig,
 } from '../../common/proxy-config.ts'
-import type { HeaderCredential } from '../../proxy/policy/credential.ts'
 import { HttpCells } from '../../proxy/observe/cells.ts'
+import type { HeaderCredential } from '../../proxy/policy/credential.ts'
 import { RateLimit } from '../../proxy/policy/rate-limit.ts'
 import { HttpDriver } from '../../proxy/protocol/http1/driver.ts'
 import type { HttpRecord } from '../../proxy/protocol/http1/record.ts'
