@@ -84,6 +84,8 @@ export class UpstreamConnection implements SocketHandler {
     const isUsable =
       idleMs > 0 && this.requests < MAX_REQUESTS && time < this.#expiresAt && this.raw.backlog === 0 && !this.raw.ended
     if (!isUsable || this.raw.destroyed) return false
+    // A slow client may have had it paused at the end of the response; paused, it would miss the server's FIN.
+    this.raw.resume()
     this.#idleUntil = time + idleMs
     this.#idleTimer.set(this.#idleUntil)
     return true

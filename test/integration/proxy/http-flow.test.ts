@@ -217,6 +217,27 @@ describe('large bodies', () => {
     assert.equal((await proxy.recorded(2))[1]?.reason, null)
   })
 
+  it('leave their connection in order for the next request, though the client has not read the end', async () => {
+    const size = 9_000_000
+    const upstream = await scriptedUpstream(ends, ({ target }) =>
+      target === '/next'
+        ? ok('next')
+        : Buffer.concat([Buffer.from(`HTTP/1.1 200 OK\r\nContent-Length: ${size}\r\n\r\n`), Buffer.alloc(size, 'x')]),
+    )
+    const proxy = await httpProxy({ ports: [upstream.port], timeouts: { requestMs: 3000 } }, ends)
+    for (let i = 0; i < 12; i++) {
+      const slow = proxy.connect()
+      slow.socket.on('data', () => {
+        slow.socket.pause()
+        setImmediate(() => slow.socket.resume())
+      })
+      slow.get()
+      await proxy.recorded(2 * i + 1)
+      assert.equal((await proxy.connect().get('/next').response()).body, 'next')
+      slow.socket.destroy()
+    }
+  })
+
   it('wait for an upstream that does not read', async () => {
     let upstreamSocket: Socket | null = null
     let got = 0

@@ -70,11 +70,13 @@ describe('RawSocket', () => {
     const two = await pair()
     const chunks = new Set<Buffer>()
     for (const { raw, heard } of [one, two]) {
-      const onData = (chunk: Buffer, length: number) => {
-        chunks.add(chunk)
-        heard.onData(chunk, length)
+      raw.handler = {
+        ...NO_HANDLER,
+        onData: (chunk, length) => {
+          chunks.add(chunk)
+          heard.onData(chunk, length)
+        },
       }
-      raw.handler = { ...NO_HANDLER, onData }
     }
     one.client.write('abc')
     two.client.write('def')
