@@ -1,6 +1,6 @@
 /** Both ends of the wire around a proxy in a process of its own: a raw client, and an upstream that captures and is told what to say. */
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -312,6 +312,10 @@ export class Bench {
   /** Runs `meanwhile` while the proxy stands still, so that everything in it is there before the proxy sees any of it. */
   async frozen(meanwhile: () => Promise<void>): Promise<void> {
     this.proxy.kill('SIGSTOP')
+    // The signal takes effect when the kernel says so: until then the proxy may still read what comes.
+    while (!/^State:\s+T/m.test(readFileSync(`/proc/${this.proxy.child.pid}/status`, 'latin1'))) {
+      await new Promise<void>((resolve) => setImmediate(resolve))
+    }
     await meanwhile()
     // Loopback delivers within the call that sends; a turn of the loop is for Node to make that call.
     await new Promise<void>((resolve) => setTimeout(resolve, 20))
