@@ -634,7 +634,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   }
 
   #obstacle(plan: RetryPlan, isSafe: boolean): Obstacle {
-    if (!isSafe || this.#client.isDraining) return 'final'
+    if (!isSafe) return 'final'
     if (this.#retries >= plan.config.maxRetries) {
       this.snapshot.upstream.cluster.budget.limitExceeded++
       return 'final'
@@ -742,6 +742,12 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const { requestMs } = this.snapshot.timeouts
     if (this.#state === 'queued') {
       this.#onWaitedTooLong(requestMs ?? 0)
+      return
+    }
+    if (this.#state === 'held') {
+      this.#endAttempt('abandoned')
+      this.#waited(now())
+      this.#refuseEndpoint('dns_failed', now())
       return
     }
     if (this.#state === 'delayed') this.snapshot.rateLimit?.giveBack()
