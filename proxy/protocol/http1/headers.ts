@@ -17,7 +17,7 @@ export const MeaningFault = {
   repeatedHost: { status: 400, text: 'the request has more than one Host' },
   host: { status: 400, text: 'Host is not a host name or address with an optional port' },
   nominated: { status: 400, text: 'Connection names a field that is not for one connection only' },
-  interimBody: { status: 400, text: 'an interim response announces a body' },
+  interimCoding: { status: 400, text: 'an interim response has Transfer-Encoding' },
   options: { status: 400, text: 'Connection has more than 32 options' },
 } as const satisfies Record<string, Fault>
 
@@ -292,8 +292,8 @@ export class ResponseFacts extends Facts {
     const { status } = head
     const length = bodyLength(head)
     if (length < CHUNKED_BODY) return framingFault
-    // RFC 9112 section 6.1, RFC 9110 section 8.6: a parser that believes it looks for a body where the final response comes.
-    if (status < 200 && (length === CHUNKED_BODY || length > 0)) return MeaningFault.interimBody
+    // RFC 9112 section 6.1; a parser that believes it waits for chunks where the final response comes.
+    if (status < 200 && length === CHUNKED_BODY) return MeaningFault.interimCoding
     const hopFault = this.hop(head)
     if (hopFault !== null) return hopFault
     this.length = Math.max(0, length)
