@@ -709,7 +709,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   }
 
   #obstacle(plan: RetryPlan, isSafe: boolean): Obstacle {
-    if (!isSafe || this.#client.isDraining) return 'final'
+    if (!isSafe) return 'final'
     if (this.#retries >= plan.config.maxRetries) {
       this.target.upstream.cluster.budget.limitExceeded++
       return 'final'
@@ -823,6 +823,12 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const { requestMs } = this.target.timeouts
     if (this.#state === 'queued') {
       this.#onWaitedTooLong(requestMs ?? 0)
+      return
+    }
+    if (this.#state === 'held') {
+      this.#endAttempt('abandoned')
+      this.#waited(now())
+      this.#refuseEndpoint('dns_failed', now())
       return
     }
     if (this.#state === 'delayed') this.target.rateLimit?.giveBack()

@@ -70,7 +70,9 @@ describe('an answer of the proxy', () => {
 
     const never = await httpProxy({ isLate: true, timeouts: { requestMs: 80 } }, ends)
     const response = await never.connect().get().response()
-    assert.ok(['dns_failed', 'deadline'].includes(response.field('x-ambassador-reason')!))
+    assert.equal(response.status, 502)
+    assert.equal(response.field('x-ambassador-reason'), 'dns_failed')
+    assert.match(response.body, /'late\.example' does not resolve/)
   })
 })
 

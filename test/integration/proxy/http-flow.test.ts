@@ -408,6 +408,22 @@ describe('draining', () => {
   })
 })
 
+describe('a retry while draining', () => {
+  it('is still made, for the application waits for its answer', async () => {
+    let fail: () => void = () => {}
+    const upstream = await scriptedUpstream(ends, ({ index, socket }) => {
+      fail = () => socket.destroy()
+      return index === 0 ? null : ok('second')
+    })
+    const proxy = await httpProxy({ ports: [upstream.port], retry: {} }, ends)
+    const client = proxy.connect().get()
+    await upstream.request(0)
+    void proxy.driver.drain()
+    fail()
+    assert.equal((await client.response()).body, 'second')
+  })
+})
+
 describe('a changed configuration', () => {
   it('serves the next request of a connection that lives on', async () => {
     const upstream = await scriptedUpstream(ends, () => ok())
