@@ -580,6 +580,8 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     }
     this.ttfbMs = now() - this.startedAt
     this.status = 101
+    this.reason = null
+    this.detail = ''
     this.#endAttempt('success')
     this.response.writeHead(head, facts, this.#client.raw, false)
     this.target.upstream.cells.upgrades++
@@ -609,6 +611,9 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       return false
     }
     this.status = status
+    // What an earlier try failed of is not the news any more.
+    this.reason = null
+    this.detail = ''
     this.#deadline.clear()
     this.#step.clear()
     return true
