@@ -93,6 +93,8 @@ export function liftLocalRefs(source: object, directory: string): Lifted {
     liftPair(tls['clientCertificate'], `${path}.tls.clientCertificate`, TLS_KEYS)
     liftKey(auth['bearer'], `${path}.auth.bearer`)
     liftKey(auth['header'], `${path}.auth.header`)
+    const redis = isFields(auth['redis']) ? auth['redis'] : {}
+    liftKey(redis['password'], `${path}.auth.redis.password`)
     const oauth2 = isFields(auth['oauth2ClientCredentials']) ? auth['oauth2ClientCredentials'] : {}
     const ofToken = isFields(oauth2['tls']) ? oauth2['tls'] : {}
     liftKey(oauth2['clientSecret'], `${path}.auth.oauth2ClientCredentials.clientSecret`)

@@ -46,11 +46,13 @@ export const tlsConfig = z.object({
 })
 export type TlsConfig = z.infer<typeof tlsConfig>
 
-/** The credential that the proxy adds to each HTTP request. */
+/** The credential that the proxy adds to each HTTP request, or logs in with. */
 export const authConfig = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('bearer'), token: dataRef }),
   z.object({ kind: z.literal('basic'), username: dataRef, password: dataRef }),
   z.object({ kind: z.literal('header'), name: z.string(), value: dataRef }),
+  /** Login of each connection to Redis; username null: AUTH with the password alone. */
+  z.object({ kind: z.literal('redis'), username: z.string().nullable(), password: dataRef }),
   /** A bearer token by the client credentials grant (RFC 6749 section 4.4). */
   z.object({
     kind: z.literal('oauth2ClientCredentials'),
@@ -230,7 +232,7 @@ export const proxyConfig = z.object({
   ambassador: z.object({ namespace: z.string(), name, generation: count }),
   /** Content hash of everything else but the generation; see configHash(). */
   hash: z.string(),
-  protocol: z.enum(['HTTP', 'TCP']),
+  protocol: z.enum(['HTTP', 'TCP', 'Redis']),
   /** Data ports are on 127.0.0.1 and [::1] alone, whatever the config says. */
   listener: z.object({ port }),
   clusters: z.array(clusterConfig).min(1),

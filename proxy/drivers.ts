@@ -6,6 +6,8 @@ import { tcpAccessLine } from './observe/tcp-access-log.ts'
 import { HttpDriver } from './protocol/http1/driver.ts'
 import { type HttpSnapshot, type HttpUpstream, httpRouter, httpUpstream, retryPlan } from './protocol/http1/snapshot.ts'
 import { spanOf } from './protocol/http1/span.ts'
+import { RedisDriver } from './protocol/redis/driver.ts'
+import type { RedisSnapshot } from './protocol/redis/snapshot.ts'
 import { TcpDriver } from './protocol/tcp/driver.ts'
 import type { TcpSnapshot } from './protocol/tcp/snapshot.ts'
 import type { MakeDriver, OnTrouble, SnapshotDriver } from './served.ts'
@@ -22,10 +24,16 @@ export interface SpanParts {
 
 /** What makes the driver for a snapshot; it takes later ones of the same protocol by update(). Access lines go to `write`. */
 export function driverMaker(write: WriteLine, spans: SpanParts = { pod: null, log: silent }): MakeDriver {
-  return (snapshot, onTrouble) =>
-    snapshot.config.protocol === 'HTTP'
-      ? httpDriver(snapshot, onTrouble, write, spans)
-      : tcpDriver(snapshot, onTrouble, write)
+  return (snapshot, onTrouble) => {
+    switch (snapshot.config.protocol) {
+      case 'HTTP':
+        return httpDriver(snapshot, onTrouble, write, spans)
+      case 'TCP':
+        return tcpDriver(snapshot, onTrouble, write)
+      case 'Redis':
+        return redisDriver(snapshot, onTrouble, write)
+    }
+  }
 }
 
 const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
@@ -98,6 +106,31 @@ function tcpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine): 
   }
 }
 
+function redisDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine): SnapshotDriver {
+  const { namespace, name } = snapshot.config.ambassador
+  const redis = new RedisDriver({
+    snapshot: redisSnapshot(snapshot),
+    onTrouble,
+    onLogged: (record) => write(tcpAccessLine(namespace, name, record)),
+  })
+  return {
+    counts: { protocol: 'Redis', redis },
+    update: (newer) => redis.update(redisSnapshot(newer)),
+    serve: (socket) => redis.serve(socket),
+    drain: () => redis.drain(),
+    destroy: () => redis.destroy(),
+    get open() {
+      return redis.open
+    },
+    get busy() {
+      return redis.busy
+    },
+    get answers() {
+      return redis.totals.ends as Record<string, number>
+    },
+  }
+}
+
 function httpSnapshot(snapshot: Snapshot): HttpSnapshot {
   const { config, rateLimit, routeLimits } = snapshot
   const upstreams = snapshot.clusters.map(({ cluster, credential, cells }) => httpUpstream(cluster, credential, cells))
@@ -119,6 +152,12 @@ function httpSnapshot(snapshot: Snapshot): HttpSnapshot {
 function tcpSnapshot(snapshot: Snapshot): TcpSnapshot {
   const { config, rateLimit } = snapshot
   return { cluster: first(snapshot).cluster, timeouts: config.timeouts, rateLimit, accessLog: config.accessLog }
+}
+
+function redisSnapshot(snapshot: Snapshot): RedisSnapshot {
+  const { config, rateLimit } = snapshot
+  const { cluster, credential } = first(snapshot)
+  return { cluster, credential, timeouts: config.timeouts, rateLimit, accessLog: config.accessLog }
 }
 
 /** What no route takes goes to the first upstream; the schema demands one. */

@@ -10,6 +10,7 @@ import { BindError, Listener, PortInUseError } from './listener/listener.ts'
 import type { RateLimit } from './policy/rate-limit.ts'
 import type { Driver } from './protocol/driver.ts'
 import type { HttpDriver } from './protocol/http1/driver.ts'
+import type { RedisDriver } from './protocol/redis/driver.ts'
 import type { TcpDriver } from './protocol/tcp/driver.ts'
 import type { SpanSender } from './tracing/sender.ts'
 
@@ -24,6 +25,7 @@ export interface SnapshotDriver extends Driver {
   readonly counts:
     | { readonly protocol: 'HTTP'; readonly http: HttpDriver }
     | { readonly protocol: 'TCP'; readonly tcp: TcpDriver }
+    | { readonly protocol: 'Redis'; readonly redis: RedisDriver }
     | null
 }
 

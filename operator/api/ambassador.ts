@@ -47,8 +47,8 @@ const listen = z.object({
 
 const specFields = z.object({
   protocol: doc(
-    z.enum(['HTTP', 'TCP']),
-    'What the application speaks. HTTP is HTTP/1.1, each request handled on its own; TCP hands the bytes of each connection through.',
+    z.enum(['HTTP', 'TCP', 'Redis']),
+    'What the application speaks. HTTP is HTTP/1.1, each request handled on its own; TCP hands the bytes of each connection through; Redis does so too, logs in with a credential, and counts commands.',
   ),
   listen: doc(listen, 'Where the application finds the dependency.'),
   upstreams: doc(
@@ -102,7 +102,21 @@ export const ambassadorSpec = rules(
     message: `tracing needs protocol HTTP: ${REMEDY}`,
   },
   ...routeRules,
-  upstreamNeedsHttp('auth', 'has(u.auth)', (each) => each.auth !== undefined),
+  {
+    cel: "self.protocol in ['HTTP', 'Redis'] || !self.upstreams.exists(u, has(u.auth))",
+    holds: (spec) => spec.protocol !== 'TCP' || !spec.upstreams.some(({ auth }) => auth !== undefined),
+    field: ['upstreams'],
+    message: `upstreams[].auth needs protocol HTTP: ${REMEDY}`,
+  },
+  {
+    cel: "self.protocol == 'TCP' || self.upstreams.all(u, !has(u.auth) || has(u.auth.redis) == (self.protocol == 'Redis'))",
+    holds: ({ protocol, upstreams }) =>
+      protocol === 'TCP' ||
+      upstreams.every(({ auth }) => !auth || (auth.redis !== undefined) === (protocol === 'Redis')),
+    field: ['upstreams'],
+    message:
+      'upstreams[].auth.redis and protocol Redis belong together: use redis for Redis, and another field for HTTP',
+  },
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',
     'has(u.limits) && has(u.limits.maxConcurrentRetries)',

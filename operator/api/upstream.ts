@@ -148,6 +148,22 @@ const oauth2 = rule(
   },
 )
 
+const redisAuth = z.object({
+  username: optional(
+    rule(z.string().min(1).max(256), {
+      cel: "!self.matches('[\\\\x00-\\\\x20\\\\x7f]')",
+      holds: (text) => !/[\x00-\x20\x7f]/.test(text),
+      message: 'has a space or a control character, which no user of Redis has: correct it',
+    }),
+    'User of the ACL.',
+    'none: the password of the default user',
+  ),
+  password: doc(
+    z.object({ secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the password.') }),
+    'Password; connections log in again when it changes.',
+  ),
+})
+
 const auth = exactlyOne(
   z.object({
     bearer: optional(
@@ -175,8 +191,13 @@ const auth = exactlyOne(
       'Sends `Authorization: Bearer` with a token of an OAuth 2.0 issuer, fetched once for all requests, renewed before it expires and used until it does. Requests before the first token wait, within timeouts.connect; an answer 401 of the upstream makes another token be fetched, and what can be sent again is.',
       'none',
     ),
+    redis: optional(
+      redisAuth,
+      'Logs in each connection to Redis. The application needs no password, and one that it sends is not looked at.',
+      'none',
+    ),
   }),
-  ['bearer', 'basic', 'header', 'oauth2ClientCredentials'],
+  ['bearer', 'basic', 'header', 'oauth2ClientCredentials', 'redis'],
   'auth',
 )
 
@@ -357,7 +378,7 @@ export const upstream = rule(
       ),
       auth: optional(
         auth,
-        'Credential that is added to each request, read from a Secret that is mounted in the sidecar alone and read again when it changes. HTTP only. Exactly one of its fields must be given.',
+        'Credential that is added to each request (HTTP), or that each connection logs in with (Redis), read from a Secret that is mounted in the sidecar alone and read again when it changes. Exactly one of its fields must be given.',
         'none',
       ),
       loadBalancing: doc(loadBalancing, 'Which endpoint an attempt (HTTP) or connection (TCP) goes to.').prefault({}),

@@ -63,7 +63,8 @@ function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<Defa
 }
 
 function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null {
-  const { bearer, basic, header, oauth2ClientCredentials: oauth2 } = given
+  const { bearer, basic, header, redis, oauth2ClientCredentials: oauth2 } = given
+  if (redis) return { kind: 'redis', username: redis.username ?? null, password: secret(redis.password.secretKeyRef) }
   if (oauth2) {
     return {
       kind: 'oauth2ClientCredentials',

@@ -40,6 +40,7 @@ export function references(spec: AmbassadorSpec): References {
     add(secrets, auth?.bearer?.secretKeyRef?.name, auth?.bearer?.secretKeyRef?.key)
     add(secrets, auth?.basic?.secretName, BASIC_AUTH_KEYS.username, BASIC_AUTH_KEYS.password)
     add(secrets, auth?.header?.secretKeyRef?.name, auth?.header?.secretKeyRef?.key)
+    add(secrets, auth?.redis?.password?.secretKeyRef?.name, auth?.redis?.password?.secretKeyRef?.key)
   }
   return { secrets: sorted(secrets), configMaps: sorted(configMaps) }
 }

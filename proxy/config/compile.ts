@@ -270,6 +270,7 @@ function clusterOptions(config: ProxyConfig, part: Part): ClusterOptions {
     budget: config.retry?.budget ?? null,
     probeTimeoutMs: config.timeouts.connectMs + (config.protocol === 'HTTP' ? perTryMs : 0),
     queue: config.protocol === 'HTTP' ? 'Newest' : 'Oldest',
+    ...(config.protocol === 'Redis' && { login: { credential: part.credential, role: null } }),
   }
 }
 

@@ -2,6 +2,7 @@
 import type { RefReport } from '../../common/configz.ts'
 import type { AuthConfig } from '../../common/proxy-config.ts'
 import type { HeaderCredential } from '../policy/credential.ts'
+import { encodeCommand } from '../upstream/redis/resp.ts'
 import { credentialRefs, type RefDirs, readRefText, refText } from './refs.ts'
 
 /** Reads the files of a credential; keeps the last good line when they become unusable, so that a slip does not stop traffic. */
@@ -42,20 +43,27 @@ export class Credential implements HeaderCredential {
     const failed = reports.find((report) => report.state !== 'Found')
     this.#failure = failed?.message ?? null
     if (failed === undefined) {
-      const line = Buffer.from(`${this.#header(values)}\r\n`)
+      const line = this.#lineOf(values)
       if (this.#line === null || !line.equals(this.#line)) this.#line = line
     }
     return reports
   }
 
-  #header(values: readonly string[]): string {
-    switch (this.#auth.kind) {
+  #lineOf(values: readonly string[]): Buffer {
+    const auth = this.#auth
+    if (auth.kind !== 'redis') return Buffer.from(`${this.#header(auth, values)}\r\n`)
+    const [password = ''] = values
+    return encodeCommand(auth.username === null ? ['AUTH', password] : ['AUTH', auth.username, password])
+  }
+
+  #header(auth: Exclude<FileAuth, { kind: 'redis' }>, values: readonly string[]): string {
+    switch (auth.kind) {
       case 'bearer':
         return `Authorization: Bearer ${values[0]}`
       case 'basic':
         return `Authorization: Basic ${Buffer.from(values.join(':')).toString('base64')}`
       case 'header':
-        return `${this.#auth.name}: ${values[0]}`
+        return `${auth.name}: ${values[0]}`
     }
   }
 }

@@ -62,6 +62,8 @@ export function credentialRefs(auth: AuthConfig): readonly { readonly field: str
       ]
     case 'header':
       return [{ field: 'auth.header', ref: auth.value }]
+    case 'redis':
+      return [{ field: 'auth.redis.password', ref: auth.password }]
     case 'oauth2ClientCredentials':
       return [{ field: 'auth.oauth2ClientCredentials.clientSecret', ref: auth.clientSecret }]
   }

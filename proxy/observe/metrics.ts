@@ -21,6 +21,7 @@ export function metricsText(served: readonly Served[], process: ProcessNumbers):
   const out = new Exposition()
   writeHttp(out, served)
   writeTcp(out, served)
+  writeRedis(out, served)
   writeSpans(out, served)
   writeUpstreams(out, served)
   writeConfig(out, served, process)
@@ -114,6 +115,52 @@ function writeSpans(out: Exposition, served: readonly Served[]): void {
     if (config?.tracing === undefined || driver?.spans === undefined) continue
     out.sample('ambassador_spans_total', { ambassador: name, result: 'exported' }, driver.spans.exported)
     out.sample('ambassador_spans_total', { ambassador: name, result: 'dropped' }, driver.spans.dropped)
+  }
+}
+
+function writeRedis(out: Exposition, served: readonly Served[]): void {
+  const all = served.flatMap((each) => {
+    const counts = each.driver?.counts
+    return counts?.protocol === 'Redis' ? [{ labels: { ambassador: each.name }, redis: counts.redis }] : []
+  })
+  if (all.length === 0) return
+  out.metric(
+    'ambassador_redis_commands_total',
+    'counter',
+    'Commands of the application; of more than 63 names the rest is other.',
+  )
+  for (const { labels, redis } of all) {
+    for (const { command, count } of redis.cells.commands) {
+      if (count > 0) out.sample('ambassador_redis_commands_total', { ...labels, command }, count)
+    }
+  }
+  out.metric(
+    'ambassador_redis_command_duration_seconds',
+    'histogram',
+    'Seconds from a command to the end of its reply.',
+  )
+  for (const { labels, redis } of all) {
+    for (const { command, durations } of redis.cells.commands) {
+      if (durations.count === 0) continue
+      const cells = { counts: durations.buckets, sum: durations.sumMs / 1000 }
+      out.histogram('ambassador_redis_command_duration_seconds', { ...labels, command }, BOUNDS_SECONDS, cells)
+    }
+  }
+  out.metric(
+    'ambassador_redis_connections_total',
+    'counter',
+    'Connections of the application that ended, by how: a reason code, client_closed, upstream_closed or idle_timeout.',
+  )
+  for (const { labels, redis } of all) {
+    for (const [end, count] of Object.entries(redis.totals.ends)) {
+      out.sample('ambassador_redis_connections_total', { ...labels, end }, count)
+    }
+  }
+  out.metric('ambassador_redis_bytes_total', 'counter', 'Bytes from the application (in) and to it (out).')
+  for (const { labels, redis } of all) {
+    const { bytesIn, bytesOut } = redis.totals
+    out.sample('ambassador_redis_bytes_total', { ...labels, direction: 'in' }, bytesIn)
+    out.sample('ambassador_redis_bytes_total', { ...labels, direction: 'out' }, bytesOut)
   }
 }
 

@@ -1,8 +1,12 @@
-/** The access line of a TCP connection: one JSON object when it has ended. */
+/** The access line of a TCP or Redis connection: one JSON object when it has ended. */
 import type { TcpRecord } from '../protocol/tcp/session.ts'
 
 /** The line, with its line break. Durations in milliseconds; never an address of the application, which is always loopback. */
-export function tcpAccessLine(namespace: string, ambassador: string, record: TcpRecord): string {
+export function tcpAccessLine(
+  namespace: string,
+  ambassador: string,
+  record: TcpRecord & { readonly commands?: number },
+): string {
   const { end, detail, upstream, endpoint, attempts, bytesIn, bytesOut, queueMs, connectMs, tlsMs, durationMs } = record
   return `${JSON.stringify({
     level: 'info',
@@ -17,6 +21,7 @@ export function tcpAccessLine(namespace: string, ambassador: string, record: Tcp
     attempts,
     bytesIn,
     bytesOut,
+    ...(record.commands === undefined ? {} : { commands: record.commands }),
     queueMs: round(queueMs),
     connectMs: round(connectMs),
     tlsMs: round(tlsMs),

@@ -11,6 +11,7 @@ import { groupByPriority, NONE, type PriorityGroup, pickEndpoint } from './balan
 import type { Address, Discovery } from './discovery/discovery.ts'
 import { addressKey, Endpoint, type Turns } from './endpoint.ts'
 import { Health, type HealthOptions } from './health/health.ts'
+import type { RedisLogin } from './redis/login.ts'
 
 /** Why there is no endpoint for an attempt; reason codes of common/reasons.ts. */
 export type PickRefusal = 'dns_failed' | 'circuit_open'
@@ -20,6 +21,8 @@ export interface ClusterOptions {
   readonly config: ClusterConfig
   /** Null: plain text. */
   readonly tls: UpstreamTls | null
+  /** How connections log in; absent: they do not. */
+  readonly login?: RedisLogin
   /** Of the retry block of the route; null: no budget beyond limits.maxConcurrentRetries. */
   readonly budget: { readonly ratio: number; readonly minPerSecond: number } | null
   /** How long an attempt may take before a probe counts as hung: connect and per-try time-outs together. */
@@ -105,6 +108,15 @@ export class Cluster {
 
   get tls(): UpstreamTls | null {
     return this.#options.tls
+  }
+
+  get login(): RedisLogin | null {
+    return this.#options.login ?? null
+  }
+
+  /** Something else than a failed dial speaks against the endpoints that are known: discovery looks again soon. */
+  lookAgain(): void {
+    this.#discovery.refresh()
   }
 
   /** Every endpoint in use, in the order of discovery. */

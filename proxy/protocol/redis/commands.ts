@@ -37,7 +37,7 @@ export interface Command {
 
 /** Kinds of which the whole command is gathered, so that its arguments can be read or replaced. */
 export function isGathered(kind: Kind): boolean {
-  return kind >= Kind.auth && kind <= Kind.client
+  return kind >= Kind.auth && kind <= Kind.reset
 }
 
 const SPECIAL: Readonly<Record<string, Kind>> = {

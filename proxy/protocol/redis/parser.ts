@@ -1,5 +1,5 @@
 /** Reads along with both directions of a connection, in any pieces: where each command and each reply ends, and what it is. It keeps no data. */
-import { type Command, findCommand, isGathered, Kind, MAX_NAME, OTHER } from './commands.ts'
+import { type Command, findCommand, isGathered, MAX_NAME, OTHER } from './commands.ts'
 import { splitInline } from './inline.ts'
 
 /** The largest bulk string: eight times what a server takes unless `proto-max-bulk-len` says more. A longer one is garbage. */
@@ -76,7 +76,8 @@ export class CommandParser {
             this.stop = 'boundary'
             return at
           }
-          const next = chunk[at] === STAR ? this.#readHead(chunk, at, end, sink) : this.#readInline(chunk, at, end, sink)
+          const next =
+            chunk[at] === STAR ? this.#readHead(chunk, at, end, sink) : this.#readInline(chunk, at, end, sink)
           if (next <= at) return at
           at = next
           break
@@ -197,7 +198,10 @@ export class CommandParser {
   #readInline(chunk: Buffer, start: number, end: number, sink: CommandSink): number {
     const first = chunk[start]!
     if ((first < 0x20 && first !== CR && first !== LF && first !== 0x09) || first >= 0x7f) {
-      return this.#bad(start, `begins with ${shown(first)}, as no command does${first === 0x16 ? '; it may be TLS' : ''}`)
+      return this.#bad(
+        start,
+        `begins with ${shown(first)}, as no command does${first === 0x16 ? '; it may be TLS' : ''}`,
+      )
     }
     this.stop = 'end'
     const found = chunk.indexOf(LF, start)
@@ -406,7 +410,7 @@ export class ReplyParser {
             this.failure = failure
             return at
           }
-          if (this.#phase === Read.type && this.#left === 0 && this.#isOver(sink)) return at
+          if (this.isAtBoundary && this.#isOver(sink)) return at
           break
         }
         case Read.bulk: {

@@ -64,7 +64,7 @@ export class ReplyReader {
     const end = this.#text.indexOf('\r\n', this.#at)
     const type = this.#text[this.#at]
     if (type !== undefined && !'+-:$*'.includes(type)) {
-      const line = this.#text.slice(this.#at, this.#at + 40).replace(/[^ -~][^]*/, '')
+      const line = this.#text.slice(this.#at, this.#at + 40).replace(/[^ -~].*$/s, '')
       this.failure = `answered with '${line}', which is not Redis`
       return undefined
     }

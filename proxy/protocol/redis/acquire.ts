@@ -1,0 +1,218 @@
+/** Gets a session its connection: one that waits ready, or a new one within the bounds of the upstream and the connect time-out. */
+import type { Reason } from '../../../common/reasons.ts'
+import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
+import { now, refreshClock } from '../../runtime/clock.ts'
+import type { RawSocket } from '../../runtime/raw-socket.ts'
+import { CoarseTimer } from '../../runtime/timers.ts'
+import type { Dial, DialTimes } from '../../upstream/connector.ts'
+import type { Endpoint } from '../../upstream/endpoint.ts'
+import { type LoginFailure, type LoginVisitor, logIn } from '../../upstream/redis/login.ts'
+import { evictSpare, RedisPool } from '../../upstream/redis-pool.ts'
+import type { RedisSnapshot } from './snapshot.ts'
+
+export interface Acquirer {
+  /** `socket` holds a slot of the cluster, and `endpoint` counts it: give both back when it is closed. Set its handler at once. */
+  onConnection(socket: RawSocket, endpoint: Endpoint, times: DialTimes): void
+  /** @param reply the server's own words when it refused the credential */
+  onNoConnection(reason: Reason, detail: string, reply: string | null): void
+}
+
+/** Different endpoints that are tried. Nothing of the application's was sent yet, so it is always safe. */
+const MAX_DIALS = 3
+const NO_TIMES: DialTimes = { connectMs: 0, tlsMs: 0 }
+
+// held      => queued     when discovery has found endpoints
+// queued    => dialling   when it has one of the upstream's connections
+// dialling  => dialling   when the endpoint fails and another one is there
+// any       => over
+type Phase = 'held' | 'queued' | 'dialling' | 'over'
+
+/** One search for a connection; exactly one of the acquirer's methods is called, none after cancel(). */
+export class Acquisition implements Waiter, LoginVisitor {
+  nextWaiter: Waiter | null = null
+  previousWaiter: Waiter | null = null
+  waitsAt: Bulkhead | null = null
+
+  readonly #snapshot: RedisSnapshot
+  readonly #acquirer: Acquirer
+  readonly #timer: CoarseTimer
+  readonly #deadline: number
+  readonly #tried: Endpoint[] = []
+  #phase: Phase = 'held'
+  #cancelHold = () => {}
+  #dial: Dial | null = null
+  #token = 0
+  #hasSlot = false
+  #isRetrying = false
+  #failed: LoginFailure | null = null
+
+  constructor(snapshot: RedisSnapshot, acquirer: Acquirer) {
+    this.#snapshot = snapshot
+    this.#acquirer = acquirer
+    this.#deadline = now() + snapshot.timeouts.connectMs
+    this.#timer = new CoarseTimer(() => this.#onTimer())
+  }
+
+  get endpoint(): Endpoint | null {
+    return this.#tried.at(-1) ?? null
+  }
+
+  get dials(): number {
+    return this.#tried.length
+  }
+
+  start(): void {
+    const { cluster, credential, timeouts } = this.#snapshot
+    cluster.budget.deposit(now())
+    if (credential !== null && credential.line === null) {
+      this.#fail('auth_unavailable', credential.failure ?? 'the credential is not available')
+      return
+    }
+    if (cluster.isReady) {
+      this.#queue()
+      return
+    }
+    this.#cancelHold = cluster.whenReady(timeouts.connectMs, (ready) => {
+      if (this.#phase !== 'held') return
+      refreshClock()
+      if (ready) this.#queue()
+      else this.#fail('dns_failed', cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`)
+    })
+  }
+
+  cancel(): void {
+    if (this.#phase === 'over') return
+    const { cluster } = this.#snapshot
+    if (this.#phase === 'held') this.#cancelHold()
+    else if (this.#phase === 'queued') cluster.connections.cancel(this)
+    else {
+      this.#dial?.cancel()
+      const endpoint = this.#tried.at(-1)!
+      endpoint.settle(this.#token, 'abandoned', now())
+      endpoint.leave()
+      this.#endRetry(false)
+    }
+    this.#over()
+  }
+
+  // held => queued
+  #queue(): void {
+    this.#phase = 'queued'
+    const { cluster } = this.#snapshot
+    const { connections, name } = cluster
+    const picked = cluster.pick(now())
+    const ready = typeof picked === 'string' ? null : RedisPool.of(cluster, picked).take()
+    if (typeof picked !== 'string' && ready !== null) {
+      picked.settle(picked.begin(now()), 'success', now())
+      this.#tried.push(picked)
+      this.#hasSlot = true
+      this.#succeed(ready, NO_TIMES)
+      return
+    }
+    if (connections.tryAcquire() || (evictSpare(cluster) && connections.tryAcquire())) this.onSlot()
+    else if (connections.wait(this)) this.#timer.set(this.#deadline)
+    else
+      this.#fail('queue_full', `upstream '${name}' has ${connections.max} connections and ${connections.pending} wait`)
+  }
+
+  /** A connection to the upstream is ours to make. */
+  onSlot(): void {
+    this.#timer.clear()
+    this.#hasSlot = true
+    refreshClock()
+    this.#next()
+  }
+
+  // queued => dialling, dialling => dialling
+  #next(): void {
+    const { cluster } = this.#snapshot
+    const failed = this.#failed
+    const picked = cluster.pick(now(), this.#tried)
+    if (typeof picked === 'string') {
+      if (failed !== null) this.#fail(failed.reason, failed.detail, failed.reply)
+      else if (picked === 'dns_failed')
+        this.#fail(picked, cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`)
+      else this.#fail(picked, `no endpoint of upstream '${cluster.name}' is available, ${this.#whenAgain()}`)
+      return
+    }
+    if (failed !== null) {
+      if (this.#tried.includes(picked) || !cluster.budget.tryRetry(now())) {
+        this.#fail(failed.reason, failed.detail, failed.reply)
+        return
+      }
+      this.#isRetrying = true
+    }
+    if (cluster.tls !== null && cluster.tls.context === null) {
+      this.#fail('tls_verify_failed', `TLS cannot be set up: ${cluster.tls.failure}`)
+      return
+    }
+    this.#phase = 'dialling'
+    this.#token = picked.begin(now())
+    this.#tried.push(picked)
+    const target = { address: picked, tls: cluster.tls, alpn: null, timeoutMs: Math.max(1, this.#deadline - now()) }
+    this.#dial = logIn(target, cluster.login ?? { credential: this.#snapshot.credential, role: null }, this)
+  }
+
+  #whenAgain(): string {
+    return `the next attempt may come in ${Math.ceil(this.#snapshot.cluster.retryAfterMs(now()))} ms`
+  }
+
+  onLoggedIn(socket: RawSocket, times: DialTimes): void {
+    const endpoint = this.#tried.at(-1)!
+    endpoint.settle(this.#token, 'success', now())
+    this.#endRetry(true)
+    this.#succeed(socket, times)
+  }
+
+  onLoginFailed(failure: LoginFailure): void {
+    const { cluster } = this.#snapshot
+    const endpoint = this.#tried.at(-1)!
+    // A credential that is wrong says nothing of the endpoint.
+    endpoint.settle(this.#token, failure.reason === 'auth_unavailable' ? 'abandoned' : 'failure', now())
+    endpoint.leave()
+    this.#endRetry(false)
+    this.#failed = failure
+    if (failure.reason === 'auth_unavailable') {
+      this.#fail(failure.reason, failure.detail, failure.reply)
+      return
+    }
+    cluster.dialFailed(endpoint, now())
+    if (this.#tried.length < MAX_DIALS && now() < this.#deadline) this.#next()
+    else this.#fail(failure.reason, failure.detail, failure.reply)
+  }
+
+  #onTimer(): void {
+    const { cluster, timeouts } = this.#snapshot
+    cluster.connections.cancel(this)
+    const { connections, name } = cluster
+    this.#fail(
+      'queue_full',
+      `none of the ${connections.max} connections of upstream '${name}' became free in ${timeouts.connectMs} ms`,
+    )
+  }
+
+  #succeed(socket: RawSocket, times: DialTimes): void {
+    const endpoint = this.#tried.at(-1)!
+    this.#hasSlot = false
+    this.#over()
+    RedisPool.of(this.#snapshot.cluster, endpoint).replenish(this.#snapshot.timeouts.connectMs)
+    this.#acquirer.onConnection(socket, endpoint, times)
+  }
+
+  #fail(reason: Reason, detail: string, reply: string | null = null): void {
+    this.#over()
+    this.#acquirer.onNoConnection(reason, detail, reply)
+  }
+
+  #endRetry(succeeded: boolean): void {
+    if (this.#isRetrying) this.#snapshot.cluster.budget.endRetry(succeeded)
+    this.#isRetrying = false
+  }
+
+  #over(): void {
+    this.#phase = 'over'
+    this.#timer.release()
+    if (this.#hasSlot) this.#snapshot.cluster.connections.release()
+    this.#hasSlot = false
+  }
+}
