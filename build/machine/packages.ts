@@ -18,6 +18,8 @@ const PROGRAM_OF: Readonly<Record<string, string>> = {
   iproute2: 'ip',
   iptables: 'iptables',
   openssl: 'openssl',
+  'redis-server': 'redis-server',
+  'redis-tools': 'redis-cli',
   runc: 'runc',
 }
 

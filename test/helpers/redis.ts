@@ -26,7 +26,10 @@ export class RedisServer {
   }
 
   /** `settings` are lines of redis.conf. */
-  static async start(settings: readonly string[] = [], options: { readonly port?: number; readonly isTls?: boolean } = {}) {
+  static async start(
+    settings: readonly string[] = [],
+    options: { readonly port?: number; readonly isTls?: boolean } = {},
+  ) {
     const port = options.port ?? (await freePort())
     const directory = mkdtempSync(join(tmpdir(), 'ambassador-redis-'))
     const file = join(directory, 'redis.conf')
@@ -60,7 +63,11 @@ export class RedisServer {
 }
 
 /** The proxy as a process that serves one upstream of Redis as the operator renders it. */
-export async function redisProxy(upstream: object, spec: object = {}, secrets: Readonly<Record<string, Record<string, string>>> = {}) {
+export async function redisProxy(
+  upstream: object,
+  spec: object = {},
+  secrets: Readonly<Record<string, Record<string, string>>> = {},
+) {
   const volumes = new Volumes()
   const port = await freePort()
   const configOf = (given: object) => {
@@ -71,7 +78,9 @@ export async function redisProxy(upstream: object, spec: object = {}, secrets: R
       accessLog: { mode: 'All' },
       ...spec,
     } as unknown as AmbassadorSpec
-    const rendered = render({ ambassador: { metadata: { name: 'cache', namespace: 'shop' }, spec: whole } as unknown as Ambassador })
+    const rendered = render({
+      ambassador: { metadata: { name: 'cache', namespace: 'shop' }, spec: whole } as unknown as Ambassador,
+    })
     if (rendered.config === null) throw new Error(JSON.stringify(rendered.problems))
     return rendered.config
   }

@@ -20,6 +20,13 @@ export const prepareMachine = async (): Promise<Cleanup> => {
   return async () => {}
 }
 
+/** The same, and the servers that the proxy is tried in front of. */
+export const prepareServers = async (): Promise<Cleanup> => {
+  const { ensurePackages } = await import('../../build/machine/packages.ts')
+  await orCannotRun(() => ensurePackages(['openssl', 'redis-server', 'redis-tools']))
+  return async () => {}
+}
+
 /** Helm, from the PATH or built. */
 export const prepareHelm = async (): Promise<Cleanup> => {
   const { helmForTests } = await import('../helpers/helm.ts')

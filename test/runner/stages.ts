@@ -90,7 +90,7 @@ export const STAGES: readonly Stage[] = [
     limits: limits(60, 300, 10),
     concurrency: CONCURRENCY,
     isSlow: true,
-    prepare: prepareMachine,
+    prepare: prepareServers,
   },
   {
     name: 'operator',
