@@ -1,7 +1,17 @@
 /** Ambassador v1alpha1: the resource that a person writes, from which types, CRD, reference and checks are made. */
 import { z } from 'zod'
 import { ADMIN_PORT, GROUP, KIND, TELEMETRY_PORT, VERSION } from '../../common/names.ts'
-import { doc, listMap, listSet, optional, port, type RuleOptions, rule, rules } from '../../common/schema-kit.ts'
+import {
+  doc,
+  hostPattern,
+  listMap,
+  listSet,
+  optional,
+  port,
+  type RuleOptions,
+  rule,
+  rules,
+} from '../../common/schema-kit.ts'
 import { accessLog, rateLimit, retry, timeouts } from './policies.ts'
 import { routeRules, routes } from './routes.ts'
 import { ambassadorStatus } from './status.ts'
@@ -45,6 +55,13 @@ const listen = z.object({
   ),
 })
 
+const egress = z.object({
+  allow: doc(
+    listSet(hostPattern(), 64).min(1),
+    'Hosts: a name, `*.` and a domain for every name below it, an address or a range such as 10.0.0.0/8, each with `:port` behind it or without for every port. A name is allowed at whatever address DNS gives for it, those of the link (169.254.0.0/16, fe80::/10) aside; an address is allowed whatever its name. Everything else is refused with egress_denied before a byte is sent, health checks and token URLs too.',
+  ),
+})
+
 const specFields = z.object({
   protocol: doc(
     z.enum(['HTTP', 'TCP']),
@@ -68,6 +85,11 @@ const specFields = z.object({
   timeouts: doc(timeouts, 'How long each step may take.').prefault({}),
   rateLimit: optional(rateLimit, 'Bounds what this pod sends, for a dependency that counts.', 'none'),
   accessLog: doc(accessLog, 'Which exchanges get a line in the log of the sidecar.').prefault({}),
+  egress: optional(
+    egress,
+    'What this Ambassador may ever dial, whatever endpoints, DNS, SRV records, files and requests say.',
+    'whatever its upstreams lead to',
+  ),
 })
 type Fields = z.output<typeof specFields>
 

@@ -48,6 +48,7 @@ function configOf({ metadata }: Ambassador, spec: DefaultedSpec): ProxyConfig {
     timeouts: timeouts(spec),
     rateLimit: rateLimit(spec),
     accessLog: accessLog(spec),
+    ...(spec.egress && { egress: { allow: spec.egress.allow } }),
   }
   // Parsed before anybody writes it, so that what the proxy refuses never leaves the operator.
   return parseProxyConfig({ ...content, hash: configHash(content) })

@@ -4,6 +4,7 @@ import type { AuthConfig } from '../../common/proxy-config.ts'
 import { OAuth2Source } from '../auth/oauth2.ts'
 import { TokenCredential } from '../auth/token-credential.ts'
 import type { HeaderCredential, RenewedCredential } from '../policy/credential.ts'
+import type { DialGuard } from '../policy/dial-guard.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
 import { credentialRefs, type RefDirs, readRefText } from './refs.ts'
 
@@ -20,7 +21,13 @@ export class OAuth2Credential implements HeaderCredential {
   readonly #token: TokenCredential
   #isStarted = false
 
-  constructor(auth: OAuth2Auth, dirs: RefDirs, contexts: TlsContexts, onFailure: (message: string) => void) {
+  constructor(
+    auth: OAuth2Auth,
+    dirs: RefDirs,
+    contexts: TlsContexts,
+    guard: () => DialGuard,
+    onFailure: (message: string) => void,
+  ) {
     this.#auth = auth
     this.#contexts = contexts
     const tokenUrl = new URL(auth.tokenUrl)
@@ -28,6 +35,7 @@ export class OAuth2Credential implements HeaderCredential {
     this.#tls = tls
     const source = new OAuth2Source({
       tokenUrl,
+      guard,
       clientId: auth.clientId,
       clientSecret: () => {
         const value = readRefText(auth.clientSecret, dirs)

@@ -4,6 +4,7 @@ import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import type { PickRefusal } from '../../upstream/cluster.ts'
 import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import { Relay, type RelayEnd } from './relay.ts'
@@ -173,7 +174,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
       return
     }
     const token = picked.begin(now())
-    const target = { address: picked, tls: cluster.tls, alpn: null, timeoutMs: timeouts.connectMs }
+    const { guard, tls } = cluster
+    const target = { address: picked, guard, tls, alpn: null, timeoutMs: timeouts.connectMs }
     this.#phase = { kind: 'dialling', endpoint: picked, token, dial: dial(target, this) }
     this.#tried.push(picked)
   }
@@ -269,8 +271,9 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
     )
   }
 
-  #whyNoEndpoint(reason: 'dns_failed' | 'circuit_open'): string {
+  #whyNoEndpoint(reason: PickRefusal): string {
     const { cluster } = this.#snapshot
+    if (reason === 'egress_denied') return cluster.denied?.detail ?? ''
     if (reason === 'dns_failed') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
     const ms = Math.ceil(cluster.retryAfterMs(now()))
     return `the circuit breakers of upstream '${cluster.name}' are open, the next attempt may come in ${ms} ms`

@@ -47,6 +47,7 @@ const good = (seconds = 3600) => ({
 
 function source(at: URL, clientSecret = () => 's:e cret') {
   return new OAuth2Source({
+    guard: () => NO_GUARD,
     tokenUrl: at,
     clientId: 'shop',
     clientSecret,
