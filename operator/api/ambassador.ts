@@ -1,18 +1,9 @@
 /** Ambassador v1alpha1: the resource that a person writes, from which types, CRD, reference and checks are made. */
 import { z } from 'zod'
 import { ADMIN_PORT, GROUP, KIND, TELEMETRY_PORT, VERSION } from '../../common/names.ts'
-import {
-  doc,
-  hostPattern,
-  listMap,
-  listSet,
-  optional,
-  port,
-  type RuleOptions,
-  rule,
-  rules,
-} from '../../common/schema-kit.ts'
-import { accessLog, rateLimit, retry, timeouts } from './policies.ts'
+import { doc, listMap, listSet, optional, port, type RuleOptions, rule, rules } from '../../common/schema-kit.ts'
+import { egress } from './egress.ts'
+import { accessLog, rateLimit, retry, timeouts, tracing } from './policies.ts'
 import { routeRules, routes } from './routes.ts'
 import { ambassadorStatus } from './status.ts'
 import { upstream } from './upstream.ts'
@@ -55,13 +46,6 @@ const listen = z.object({
   ),
 })
 
-const egress = z.object({
-  allow: doc(
-    listSet(hostPattern(), 64).min(1),
-    'Hosts: a name, `*.` and a domain for every name below it, an address or a range such as 10.0.0.0/8, each with `:port` behind it or without for every port. A name is allowed at whatever address DNS gives for it, those of the link (169.254.0.0/16, fe80::/10) aside; an address is allowed whatever its name. Everything else is refused with egress_denied before a byte is sent, health checks and token URLs too.',
-  ),
-})
-
 const specFields = z.object({
   protocol: doc(
     z.enum(['HTTP', 'TCP']),
@@ -90,6 +74,11 @@ const specFields = z.object({
     'What this Ambassador may ever dial, whatever endpoints, DNS, SRV records, files and requests say.',
     'whatever its upstreams lead to',
   ),
+  tracing: optional(
+    tracing,
+    'Spans of the requests, for a collector of OpenTelemetry. HTTP only.',
+    'none; traceparent and tracestate are passed on as they come',
+  ),
 })
 type Fields = z.output<typeof specFields>
 
@@ -111,6 +100,12 @@ export const ambassadorSpec = rules(
     holds: (spec) => spec.protocol === 'HTTP' || spec.timeouts.request === undefined,
     field: ['timeouts', 'request'],
     message: `timeouts.request needs protocol HTTP: ${REMEDY}`,
+  },
+  {
+    cel: "self.protocol == 'HTTP' || !has(self.tracing)",
+    holds: (spec) => spec.protocol === 'HTTP' || spec.tracing === undefined,
+    field: ['tracing'],
+    message: `tracing needs protocol HTTP: ${REMEDY}`,
   },
   ...routeRules,
   upstreamNeedsHttp('auth', 'has(u.auth)', (each) => each.auth !== undefined),

@@ -6,6 +6,7 @@ import type { LoadFailure } from '../../common/configz.ts'
 import { HostList } from '../../common/host-list.ts'
 import { CONFIG_KEY } from '../../common/names.ts'
 import type { ProxyConfig } from '../../common/proxy-config.ts'
+import { checkTracing } from '../tracing/check.ts'
 import { parseConfig } from './parse.ts'
 import { checkRoutes } from './routes.ts'
 
@@ -83,6 +84,7 @@ function readConfigFile(path: string, expectedName: string | null): ConfigRead {
   try {
     const config = parseConfig(value)
     checkRoutes(config)
+    checkTracing(config)
     checkTokenUrls(config)
     checkEgress(config)
     if (expectedName !== null && config.ambassador.name !== expectedName) {
