@@ -31,7 +31,10 @@ const AUDIENCE_CHARACTERS = 30
  */
 export function tokenName(audience: string, expirationSeconds: number): string {
   const words = audience.toLowerCase().replace(/^[a-z]+:\/\//, '')
-  const shown = words.replaceAll(/[^a-z0-9]+/g, '-').slice(0, AUDIENCE_CHARACTERS).replaceAll(/^-+|-+$/g, '')
+  const shown = words
+    .replaceAll(/[^a-z0-9]+/g, '-')
+    .slice(0, AUDIENCE_CHARACTERS)
+    .replaceAll(/^-+|-+$/g, '')
   const hash = createHash('sha256').update(`${expirationSeconds} ${audience}`).digest('hex').slice(0, 8)
   return shown === '' ? hash : `${shown}-${hash}`
 }

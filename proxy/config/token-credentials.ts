@@ -4,8 +4,8 @@ import type { AuthConfig } from '../../common/proxy-config.ts'
 import { OAuth2Source } from '../auth/oauth2.ts'
 import { TokenCredential } from '../auth/token-credential.ts'
 import type { RenewedCredential } from '../policy/credential.ts'
-import type { CredentialParts, OwnedCredential } from './owned-credential.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
+import type { CredentialParts, OwnedCredential } from './owned-credential.ts'
 import { credentialRefs, type RefDirs, readRefText } from './refs.ts'
 
 export type OAuth2Auth = Extract<AuthConfig, { kind: 'oauth2ClientCredentials' }>
