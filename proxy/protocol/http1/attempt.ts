@@ -96,6 +96,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   state: State = 'free'
   /** The last endpoint that was asked. */
   asked: Endpoint | null = null
+  begunAt = 0
   /** It was taken out of the retry budget. */
   isRetry = false
   readonly #owner: AttemptOwner
@@ -170,6 +171,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     this.#token = endpoint.begin(time)
     this.#endpoint = endpoint
     this.asked = endpoint
+    this.begunAt = time
     owner.attempts++
     owner.target.upstream.cells.attempts++
   }

@@ -7,6 +7,7 @@ import { type Router, rewritten } from '../../routing/router.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import { Trace } from '../../tracing/trace-context.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import { HttpPool, type UpstreamConnection } from '../../upstream/http-pool.ts'
@@ -91,6 +92,8 @@ export class Exchange implements AttemptOwner {
   expectsContinue = false
   hasContinued = false
   deadlineAt = Number.POSITIVE_INFINITY
+  /** Where it stands in a trace; null: nobody sends spans. */
+  trace: Trace | null = null
 
   #client!: ExchangeClient
   #state: State = 'free'
@@ -99,6 +102,8 @@ export class Exchange implements AttemptOwner {
   #wasReplayed = false
   /** The client was told that its connection ends with this answer. */
   #saidClose = false
+  /** Kept for the next request that is traced. */
+  #ownTrace: Trace | null = null
   #leaveHold: (() => void) | null = null
   #waitingSince = 0
   readonly #attempt = new Attempt(this)
@@ -163,6 +168,8 @@ export class Exchange implements AttemptOwner {
     this.#isPersistent = facts.isPersistent
     this.expectsContinue = facts.expectsContinue
     this.#reset(time)
+    if (snapshot.tracing === null) this.trace = null
+    else this.#beginTrace(head, snapshot.tracing.sample)
     upstream.cells.active++
     const { cluster, credential } = upstream
     const picked = cluster.isReady ? cluster.pick(time) : null
@@ -173,7 +180,7 @@ export class Exchange implements AttemptOwner {
     const limit = retry === null ? REPLAY_BYTES : retry.config.maxBufferedBodyBytes
     const path = route === null || route.rewrite === null ? null : rewrittenPath(route.rewrite, head, facts)
     const changes = route === null ? null : route.requestChanges
-    const behind = this.request.begin(head, facts, host, name, line, path, changes, limit, chunk, next, end)
+    const behind = this.request.begin(head, facts, host, name, line, path, changes, this.trace, limit, chunk, next, end)
     if (behind === -1) {
       this.onBadBody(this.request.body.fault)
       return end
@@ -195,6 +202,19 @@ export class Exchange implements AttemptOwner {
       this.#try(time, picked)
     }
     return behind
+  }
+
+  #beginTrace(head: HeadParser, sample: number): void {
+    const trace = (this.#ownTrace ??= new Trace())
+    this.trace = trace
+    const isOne = head.has(Field.traceparent) && (head.repeated & (1 << Field.traceparent)) === 0
+    const index = isOne ? head.first[Field.traceparent]! : -1
+    trace.begin(head.bytes, isOne ? head.valueStart(index) : -1, isOne ? head.valueEnd(index) : -1, sample)
+    if (!trace.hasParent || !head.has(Field.tracestate)) return
+    // Several fields are one list (section 3.3.1); nobody sends several, so the span does without.
+    if ((head.repeated & (1 << Field.tracestate)) !== 0) return
+    const state = head.first[Field.tracestate]!
+    trace.takeState(head.bytes, head.valueStart(state), head.valueEnd(state))
   }
 
   #reset(time: number): void {
@@ -371,6 +391,9 @@ export class Exchange implements AttemptOwner {
     const plan = this.target.retry
     if (plan !== null && plan.statuses[status] === 1 && this.#mayDrop(attempt, head, plan, time)) return false
     this.status = status
+    // What an earlier try failed of is not the news any more.
+    this.reason = null
+    this.detail = ''
     this.#deadline.clear()
     return true
   }
@@ -389,6 +412,7 @@ export class Exchange implements AttemptOwner {
     if (typeof cluster.pick(time, tried) === 'string') return false
     if (this.#startBackoff(attempt, plan, time, asked) !== 'none') return false
     this.reason = null
+    if (this.trace !== null) this.#traceAttempt(this.trace, attempt, time, head.status)
     return true
   }
 
@@ -402,6 +426,8 @@ export class Exchange implements AttemptOwner {
   onSwitched(_attempt: Attempt, connection: UpstreamConnection, rest: Buffer): void {
     this.ttfbMs = now() - this.startedAt
     this.status = 101
+    this.reason = null
+    this.detail = ''
     this.target.upstream.cells.upgrades++
     this.#client.onTunnel(this, connection, rest)
     this.#finish('tunnel', connection.raw.backlog > 0)
@@ -447,11 +473,21 @@ export class Exchange implements AttemptOwner {
     const isSafe = condition === 'ConnectFailure' || this.isIdempotent
     const { budget } = this.target.upstream.cluster
     let obstacle = this.#retries.obstacle(plan, this.request, budget, isSafe)
-    if (obstacle === 'none') obstacle = this.#startBackoff(attempt, plan, now(), null)
+    const time = now()
+    if (obstacle === 'none') obstacle = this.#startBackoff(attempt, plan, time, null)
+    if (obstacle === 'none' && this.trace !== null) this.#traceAttempt(this.trace, attempt, time, 0)
     if (obstacle === 'body') this.#refuse({ reason: 'body_too_large_to_retry', detail })
     else if (obstacle === 'budget') this.#refuse({ reason: 'budget_exhausted', detail })
     else if (obstacle === 'deadline') this.#refuse({ reason: 'deadline', detail })
     else if (obstacle === 'final') this.#refuse({ reason, detail, proxyError })
+  }
+
+  /** The try that has just failed is followed by another one. */
+  #traceAttempt(trace: Trace, { asked, begunAt }: Attempt, time: number, status: number): void {
+    const { reason } = this
+    const attempt = { endpoint: asked?.name ?? '', startedAt: begunAt, endedAt: time, status, reason }
+    if (trace.attempts === null) trace.attempts = [attempt]
+    else trace.attempts.push(attempt)
   }
 
   #startBackoff(attempt: Attempt, plan: RetryPlan, time: number, retryAfterMs: number | null): Obstacle {
