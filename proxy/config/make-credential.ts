@@ -1,0 +1,14 @@
+/** From the auth of a config to the credential that does it. */
+import type { AuthConfig } from '../../common/proxy-config.ts'
+import { Credential } from './credentials.ts'
+import type { CredentialParts, OwnedCredential } from './owned-credential.ts'
+import { OAuth2Credential } from './token-credentials.ts'
+
+export function makeCredential(auth: AuthConfig, parts: CredentialParts): OwnedCredential {
+  switch (auth.kind) {
+    case 'oauth2ClientCredentials':
+      return new OAuth2Credential(auth, parts)
+    default:
+      return new Credential(auth, parts.dirs)
+  }
+}
