@@ -208,6 +208,15 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
     out.sample('ambassador_rate_delayed_total', { ambassador: name }, delayed)
   }
   out.metric(
+    'ambassador_token_expiry_seconds',
+    'gauge',
+    'When the token that requests carry expires, in seconds since 1970.',
+  )
+  for (const { credential, labels } of all) {
+    const at = credential?.expiresAt ?? null
+    if (at !== null) out.sample('ambassador_token_expiry_seconds', labels, at / 1000)
+  }
+  out.metric(
     'ambassador_tls_certificate_expiry_seconds',
     'gauge',
     'When a certificate that is in use expires, in seconds since 1970.',
