@@ -476,10 +476,9 @@ export class Exchange implements AttemptOwner {
     const time = now()
     if (obstacle === 'none') obstacle = this.#startBackoff(attempt, plan, time, null)
     if (obstacle === 'none' && this.trace !== null) this.#traceAttempt(this.trace, attempt, time, 0)
-    if (obstacle === 'body') this.#refuse({ reason: 'body_too_large_to_retry', detail })
-    else if (obstacle === 'budget') this.#refuse({ reason: 'budget_exhausted', detail })
-    else if (obstacle === 'deadline') this.#refuse({ reason: 'deadline', detail })
-    else if (obstacle === 'final') this.#refuse({ reason, detail, proxyError })
+    if (obstacle === 'none') return
+    if (obstacle === 'final') this.#refuse({ reason, detail, proxyError })
+    else this.#refuse(notRetried(obstacle, reason, detail))
   }
 
   /** The try that has just failed is followed by another one. */
@@ -625,6 +624,16 @@ export class Exchange implements AttemptOwner {
     this.#step.release()
     this.#attempt.release()
   }
+}
+
+/** Words for an attempt that failed and is not followed by another one: the reason says why not, the detail what it failed of. */
+function notRetried(obstacle: 'body' | 'budget' | 'deadline', reason: Reason, detail: string): Refusal {
+  const failure = `the attempt failed with ${reason}: ${detail}`
+  if (obstacle === 'body') {
+    return { reason: 'body_too_large_to_retry', detail: `the body is too large to be sent again; ${failure}` }
+  }
+  if (obstacle === 'budget') return { reason: 'budget_exhausted', detail: `the retry budget is used up; ${failure}` }
+  return { reason: 'deadline', detail: `no time is left for another attempt; ${failure}` }
 }
 
 const view = new HeadView()
