@@ -199,8 +199,15 @@ const auth = exactlyOne(
       'Sends `Authorization: Bearer` with a token of an OAuth 2.0 issuer, fetched once for all requests, renewed before it expires and used until it does. Requests before the first token wait, within timeouts.connect; an answer 401 of the upstream makes another token be fetched, and what can be sent again is.',
       'none',
     ),
+    gcpIdToken: optional(
+      z.object({
+        audience: doc(audience, 'Whom the token is for, such as the URL of a service on Cloud Run.'),
+      }),
+      'Sends `Authorization: Bearer` with an ID token of Google for the service account of the pod (Workload Identity), fetched and renewed as a token of oauth2ClientCredentials is.',
+      'none',
+    ),
   }),
-  ['bearer', 'basic', 'header', 'serviceAccountToken', 'oauth2ClientCredentials'],
+  ['bearer', 'basic', 'header', 'serviceAccountToken', 'oauth2ClientCredentials', 'gcpIdToken'],
   'auth',
 )
 

@@ -64,7 +64,8 @@ function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<Defa
 }
 
 function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null {
-  const { bearer, basic, header, serviceAccountToken, oauth2ClientCredentials: oauth2 } = given
+  const { bearer, basic, header, serviceAccountToken, oauth2ClientCredentials: oauth2, gcpIdToken } = given
+  if (gcpIdToken) return { kind: 'gcpIdToken', audience: gcpIdToken.audience }
   if (serviceAccountToken) {
     const { audience, expirationSeconds } = serviceAccountToken
     return {

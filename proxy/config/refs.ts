@@ -69,6 +69,8 @@ export function credentialRefs(auth: AuthConfig): readonly { readonly field: str
       return [{ field: 'auth.header', ref: auth.value }]
     case 'serviceAccountToken':
       return [{ field: 'auth.serviceAccountToken', ref: auth.token }]
+    case 'gcpIdToken':
+      return []
     case 'oauth2ClientCredentials':
       return [{ field: 'auth.oauth2ClientCredentials.clientSecret', ref: auth.clientSecret }]
   }
