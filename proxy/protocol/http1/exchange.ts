@@ -4,11 +4,13 @@ import { backoffMs, parseRetryAfter, retryAfterBackoffMs } from '../../policy/ba
 import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import type { HeaderCredential } from '../../policy/credential.ts'
 import type { Outcome } from '../../policy/policy.ts'
-import { type Router, rewritten } from '../../routing/router.ts'
+import { hashOf, type Router, rewritten } from '../../routing/router.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
+import { NO_HASH } from '../../upstream/consistent-hash.ts'
+import { NONE } from '../../upstream/balancer.ts'
 import type { Dial, DialFailure, DialTimes } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import {
@@ -129,6 +131,8 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   /** The last endpoint that was asked, for the log. */
   #asked: Endpoint | null = null
   #token = -1
+  /** Of what ConsistentHash looks at; NO_HASH: nothing. */
+  #hash = NO_HASH
   readonly #tried: Endpoint[] = []
   /** The credential that the request carries; NO_LINE: none yet. */
   #line: Buffer | null = null
@@ -191,7 +195,9 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#reset(time)
     upstream.cells.active++
     const { cluster, credential } = upstream
-    const picked = cluster.isReady ? cluster.pick(time) : null
+    const { hashOn } = upstream
+    this.#hash = hashOn === null ? NO_HASH : hashOf(hashOn, view.of(head, facts))
+    const picked = cluster.isReady ? cluster.pick(time, NONE, this.#hash) : null
     const host = picked === null || typeof picked === 'string' ? NO_HOST : HttpPool.of(cluster, picked).host
     const line = credential === null ? null : (credential.line ?? (credential.renewed === undefined ? null : NO_LINE))
     this.#line = line
@@ -302,7 +308,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       this.#hold(time)
       return
     }
-    const endpoint = picked ?? cluster.pick(time, this.#tried)
+    const endpoint = picked ?? cluster.pick(time, this.#tried, this.#hash)
     if (typeof endpoint === 'string') {
       this.#refuseEndpoint(endpoint, time)
       return
@@ -406,6 +412,9 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       this.#refuse({ reason: this.reason, detail: this.detail })
     } else if (refusal === 'dns_failed') {
       this.#refuse({ reason: 'dns_failed', detail: cluster.discoveryFailure ?? '' })
+    } else if (refusal === 'no_healthy_endpoint') {
+      const detail = `no endpoint of upstream '${cluster.name}' is healthy by its checks and attempts`
+      this.#refuse({ reason: refusal, detail })
     } else {
       const detail = `every endpoint of upstream '${cluster.name}' fails`
       this.#refuse({ reason: 'circuit_open', detail, retryAfterMs: cluster.retryAfterMs(time) })
@@ -430,7 +439,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const time = now()
     const { cluster } = this.target.upstream
     this.#waited(time)
-    const endpoint = cluster.pick(time, this.#tried)
+    const endpoint = cluster.pick(time, this.#tried, this.#hash)
     if (typeof endpoint === 'string') {
       cluster.connections.release()
       this.#refuseEndpoint(endpoint, time)
@@ -463,7 +472,19 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#dial = null
     this.connectMs = times.connectMs
     this.tlsMs = times.tlsMs
+    if (connection.pool.endpoint !== this.#endpoint) this.#moveTo(connection.pool.endpoint)
     this.#use(connection)
+  }
+
+  /** Another address of the host accepted first; the one that was chosen is avoided for a while. */
+  #moveTo(endpoint: Endpoint): void {
+    const time = now()
+    this.#endpoint?.dialFailed(time)
+    if (this.#token >= 0) this.#endpoint?.settle(this.#token, 'abandoned', time)
+    this.#endpoint?.leave()
+    this.#token = endpoint.beginConnected(time)
+    this.#endpoint = endpoint
+    this.#asked = endpoint
   }
 
   onDialFailed(failure: DialFailure): void {

@@ -4,7 +4,9 @@ import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import type { PickRefusal } from '../../upstream/cluster.ts'
 import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from '../../upstream/connector.ts'
+import type { Address } from '../../upstream/discovery/discovery.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import { Relay, type RelayEnd } from './relay.ts'
 import type { TcpSnapshot } from './snapshot.ts'
@@ -173,7 +175,14 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
       return
     }
     const token = picked.begin(now())
-    const target = { address: picked, tls: cluster.tls, alpn: null, timeoutMs: timeouts.connectMs }
+    const target = {
+      address: picked,
+      rival: cluster.rivalOf(picked, now()),
+      tls: cluster.tls,
+      alpn: null,
+      proxyProtocol: cluster.config.proxyProtocol ?? null,
+      timeoutMs: timeouts.connectMs,
+    }
     this.#phase = { kind: 'dialling', endpoint: picked, token, dial: dial(target, this) }
     this.#tried.push(picked)
   }
@@ -194,9 +203,18 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
   }
 
   // dialling => relaying
-  onDialled(upstream: RawSocket, times: DialTimes): void {
+  onDialled(upstream: RawSocket, times: DialTimes, address: Address): void {
     if (this.#phase.kind !== 'dialling') return
-    const { endpoint, token } = this.#phase
+    let { endpoint, token } = this.#phase
+    if (address !== endpoint) {
+      // Another address of the host accepted first; the one that was chosen is avoided for a while.
+      endpoint.settle(token, 'abandoned', now())
+      endpoint.leave()
+      endpoint.dialFailed(now())
+      endpoint = address as Endpoint
+      token = endpoint.beginConnected(now())
+      this.#tried.push(endpoint)
+    }
     endpoint.settle(token, 'success', now())
     this.#endRetry(true)
     this.#times = times
@@ -269,9 +287,10 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
     )
   }
 
-  #whyNoEndpoint(reason: 'dns_failed' | 'circuit_open'): string {
+  #whyNoEndpoint(reason: PickRefusal): string {
     const { cluster } = this.#snapshot
     if (reason === 'dns_failed') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
+    if (reason === 'no_healthy_endpoint') return `no endpoint of upstream '${cluster.name}' is healthy by its checks`
     const ms = Math.ceil(cluster.retryAfterMs(now()))
     return `the circuit breakers of upstream '${cluster.name}' are open, the next attempt may come in ${ms} ms`
   }

@@ -1,5 +1,5 @@
 /** One active check of an endpoint: can it be connected to, does TLS succeed, does it answer a GET with an expected status. */
-import type { HealthCheckConfig } from '../../../common/proxy-config.ts'
+import type { HealthCheckConfig, ProxyProtocol } from '../../../common/proxy-config.ts'
 import { now } from '../../runtime/clock.ts'
 import { NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
@@ -11,6 +11,7 @@ export interface CheckTarget {
   readonly address: Address
   /** Of the upstream; not used by a `tcp` check. */
   readonly tls: UpstreamTls | null
+  readonly proxyProtocol: ProxyProtocol | null
   readonly config: HealthCheckConfig
 }
 
@@ -33,6 +34,8 @@ export function check(target: CheckTarget, done: (failure: string | null) => voi
       address,
       tls: isTls ? tls : null,
       alpn: isTls && config.probe.kind === 'http' ? ['http/1.1'] : null,
+      proxyProtocol: target.proxyProtocol,
+      isCheck: true,
       timeoutMs: config.timeoutMs,
     },
     {
