@@ -57,6 +57,6 @@ export function addressBytes(address: string): Buffer {
   const behind = right === undefined ? [] : words(right)
   const all = [...before, ...new Array<number>(8 - before.length - behind.length).fill(0), ...behind]
   const bytes = Buffer.alloc(16)
-  all.forEach((word, index) => bytes.writeUInt16BE(word, index * 2))
+  for (const [index, word] of all.entries()) bytes.writeUInt16BE(word, index * 2)
   return bytes
 }

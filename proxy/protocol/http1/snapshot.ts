@@ -1,11 +1,18 @@
 /** What an HTTP driver serves by: one config in force, compiled so that a request only looks things up. */
-import type { AccessLogConfig, BalancingConfig, RetryConfig, RouteConfig, TimeoutsConfig } from '../../../common/proxy-config.ts'
+import type {
+  AccessLogConfig,
+  BalancingConfig,
+  RetryConfig,
+  RouteConfig,
+  TimeoutsConfig,
+} from '../../../common/proxy-config.ts'
 import type { HttpCells } from '../../observe/cells.ts'
 import type { HeaderCredential } from '../../policy/credential.ts'
 import type { RateLimit } from '../../policy/rate-limit.ts'
 import { Router } from '../../routing/router.ts'
 import type { Cluster } from '../../upstream/cluster.ts'
 import { type FieldChanges, fieldChanges } from './field-changes.ts'
+import type { Tracing } from './span.ts'
 import { nameBytes } from './tables.ts'
 
 /** Where requests go. */
@@ -60,6 +67,8 @@ export interface HttpSnapshot extends HttpTarget {
   /** Null: there are no routes. */
   readonly router: Router<HttpTarget> | null
   readonly accessLog: AccessLogConfig
+  /** Null: what requests say of their traces is passed on untouched. */
+  readonly tracing: Tracing | null
 }
 
 /** Makes an upstream of its parts. */
