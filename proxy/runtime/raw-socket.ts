@@ -74,6 +74,7 @@ export class RawSocket {
     isTls: boolean,
     handler: SocketHandler,
     readBuffer: Buffer = SHARED_READ_BUFFER,
+    isWrapped = false,
   ) {
     this.handler = handler
     this.#shared = readBuffer
@@ -97,6 +98,14 @@ export class RawSocket {
       },
     })
     this.socket = socket
+    if (isWrapped) {
+      // Node does not know onread for TLS over a socket that was connected before: each read comes in memory of its own.
+      socket.on('data', (chunk: Buffer) => {
+        refreshClock()
+        this.bytesRead += chunk.length
+        this.handler.onData(chunk, chunk.length)
+      })
+    }
     socket.on('end', () => this.#onEnd())
     socket.on('error', (error) => {
       this.#error = error
@@ -310,5 +319,6 @@ export function openTls(
   // Loaded here: 3 MB and 25 ms that a sidecar without TLS never needs.
   const { connect } = process.getBuiltinModule('node:tls')
   const make = (shared: SharedOptions): Socket => connect({ ...options, ...shared } as ConnectionOptions)
-  return new RawSocket(make, true, handler, readBuffer) as RawSocket & { readonly socket: TLSSocket }
+  const isWrapped = options.socket !== undefined
+  return new RawSocket(make, true, handler, readBuffer, isWrapped) as RawSocket & { readonly socket: TLSSocket }
 }

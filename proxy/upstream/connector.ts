@@ -83,7 +83,7 @@ class DialRace implements Dial {
 
   constructor(target: DialTarget, rival: Address, dialler: Dialler) {
     this.#dialler = dialler
-    const begun = now()
+    const begun = refreshClock()
     const first = { onDialled: dialler.onDialled.bind(dialler), onDialFailed: (why: DialFailure) => this.#onFirst(why) }
     this.#first = new DialAttempt(target, first, () => this.#onAccepted(this.#second))
     this.#start = new CoarseTimer(() => {
