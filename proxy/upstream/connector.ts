@@ -4,6 +4,7 @@ import { connect, isIP, type NetConnectOpts, type Socket } from 'node:net'
 import type { PeerCertificate, TLSSocket } from 'node:tls'
 import type { ProxyProtocol } from '../../common/proxy-config.ts'
 import type { Reason } from '../../common/reasons.ts'
+import type { DialGuard } from '../policy/dial-guard.ts'
 import { now, refreshClock } from '../runtime/clock.ts'
 import { openTcp, openTls, type RawSocket, type SocketHandler } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
@@ -16,12 +17,14 @@ export interface DialTarget {
   readonly address: Address
   /** Dialled too when the address is slow to accept; the first that accepts is taken (RFC 8305). Default: none. */
   readonly rival?: Address | null
+  /** Of the cluster: what must not be dialled. */
+  readonly guard: DialGuard
   /** null: plain TCP. */
   readonly tls: UpstreamTls | null
   /** Protocols offered in the handshake (`['http/1.1']`); null: none. */
   readonly alpn: readonly string[] | null
-  /** Sent before everything else; null: nothing is. */
-  readonly proxyProtocol: ProxyProtocol | null
+  /** Sent before everything else. Default: nothing is. */
+  readonly proxyProtocol?: ProxyProtocol | null
   /** It is a check of our own and carries nothing of the application's. Default false. */
   readonly isCheck?: boolean
   /** For TCP and TLS together. */
@@ -37,7 +40,7 @@ const KEEP_ALIVE_MS = 30_000
 const RIVAL_MS = 250
 
 export interface DialFailure {
-  /** One of connect_refused, connect_timeout, tls_verify_failed, upstream_reset (ended in the middle of the handshake). */
+  /** One of connect_refused, connect_timeout, tls_verify_failed, upstream_reset (ended in the middle of the handshake), egress_denied. */
   readonly reason: Reason
   /** Names the endpoint, what happened and the remedy; no secret. */
   readonly detail: string
@@ -139,7 +142,12 @@ class DialAttempt implements Dial, SocketHandler {
     this.#dialler = dialler
     this.#onAccepted = onAccepted
     this.#deadline = new CoarseTimer(() => this.#onDeadline())
-    const { address, tls } = target
+    const { address, tls, guard } = target
+    const refusal = guard.refusal(address.host, address.ip, address.port)
+    if (refusal !== null) {
+      setImmediate(() => this.#fail('egress_denied', refusal.detail))
+      return
+    }
     if (tls !== null && tls.context === null) {
       const why = tls.failure ?? 'its files are not loaded'
       setImmediate(() => this.#fail('tls_verify_failed', `${name(address)}: not dialled, TLS cannot be set up: ${why}`))
@@ -148,7 +156,7 @@ class DialAttempt implements Dial, SocketHandler {
     this.#deadline.set(now() + target.timeoutMs)
     try {
       if (tls === null) this.#dialTcp(address)
-      else if (target.proxyProtocol === null) this.#dialTls(address, tls, null)
+      else if ((target.proxyProtocol ?? null) === null) this.#dialTls(address, tls, null)
       else this.#dialBelowTls(address, tls)
     } catch (error) {
       setImmediate(() => this.#fail('connect_refused', `${name(address)}: ${(error as Error).message}`))
@@ -188,7 +196,7 @@ class DialAttempt implements Dial, SocketHandler {
   }
 
   #header({ localAddress, localPort, remoteAddress, remotePort }: Socket): Buffer | null {
-    const { proxyProtocol, isCheck = false } = this.#target
+    const { proxyProtocol = null, isCheck = false } = this.#target
     if (proxyProtocol === null) return null
     const from: Peer = { address: localAddress ?? '', port: localPort ?? 0 }
     const to: Peer = { address: remoteAddress ?? '', port: remotePort ?? 0 }

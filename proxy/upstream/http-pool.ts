@@ -135,6 +135,7 @@ class PoolDial implements Dial, Dialler {
     this.#dial = dial(
       {
         address: endpoint,
+        guard: cluster.guard,
         rival: cluster.rivalOf(endpoint, now()),
         tls: cluster.tls,
         alpn: ALPN,

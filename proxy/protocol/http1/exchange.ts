@@ -374,6 +374,8 @@ export class Exchange implements AttemptOwner {
     } else if (refusal === 'no_healthy_endpoint') {
       const detail = `no endpoint of upstream '${cluster.name}' is healthy by its checks and attempts`
       this.#refuse({ reason: refusal, detail })
+    } else if (refusal === 'egress_denied') {
+      this.#refuse({ reason: 'egress_denied', ...(cluster.denied ?? { detail: '' }) })
     } else {
       const detail = `every endpoint of upstream '${cluster.name}' fails`
       this.#refuse({ reason: 'circuit_open', detail, retryAfterMs: cluster.retryAfterMs(time) })

@@ -177,6 +177,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
     const token = picked.begin(now())
     const target = {
       address: picked,
+      guard: cluster.guard,
       rival: cluster.rivalOf(picked, now()),
       tls: cluster.tls,
       alpn: null,
@@ -289,6 +290,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
 
   #whyNoEndpoint(reason: PickRefusal): string {
     const { cluster } = this.#snapshot
+    if (reason === 'egress_denied') return cluster.denied?.detail ?? ''
     if (reason === 'dns_failed') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
     if (reason === 'no_healthy_endpoint') return `no endpoint of upstream '${cluster.name}' is healthy by its checks`
     const ms = Math.ceil(cluster.retryAfterMs(now()))

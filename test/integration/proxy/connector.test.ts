@@ -5,6 +5,7 @@ import { connect, type Socket } from 'node:net'
 import { after, afterEach, describe, it } from 'node:test'
 import { createServer } from 'node:tls'
 import type { ProxyProtocol } from '../../../common/proxy-config.ts'
+import { NO_GUARD } from '../../../proxy/policy/dial-guard.ts'
 import type { RawSocket } from '../../../proxy/runtime/raw-socket.ts'
 import { type FileTls, TlsContexts } from '../../../proxy/tls/contexts.ts'
 import { type DialFailure, dial } from '../../../proxy/upstream/connector.ts'
@@ -41,7 +42,7 @@ async function dialled(to: Address, setup: Setup = {}) {
   const end = Promise.withResolvers<{ raw: RawSocket; address: Address } | DialFailure>()
   const { tls = null, proxyProtocol = null, ...rest } = setup
   dial(
-    { address: to, tls, proxyProtocol, alpn: null, timeoutMs: 5_000, ...rest },
+    { address: to, guard: NO_GUARD, tls, proxyProtocol, alpn: null, timeoutMs: 5_000, ...rest },
     {
       onDialled: (raw, _times, where) => end.resolve({ raw, address: where }),
       onDialFailed: (failure) => end.resolve(failure),
