@@ -147,6 +147,12 @@ const oauth2 = rule(
   },
 )
 
+const username = rule(z.string().min(1).max(63), {
+  cel: `!self.matches('[\\\\x00-\\\\x1f\\\\x7f]')`,
+  holds: (text) => !/[\x00-\x1f\x7f]/.test(text),
+  message: 'has a control character: write the name of the user',
+})
+
 const auth = exactlyOne(
   z.object({
     bearer: optional(
@@ -174,8 +180,19 @@ const auth = exactlyOne(
       'Sends `Authorization: Bearer` with a token of an OAuth 2.0 issuer, fetched once for all requests, renewed before it expires and used until it does. Requests before the first token wait, within timeouts.connect; an answer 401 of the upstream makes another token be fetched, and what can be sent again is.',
       'none',
     ),
+    postgres: optional(
+      z.object({
+        username: doc(username, 'User that the sidecar logs in as, whatever user the application names.'),
+        password: doc(
+          z.object({ secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the password.') }),
+          'Password of that user, sent by SCRAM-SHA-256 (bound to the TLS channel where the server offers it) or MD5, and in clear text only inside TLS. Read again for new connections when it changes.',
+        ),
+      }),
+      'Logs in at a PostgreSQL server, so that the application needs no password. PostgreSQL only.',
+      'none',
+    ),
   }),
-  ['bearer', 'basic', 'header', 'oauth2ClientCredentials'],
+  ['bearer', 'basic', 'header', 'oauth2ClientCredentials', 'postgres'],
   'auth',
 )
 
@@ -351,12 +368,12 @@ export const upstream = rule(
       ),
       tls: optional(
         tls,
-        'TLS to the upstream from the first byte, verified by chain and name; `{}` is enough for a public one.',
+        'TLS to the upstream, verified by chain and name; `{}` is enough for a public one. It begins with the first byte, for PostgreSQL with its SSLRequest.',
         'plain text',
       ),
       auth: optional(
         auth,
-        'Credential that is added to each request, read from a Secret that is mounted in the sidecar alone and read again when it changes. HTTP only. Exactly one of its fields must be given.',
+        'Credential that is added to each request (HTTP) or that the sidecar logs in by (PostgreSQL), read from a Secret that is mounted in the sidecar alone and read again when it changes. Exactly one of its fields must be given.',
         'none',
       ),
       loadBalancing: doc(loadBalancing, 'Which endpoint an attempt (HTTP) or connection (TCP) goes to.').prefault({}),

@@ -63,7 +63,11 @@ function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<Defa
 }
 
 function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null {
-  const { bearer, basic, header, oauth2ClientCredentials: oauth2 } = given
+  const { bearer, basic, header, oauth2ClientCredentials: oauth2, postgres } = given
+  if (postgres) {
+    const { username, password } = postgres
+    return { kind: 'postgres', username, password: secret(password.secretKeyRef) }
+  }
   if (oauth2) {
     return {
       kind: 'oauth2ClientCredentials',

@@ -5,7 +5,7 @@ import type { HeaderCredential } from '../policy/credential.ts'
 import { credentialRefs, type RefDirs, readRefText, refText } from './refs.ts'
 
 /** Reads the files of a credential; keeps the last good line when they become unusable, so that a slip does not stop traffic. */
-export type FileAuth = Exclude<AuthConfig, { kind: 'oauth2ClientCredentials' }>
+export type FileAuth = Exclude<AuthConfig, { kind: 'oauth2ClientCredentials' | 'postgres' }>
 
 export class Credential implements HeaderCredential {
   readonly name: string

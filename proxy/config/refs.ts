@@ -64,6 +64,8 @@ export function credentialRefs(auth: AuthConfig): readonly { readonly field: str
       return [{ field: 'auth.header', ref: auth.value }]
     case 'oauth2ClientCredentials':
       return [{ field: 'auth.oauth2ClientCredentials.clientSecret', ref: auth.clientSecret }]
+    case 'postgres':
+      return [{ field: 'auth.postgres.password', ref: auth.password }]
   }
 }
 
