@@ -15,6 +15,8 @@ const count = z.int().min(0)
 export const dataRef = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('secret'), name, key: name }),
   z.object({ kind: z.literal('configMap'), name, key: name }),
+  /** A token of the pod's service account for an audience: the file `<name>/token` below a directory of its own. */
+  z.object({ kind: z.literal('token'), name, audience: z.string() }),
   z.object({ kind: z.literal('file'), path: z.string().min(1) }),
   z.object({ kind: z.literal('env'), name: z.string().min(1) }),
 ])
@@ -51,6 +53,8 @@ export const authConfig = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('bearer'), token: dataRef }),
   z.object({ kind: z.literal('basic'), username: dataRef, password: dataRef }),
   z.object({ kind: z.literal('header'), name: z.string(), value: dataRef }),
+  /** A bearer token that the kubelet writes and renews. */
+  z.object({ kind: z.literal('serviceAccountToken'), token: dataRef }),
   /** A bearer token by the client credentials grant (RFC 6749 section 4.4). */
   z.object({
     kind: z.literal('oauth2ClientCredentials'),
@@ -62,6 +66,8 @@ export const authConfig = z.discriminatedUnion('kind', [
     /** Of the token URL; null: the system roots. */
     tls: tlsConfig.nullable(),
   }),
+  /** A bearer token of Google's metadata server, or by the key file that the environment names. */
+  z.object({ kind: z.literal('gcpIdToken'), audience: z.string() }),
   /** PostgreSQL only: what the proxy logs in by, whatever user the application names. */
   z.object({ kind: z.literal('postgres'), username: z.string().min(1), password: dataRef }),
 ])
@@ -216,6 +222,17 @@ export const accessLogConfig = z.object({
 })
 export type AccessLogConfig = z.infer<typeof accessLogConfig>
 
+/** Spans of the exchanges. HTTP only. */
+export const tracingConfig = z.object({
+  /** Base URL of a collector that takes OTLP over HTTP with JSON. */
+  endpoint: z.string().min(1),
+  /** Share of the traces that begin here which are sent, 0 to 1. A trace that the application began is sent when it says so. */
+  sample: z.number().min(0).max(1),
+  /** An exchange whose answer began later than this is sent in any case, as is one that failed. */
+  slowMs: ms,
+})
+export type TracingConfig = z.infer<typeof tracingConfig>
+
 export const proxyConfig = z.object({
   version: z.literal(1),
   ambassador: z.object({ namespace: z.string(), name, generation: count }),
@@ -233,6 +250,8 @@ export const proxyConfig = z.object({
   /** Requests (HTTP) or connections (TCP). */
   rateLimit: rateLimitConfig.nullable(),
   accessLog: accessLogConfig,
+  /** Absent: no spans, and trace context is passed on untouched. */
+  tracing: tracingConfig.optional(),
 })
 export type ProxyConfig = z.infer<typeof proxyConfig>
 

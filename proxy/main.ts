@@ -45,7 +45,12 @@ export async function main(env: NodeJS.ProcessEnv = process.env, serveAmbassador
   await startApp(
     {
       sources,
-      dirs: { secrets: settings.secretsDir, configMaps: settings.configMapsDir, isPod },
+      dirs: {
+        secrets: settings.secretsDir,
+        configMaps: settings.configMapsDir,
+        tokens: settings.tokensDir,
+        isPod,
+      },
       telemetryPort: settings.telemetryPort,
       adminPort: settings.adminPort,
       readiness: settings.readiness,
@@ -54,7 +59,7 @@ export async function main(env: NodeJS.ProcessEnv = process.env, serveAmbassador
       podName: settings.podName,
       log,
       discover: (config, source) => discover(config, resolver, source),
-      makeDriver: driverMaker((line) => access.write(line)),
+      makeDriver: driverMaker((line) => access.write(line), { pod: settings.podName, log }),
       onQuit: () => void lifecycle.stop('Native'),
     },
     lifecycle,

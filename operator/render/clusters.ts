@@ -1,5 +1,6 @@
 /** Upstreams become clusters: endpoints, TLS, credential, breaker and limits, with every default written out. */
 import { durationMs } from '../../common/duration.ts'
+import { tokenName } from '../../common/object-names.ts'
 import type {
   AuthConfig,
   BreakerConfig,
@@ -63,10 +64,18 @@ function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<Defa
 }
 
 function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null {
-  const { bearer, basic, header, oauth2ClientCredentials: oauth2, postgres } = given
+  const { bearer, basic, header, serviceAccountToken, oauth2ClientCredentials: oauth2, gcpIdToken, postgres } = given
   if (postgres) {
     const { username, password } = postgres
     return { kind: 'postgres', username, password: secret(password.secretKeyRef) }
+  }
+  if (gcpIdToken) return { kind: 'gcpIdToken', audience: gcpIdToken.audience }
+  if (serviceAccountToken) {
+    const { audience, expirationSeconds } = serviceAccountToken
+    return {
+      kind: 'serviceAccountToken',
+      token: { kind: 'token', name: tokenName(audience, expirationSeconds), audience },
+    }
   }
   if (oauth2) {
     return {

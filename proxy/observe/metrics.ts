@@ -21,6 +21,7 @@ export function metricsText(served: readonly Served[], process: ProcessNumbers):
   const out = new Exposition()
   writeHttp(out, served)
   writeTcp(out, served)
+  writeSpans(out, served)
   writeUpstreams(out, served)
   writeConfig(out, served, process)
   writeProcess(out, process)
@@ -78,14 +79,14 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
   out.metric(
     'ambassador_retries_total',
     'counter',
-    'Retries by outcome: success and failure were sent; limit_exceeded had no try left; overflow had no budget left.',
+    'Retries by outcome: success and exhausted (failed) were sent; limit_exceeded had no try left; overflow had no budget left.',
   )
   for (const { cluster, labels } of all) {
     const { successes, requests, active, limitExceeded, overflow } = cluster.budget
     out.sample('ambassador_retries_total', { ...labels, outcome: 'success' }, successes)
     out.sample(
       'ambassador_retries_total',
-      { ...labels, outcome: 'failure' },
+      { ...labels, outcome: 'exhausted' },
       Math.max(0, requests - successes - active),
     )
     out.sample('ambassador_retries_total', { ...labels, outcome: 'limit_exceeded' }, limitExceeded)
@@ -106,6 +107,15 @@ const HTTP_COUNTERS: readonly (readonly [string, string, (cells: HttpCells) => n
   ['ambassador_response_bytes_total', 'Content bytes of answers.', (cells) => cells.responseBytes],
   ['ambassador_upgrades_total', 'Connections that became tunnels.', (cells) => cells.upgrades],
 ]
+
+function writeSpans(out: Exposition, served: readonly Served[]): void {
+  out.metric('ambassador_spans_total', 'counter', 'Spans that the collector took (exported) or never got (dropped).')
+  for (const { name, config, driver } of served) {
+    if (config?.tracing === undefined || driver?.spans === undefined) continue
+    out.sample('ambassador_spans_total', { ambassador: name, result: 'exported' }, driver.spans.exported)
+    out.sample('ambassador_spans_total', { ambassador: name, result: 'dropped' }, driver.spans.dropped)
+  }
+}
 
 function writeTcp(out: Exposition, served: readonly Served[]): void {
   const all = served.flatMap((each) => {
@@ -196,6 +206,15 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
     if (rateLimits.length === 0) continue
     const delayed = rateLimits.reduce((sum, each) => sum + each.delayed, 0)
     out.sample('ambassador_rate_delayed_total', { ambassador: name }, delayed)
+  }
+  out.metric(
+    'ambassador_token_expiry_seconds',
+    'gauge',
+    'When the token that requests carry expires, in seconds since 1970.',
+  )
+  for (const { credential, labels } of all) {
+    const at = credential?.expiresAt ?? null
+    if (at !== null) out.sample('ambassador_token_expiry_seconds', labels, at / 1000)
   }
   out.metric(
     'ambassador_tls_certificate_expiry_seconds',
