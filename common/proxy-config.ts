@@ -215,6 +215,10 @@ export const routeConfig = z.object({
 })
 export type RouteConfig = z.infer<typeof routeConfig>
 
+/** Hosts that may be dialled: names, `*.domain`, addresses and ranges, each with or without a port; see common/host-list.ts. */
+export const egressConfig = z.object({ allow: z.array(z.string().min(1)).min(1) })
+export type EgressConfig = z.infer<typeof egressConfig>
+
 export const accessLogConfig = z.object({
   mode: z.enum(['All', 'Errors', 'Off']),
   /** With Errors: this share of the exchanges that did not fail is logged too. 0 to 1. */
@@ -250,6 +254,8 @@ export const proxyConfig = z.object({
   /** Requests (HTTP) or connections (TCP). */
   rateLimit: rateLimitConfig.nullable(),
   accessLog: accessLogConfig,
+  /** Absent: whatever discovery finds. */
+  egress: egressConfig.optional(),
   /** Absent: no spans, and trace context is passed on untouched. */
   tracing: tracingConfig.optional(),
 })

@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { ADMIN_PORT, GROUP, KIND, TELEMETRY_PORT, VERSION } from '../../common/names.ts'
 import { doc, listMap, listSet, optional, port, type RuleOptions, rule, rules } from '../../common/schema-kit.ts'
+import { egress } from './egress.ts'
 import { accessLog, rateLimit, retry, timeouts, tracing } from './policies.ts'
 import { routeRules, routes } from './routes.ts'
 import { ambassadorStatus } from './status.ts'
@@ -68,6 +69,11 @@ const specFields = z.object({
   timeouts: doc(timeouts, 'How long each step may take.').prefault({}),
   rateLimit: optional(rateLimit, 'Bounds what this pod sends, for a dependency that counts.', 'none'),
   accessLog: doc(accessLog, 'Which exchanges get a line in the log of the sidecar.').prefault({}),
+  egress: optional(
+    egress,
+    'What this Ambassador may ever dial, whatever endpoints, DNS, SRV records, files and requests say.',
+    'whatever its upstreams lead to',
+  ),
   tracing: optional(
     tracing,
     'Spans of the requests, for a collector of OpenTelemetry. HTTP only.',

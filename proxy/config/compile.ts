@@ -10,6 +10,7 @@ import type {
 } from '../../common/proxy-config.ts'
 import { HttpCells } from '../observe/cells.ts'
 import type { HeaderCredential, LoginSource } from '../policy/credential.ts'
+import { DialGuard, NO_GUARD } from '../policy/dial-guard.ts'
 import { RateLimit } from '../policy/rate-limit.ts'
 import { now } from '../runtime/clock.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
@@ -31,6 +32,7 @@ export interface CompileParts {
   /** Told of each fetch of a token for a cluster that failed. */
   readonly onTokenFailure?: (cluster: string, message: string) => void
   readonly onCircuit?: ClusterParts['onCircuit']
+  readonly onDenied?: ClusterParts['onDenied']
   readonly onDiscovery?: ClusterParts['onDiscovery']
   readonly onHealth?: ClusterParts['onHealth']
 }
@@ -91,6 +93,8 @@ export class Compiler {
   #inForce: readonly Part[] = []
   #protocol: ProxyConfig['protocol'] | null = null
   #rateLimit: RateLimit | null = null
+  /** Of the config in force. */
+  #guard = NO_GUARD
   /** By what their routes match. */
   #routeLimits: ReadonlyMap<string, RateLimit> = new Map()
   readonly #files = new WeakMap<DiscoveryConfig, EndpointFile>()
@@ -123,20 +127,23 @@ export class Compiler {
   commit(candidate: Candidate): Snapshot {
     const { config } = candidate
     const before = this.#inForce
+    const guard = guardOf(config)
+    this.#guard = guard
     for (const { config: each, file } of candidate.parts) if (file !== null) this.#files.set(each.discovery, file)
     const isSameProtocol = this.#protocol === config.protocol
     this.#protocol = config.protocol
     this.#inForce = candidate.parts.map((part) => {
       const old = before.find((each) => each.config.name === part.config.name)
-      const options = clusterOptions(config, part)
+      const options = clusterOptions(config, part, guard)
       if (isSameProtocol && old?.cluster && old.tls === part.tls) {
         old.cluster.update(options)
         return { ...part, cluster: old.cluster }
       }
-      const { onCircuit, onDiscovery, onHealth } = this.#parts
+      const { onCircuit, onDenied, onDiscovery, onHealth } = this.#parts
       const cluster = new Cluster(options, {
         discover: (each) => this.#discover(each),
         onCircuit,
+        onDenied,
         onDiscovery,
         onHealth,
       })
@@ -233,7 +240,8 @@ export class Compiler {
     if (auth === null || auth.kind === 'postgres') return null
     if (old?.credential && canonicalJson(old.config.auth) === canonicalJson(auth)) return old.credential
     const { dirs, tls, onTokenFailure } = this.#parts
-    return makeCredential(auth, { dirs, tls, onFailure: (message) => onTokenFailure?.(name, message) })
+    const guard = () => this.#guard
+    return makeCredential(auth, { dirs, tls, guard, onFailure: (message) => onTokenFailure?.(name, message) })
   }
 
   /** Ends what `from` has and `kept` has not. */
@@ -264,7 +272,12 @@ function endpointFile({ discovery }: ClusterConfig, old: Part | undefined): Endp
   return isSame ? old.file : new EndpointFile(discovery.ref)
 }
 
-function clusterOptions(config: ProxyConfig, part: Part): ClusterOptions {
+/** @throws {Error} for an entry that is no host; who reads the config has seen to it that there is none */
+function guardOf({ listener, egress }: ProxyConfig): DialGuard {
+  return new DialGuard({ ownPort: listener.port, allow: egress?.allow ?? null })
+}
+
+function clusterOptions(config: ProxyConfig, part: Part, guard: DialGuard): ClusterOptions {
   // The longest that any route lets an attempt take.
   const perTryMs = Math.max(
     ...[null, ...config.routes].map((route) => {
@@ -276,6 +289,7 @@ function clusterOptions(config: ProxyConfig, part: Part): ClusterOptions {
   return {
     config: part.config,
     tls: part.tls,
+    guard,
     budget: config.retry?.budget ?? null,
     probeTimeoutMs: config.timeouts.connectMs + (config.protocol === 'HTTP' ? perTryMs : 0),
     queue: config.protocol === 'HTTP' ? 'Newest' : 'Oldest',

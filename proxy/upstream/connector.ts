@@ -2,6 +2,7 @@
 import { connect, isIP, type Socket } from 'node:net'
 import type { ConnectionOptions, PeerCertificate, TLSSocket } from 'node:tls'
 import type { Reason } from '../../common/reasons.ts'
+import type { DialGuard } from '../policy/dial-guard.ts'
 import { now, refreshClock } from '../runtime/clock.ts'
 import { openTcp, openTls, type RawSocket, type SocketHandler, upgradeTls } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
@@ -10,6 +11,8 @@ import type { Address } from './discovery/discovery.ts'
 
 export interface DialTarget {
   readonly address: Address
+  /** Of the cluster: what must not be dialled. */
+  readonly guard: DialGuard
   /** null: plain TCP. */
   readonly tls: UpstreamTls | null
   /** Protocols offered in the handshake (`['http/1.1']`); null: none. */
@@ -32,7 +35,7 @@ export interface StartTls {
 }
 
 export interface DialFailure {
-  /** One of connect_refused, connect_timeout, tls_verify_failed, upstream_reset (ended in the middle of the handshake). */
+  /** One of connect_refused, connect_timeout, tls_verify_failed, upstream_reset (ended in the middle of the handshake), egress_denied. */
   readonly reason: Reason
   /** Names the endpoint, what happened and the remedy; no secret. */
   readonly detail: string
@@ -76,7 +79,12 @@ class DialAttempt implements Dial, SocketHandler {
     this.#target = target
     this.#dialler = dialler
     this.#deadline = new CoarseTimer(() => this.#onDeadline())
-    const { address, tls } = target
+    const { address, tls, guard } = target
+    const refusal = guard.refusal(address.host, address.ip, address.port)
+    if (refusal !== null) {
+      setImmediate(() => this.#fail('egress_denied', refusal.detail))
+      return
+    }
     if (tls !== null && tls.context === null) {
       const why = tls.failure ?? 'its files are not loaded'
       setImmediate(() => this.#fail('tls_verify_failed', `${name(address)}: not dialled, TLS cannot be set up: ${why}`))

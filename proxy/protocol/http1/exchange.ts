@@ -364,6 +364,8 @@ export class Exchange implements AttemptOwner {
       this.#refuse({ reason: this.reason, detail: this.detail })
     } else if (refusal === 'dns_failed') {
       this.#refuse({ reason: 'dns_failed', detail: cluster.discoveryFailure ?? '' })
+    } else if (refusal === 'egress_denied') {
+      this.#refuse({ reason: 'egress_denied', ...(cluster.denied ?? { detail: '' }) })
     } else {
       const detail = `every endpoint of upstream '${cluster.name}' fails`
       this.#refuse({ reason: 'circuit_open', detail, retryAfterMs: cluster.retryAfterMs(time) })

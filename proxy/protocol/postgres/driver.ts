@@ -128,7 +128,8 @@ export class PostgresDriver implements Driver, StartupOwner {
     }
     const { address, snapshot } = found
     const { cluster, timeouts } = snapshot
-    const target = { address, tls: cluster.tls, alpn: null, timeoutMs: timeouts.connectMs, startTls: START_TLS }
+    const { guard, tls } = cluster
+    const target = { address, guard, tls, alpn: null, timeoutMs: timeouts.connectMs, startTls: START_TLS }
     dial(target, {
       onDialFailed: () => front.client.destroy(),
       onDialled: (upstream) => {

@@ -4,6 +4,7 @@ import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import type { PickRefusal } from '../../upstream/cluster.ts'
 import {
   type Dial,
   type DialFailure,
@@ -206,7 +207,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
     }
     const token = picked.begin(now())
     const startTls = this.#greeter?.startTls ?? null
-    const target = { address: picked, tls: cluster.tls, alpn: null, timeoutMs: timeouts.connectMs, startTls }
+    const { guard, tls } = cluster
+    const target = { address: picked, guard, tls, alpn: null, timeoutMs: timeouts.connectMs, startTls }
     this.#phase = { kind: 'dialling', endpoint: picked, token, dial: dial(target, this) }
     this.#tried.push(picked)
   }
@@ -337,8 +339,9 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
     )
   }
 
-  #whyNoEndpoint(reason: 'dns_failed' | 'circuit_open'): string {
+  #whyNoEndpoint(reason: PickRefusal): string {
     const { cluster } = this.#snapshot
+    if (reason === 'egress_denied') return cluster.denied?.detail ?? ''
     if (reason === 'dns_failed') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
     const ms = Math.ceil(cluster.retryAfterMs(now()))
     return `the circuit breakers of upstream '${cluster.name}' are open, the next attempt may come in ${ms} ms`
