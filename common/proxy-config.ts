@@ -50,7 +50,7 @@ export const tlsConfig = z.object({
 })
 export type TlsConfig = z.infer<typeof tlsConfig>
 
-/** The credential that the proxy adds to each HTTP request. */
+/** The credential that the proxy adds to each HTTP request, or that it logs in by. */
 export const authConfig = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('bearer'), token: dataRef }),
   z.object({ kind: z.literal('basic'), username: dataRef, password: dataRef }),
@@ -70,6 +70,8 @@ export const authConfig = z.discriminatedUnion('kind', [
   }),
   /** A bearer token of Google's metadata server, or by the key file that the environment names. */
   z.object({ kind: z.literal('gcpIdToken'), audience: z.string() }),
+  /** PostgreSQL only: what the proxy logs in by, whatever user the application names. */
+  z.object({ kind: z.literal('postgres'), username: z.string().min(1), password: dataRef }),
 ])
 export type AuthConfig = z.infer<typeof authConfig>
 
@@ -261,7 +263,7 @@ export const proxyConfig = z.object({
   ambassador: z.object({ namespace: z.string(), name, generation: count }),
   /** Content hash of everything else but the generation; see configHash(). */
   hash: z.string(),
-  protocol: z.enum(['HTTP', 'TCP']),
+  protocol: z.enum(['HTTP', 'TCP', 'PostgreSQL']),
   /** Data ports are on 127.0.0.1 and [::1] alone, whatever the config says. */
   listener: z.object({ port }),
   clusters: z.array(clusterConfig).min(1),

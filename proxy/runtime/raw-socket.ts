@@ -74,7 +74,6 @@ export class RawSocket {
     isTls: boolean,
     handler: SocketHandler,
     readBuffer: Buffer = SHARED_READ_BUFFER,
-    isWrapped = false,
   ) {
     this.handler = handler
     this.#shared = readBuffer
@@ -98,14 +97,6 @@ export class RawSocket {
       },
     })
     this.socket = socket
-    if (isWrapped) {
-      // Node does not know onread for TLS over a socket that was connected before: each read comes in memory of its own.
-      socket.on('data', (chunk: Buffer) => {
-        refreshClock()
-        this.bytesRead += chunk.length
-        this.handler.onData(chunk, chunk.length)
-      })
-    }
     socket.on('end', () => this.#onEnd())
     socket.on('error', (error) => {
       this.#error = error
@@ -319,6 +310,25 @@ export function openTls(
   // Loaded here: 3 MB and 25 ms that a sidecar without TLS never needs.
   const { connect } = process.getBuiltinModule('node:tls')
   const make = (shared: SharedOptions): Socket => connect({ ...options, ...shared } as ConnectionOptions)
-  const isWrapped = options.socket !== undefined
-  return new RawSocket(make, true, handler, readBuffer, isWrapped) as RawSocket & { readonly socket: TLSSocket }
+  return new RawSocket(make, true, handler, readBuffer) as RawSocket & { readonly socket: TLSSocket }
+}
+
+/**
+ * Begins TLS on a connection of Node's that is open already. tls.connect() with a socket ignores `onread`, so what arrives comes
+ * in memory of its own.
+ */
+export function upgradeTls(
+  plain: Socket,
+  options: ConnectionOptions,
+  handler: SocketHandler,
+): RawSocket & { readonly socket: TLSSocket } {
+  const { connect } = process.getBuiltinModule('node:tls')
+  const make = (): Socket => connect({ ...options, socket: plain })
+  const raw = new RawSocket(make, true, handler) as RawSocket & { readonly socket: TLSSocket }
+  raw.socket.on('data', (chunk: Buffer) => {
+    refreshClock()
+    raw.bytesRead += chunk.length
+    raw.handler.onData(chunk, chunk.length)
+  })
+  return raw
 }

@@ -1,12 +1,12 @@
 /** Dials one endpoint: TCP or TLS, within a deadline, the certificate's chain and name verified; tells why when it fails. */
 import type { X509Certificate } from 'node:crypto'
 import { connect, isIP, type NetConnectOpts, type Socket } from 'node:net'
-import type { PeerCertificate, TLSSocket } from 'node:tls'
+import type { ConnectionOptions, PeerCertificate, TLSSocket } from 'node:tls'
 import type { ProxyProtocol } from '../../common/proxy-config.ts'
 import type { Reason } from '../../common/reasons.ts'
 import type { DialGuard } from '../policy/dial-guard.ts'
 import { now, refreshClock } from '../runtime/clock.ts'
-import { openTcp, openTls, type RawSocket, type SocketHandler } from '../runtime/raw-socket.ts'
+import { openTcp, openTls, type RawSocket, type SocketHandler, upgradeTls } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
 import { subjectOf, validityProblem } from '../tls/pem.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
@@ -29,6 +29,8 @@ export interface DialTarget {
   readonly isCheck?: boolean
   /** For TCP and TLS together. */
   readonly timeoutMs: number
+  /** Null or absent: TLS begins with the first byte. */
+  readonly startTls?: StartTls | null
   /** What the socket reads into; default: the whole buffer that all sockets share. */
   readonly readBuffer?: Buffer
 }
@@ -38,6 +40,15 @@ const KEEP_ALIVE_MS = 30_000
 
 /** RFC 8305 section 5: the recommended delay between the begins of two attempts. */
 const RIVAL_MS = 250
+
+/** TLS that begins in the middle of a connection: one question, one byte in answer, and nothing of the server's behind it. */
+export interface StartTls {
+  readonly question: Buffer
+  /** The byte that says yes. */
+  readonly yes: number
+  /** What is wrong with any other answer, and the remedy. */
+  readonly refused: string
+}
 
 export interface DialFailure {
   /** One of connect_refused, connect_timeout, tls_verify_failed, upstream_reset (ended in the middle of the handshake), egress_denied. */
@@ -128,7 +139,7 @@ class DialAttempt implements Dial, SocketHandler {
   readonly #onAccepted: () => void
   #dialler: Dialler | null
   #socket: RawSocket | null = null
-  /** Below the TLS that is not there yet: the header of the PROXY protocol is not encrypted. */
+  /** Below the TLS that is not there yet. */
   #plain: Socket | null = null
   readonly #deadline: CoarseTimer
   readonly #startedAt = refreshClock()
@@ -156,8 +167,9 @@ class DialAttempt implements Dial, SocketHandler {
     this.#deadline.set(now() + target.timeoutMs)
     try {
       if (tls === null) this.#dialTcp(address)
-      else if ((target.proxyProtocol ?? null) === null) this.#dialTls(address, tls, null)
-      else this.#dialBelowTls(address, tls)
+      else if (target.startTls != null) this.#startTls(address, tls, target.startTls)
+      else if (target.proxyProtocol != null) this.#tlsBehindHeader(address, tls)
+      else this.#dialTls(address, tls)
     } catch (error) {
       setImmediate(() => this.#fail('connect_refused', `${name(address)}: ${(error as Error).message}`))
     }
@@ -179,19 +191,23 @@ class DialAttempt implements Dial, SocketHandler {
     })
   }
 
-  #dialBelowTls(address: Address, tls: UpstreamTls): void {
-    const plain = connect(connectOptions(address))
+  /** The header of the PROXY protocol is not encrypted. */
+  #tlsBehindHeader(address: Address, tls: UpstreamTls): void {
+    const plain = connect({ ...connectOptions(address), allowHalfOpen: true })
     this.#plain = plain
-    const onError = (error: Error) => this.onClose(error)
-    plain.once('error', onError)
+    let broken: Error | null = null
+    const onClose = (): void => this.onClose(broken)
+    plain.on('error', (error) => {
+      broken = error
+    })
+    plain.on('close', onClose)
     plain.once('connect', () => {
-      plain.off('error', onError)
-      // From here on the errors of the connection are those of the TLS socket.
-      plain.on('error', () => {})
+      // From here on the end of the connection is that of TLS.
+      plain.off('close', onClose)
       this.#accepted()
       const header = this.#header(plain)
       if (header !== null) plain.write(header)
-      this.#dialTls(address, tls, plain)
+      this.#secure(upgradeTls(plain, this.#tlsOptions(address, tls), this), address, tls)
     })
   }
 
@@ -208,34 +224,72 @@ class DialAttempt implements Dial, SocketHandler {
     this.#onAccepted()
   }
 
-  #dialTls(address: Address, tls: UpstreamTls, plain: Socket | null): void {
-    const serverName = tls.serverName ?? address.host
-    const key = `${address.ip}:${address.port}/${serverName}`
+  #dialTls(address: Address, tls: UpstreamTls): void {
     const raw = openTls(
-      {
-        ...(plain === null ? connectOptions(address) : { socket: plain }),
-        secureContext: tls.context ?? undefined,
-        session: tls.session(key),
-        // RFC 6066 section 3: an IP address is not a server name. It is verified against the IP SANs all the same.
-        servername: isIP(serverName) === 0 ? serverName : '',
-        checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
-          process.getBuiltinModule('node:tls').checkServerIdentity(serverName, certificate),
-        // Said here because NODE_TLS_REJECT_UNAUTHORIZED=0 would turn it off silently.
-        rejectUnauthorized: !tls.isUnverified,
-        ALPNProtocols: this.#target.alpn === null ? undefined : [...this.#target.alpn],
-      },
+      { ...connectOptions(address), ...this.#tlsOptions(address, tls) },
       this,
       this.#target.readBuffer,
     )
+    raw.socket.once('connect', () => {
+      this.#accepted()
+      raw.socket.setNoDelay(true)
+      raw.socket.setKeepAlive(true, KEEP_ALIVE_MS)
+    })
+    this.#secure(raw, address, tls)
+  }
+
+  /** A server that sends more than the one byte before TLS begins may have been spoken for by somebody between (CVE-2021-23222). */
+  #startTls(address: Address, tls: UpstreamTls, { question, yes, refused }: StartTls): void {
+    const where = name(address)
+    const plain = connect({ ...connectOptions(address), allowHalfOpen: true })
+    this.#plain = plain
+    const onData = (answer: Buffer): void => {
+      if (answer.length > 1) {
+        this.#fail('tls_verify_failed', `${where} sent bytes in plain text before TLS began: somebody may be between`)
+      } else if (answer[0] !== yes) this.#fail('tls_verify_failed', `${where} ${refused}`)
+      else if (this.#dialler !== null) {
+        plain.off('data', onData)
+        plain.off('end', onEnd)
+        plain.off('close', onClose)
+        this.#secure(upgradeTls(plain, this.#tlsOptions(address, tls), this), address, tls)
+      }
+    }
+    const onEnd = (): void => this.#fail('upstream_reset', `${where} closed the connection before TLS began`)
+    let broken: Error | null = null
+    const onClose = (): void => this.onClose(broken)
+    plain.on('data', onData)
+    plain.on('end', onEnd)
+    plain.on('close', onClose)
+    plain.on('error', (error) => {
+      broken = error
+    })
+    plain.once('connect', () => {
+      this.#accepted()
+      const header = this.#header(plain)
+      if (header !== null) plain.write(header)
+      plain.write(question)
+    })
+  }
+
+  #tlsOptions(address: Address, tls: UpstreamTls): ConnectionOptions {
+    const serverName = tls.serverName ?? address.host
+    return {
+      secureContext: tls.context ?? undefined,
+      session: tls.session(sessionKey(address, tls)),
+      // RFC 6066 section 3: an IP address is not a server name. It is verified against the IP SANs all the same.
+      servername: isIP(serverName) === 0 ? serverName : '',
+      checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
+        process.getBuiltinModule('node:tls').checkServerIdentity(serverName, certificate),
+      // Said here because NODE_TLS_REJECT_UNAUTHORIZED=0 would turn it off silently.
+      rejectUnauthorized: !tls.isUnverified,
+      ALPNProtocols: this.#target.alpn === null ? undefined : [...this.#target.alpn],
+    }
+  }
+
+  #secure(raw: RawSocket & { readonly socket: TLSSocket }, address: Address, tls: UpstreamTls): void {
+    const key = sessionKey(address, tls)
     this.#socket = raw
     const { socket } = raw
-    if (plain === null) {
-      socket.once('connect', () => {
-        this.#accepted()
-        socket.setNoDelay(true)
-        socket.setKeepAlive(true, KEEP_ALIVE_MS)
-      })
-    }
     // Before Node verifies, and closes what it does not trust: afterwards the chain cannot be asked for.
     socket.prependOnceListener('secure', () => {
       this.#outdated = outdated(socket)
@@ -309,6 +363,10 @@ class DialAttempt implements Dial, SocketHandler {
 function connectOptions({ ip, port }: Address): NetConnectOpts {
   if (ip.startsWith('/')) return { path: ip }
   return { host: ip, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS }
+}
+
+function sessionKey(address: Address, tls: UpstreamTls): string {
+  return `${address.ip}:${address.port}/${tls.serverName ?? address.host}`
 }
 
 function name({ host, ip, port }: Address): string {
