@@ -48,8 +48,8 @@ const listen = z.object({
 
 const specFields = z.object({
   protocol: doc(
-    z.enum(['HTTP', 'TCP']),
-    'What the application speaks. HTTP is HTTP/1.1, each request handled on its own; TCP hands the bytes of each connection through.',
+    z.enum(['HTTP', 'TCP', 'PostgreSQL']),
+    'What the application speaks. HTTP is HTTP/1.1, each request handled on its own; TCP hands the bytes of each connection through; PostgreSQL logs in for the application, which needs no password.',
   ),
   listen: doc(listen, 'Where the application finds the dependency.'),
   upstreams: doc(
@@ -108,11 +108,34 @@ export const ambassadorSpec = rules(
     message: `tracing needs protocol HTTP: ${REMEDY}`,
   },
   ...routeRules,
-  upstreamNeedsHttp('auth', 'has(u.auth)', (each) => each.auth !== undefined),
+  {
+    cel: "self.protocol == 'HTTP' || !self.upstreams.exists(u, has(u.auth) && !has(u.auth.postgres))",
+    holds: (spec) => spec.protocol === 'HTTP' || !spec.upstreams.some(({ auth }) => auth && !auth.postgres),
+    field: ['upstreams'],
+    message: `upstreams[].auth needs protocol HTTP, other than auth.postgres: ${REMEDY}`,
+  },
+  {
+    cel: "self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.auth) && has(u.auth.postgres))",
+    holds: (spec) => spec.protocol === 'PostgreSQL' || !spec.upstreams.some(({ auth }) => auth?.postgres),
+    field: ['upstreams'],
+    message: `upstreams[].auth.postgres needs protocol PostgreSQL: ${REMEDY}`,
+  },
+  {
+    cel: "self.protocol != 'PostgreSQL' || self.upstreams.all(u, has(u.auth) && has(u.auth.postgres))",
+    holds: (spec) => spec.protocol !== 'PostgreSQL' || spec.upstreams.every(({ auth }) => auth?.postgres),
+    field: ['upstreams'],
+    message:
+      'protocol PostgreSQL logs in for the application: add auth.postgres to each upstream, or use protocol TCP, which hands the login through',
+  },
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',
     'has(u.limits) && has(u.limits.maxConcurrentRetries)',
     (each) => each.limits.maxConcurrentRetries !== undefined,
+  ),
+  upstreamNeedsHttp(
+    'loadBalancing.consistentHash',
+    'has(u.loadBalancing) && has(u.loadBalancing.consistentHash)',
+    (each) => each.loadBalancing.consistentHash !== undefined,
   ),
   {
     cel: `self.upstreams.all(u, !has(u.endpoints) || !u.endpoints.exists(e, ${ITSELF}))`,

@@ -9,7 +9,7 @@ import type {
   RouteConfig,
 } from '../../common/proxy-config.ts'
 import { HttpCells } from '../observe/cells.ts'
-import type { HeaderCredential } from '../policy/credential.ts'
+import type { HeaderCredential, LoginSource } from '../policy/credential.ts'
 import { DialGuard, NO_GUARD } from '../policy/dial-guard.ts'
 import { RateLimit } from '../policy/rate-limit.ts'
 import { now } from '../runtime/clock.ts'
@@ -20,6 +20,7 @@ import type { TargetSource } from '../upstream/discovery/file.ts'
 import { EndpointFile } from './endpoint-file.ts'
 import { makeCredential } from './make-credential.ts'
 import type { OwnedCredential } from './owned-credential.ts'
+import { FileLogin } from './postgres-login.ts'
 import type { RefDirs } from './refs.ts'
 
 /** What every Ambassador of the process shares. */
@@ -41,6 +42,8 @@ export interface CompiledCluster {
   readonly cluster: Cluster
   /** Null: nothing is added to requests. */
   readonly credential: HeaderCredential | null
+  /** Null: the proxy does not log in itself. */
+  readonly login: LoginSource | null
   /** What HTTP counts for it. */
   readonly cells: HttpCells
 }
@@ -63,6 +66,7 @@ interface Part {
   readonly config: ClusterConfig
   readonly tls: FileTls | null
   readonly credential: OwnedCredential | null
+  readonly login: FileLogin | null
   /** The list of endpoints of discovery by file. */
   readonly file: EndpointFile | null
   /** Counters never go back, so they are kept as long as the name is. */
@@ -108,6 +112,7 @@ export class Compiler {
         config: cluster,
         tls: this.#tls(cluster, old),
         credential: this.#credential(cluster, old),
+        login: loginOf(cluster, old),
         file: endpointFile(cluster, old),
         cells: old?.cells ?? new HttpCells(),
         cluster: null,
@@ -150,8 +155,8 @@ export class Compiler {
     this.#rateLimit = limitOf(config.rateLimit, this.#rateLimit)
     return {
       config,
-      clusters: this.#inForce.map(({ cluster, credential: own, cells }) => {
-        return { cluster: cluster as Cluster, credential: own, cells }
+      clusters: this.#inForce.map(({ cluster, credential: own, login, cells }) => {
+        return { cluster: cluster as Cluster, credential: own, login, cells }
       }),
       rateLimit: this.#rateLimit,
       routeLimits: this.#limitRoutes(config.routes),
@@ -188,8 +193,9 @@ export class Compiler {
   /** Everything that the config in force refers to was usable at least once, so that it serves. */
   get isServing(): boolean {
     return this.#inForce.every(
-      ({ tls, credential: own, file }) =>
+      ({ tls, credential: own, login, file }) =>
         (tls === null || tls.context !== null) &&
+        (login === null || login.login !== null) &&
         (own === null || own.line !== null) &&
         (file === null || file.targets !== null),
     )
@@ -216,6 +222,7 @@ export class Compiler {
       ...(part.file === null ? [] : [part.file.refresh(dirs)]),
       ...(part.tls?.refs ?? []),
       ...(part.credential?.refresh() ?? []),
+      ...(part.login?.refresh(dirs) ?? []),
     ]
     return reports.map((report) => ({
       ...report,
@@ -230,7 +237,7 @@ export class Compiler {
   }
 
   #credential({ name, auth }: ClusterConfig, old: Part | undefined): Part['credential'] {
-    if (auth === null) return null
+    if (auth === null || auth.kind === 'postgres') return null
     if (old?.credential && canonicalJson(old.config.auth) === canonicalJson(auth)) return old.credential
     const { dirs, tls, onTokenFailure } = this.#parts
     const guard = () => this.#guard
@@ -252,6 +259,11 @@ function limitOf(config: RateLimitConfig | null, old: RateLimit | null): RateLim
   if (config === null || old === null) return config && new RateLimit(config)
   old.reconfigure(config, now())
   return old
+}
+
+function loginOf({ auth }: ClusterConfig, old: Part | undefined): FileLogin | null {
+  if (auth?.kind !== 'postgres') return null
+  return old?.login && canonicalJson(old.config.auth) === canonicalJson(auth) ? old.login : new FileLogin(auth)
 }
 
 function endpointFile({ discovery }: ClusterConfig, old: Part | undefined): EndpointFile | null {

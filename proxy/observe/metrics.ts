@@ -24,6 +24,7 @@ export function metricsText(served: readonly Served[], process: ProcessNumbers):
   writeTcp(out, served)
   writeSpans(out, served)
   writeUpstreams(out, served)
+  writeTrouble(out, served)
   writeConfig(out, served, process)
   writeProcess(out, process)
   return out.text()
@@ -268,6 +269,26 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
       if (at !== null)
         out.sample('ambassador_tls_certificate_expiry_seconds', { ...labels, certificate: kind }, at / 1000)
     }
+  }
+}
+
+function writeTrouble(out: Exposition, served: readonly Served[]): void {
+  const all = clusters(served)
+  out.metric(
+    'ambassador_discovery_failing',
+    'gauge',
+    '1 while endpoints cannot be looked up or read; those that are known stay in use.',
+  )
+  for (const { cluster, labels } of all) {
+    out.sample('ambassador_discovery_failing', labels, cluster.discoveryFailure === null ? 0 : 1)
+  }
+  const secured = all.filter(({ tls }) => tls !== null)
+  if (secured.length === 0) return
+  out.metric('ambassador_tls_unverified', 'gauge', '1 for an upstream whose certificate nobody verifies.')
+  for (const { tls, labels } of secured) out.sample('ambassador_tls_unverified', labels, tls?.isUnverified ? 1 : 0)
+  out.metric('ambassador_tls_reload_failing', 'gauge', '1 while the newest TLS files of an upstream are not usable.')
+  for (const { tls, labels } of secured) {
+    out.sample('ambassador_tls_reload_failing', labels, tls?.failure == null ? 0 : 1)
   }
 }
 
