@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { ADMIN_PORT, GROUP, KIND, TELEMETRY_PORT, VERSION } from '../../common/names.ts'
 import { doc, listMap, listSet, optional, port, type RuleOptions, rule, rules } from '../../common/schema-kit.ts'
+import { egress } from './egress.ts'
 import { accessLog, rateLimit, retry, timeouts, tracing } from './policies.ts'
 import { routeRules, routes } from './routes.ts'
 import { ambassadorStatus } from './status.ts'
@@ -47,8 +48,8 @@ const listen = z.object({
 
 const specFields = z.object({
   protocol: doc(
-    z.enum(['HTTP', 'TCP', 'Redis']),
-    'What the application speaks. HTTP is HTTP/1.1, each request handled on its own; TCP hands the bytes of each connection through; Redis does so too, logs in with a credential, and counts commands.',
+    z.enum(['HTTP', 'TCP', 'Redis', 'PostgreSQL']),
+    'What the application speaks. HTTP is HTTP/1.1, each request handled on its own; TCP hands the bytes of each connection through; Redis does so too, logs in with a credential and counts commands; PostgreSQL logs in for the application, which needs no password.',
   ),
   listen: doc(listen, 'Where the application finds the dependency.'),
   upstreams: doc(
@@ -68,6 +69,11 @@ const specFields = z.object({
   timeouts: doc(timeouts, 'How long each step may take.').prefault({}),
   rateLimit: optional(rateLimit, 'Bounds what this pod sends, for a dependency that counts.', 'none'),
   accessLog: doc(accessLog, 'Which exchanges get a line in the log of the sidecar.').prefault({}),
+  egress: optional(
+    egress,
+    'What this Ambassador may ever dial, whatever endpoints, DNS, SRV records, files and requests say.',
+    'whatever its upstreams lead to',
+  ),
   tracing: optional(
     tracing,
     'Spans of the requests, for a collector of OpenTelemetry. HTTP only.',
@@ -103,24 +109,40 @@ export const ambassadorSpec = rules(
   },
   ...routeRules,
   {
-    cel: "self.protocol in ['HTTP', 'Redis'] || !self.upstreams.exists(u, has(u.auth))",
-    holds: (spec) => spec.protocol !== 'TCP' || !spec.upstreams.some(({ auth }) => auth !== undefined),
+    cel: "self.protocol == 'HTTP' || !self.upstreams.exists(u, has(u.auth) && !has(u.auth.postgres) && !has(u.auth.redis))",
+    holds: ({ protocol, upstreams }) =>
+      protocol === 'HTTP' || !upstreams.some(({ auth }) => auth && !auth.postgres && !auth.redis),
     field: ['upstreams'],
-    message: `upstreams[].auth needs protocol HTTP: ${REMEDY}`,
+    message: `upstreams[].auth needs protocol HTTP, other than auth.postgres and auth.redis: ${REMEDY}`,
   },
   {
-    cel: "self.protocol == 'TCP' || self.upstreams.all(u, !has(u.auth) || has(u.auth.redis) == (self.protocol == 'Redis'))",
-    holds: ({ protocol, upstreams }) =>
-      protocol === 'TCP' ||
-      upstreams.every(({ auth }) => !auth || (auth.redis !== undefined) === (protocol === 'Redis')),
+    cel: "self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.auth) && has(u.auth.postgres))",
+    holds: (spec) => spec.protocol === 'PostgreSQL' || !spec.upstreams.some(({ auth }) => auth?.postgres),
+    field: ['upstreams'],
+    message: `upstreams[].auth.postgres needs protocol PostgreSQL: ${REMEDY}`,
+  },
+  {
+    cel: "self.protocol != 'PostgreSQL' || self.upstreams.all(u, has(u.auth) && has(u.auth.postgres))",
+    holds: (spec) => spec.protocol !== 'PostgreSQL' || spec.upstreams.every(({ auth }) => auth?.postgres),
     field: ['upstreams'],
     message:
-      'upstreams[].auth.redis and protocol Redis belong together: use redis for Redis, and another field for HTTP',
+      'protocol PostgreSQL logs in for the application: add auth.postgres to each upstream, or use protocol TCP, which hands the login through',
+  },
+  {
+    cel: "self.protocol == 'Redis' || !self.upstreams.exists(u, has(u.auth) && has(u.auth.redis))",
+    holds: (spec) => spec.protocol === 'Redis' || !spec.upstreams.some(({ auth }) => auth?.redis),
+    field: ['upstreams'],
+    message: `upstreams[].auth.redis needs protocol Redis: ${REMEDY}`,
   },
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',
     'has(u.limits) && has(u.limits.maxConcurrentRetries)',
     (each) => each.limits.maxConcurrentRetries !== undefined,
+  ),
+  upstreamNeedsHttp(
+    'loadBalancing.consistentHash',
+    'has(u.loadBalancing) && has(u.loadBalancing.consistentHash)',
+    (each) => each.loadBalancing.consistentHash !== undefined,
   ),
   {
     cel: `self.upstreams.all(u, !has(u.endpoints) || !u.endpoints.exists(e, ${ITSELF}))`,

@@ -1,7 +1,7 @@
 /** One place where the traffic of an Ambassador goes: where it is, and how a connection or request to it is made. */
 import { z } from 'zod'
 import { isShorter } from '../../common/duration.ts'
-import { BALANCING_POLICIES } from '../../common/proxy-config.ts'
+import { PROXY_PROTOCOLS } from '../../common/proxy-config.ts'
 import {
   configMapKeyRef,
   dnsName,
@@ -21,6 +21,7 @@ import {
   rule,
   secretKeyRef,
 } from '../../common/schema-kit.ts'
+import { loadBalancing } from './balancing.ts'
 import { writtenFieldName } from './fields.ts'
 
 const endpoint = z.object({
@@ -76,7 +77,7 @@ const ca = exactlyOne(
   'ca',
 )
 
-const tls = z.object({
+const tlsFields = z.object({
   serverName: optional(
     dnsName(),
     'Name that is sent as SNI and that the certificate must carry.',
@@ -98,6 +99,27 @@ const tls = z.object({
     'none',
   ),
   minVersion: doc(z.enum(['TLSv1.2', 'TLSv1.3']), 'Oldest version of TLS that is spoken.').default('TLSv1.2'),
+  insecureSkipVerify: optional(
+    z.object({
+      reason: doc(
+        rule(z.string().max(256), {
+          cel: "self.matches('[^ ]')",
+          holds: (text) => /[^ ]/.test(text),
+          message: 'is empty: say why nobody needs to know whom the sidecar talks to, and until when',
+        }),
+        'Why, for whoever reads it later; it stands in status and in the log.',
+      ),
+    }),
+    'Takes any certificate of anybody, so that whoever is in between can read and change everything. There is a warning in status, a line in the log and a metric as long as it is there.',
+    'chain and name are verified',
+  ),
+})
+
+const tls = rule(tlsFields, {
+  cel: '!has(self.insecureSkipVerify) || !has(self.ca)',
+  holds: (value) => value.insecureSkipVerify === undefined || value.ca === undefined,
+  field: ['ca'],
+  message: 'ca does nothing with insecureSkipVerify: remove one of the two',
 })
 
 const headerName = writtenFieldName('a credential cannot be in it')
@@ -135,7 +157,7 @@ const oauth2 = rule(
     scopes: optional(listSet(scope, 32), 'Scopes that are asked for.', 'those that the issuer gives'),
     audience: optional(z.string().min(1).max(1024), 'Audience that is asked for, for issuers that know it.', 'none'),
     tls: optional(
-      tls.omit({ serverName: true }),
+      tlsFields.omit({ serverName: true, insecureSkipVerify: true }),
       'How the token URL is trusted; needs https.',
       'verified by the system roots',
     ),
@@ -164,6 +186,31 @@ const redisAuth = z.object({
   ),
 })
 
+const username = rule(z.string().min(1).max(63), {
+  cel: `!self.matches('[\\\\x00-\\\\x1f\\\\x7f]')`,
+  holds: (text) => !/[\x00-\x1f\x7f]/.test(text),
+  message: 'has a control character: write the name of the user',
+})
+
+const AUDIENCE_PATTERN = '^[!-~]+$'
+
+const audience = rule(z.string().max(512), {
+  cel: `self.matches('${AUDIENCE_PATTERN}')`,
+  holds: (text) => new RegExp(AUDIENCE_PATTERN).test(text),
+  message: 'not an audience: use a name or URL without spaces, such as https://vault.example.com',
+})
+
+const serviceAccountToken = z.object({
+  audience: doc(
+    audience,
+    'Whom the token is for: the name that the upstream expects in it. Nobody else accepts it, the API server included.',
+  ),
+  expirationSeconds: doc(
+    integer(600, 604_800),
+    'Life of a token in seconds. The kubelet writes a new one when 80 % of it is over, or a day; the API server may allow less.',
+  ).default(3600),
+})
+
 const auth = exactlyOne(
   z.object({
     bearer: optional(
@@ -186,6 +233,11 @@ const auth = exactlyOne(
       'Sends a header field of any name, such as X-Api-Key.',
       'none',
     ),
+    serviceAccountToken: optional(
+      serviceAccountToken,
+      'Sends `Authorization: Bearer` with a token of the service account of the pod, which the kubelet writes into the sidecar alone and renews. The pod must have been started since this was added.',
+      'none',
+    ),
     oauth2ClientCredentials: optional(
       oauth2,
       'Sends `Authorization: Bearer` with a token of an OAuth 2.0 issuer, fetched once for all requests, renewed before it expires and used until it does. Requests before the first token wait, within timeouts.connect; an answer 401 of the upstream makes another token be fetched, and what can be sent again is.',
@@ -196,8 +248,26 @@ const auth = exactlyOne(
       'Logs in each connection to Redis. The application needs no password, and one that it sends is not looked at.',
       'none',
     ),
+    gcpIdToken: optional(
+      z.object({
+        audience: doc(audience, 'Whom the token is for, such as the URL of a service on Cloud Run.'),
+      }),
+      'Sends `Authorization: Bearer` with an ID token of Google for the service account of the pod (Workload Identity), fetched and renewed as a token of oauth2ClientCredentials is.',
+      'none',
+    ),
+    postgres: optional(
+      z.object({
+        username: doc(username, 'User that the sidecar logs in as, whatever user the application names.'),
+        password: doc(
+          z.object({ secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the password.') }),
+          'Password of that user, sent by SCRAM-SHA-256 (bound to the TLS channel where the server offers it) or MD5, and in clear text only inside TLS. Read again for new connections when it changes.',
+        ),
+      }),
+      'Logs in at a PostgreSQL server, so that the application needs no password. PostgreSQL only.',
+      'none',
+    ),
   }),
-  ['bearer', 'basic', 'header', 'oauth2ClientCredentials', 'redis'],
+  ['bearer', 'basic', 'header', 'serviceAccountToken', 'oauth2ClientCredentials', 'gcpIdToken', 'redis', 'postgres'],
   'auth',
 )
 
@@ -259,13 +329,6 @@ const limits = z.object({
     'Retries to this upstream that run at once, besides the budget of the retry policy. HTTP only.',
     '64',
   ),
-})
-
-const loadBalancing = z.object({
-  policy: doc(
-    z.enum(BALANCING_POLICIES),
-    'How an endpoint is chosen among the available ones of one priority, by their weights: LeastRequest takes the less busy of two that chance names, RoundRobin takes them in turn, Random by chance alone.',
-  ).default('LeastRequest'),
 })
 
 const PATH_PATTERN = '^/[!-~]*$'
@@ -373,12 +436,17 @@ export const upstream = rule(
       ),
       tls: optional(
         tls,
-        'TLS to the upstream from the first byte, verified by chain and name; `{}` is enough for a public one.',
+        'TLS to the upstream, verified by chain and name; `{}` is enough for a public one. It begins with the first byte, for PostgreSQL with its SSLRequest.',
         'plain text',
       ),
       auth: optional(
         auth,
-        'Credential that is added to each request (HTTP), or that each connection logs in with (Redis), read from a Secret that is mounted in the sidecar alone and read again when it changes. Exactly one of its fields must be given.',
+        'Credential that is added to each request (HTTP) or that the sidecar logs in by (Redis, PostgreSQL), read from a Secret that is mounted in the sidecar alone and read again when it changes. Exactly one of its fields must be given.',
+        'none',
+      ),
+      proxyProtocol: optional(
+        z.enum(PROXY_PROTOCOLS),
+        'Version of the PROXY protocol header that goes before the first byte of each connection, before TLS too. It tells the addresses of the connection itself, those of the pod and of the endpoint; that of a health check tells none.',
         'none',
       ),
       loadBalancing: doc(loadBalancing, 'Which endpoint an attempt (HTTP) or connection (TCP) goes to.').prefault({}),

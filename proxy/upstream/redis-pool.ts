@@ -96,17 +96,28 @@ export class RedisPool implements EndpointPool {
       return
     }
     const { line = null } = login.credential ?? {}
-    const started = logIn({ address: this.#endpoint, tls, alpn: null, timeoutMs }, login, {
-      onLoggedIn: (raw) => {
-        this.#dials.delete(started)
-        this.#spares.push(new Spare(raw, line, this))
+    const started = logIn(
+      {
+        address: this.#endpoint,
+        tls,
+        alpn: null,
+        timeoutMs,
+        guard: this.#cluster.guard,
+        proxyProtocol: this.#cluster.config.proxyProtocol ?? null,
       },
-      // Whoever needs a connection finds out for itself, and tells.
-      onLoginFailed: () => {
-        this.#dials.delete(started)
-        connections.release()
+      login,
+      {
+        onLoggedIn: (raw) => {
+          this.#dials.delete(started)
+          this.#spares.push(new Spare(raw, line, this))
+        },
+        // Whoever needs a connection finds out for itself, and tells.
+        onLoginFailed: () => {
+          this.#dials.delete(started)
+          connections.release()
+        },
       },
-    })
+    )
     this.#dials.add(started)
   }
 

@@ -149,7 +149,14 @@ export class Acquisition implements Waiter, LoginVisitor {
     this.#phase = 'dialling'
     this.#token = picked.begin(now())
     this.#tried.push(picked)
-    const target = { address: picked, tls: cluster.tls, alpn: null, timeoutMs: Math.max(1, this.#deadline - now()) }
+    const target = {
+      address: picked,
+      tls: cluster.tls,
+      alpn: null,
+      guard: cluster.guard,
+      proxyProtocol: cluster.config.proxyProtocol ?? null,
+      timeoutMs: Math.max(1, this.#deadline - now()),
+    }
     this.#dial = logIn(target, cluster.login ?? { credential: this.#snapshot.credential, role: null }, this)
   }
 

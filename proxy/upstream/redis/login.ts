@@ -78,7 +78,7 @@ class LoginAttempt implements Dial, Dialler {
     const talk = new Talk(raw, { onEnd: (why) => this.#fail(this.#reasonOf(why), why, null) })
     this.#talk = talk
     // What was used of the time, the server need not know.
-    talk.setTimeout(Math.max(1, this.#startedAt + this.#target.timeoutMs - now()))
+    talk.within(Math.max(1, this.#startedAt + this.#target.timeoutMs - now()))
     if (credential?.line != null) talk.ask(credential.line, (reply) => this.#onAuth(reply))
     talk.ask(role === null ? PING : ROLE, (reply) => {
       const wrong = role === null ? this.#wrongPong(reply) : wrongRole(reply, role)

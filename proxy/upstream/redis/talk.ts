@@ -34,13 +34,13 @@ export class Talk implements SocketHandler {
     this.#raw.write(Buffer.isBuffer(command) ? command : encodeCommand(command))
   }
 
-  /** Ends the talk unless everything asked so far, and until clearTimeout(), is answered by then. */
-  setTimeout(ms: number): void {
+  /** Ends the talk unless everything asked so far, and until unlimited(), is answered by then. */
+  within(ms: number): void {
     this.#timeoutMs = ms
     this.#timer.set(now() + ms)
   }
 
-  clearTimeout(): void {
+  unlimited(): void {
     this.#timer.clear()
   }
 

@@ -63,7 +63,8 @@ describe('Redis with a credential of the sidecar', () => {
     await expectReply(name, `${command('RESET')}${command('ACL', 'WHOAMI')}`, '+RESET\r\n$3\r\napp\r\n')
     await expectReply(name, 'AUTH x\r\nPING\r\n\r\n"ECHO" "a b"\r\n', '+OK\r\n+PONG\r\n$3\r\na b\r\n')
     await expectReply(name, command('QUIT'), '+OK\r\n')
-    assert.equal(await name.closed(), null)
+    await name.ended()
+    name.socket.destroy()
     client.socket.destroy()
   })
 
@@ -150,7 +151,7 @@ describe('Redis with a credential of the sidecar', () => {
     const watcher = raw()
     await expectReply(watcher, command('MONITOR'), '+OK\r\n')
     await expectReply(client, command('GET', 'w'), '$1\r\n1\r\n')
-    assert.match(await watcher.read(20), /\[0 127\.0\.0\.1/)
+    assert.match(await watcher.read(50), /\[0 127\.0\.0\.1/)
     client.socket.destroy()
     watcher.socket.destroy()
   })
