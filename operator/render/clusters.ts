@@ -34,6 +34,7 @@ export function cluster(upstream: DefaultedUpstream, protocol: DefaultedSpec['pr
     // Left out where it is what an older sidecar does anyway: then an upgrade of the operator changes no config.
     ...(upstream.loadBalancing.policy !== 'LeastRequest' && { loadBalancing: upstream.loadBalancing }),
     ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck) }),
+    ...(upstream.role !== undefined && upstream.role !== 'Any' && { role: upstream.role }),
     ...(upstream.outlierDetection && { outlierDetection: outlierDetection(upstream.outlierDetection) }),
   }
 }
@@ -48,7 +49,8 @@ function discovery({ endpoints, dns, srv, file }: DefaultedUpstream): DiscoveryC
   }
 }
 
-function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<DefaultedUpstream['tls']>): TlsConfig {
+function tls(given: Omit<NonNullable<DefaultedUpstream['tls']>, 'serverName'> & { serverName?: string }): TlsConfig {
+  const { serverName, ca, clientCertificate, minVersion, negotiation } = given
   const secretName = clientCertificate?.secretName
   return {
     serverName: serverName ?? null,
@@ -60,6 +62,7 @@ function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<Defa
         }
       : null,
     minVersion,
+    ...(negotiation === 'Direct' && { negotiation }),
   }
 }
 
@@ -144,7 +147,7 @@ function limits(given: DefaultedUpstream['limits'], protocol: DefaultedSpec['pro
   return {
     maxConnections: given.maxConnections,
     maxPendingRequests: given.maxPendingRequests,
-    maxConcurrentRetries: protocol === 'HTTP' ? (given.maxConcurrentRetries ?? CONCURRENT_RETRIES) : 0,
+    maxConcurrentRetries: protocol === 'TCP' ? 0 : (given.maxConcurrentRetries ?? CONCURRENT_RETRIES),
   }
 }
 

@@ -176,7 +176,17 @@ class DialAttempt implements Dial, SocketHandler {
   #secure(raw: RawSocket, address: Address, tls: UpstreamTls): void {
     const key = sessionKey(address, tls)
     this.#socket = raw
-    raw.socket.once('secureConnect', () => this.#succeed(raw, refreshClock() - this.#connectedAt))
+    raw.socket.once('secureConnect', () => {
+      const { alpn, address: at } = this.#target
+      const chosen = (raw.socket as TLSSocket).alpnProtocol
+      // HTTP/1.1 is what a server without ALPN speaks; of another protocol it has to say so.
+      if (alpn !== null && !alpn.includes('http/1.1') && !alpn.includes(String(chosen))) {
+        this.#fail(
+          'tls_verify_failed',
+          `${name(at)} does not speak ${alpn.join(' or ')} (ALPN) over TLS from the first byte`,
+        )
+      } else this.#succeed(raw, refreshClock() - this.#connectedAt)
+    })
     // TLS 1.3 sends its tickets after the handshake, so this outlives the dial.
     raw.socket.on('session', (session: Buffer) => tls.keepSession(key, session))
   }

@@ -51,6 +51,8 @@ export interface SessionOwner {
 export interface Greeter {
   /** How TLS begins in the middle of a connection; null: with the first byte. */
   readonly startTls: StartTls | null
+  /** Protocols offered in the TLS handshake; null: none. */
+  readonly alpn: readonly string[] | null
   /** Does at a connected endpoint what comes before the bytes of the application go through. Calls back once, later. */
   greet(upstream: RawSocket, timeoutMs: number, greeted: Greeted): Dial
   /** What the application is told in place of a reset. */
@@ -207,8 +209,16 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
     }
     const token = picked.begin(now())
     const startTls = this.#greeter?.startTls ?? null
+    this.#response = null
     const { guard, tls } = cluster
-    const target = { address: picked, guard, tls, alpn: null, timeoutMs: timeouts.connectMs, startTls }
+    const target = {
+      address: picked,
+      guard,
+      tls,
+      alpn: this.#greeter?.alpn ?? null,
+      timeoutMs: timeouts.connectMs,
+      startTls,
+    }
     this.#phase = { kind: 'dialling', endpoint: picked, token, dial: dial(target, this) }
     this.#tried.push(picked)
   }
