@@ -134,7 +134,8 @@ export class PostgresDriver implements Driver, StartupOwner {
     const { address, snapshot } = found
     const { cluster, timeouts } = snapshot
     const { guard, tls } = cluster
-    const target = { address, guard, tls, timeoutMs: timeouts.connectMs, ...tlsOf(snapshot) }
+    const proxyProtocol = cluster.config.proxyProtocol ?? null
+    const target = { address, guard, tls, proxyProtocol, timeoutMs: timeouts.connectMs, ...tlsOf(snapshot) }
     dial(target, {
       onDialFailed: () => front.client.destroy(),
       onDialled: (upstream) => {
