@@ -7,7 +7,7 @@ import type { Readiness, SidecarMode } from './config/env.ts'
 import type { ConfigSource } from './config/load.ts'
 import { type RefDirs, readRef, refText } from './config/refs.ts'
 import { FileWatcher, type WatchOptions } from './config/watch.ts'
-import { adminServer } from './observe/admin.ts'
+import { adminServer, type CircuitWish } from './observe/admin.ts'
 import { EventLoopDelay } from './observe/event-loop.ts'
 import type { HttpServer } from './observe/http-server.ts'
 import type { LogLevel } from './observe/log.ts'
@@ -129,10 +129,27 @@ export class ProxyApp {
         }),
       drain: () => void this.drain(),
       quit: () => options.onQuit(),
+      setCircuit: (wish) => this.#setCircuit(wish),
       setLogLevel: (level) => {
         log.level = level
       },
     })
+  }
+
+  #setCircuit({ to, ambassador, upstream, endpoint }: CircuitWish): number | string {
+    const found = this.#served
+      .filter(({ name }) => ambassador === null || name === ambassador)
+      .flatMap(({ compiled }) => compiled.map(({ cluster }) => cluster).filter(({ name }) => name === upstream))
+    const [cluster] = found
+    if (cluster === undefined) return `there is no upstream '${upstream}', GET /upstreams names them`
+    if (found.length > 1) return `several Ambassadors have an upstream '${upstream}', add &ambassador=NAME`
+    const count = cluster.forceCircuits(to, endpoint)
+    if (endpoint !== null && count === 0) return `upstream '${upstream}' has no endpoint '${endpoint}', use IP:PORT`
+    this.#options.log.warn(
+      { cluster: upstream, detail: `${to}: ${endpoint ?? 'all endpoints'}` },
+      'circuits were set by the admin port',
+    )
+    return count
   }
 
   get telemetryPort(): number {

@@ -108,6 +108,11 @@ export const ambassadorSpec = rules(
     'has(u.limits) && has(u.limits.maxConcurrentRetries)',
     (each) => each.limits.maxConcurrentRetries !== undefined,
   ),
+  upstreamNeedsHttp(
+    'circuitBreaker.slowCall',
+    'has(u.circuitBreaker) && has(u.circuitBreaker.slowCall)',
+    (each) => each.circuitBreaker?.slowCall !== undefined,
+  ),
   {
     cel: `self.upstreams.all(u, !has(u.endpoints) || !u.endpoints.exists(e, ${ITSELF}))`,
     holds: (spec) => !ownEndpoint(spec),

@@ -192,7 +192,8 @@ export class Exchange implements AttemptOwner {
     if (this.request.isComplete) this.#onRequestComplete(time)
     const waitMs = target.rateLimit === null ? 0 : target.rateLimit.admit(time)
     if (waitMs < 0) {
-      this.#refuse({ reason: 'rate_limited', detail: '', retryAfterMs: -waitMs })
+      const fields = target.rateLimit?.fieldLines(-waitMs)
+      this.#refuse({ reason: 'rate_limited', detail: '', retryAfterMs: -waitMs, fields })
     } else if (waitMs > 0) {
       this.#state = 'delayed'
       this.#waitingSince = time
@@ -365,7 +366,10 @@ export class Exchange implements AttemptOwner {
     } else if (refusal === 'dns_failed') {
       this.#refuse({ reason: 'dns_failed', detail: cluster.discoveryFailure ?? '' })
     } else {
-      const detail = `every endpoint of upstream '${cluster.name}' fails`
+      const isForced = [...cluster.endpoints].some(({ breaker }) => breaker?.isForced)
+      const detail = isForced
+        ? `a person holds the circuit of upstream '${cluster.name}' open, PUT /circuit of the admin port lets it go`
+        : `every endpoint of upstream '${cluster.name}' fails`
       this.#refuse({ reason: 'circuit_open', detail, retryAfterMs: cluster.retryAfterMs(time) })
     }
   }
