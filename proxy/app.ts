@@ -15,6 +15,7 @@ import { metricsText } from './observe/metrics.ts'
 import { telemetryServer } from './observe/telemetry.ts'
 import { upstreamsReport } from './observe/upstreams.ts'
 import { refreshClock } from './runtime/clock.ts'
+import { OverloadWatch } from './runtime/overload.ts'
 import { IdleTrim } from './runtime/trim.ts'
 import { type MakeDriver, Served, type ServedParts } from './served.ts'
 import { TlsContexts } from './tls/contexts.ts'
@@ -44,6 +45,8 @@ export interface ProxyOptions {
   /** POST /quitquitquit: the owner of the process stops the proxy and ends. */
   readonly onQuit: () => void
   readonly watch?: WatchOptions
+  /** Where the cgroup of this container is. Default /sys/fs/cgroup. */
+  readonly cgroupDir?: string
   /** How long a port that an Ambassador has left is still answered on. Default 5 s. */
   readonly lingerMs?: number
 }
@@ -70,7 +73,8 @@ export class ProxyApp {
   readonly #watcher: FileWatcher
   readonly #telemetry: HttpServer
   readonly #admin: HttpServer
-  readonly #delay = new EventLoopDelay()
+  readonly #overload: OverloadWatch
+  readonly #delay = new EventLoopDelay((delayMs) => this.#overload.look(delayMs))
   readonly #trim = new IdleTrim(() => this.connections.busy > 0)
   #reloading: Promise<void> | null = null
   #isReloadWanted = false
@@ -82,6 +86,13 @@ export class ProxyApp {
   constructor(options: ProxyOptions) {
     const { log, dirs, discover, makeDriver } = options
     this.#options = options
+    this.#overload = new OverloadWatch({
+      cgroupDir: options.cgroupDir,
+      onChange: (cause, detail) => {
+        if (cause === null) log.info({}, 'requests are taken again')
+        else log.warn({ reason: 'overloaded', detail }, 'new requests are refused')
+      },
+    })
     this.#tls = new TlsContexts({
       read: (ref) => readRef(ref, dirs),
       name: refText,

@@ -5,6 +5,7 @@ import type { HeaderCredential } from '../../policy/credential.ts'
 import type { Outcome } from '../../policy/policy.ts'
 import { hashOf, type Router, rewritten } from '../../routing/router.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
+import { overloadCause, overloadDetail } from '../../runtime/overload.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { Trace } from '../../tracing/trace-context.ts'
@@ -194,6 +195,10 @@ export class Exchange implements AttemptOwner {
     }
     if (!isAuthorized) {
       this.#refuseWithoutToken()
+      return behind
+    }
+    if (overloadCause() !== null) {
+      this.#refuse({ reason: 'overloaded', detail: overloadDetail(), retryAfterMs: 1000 })
       return behind
     }
     if (this.request.isComplete) this.#onRequestComplete(time)
