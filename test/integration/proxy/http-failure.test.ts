@@ -1,6 +1,7 @@
 /** What the application sees when something goes wrong: answers of our own, cut answers, gates, deadlines and clients that leave. */
 import assert from 'node:assert/strict'
 import { afterEach, describe, it } from 'node:test'
+import { OverloadWatch } from '../../../proxy/runtime/overload.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { closedPort } from '../../helpers/tcp.ts'
@@ -285,6 +286,31 @@ describe('gates', () => {
     assert.equal(upstream.requests.length - before, 1)
     assert.equal(reasons.filter((each) => each === 'circuit_open').length, 199)
     assert.equal(reasons.filter((each) => each === 'deadline').length, 1)
+  })
+
+  it('refuse new requests of an overloaded sidecar with 503 and Retry-After, and let the one under way end', async () => {
+    const upstream = await scriptedUpstream(ends, ({ target, socket }) => {
+      if (target === '/held') ends.push(() => socket.destroy())
+      return target === '/held' ? null : withStatus(200)
+    })
+    const proxy = await httpProxy({ ports: [upstream.port] }, ends)
+    const held = proxy.connect().get('/held')
+    await proxy.connect().get().response()
+    const watch = new OverloadWatch({ cgroupDir: '/nowhere' })
+    ends.push(() => watch.stop())
+    watch.look(1000)
+    watch.look(1000)
+    const refused = await proxy.connect().get().response()
+    assert.equal(refused.status, 503)
+    assert.equal(refused.field('x-ambassador-reason'), 'overloaded')
+    assert.equal(refused.field('retry-after'), '1')
+    assert.match(refused.body, /the event loop is 1000 ms late/)
+    upstream.requests
+      .find(({ target }) => target === '/held')
+      ?.socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
+    assert.equal((await held.response()).status, 200)
+    watch.look(0)
+    assert.equal((await proxy.connect().get().response()).status, 200)
   })
 
   it('queue a bounded number of requests for a bounded number of connections', async () => {
