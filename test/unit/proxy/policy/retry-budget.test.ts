@@ -94,7 +94,7 @@ describe('retry budget', () => {
   it('takes back from the share of a busy upstream, dead from the start, what it had of the reserve', () => {
     const budget = new RetryBudget({ ...options, minPerSecond: 10 })
     const { sent, retries } = storm(budget, 0, 10_000, (soFar, requests) => {
-      assert.ok(soFar <= Math.max(112, 0.2 * requests + 1), `${soFar} retries of ${requests} requests`)
+      assert.ok(soFar <= Math.max(115, 0.2 * requests + 5), `${soFar} retries of ${requests} requests`)
     })
     assert.ok(retries >= 0.19 * sent, `${retries} retries of ${sent} requests`)
   })
