@@ -82,6 +82,10 @@ export const breakerConfig = z.object({
   consecutiveFailures: z.int().min(1).nullable(),
   /** Opens when at least minimumRequests ended within the window and this share of them failed; null: not counted. */
   failureRate: z.object({ ratio: z.number().min(0).max(1), minimumRequests: z.int().min(1), windowMs: ms }).nullable(),
+  /** The same of attempts that took at least durationMs, from the end of the request to the head of the answer. HTTP only. */
+  slowCall: z
+    .object({ durationMs: ms, ratio: z.number().min(0).max(1), minimumRequests: z.int().min(1), windowMs: ms })
+    .optional(),
   openMs: ms,
   /** The open time doubles up to this while probes fail. */
   maxOpenMs: ms,

@@ -146,6 +146,11 @@ export const ambassadorSpec = rules(
     (each) => each.limits.maxConcurrentRetries !== undefined,
   ),
   upstreamNeedsHttp(
+    'circuitBreaker.slowCall',
+    'has(u.circuitBreaker) && has(u.circuitBreaker.slowCall)',
+    (each) => each.circuitBreaker?.slowCall !== undefined,
+  ),
+  upstreamNeedsHttp(
     'loadBalancing.consistentHash',
     'has(u.loadBalancing) && has(u.loadBalancing.consistentHash)',
     (each) => each.loadBalancing.consistentHash !== undefined,

@@ -263,6 +263,18 @@ const failureRate = z.object({
   window: doc(duration(), 'How far back attempts are counted.').default('10s'),
 })
 
+const slowCall = z.object({
+  duration: doc(
+    duration(),
+    'An attempt is slow when its answer begins this long after the end of the request, or later; a probe that is slow has failed.',
+  ),
+  ratio: doc(percent({ positive: true }), 'Share of slow attempts at which the circuit opens.'),
+  minimumRequests: doc(integer(1, 100_000), 'With fewer attempts than this in the window nothing is decided.').default(
+    20,
+  ),
+  window: doc(duration(), 'How far back attempts are counted.').default('10s'),
+})
+
 const circuitBreaker = rule(
   z.object({
     consecutiveFailures: optional(
@@ -273,6 +285,11 @@ const circuitBreaker = rule(
     failureRate: optional(
       failureRate,
       'The circuit of an endpoint opens when this share of the latest attempts failed. Together with consecutiveFailures, whichever comes first.',
+      'not counted',
+    ),
+    slowCall: optional(
+      slowCall,
+      'The circuit of an endpoint opens when this share of the latest attempts was slow, whether they failed or not. HTTP only.',
       'not counted',
     ),
     openDuration: doc(

@@ -105,7 +105,7 @@ function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null 
 }
 
 function breaker(given: NonNullable<DefaultedUpstream['circuitBreaker']>): BreakerConfig {
-  const { consecutiveFailures, failureRate, openDuration, maxOpenDuration, halfOpenRequests } = given
+  const { consecutiveFailures, failureRate, slowCall, openDuration, maxOpenDuration, halfOpenRequests } = given
   const openMs = durationMs(openDuration)!
   return {
     consecutiveFailures: consecutiveFailures ?? (failureRate ? null : CONSECUTIVE_FAILURES),
@@ -116,6 +116,14 @@ function breaker(given: NonNullable<DefaultedUpstream['circuitBreaker']>): Break
           windowMs: durationMs(failureRate.window)!,
         }
       : null,
+    ...(slowCall && {
+      slowCall: {
+        durationMs: durationMs(slowCall.duration)!,
+        ratio: percentRatio(slowCall.ratio)!,
+        minimumRequests: slowCall.minimumRequests,
+        windowMs: durationMs(slowCall.window)!,
+      },
+    }),
     openMs,
     maxOpenMs: maxOpenDuration ? durationMs(maxOpenDuration)! : Math.max(MAX_OPEN_MS, openMs),
     halfOpenRequests,
