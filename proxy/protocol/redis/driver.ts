@@ -1,7 +1,8 @@
 /** Serves the connections of a Redis listener: each is a session of its own over one connection to a server. */
 import type { Socket } from 'node:net'
-import { refreshClock } from '../../runtime/clock.ts'
+import { now, refreshClock } from '../../runtime/clock.ts'
 import { adopt } from '../../runtime/raw-socket.ts'
+import { CoarseTimer } from '../../runtime/timers.ts'
 import { RedisPool } from '../../upstream/redis-pool.ts'
 import type { Driver } from '../driver.ts'
 import { RedisCells } from './cells.ts'
@@ -49,7 +50,10 @@ export class RedisDriver implements Driver {
   #bytesIn = 0
   #bytesOut = 0
   #line: Buffer | null
-  #renew: NodeJS.Timeout | null = null
+  readonly #renew = new CoarseTimer(() => {
+    this.#look()
+    if (this.#sessions.size > 0) this.#renew.set(now() + RENEW_MS)
+  })
   isDraining = false
 
   constructor(options: RedisDriverOptions) {
@@ -70,9 +74,7 @@ export class RedisDriver implements Driver {
 
   serve(socket: Socket): void {
     refreshClock()
-    if (this.#snapshot.credential !== null && this.#renew === null) {
-      this.#renew = setInterval(() => this.#look(), RENEW_MS).unref()
-    }
+    if (this.#snapshot.credential !== null && this.#sessions.size === 0) this.#renew.set(now() + RENEW_MS)
     this.#sessions.add(new RedisSession(this, (handler) => adopt(socket, handler)))
   }
 
@@ -116,8 +118,7 @@ export class RedisDriver implements Driver {
 
   destroy(): void {
     this.isDraining = true
-    if (this.#renew !== null) clearInterval(this.#renew)
-    this.#renew = null
+    this.#renew.release()
     for (const session of [...this.#sessions]) session.destroy()
   }
 
@@ -135,8 +136,7 @@ export class RedisDriver implements Driver {
     if (this.#isLogged(record)) this.#options.onLogged?.(record)
     if (this.#sessions.size > 0) return
     for (const resolve of this.#drained.splice(0)) resolve()
-    if (this.#renew !== null) clearInterval(this.#renew)
-    this.#renew = null
+    this.#renew.release()
   }
 
   #isLogged(record: RedisRecord): boolean {
