@@ -623,6 +623,7 @@ export class Exchange implements AttemptOwner {
     cells.requestBytes += this.request.body.contentBytes
     if (response.isStarted) cells.responseBytes += response.body.contentBytes
     cells.add(this.status, this.endedAt - this.startedAt)
+    if (this.queueMs > 0) cells.queueWait.add(this.queueMs)
     if (this.reason !== null) cells.reasons[this.reason]++
     if (after !== 'keep') response.abandon(null)
     this.#client.record(this)
