@@ -434,7 +434,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     }
     const isStale = connection.requests > 1 && !this.response.hasBegun && proxyError === undefined
     const mayReplay = isUnsent || (owner.isIdempotent && owner.request.isReplayable)
-    if (isStale) connection.pool.onStale(connection.restedMs)
+    // Only of a connection that nothing was sent on it is certain that the close is not the answer to the request.
+    if (isStale && isUnsent) connection.pool.onStale(connection.restedMs)
     this.end(isStale ? 'abandoned' : 'failure')
     // The server closed an idle connection while the request was on its way: nobody failed.
     if (isStale && mayReplay && !this.#isFresh) owner.onStale(this)
