@@ -36,6 +36,7 @@ export function cluster(upstream: DefaultedUpstream, protocol: DefaultedSpec['pr
     ...(upstream.proxyProtocol && { proxyProtocol: upstream.proxyProtocol }),
     ...(isBalancingSet(upstream.loadBalancing) && { loadBalancing: balancing(upstream.loadBalancing) }),
     ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck) }),
+    ...(upstream.role !== undefined && upstream.role !== 'Any' && { role: upstream.role }),
     ...(upstream.outlierDetection && { outlierDetection: outlierDetection(upstream.outlierDetection) }),
   }
 }
@@ -50,8 +51,8 @@ function discovery({ endpoints, dns, srv, file }: DefaultedUpstream): DiscoveryC
   }
 }
 
-function tls(given: NonNullable<DefaultedUpstream['tls']>): TlsConfig {
-  const { serverName, ca, clientCertificate, minVersion, insecureSkipVerify } = given
+function tls(given: Omit<NonNullable<DefaultedUpstream['tls']>, 'serverName'> & { serverName?: string }): TlsConfig {
+  const { serverName, ca, clientCertificate, minVersion, negotiation, insecureSkipVerify } = given
   const secretName = clientCertificate?.secretName
   return {
     serverName: serverName ?? null,
@@ -63,6 +64,7 @@ function tls(given: NonNullable<DefaultedUpstream['tls']>): TlsConfig {
         }
       : null,
     minVersion,
+    ...(negotiation === 'Direct' && { negotiation }),
     ...(insecureSkipVerify && { insecureSkipVerify }),
   }
 }
@@ -173,7 +175,7 @@ function limits(given: DefaultedUpstream['limits'], protocol: DefaultedSpec['pro
   return {
     maxConnections: given.maxConnections,
     maxPendingRequests: given.maxPendingRequests,
-    maxConcurrentRetries: protocol === 'HTTP' ? (given.maxConcurrentRetries ?? CONCURRENT_RETRIES) : 0,
+    maxConcurrentRetries: protocol === 'TCP' ? 0 : (given.maxConcurrentRetries ?? CONCURRENT_RETRIES),
   }
 }
 
