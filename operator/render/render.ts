@@ -42,7 +42,7 @@ function configOf({ metadata }: Ambassador, spec: DefaultedSpec): ProxyConfig {
     ambassador: { namespace, name, generation },
     protocol: spec.protocol,
     listener: listener(spec),
-    clusters: spec.upstreams.map((each) => cluster(each, spec.protocol)),
+    clusters: spec.upstreams.map((each) => cluster(each)),
     routes: routes(spec),
     retry: retry(spec),
     timeouts: timeouts(spec),
