@@ -2,6 +2,7 @@
 import { PRODUCT_VERSION } from '../../common/names.ts'
 import { now } from '../runtime/clock.ts'
 import type { Served } from '../served.ts'
+import type { Endpoint } from '../upstream/endpoint.ts'
 import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
 import { Exposition, type Labels } from './exposition.ts'
 
@@ -142,13 +143,22 @@ function writeTcp(out: Exposition, served: readonly Served[]): void {
   for (const { labels, totals } of all) out.sample('ambassador_tcp_redials_total', labels, totals.redials)
 }
 
+/** The highest state of each address. Two hosts of an upstream may have one, and a series must not stand twice. */
+function worst(endpoints: Iterable<Endpoint>, stateOf: (endpoint: Endpoint) => number | null): Map<string, number> {
+  const states = new Map<string, number>()
+  for (const endpoint of endpoints) {
+    const state = stateOf(endpoint)
+    if (state !== null) states.set(endpoint.name, Math.max(state, states.get(endpoint.name) ?? 0))
+  }
+  return states
+}
+
 function writeUpstreams(out: Exposition, served: readonly Served[]): void {
   const all = clusters(served)
   out.metric('ambassador_circuit_state', 'gauge', 'Circuit breaker of an endpoint: 0 closed, 1 half-open, 2 open.')
   for (const { cluster, labels } of all) {
-    for (const { name, breaker } of cluster.endpoints) {
-      if (breaker !== null)
-        out.sample('ambassador_circuit_state', { ...labels, endpoint: name }, CIRCUIT[breaker.state])
+    for (const [endpoint, state] of worst(cluster.endpoints, ({ breaker }) => breaker && CIRCUIT[breaker.state])) {
+      out.sample('ambassador_circuit_state', { ...labels, endpoint }, state)
     }
   }
   const time = now()
@@ -160,9 +170,9 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
   for (const { cluster, labels } of all) {
     const { healthCheck, outlierDetection } = cluster.config
     if (healthCheck === undefined && outlierDetection === undefined) continue
-    for (const { name, isHealthy, outlier } of cluster.endpoints) {
-      const health = !isHealthy ? 2 : outlier.isEjected(time) ? 1 : 0
-      out.sample('ambassador_endpoint_health', { ...labels, endpoint: name }, health)
+    const health = ({ isHealthy, outlier }: Endpoint) => (!isHealthy ? 2 : outlier.isEjected(time) ? 1 : 0)
+    for (const [endpoint, state] of worst(cluster.endpoints, health)) {
+      out.sample('ambassador_endpoint_health', { ...labels, endpoint }, state)
     }
   }
   out.metric('ambassador_endpoints', 'gauge', 'Endpoints of an upstream, by whether an attempt may go to them.')
@@ -189,12 +199,12 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
     out.sample('ambassador_connections', { ...labels, state: 'idle' }, open - busy)
   }
   for (const { cluster, labels } of all) {
-    const { used, pending } = cluster.connections
+    const { used, pending } = cluster.usage
     out.sample('ambassador_connections', { ...labels, side: 'upstream', state: 'open' }, used)
     out.sample('ambassador_connections', { ...labels, side: 'upstream', state: 'waiting' }, pending)
   }
   out.metric('ambassador_queue_full_total', 'counter', 'Requests or connections refused because too many waited.')
-  for (const { cluster, labels } of all) out.sample('ambassador_queue_full_total', labels, cluster.connections.overflow)
+  for (const { cluster, labels } of all) out.sample('ambassador_queue_full_total', labels, cluster.usage.overflow)
   out.metric(
     'ambassador_egress_denied_total',
     'counter',

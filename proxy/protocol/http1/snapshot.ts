@@ -6,6 +6,7 @@ import type { RateLimit } from '../../policy/rate-limit.ts'
 import { Router } from '../../routing/router.ts'
 import type { Cluster } from '../../upstream/cluster.ts'
 import { type FieldChanges, fieldChanges } from './field-changes.ts'
+import { HeaderHosts } from './from-header.ts'
 import type { Tracing } from './span.ts'
 import { nameBytes } from './tables.ts'
 
@@ -18,6 +19,8 @@ export interface HttpUpstream {
   readonly credentialName: Uint8Array | null
   /** Kept over changes of the config. */
   readonly cells: HttpCells
+  /** Finds the host that a request names; null: the cluster is where it goes. */
+  readonly hosts: HeaderHosts | null
 }
 
 /** When a request is sent again. */
@@ -43,8 +46,8 @@ export interface HttpTarget {
 
 /** The part of a route that changes messages. One per upstream of the route. */
 export interface HttpRoute {
-  /** `routes[0]`, for the log. */
-  readonly name: string
+  /** `routes[0]`, for the log; null: no route, but a field is removed all the same. */
+  readonly name: string | null
   readonly requestChanges: FieldChanges | null
   readonly responseChanges: FieldChanges | null
   /** What the path that matched begins with, and what it is replaced by; null: nothing is. */
@@ -65,7 +68,8 @@ export interface HttpSnapshot extends HttpTarget {
 
 /** Makes an upstream of its parts. */
 export function httpUpstream(cluster: Cluster, credential: HeaderCredential | null, cells: HttpCells): HttpUpstream {
-  return { cluster, credential, credentialName: credential === null ? null : nameBytes(credential.name), cells }
+  const hosts = cluster.hosts === null ? null : new HeaderHosts(cluster, cluster.hosts)
+  return { cluster, credential, credentialName: credential === null ? null : nameBytes(credential.name), cells, hosts }
 }
 
 /** Compiles routes over the target of requests that none takes; null when there are none. */

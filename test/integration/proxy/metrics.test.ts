@@ -95,6 +95,7 @@ describe('/metrics', () => {
       ambassador_requests_active: 'gauge ambassador upstream',
       ambassador_spans_total: 'counter',
       ambassador_circuit_state: 'gauge ambassador endpoint upstream',
+      ambassador_egress_denied_total: 'counter ambassador upstream',
       ambassador_endpoint_health: 'gauge',
       ambassador_endpoints: 'gauge ambassador state upstream',
       ambassador_connections: 'gauge ambassador side state upstream',
