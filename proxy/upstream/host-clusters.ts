@@ -2,6 +2,7 @@
 import { isIP } from 'node:net'
 import type { Millis } from '../policy/policy.ts'
 import { now } from '../runtime/clock.ts'
+import { CoarseTimer } from '../runtime/timers.ts'
 import type { Cluster, ClusterOptions } from './cluster.ts'
 import type { Endpoint } from './endpoint.ts'
 
@@ -22,7 +23,7 @@ export class HostClusters {
   #options: ClusterOptions
   readonly #make: (options: ClusterOptions) => Cluster
   readonly #entries = new Map<string, Entry>()
-  #sweep: NodeJS.Timeout | null = null
+  readonly #timer = new CoarseTimer(() => this.sweep(now()))
   /** Of hosts that are forgotten: counters never go back. */
   #overflow = 0
   #denials = 0
@@ -42,7 +43,7 @@ export class HostClusters {
       entry = { cluster: this.#make(optionsOf(this.#options, host, port)), host, port, usedAt: time }
       this.#entries.set(key, entry)
       entry.cluster.start()
-      this.#sweep ??= setInterval(() => this.sweep(now()), SWEEP_MS).unref()
+      if (this.#timer.at === Number.POSITIVE_INFINITY) this.#timer.set(time + SWEEP_MS)
     }
     entry.usedAt = time
     return entry.cluster
@@ -80,6 +81,7 @@ export class HostClusters {
     for (const [key, { cluster, usedAt }] of this.#entries) {
       if (time - usedAt >= HOST_IDLE_MS && cluster.isIdle) this.#forget(key)
     }
+    if (this.#entries.size > 0) this.#timer.set(now() + SWEEP_MS)
   }
 
   update(options: ClusterOptions): void {
@@ -116,9 +118,7 @@ export class HostClusters {
     this.#denials += cluster.denials
     this.#entries.delete(key)
     cluster.close()
-    if (this.#entries.size > 0 || this.#sweep === null) return
-    clearInterval(this.#sweep)
-    this.#sweep = null
+    if (this.#entries.size === 0) this.#timer.release()
   }
 }
 
