@@ -93,7 +93,7 @@ describe('ambassador run', () => {
     const slip = await proxy.logged('the files are not usable, the last good version goes on')
     assert.match(
       String(slip['detail']),
-      /^.*\.yaml:6: Ambassador 'a': spec\.protocol: 'UDP' is not known, use one of HTTP, TCP(, \w+)*$/,
+      /^.*\.yaml:6: Ambassador 'a': spec\.protocol: 'UDP' is not known, use one of HTTP, TCP, /,
     )
     assert.equal(await answers(a), true)
     proxy.forget()
@@ -140,7 +140,7 @@ describe('ambassador run', () => {
     [
       'an unknown field',
       (port) => tcp('a', port).replace('endpoints:', 'endpoint:'),
-      /^.*\.yaml:9: Ambassador 'a': spec\.upstreams\[0\]: an upstream needs exactly one of endpoints, dns, srv, file, fromHeader, and has none\n.*\.yaml:10: Ambassador 'a': spec\.upstreams\[0\]\.endpoint: is not a field, did you mean endpoints\?\n$/s,
+      /^.*\.yaml:9: Ambassador 'a': spec\.upstreams\[0\]: an upstream needs exactly one of endpoints, dns, srv, file, and has none\n.*\.yaml:10: Ambassador 'a': spec\.upstreams\[0\]\.endpoint: is not a field, did you mean endpoints\?\n$/s,
     ],
     [
       'two Ambassadors with one port',
