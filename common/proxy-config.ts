@@ -35,6 +35,8 @@ export const discovery = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('srv'), name }),
   /** A list that another program writes; see docs/endpoints-file.md. */
   z.object({ kind: z.literal('file'), ref: dataRef }),
+  /** Whatever host a request names in this field, of those that are allowed; see common/host-list.ts. HTTP only. */
+  z.object({ kind: z.literal('fromHeader'), name, allowed: z.array(name).min(1) }),
 ])
 export type DiscoveryConfig = z.infer<typeof discovery>
 

@@ -333,6 +333,8 @@ export class ProxyApp {
 }
 
 function unhealthy(cluster: Served['compiled'][number]['cluster']): string | null {
+  // Its endpoints come with the requests.
+  if (cluster.hosts !== null) return null
   if (!cluster.isReady) return cluster.discoveryFailure ?? 'its endpoints are not known yet'
   // A breaker whose open time has passed counts as up: only traffic can probe it, and a pod that is not ready gets none.
   const time = refreshClock()

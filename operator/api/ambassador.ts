@@ -108,6 +108,14 @@ export const ambassadorSpec = rules(
     message: `tracing needs protocol HTTP: ${REMEDY}`,
   },
   ...routeRules,
+  upstreamNeedsHttp('fromHeader', 'has(u.fromHeader)', (each) => each.fromHeader !== undefined),
+  {
+    cel: '!self.upstreams.exists(u, has(u.fromHeader) && has(u.tls) && has(u.tls.serverName))',
+    holds: (spec) => !spec.upstreams.some((each) => each.fromHeader && each.tls?.serverName !== undefined),
+    field: ['upstreams'],
+    message:
+      'tls.serverName cannot be one name for every host of fromHeader: remove it, the certificate must be for the host',
+  },
   {
     cel: "self.protocol == 'HTTP' || !self.upstreams.exists(u, has(u.auth) && !has(u.auth.postgres) && !has(u.auth.redis))",
     holds: ({ protocol, upstreams }) =>

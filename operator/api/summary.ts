@@ -10,6 +10,7 @@ export function upstreamSummary(spec: AmbassadorSpec): string {
     const { name, key } = first.file.configMapKeyRef ?? {}
     return cut(`configmap/${name}`, `:${key}`)
   }
+  if (first?.fromHeader) return cut(`header ${first.fromHeader.name}`, '')
   if (first?.srv) return cut(String(first.srv.name), '')
   const { host, port } = first?.dns ? { host: first.dns.hostname, port: first.dns.port } : (endpoints[0] ?? {})
   if (host === undefined) return ''

@@ -23,6 +23,7 @@ import {
 } from '../../common/schema-kit.ts'
 import { loadBalancing } from './balancing.ts'
 import { writtenFieldName } from './fields.ts'
+import { fromHeader } from './from-header.ts'
 
 const endpoint = z.object({
   host: doc(
@@ -428,7 +429,7 @@ const outlierDetection = z.object({
 })
 
 /** The ways to say where an upstream is. */
-const WHERE = ['endpoints', 'dns', 'srv', 'file'] as const
+const WHERE = ['endpoints', 'dns', 'srv', 'file', 'fromHeader'] as const
 const ONE_OF = `Exactly one of ${WHERE.join(', ')} must be given.`
 
 export const upstream = rule(
@@ -454,6 +455,11 @@ export const upstream = rule(
           ),
         }),
         `A list of endpoints that another program keeps up to date. ${ONE_OF}`,
+        'none',
+      ),
+      fromHeader: optional(
+        fromHeader,
+        `The host that each request names in a header field. Limits, circuit breakers and connections are those of each host. HTTP only. ${ONE_OF}`,
         'none',
       ),
       tls: optional(

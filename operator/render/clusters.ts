@@ -41,7 +41,8 @@ export function cluster(upstream: DefaultedUpstream): ClusterConfig {
   }
 }
 
-function discovery({ endpoints, dns, srv, file }: DefaultedUpstream): DiscoveryConfig {
+function discovery({ endpoints, dns, srv, file, fromHeader }: DefaultedUpstream): DiscoveryConfig {
+  if (fromHeader) return { kind: 'fromHeader', name: fromHeader.name, allowed: fromHeader.allowed }
   if (dns) return { kind: 'dns', hostname: dns.hostname, port: dns.port }
   if (file) return { kind: 'file', ref: configMap(file.configMapKeyRef) }
   if (srv) return { kind: 'srv', name: srv.name }

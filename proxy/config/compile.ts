@@ -135,7 +135,8 @@ export class Compiler {
     this.#inForce = candidate.parts.map((part) => {
       const old = before.find((each) => each.config.name === part.config.name)
       const options = clusterOptions(config, part, guard)
-      if (isSameProtocol && old?.cluster && old.tls === part.tls) {
+      const isSameKind = (old?.cluster?.hosts === null) === (part.config.discovery.kind !== 'fromHeader')
+      if (isSameProtocol && old?.cluster && old.tls === part.tls && isSameKind) {
         old.cluster.update(options)
         return { ...part, cluster: old.cluster }
       }
@@ -273,8 +274,8 @@ function endpointFile({ discovery }: ClusterConfig, old: Part | undefined): Endp
 }
 
 /** @throws {Error} for an entry that is no host; who reads the config has seen to it that there is none */
-function guardOf({ listener, egress }: ProxyConfig): DialGuard {
-  return new DialGuard({ ownPort: listener.port, allow: egress?.allow ?? null })
+function guardOf({ listener, egress }: ProxyConfig, keepsOffLink = false): DialGuard {
+  return new DialGuard({ ownPort: listener.port, allow: egress?.allow ?? null, keepsOffLink })
 }
 
 function clusterOptions(config: ProxyConfig, part: Part, guard: DialGuard): ClusterOptions {
@@ -289,7 +290,7 @@ function clusterOptions(config: ProxyConfig, part: Part, guard: DialGuard): Clus
   return {
     config: part.config,
     tls: part.tls,
-    guard,
+    guard: part.config.discovery.kind === 'fromHeader' ? guardOf(config, true) : guard,
     budget: config.retry?.budget ?? null,
     probeTimeoutMs: config.timeouts.connectMs + (config.protocol === 'HTTP' ? perTryMs : 0),
     queue: config.protocol === 'HTTP' ? 'Newest' : 'Oldest',

@@ -108,11 +108,18 @@ function checkTokenUrls({ clusters }: ProxyConfig): void {
 }
 
 /** @throws {Error} that quotes the entry and tells the remedy */
-function checkEgress({ egress }: ProxyConfig): void {
+function checkEgress({ egress, clusters }: ProxyConfig): void {
+  checkHosts('egress.allow', egress?.allow ?? [])
+  clusters.forEach(({ discovery }, index) => {
+    if (discovery.kind === 'fromHeader') checkHosts(`clusters.${index}.discovery.allowed`, discovery.allowed)
+  })
+}
+
+function checkHosts(field: string, hosts: readonly string[]): void {
   try {
-    new HostList(egress?.allow ?? [])
+    new HostList(hosts)
   } catch (error) {
-    throw new Error(`config: egress.allow: ${(error as Error).message}`)
+    throw new Error(`config: ${field}: ${(error as Error).message}`)
   }
 }
 

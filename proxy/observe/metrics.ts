@@ -214,12 +214,16 @@ export function writeEndpoints(
   endpoints: Iterable<Endpoint>,
   gaugeOf: (endpoint: Endpoint) => number | null,
 ): void {
-  let written = 0
-  let worst: number | null = null
+  // Two hosts of an upstream may have one address, and a series must not stand twice: the worse counts.
+  const values = new Map<string, number>()
   for (const endpoint of endpoints) {
     const value = gaugeOf(endpoint)
-    if (value === null) continue
-    if (written++ < MAX_ENDPOINTS) out.sample(name, { ...labels, endpoint: endpoint.name }, value)
+    if (value !== null) values.set(endpoint.name, Math.max(value, values.get(endpoint.name) ?? value))
+  }
+  let written = 0
+  let worst: number | null = null
+  for (const [endpoint, value] of values) {
+    if (written++ < MAX_ENDPOINTS) out.sample(name, { ...labels, endpoint }, value)
     else worst = Math.max(worst ?? value, value)
   }
   if (worst !== null) out.sample(name, { ...labels, endpoint: 'overflow' }, worst)
@@ -270,12 +274,12 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
     out.sample('ambassador_connections', { ...labels, state: 'idle' }, open - busy)
   }
   for (const { cluster, labels } of all) {
-    const { used, pending } = cluster.connections
+    const { used, pending } = cluster.usage
     out.sample('ambassador_connections', { ...labels, side: 'upstream', state: 'open' }, used)
     out.sample('ambassador_connections', { ...labels, side: 'upstream', state: 'waiting' }, pending)
   }
   out.metric('ambassador_queue_full_total', 'counter', 'Requests or connections refused because too many waited.')
-  for (const { cluster, labels } of all) out.sample('ambassador_queue_full_total', labels, cluster.connections.overflow)
+  for (const { cluster, labels } of all) out.sample('ambassador_queue_full_total', labels, cluster.usage.overflow)
   out.metric(
     'ambassador_egress_denied_total',
     'counter',

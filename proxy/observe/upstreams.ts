@@ -107,9 +107,9 @@ function ambassadorReport(served: Served): AmbassadorUpstreams {
       tlsFailure: tls?.failure ?? null,
       credentialFailure: credential?.failure ?? null,
       connections: {
-        used: cluster.connections.used,
+        used: cluster.usage.used,
         max: cluster.config.limits.maxConnections,
-        waiting: cluster.connections.pending,
+        waiting: cluster.usage.pending,
       },
       http: served.config?.protocol === 'HTTP' ? httpReport(cells) : null,
       endpoints: [...cluster.endpoints].map((endpoint) => ({

@@ -14,6 +14,7 @@ import { NO_HASH } from './consistent-hash.ts'
 import type { Address, Discovery } from './discovery/discovery.ts'
 import { addressKey, Endpoint, type Turns } from './endpoint.ts'
 import { Health, type HealthOptions } from './health/health.ts'
+import { HostClusters } from './host-clusters.ts'
 import type { RedisLogin } from './redis/login.ts'
 
 /** Why there is no endpoint for an attempt; reason codes of common/reasons.ts. */
@@ -51,6 +52,8 @@ export interface ClusterParts {
   /** Told when checks find an endpoint unhealthy or it is ejected (with the reason), and when it is well again by its checks (null). */
   readonly onHealth?: (cluster: Cluster, endpoint: Endpoint, failure: string | null) => void
   readonly random?: Random
+  /** Shared by the hosts of one upstream. Default: its own. */
+  readonly retryBudget?: RetryBudget
 }
 
 interface Hold {
@@ -66,8 +69,9 @@ export class Cluster {
   /** Slots for connections and the bounded queue for them. */
   readonly connections: Bulkhead
   readonly budget: RetryBudget
-  /** Times that the guard kept something from being dialled: addresses found, and attempts that had no other. */
-  denials = 0
+  /** Of discovery by header: the clusters of the hosts that requests name. Null: its endpoints are its own. */
+  readonly hosts: HostClusters | null
+  #denials = 0
   #options: ClusterOptions
   #balancing: Balancing
   readonly #parts: ClusterParts
@@ -95,7 +99,11 @@ export class Cluster {
     this.#parts = parts
     this.#random = parts.random ?? Math.random
     this.connections = new Bulkhead(bulkheadOptions(options))
-    this.budget = new RetryBudget(budgetOptions(options))
+    this.budget = parts.retryBudget ?? new RetryBudget(budgetOptions(options))
+    this.hosts =
+      options.config.discovery.kind === 'fromHeader'
+        ? new HostClusters(options, (own) => new Cluster(own, { ...parts, retryBudget: this.budget }))
+        : null
     this.#health = new Health(healthOptions(options), {
       random: this.#random,
       onHealth: (endpoint, failure) => {
@@ -151,7 +159,24 @@ export class Cluster {
 
   /** Every endpoint in use, in the order of discovery. */
   get endpoints(): Iterable<Endpoint> {
-    return this.#byKey.values()
+    return this.hosts === null ? this.#byKey.values() : this.hosts.endpoints
+  }
+
+  /** Times that the guard kept something from being dialled: addresses found, and attempts that had no other. */
+  get denials(): number {
+    return this.hosts === null ? this.#denials : this.hosts.denials
+  }
+
+  /** Connections in use, attempts that wait for one and those that were refused. */
+  get usage(): { readonly used: number; readonly pending: number; readonly overflow: number } {
+    return this.hosts === null ? this.connections : this.hosts.usage
+  }
+
+  /** Nobody uses it now; connections may rest in its pools. */
+  get isIdle(): boolean {
+    if (this.connections.pending > 0 || this.#holds.size > 0) return false
+    for (const { active } of this.#byKey.values()) if (active > 0) return false
+    return true
   }
 
   /** False until discovery found the first endpoints, be they denied: then an attempt waits (`whenReady`) instead of failing. */
@@ -198,7 +223,7 @@ export class Cluster {
 
   #refusal(): PickRefusal {
     if (this.#denied.size === 0) return 'dns_failed'
-    this.denials++
+    this.#denials++
     return 'egress_denied'
   }
 
@@ -263,6 +288,7 @@ export class Cluster {
     this.#balancing = balancingOptions(options)
     this.connections.reconfigure(bulkheadOptions(options))
     this.budget.reconfigure(budgetOptions(options))
+    this.hosts?.update(options)
     for (const endpoint of this.#byKey.values()) {
       endpoint.configureBreaker(this.#breakerOptions())
       this.#configureOutlier(endpoint)
@@ -286,6 +312,7 @@ export class Cluster {
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
+    this.hosts?.close()
     this.#discovery.stop()
     this.#health.close()
     for (const hold of this.#holds) this.#endHold(hold, false)
@@ -294,6 +321,7 @@ export class Cluster {
 
   /** Ends everything now. Idempotent. */
   destroy(): void {
+    this.hosts?.destroy()
     this.close()
     for (const endpoint of this.#byKey.values()) endpoint.pool?.destroy()
   }
@@ -344,7 +372,7 @@ export class Cluster {
     this.#denied = denied
     for (const [key, refusal] of denied) {
       if (before.get(key)?.detail === refusal.detail) continue
-      this.denials++
+      this.#denials++
       this.#parts.onDenied?.(this, refusal)
     }
   }

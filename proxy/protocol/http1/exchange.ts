@@ -162,7 +162,9 @@ export class Exchange implements AttemptOwner {
     end: number,
   ): number {
     const time = now()
-    const target = snapshot.router === null ? snapshot : routed(snapshot, snapshot.router, head, facts)
+    let target: HttpTarget = snapshot.router === null ? snapshot : routed(snapshot, snapshot.router, head, facts)
+    const { hosts } = target.upstream
+    if (hosts !== null) target = hosts.target(target, head)
     const { upstream, retry, route } = target
     this.#client = client
     this.snapshot = snapshot
@@ -192,6 +194,10 @@ export class Exchange implements AttemptOwner {
     if (behind === -1) {
       this.onBadBody(this.request.body.fault)
       return end
+    }
+    if (hosts !== null && hosts.refusal !== null) {
+      this.#refuse(hosts.refusal)
+      return behind
     }
     if (!isAuthorized) {
       this.#refuseWithoutToken()

@@ -12,6 +12,11 @@ export class FieldChanges {
     this.lines = lines
   }
 
+  /** The same, and without the fields of one more name. */
+  without(name: string): FieldChanges {
+    return new FieldChanges([...this.#removed.map((each) => Buffer.from(each).toString('latin1')), name], this.lines)
+  }
+
   /** Whether the field with this name goes. */
   removes(bytes: Uint8Array, nameStart: number, nameEnd: number): boolean {
     for (const name of this.#removed) if (isWord(bytes, nameStart, nameEnd, name)) return true

@@ -12,6 +12,7 @@ import type { RateLimit } from '../../policy/rate-limit.ts'
 import { Router } from '../../routing/router.ts'
 import type { Cluster } from '../../upstream/cluster.ts'
 import { type FieldChanges, fieldChanges } from './field-changes.ts'
+import { HeaderHosts } from './from-header.ts'
 import type { Tracing } from './span.ts'
 import { nameBytes } from './tables.ts'
 
@@ -24,6 +25,8 @@ export interface HttpUpstream {
   readonly credentialName: Uint8Array | null
   /** Kept over changes of the config. */
   readonly cells: HttpCells
+  /** Finds the host that a request names; null: the cluster is where it goes. */
+  readonly hosts: HeaderHosts | null
   /** What ConsistentHash looks at; null: nothing. */
   readonly hashOn: NonNullable<BalancingConfig['hashOn']> | null
 }
@@ -51,8 +54,8 @@ export interface HttpTarget {
 
 /** The part of a route that changes messages. One per upstream of the route. */
 export interface HttpRoute {
-  /** `routes[0]`, for the log. */
-  readonly name: string
+  /** `routes[0]`, for the log; null: no route, but a field is removed all the same. */
+  readonly name: string | null
   readonly requestChanges: FieldChanges | null
   readonly responseChanges: FieldChanges | null
   /** What the path that matched begins with, and what it is replaced by; null: nothing is. */
@@ -78,6 +81,7 @@ export function httpUpstream(cluster: Cluster, credential: HeaderCredential | nu
     credential,
     credentialName: credential === null ? null : nameBytes(credential.name),
     cells,
+    hosts: cluster.hosts === null ? null : new HeaderHosts(cluster, cluster.hosts),
     hashOn: cluster.config.loadBalancing?.hashOn ?? null,
   }
 }

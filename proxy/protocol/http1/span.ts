@@ -55,7 +55,7 @@ export function spanOf(exchange: Exchange, trace: Trace, ambassador: string, wal
   if (status > 0) attributes['http.response.status_code'] = status
   if (error !== null) attributes['error.type'] = error
   if (exchange.attempts > 1) attributes['http.request.resend_count'] = exchange.attempts - 1
-  if (target.route !== null) attributes['ambassador.route'] = target.route.name
+  if (target.route?.name != null) attributes['ambassador.route'] = target.route.name
   if (reason !== null) attributes['ambassador.reason'] = reason
   return {
     traceId: trace.traceId,

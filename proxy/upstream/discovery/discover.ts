@@ -19,5 +19,8 @@ export function discover(config: DiscoveryConfig, resolver: Resolver, source: Ta
     case 'file':
       if (source === null) throw new Error('discovery by file has no source')
       return new FileDiscovery(source, resolver)
+    case 'fromHeader':
+      // Each request brings its own.
+      return { start() {}, refresh() {}, failure: null, stop() {} }
   }
 }

@@ -28,7 +28,7 @@ async function run(name: string, hosts: Readonly<Record<string, number>>, untouc
     text = text.replaceAll(from, to)
   }
   for (const [host, own] of Object.entries(hosts)) {
-    changed(`{ host: ${host}, port: 80 }`, `{ host: 127.0.0.1, port: ${own} }`)
+    if (name !== 'fastapi-ambassador') changed(`{ host: ${host}, port: 80 }`, `{ host: 127.0.0.1, port: ${own} }`)
     if (untouched !== `"${host}:80"`) text = text.replaceAll(`"${host}:80"`, `"127.0.0.1:${own}"`)
   }
   text = text.replace(/(listen:\s+port: )\d+/, `$1${port}`)
@@ -50,6 +50,28 @@ async function run(name: string, hosts: Readonly<Record<string, number>>, untouc
 }
 
 describe('the example', () => {
+  it('fastapi-ambassador sends each request to the host that it names, out of its list', async () => {
+    let failures = 0
+    const billing = await scriptedUpstream(ends, () => (failures-- > 0 ? withStatus(503) : ok('billing')))
+    const [catalog, other] = [
+      await scriptedUpstream(ends, () => ok('catalog')),
+      await scriptedUpstream(ends, () => ok()),
+    ]
+    const { connect } = await run('fastapi-ambassador', { billing: billing.port, catalog: catalog.port })
+    const client = connect()
+    const ask = (port: number) => client.get('/', `X-Upstream-Host: 127.0.0.1:${port}`).response()
+    assert.equal((await ask(catalog.port)).body, 'catalog')
+    failures = 1
+    assert.equal((await ask(billing.port)).body, 'billing')
+    assert.equal(billing.requests.length, 2)
+    const { head } = await billing.request(1)
+    assert.match(head, new RegExp(`\\r\\nHost: 127\\.0\\.0\\.1:${billing.port}\\r\\n`))
+    assert.match(head, /\r\nX-Request-ID: \S+\r\n/)
+    assert.doesNotMatch(head, /X-Upstream-Host/)
+    assert.deepEqual([(await ask(other.port)).status, (await client.get('/').response()).status], [404, 404])
+    assert.equal(other.connections, 0)
+  })
+
   it('nginx-rate-limit lets a burst of 20 through and answers the rest 429 with Retry-After', async () => {
     const api = await scriptedUpstream(ends, () => ok())
     const { connect } = await run('nginx-rate-limit', { 'quota-api': api.port })
