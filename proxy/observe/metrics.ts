@@ -79,14 +79,14 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
   out.metric(
     'ambassador_retries_total',
     'counter',
-    'Retries by outcome: success and failure were sent; limit_exceeded had no try left; overflow had no budget left.',
+    'Retries by outcome: success and exhausted (failed) were sent; limit_exceeded had no try left; overflow had no budget left.',
   )
   for (const { cluster, labels } of all) {
     const { successes, requests, active, limitExceeded, overflow } = cluster.budget
     out.sample('ambassador_retries_total', { ...labels, outcome: 'success' }, successes)
     out.sample(
       'ambassador_retries_total',
-      { ...labels, outcome: 'failure' },
+      { ...labels, outcome: 'exhausted' },
       Math.max(0, requests - successes - active),
     )
     out.sample('ambassador_retries_total', { ...labels, outcome: 'limit_exceeded' }, limitExceeded)
