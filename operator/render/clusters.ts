@@ -64,7 +64,8 @@ function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<Defa
 }
 
 function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null {
-  const { bearer, basic, header, serviceAccountToken, oauth2ClientCredentials: oauth2, gcpIdToken } = given
+  const { bearer, basic, header, serviceAccountToken, oauth2ClientCredentials: oauth2, gcpIdToken, awsSigV4 } = given
+  if (awsSigV4) return { kind: 'awsSigV4', service: awsSigV4.service, region: awsSigV4.region }
   if (gcpIdToken) return { kind: 'gcpIdToken', audience: gcpIdToken.audience }
   if (serviceAccountToken) {
     const { audience, expirationSeconds } = serviceAccountToken

@@ -1,6 +1,7 @@
 /** From the auth of a config to the credential that does it. */
 import type { AuthConfig } from '../../common/proxy-config.ts'
 import { GcpIdTokenSource } from '../auth/gcp-id-token.ts'
+import { AwsCredential } from './aws-credential.ts'
 import { Credential } from './credentials.ts'
 import { FetchedCredential } from './fetched-credential.ts'
 import type { CredentialParts, OwnedCredential } from './owned-credential.ts'
@@ -10,6 +11,8 @@ export function makeCredential(auth: AuthConfig, parts: CredentialParts): OwnedC
   switch (auth.kind) {
     case 'oauth2ClientCredentials':
       return new OAuth2Credential(auth, parts)
+    case 'awsSigV4':
+      return new AwsCredential(auth, parts.onFailure)
     case 'gcpIdToken':
       return new FetchedCredential(new GcpIdTokenSource(auth.audience), parts.onFailure)
     default:

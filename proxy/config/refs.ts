@@ -69,6 +69,7 @@ export function credentialRefs(auth: AuthConfig): readonly { readonly field: str
       return [{ field: 'auth.header', ref: auth.value }]
     case 'serviceAccountToken':
       return [{ field: 'auth.serviceAccountToken', ref: auth.token }]
+    case 'awsSigV4':
     case 'gcpIdToken':
       return []
     case 'oauth2ClientCredentials':
