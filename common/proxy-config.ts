@@ -45,10 +45,12 @@ export const tlsConfig = z.object({
   ca: dataRef.nullable(),
   clientCertificate: z.object({ certificate: dataRef, privateKey: dataRef }).nullable(),
   minVersion: z.enum(['TLSv1.2', 'TLSv1.3']),
+  /** Neither chain nor name is verified, for this reason. Absent: both are. */
+  insecureSkipVerify: z.object({ reason: z.string().min(1) }).optional(),
 })
 export type TlsConfig = z.infer<typeof tlsConfig>
 
-/** The credential that the proxy adds to each HTTP request. */
+/** The credential that the proxy adds to each HTTP request, or that it logs in by. */
 export const authConfig = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('bearer'), token: dataRef }),
   z.object({ kind: z.literal('basic'), username: dataRef, password: dataRef }),
@@ -70,6 +72,8 @@ export const authConfig = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('awsSigV4'), service: z.string(), region: z.string() }),
   /** A bearer token of Google's metadata server, or by the key file that the environment names. */
   z.object({ kind: z.literal('gcpIdToken'), audience: z.string() }),
+  /** PostgreSQL only: what the proxy logs in by, whatever user the application names. */
+  z.object({ kind: z.literal('postgres'), username: z.string().min(1), password: dataRef }),
 ])
 export type AuthConfig = z.infer<typeof authConfig>
 
@@ -92,8 +96,25 @@ export const limitsConfig = z.object({
 })
 export type LimitsConfig = z.infer<typeof limitsConfig>
 
-export const BALANCING_POLICIES = ['LeastRequest', 'RoundRobin', 'Random'] as const
+export const BALANCING_POLICIES = ['LeastRequest', 'RoundRobin', 'Random', 'ConsistentHash'] as const
 export type BalancingPolicy = (typeof BALANCING_POLICIES)[number]
+
+export const PROXY_PROTOCOLS = ['V1', 'V2'] as const
+export type ProxyProtocol = (typeof PROXY_PROTOCOLS)[number]
+
+export const balancingConfig = z.object({
+  policy: z.enum(BALANCING_POLICIES),
+  /** With ConsistentHash: what of a request is hashed; header names in lower case. HTTP only. */
+  hashOn: z.object({ kind: z.enum(['header', 'cookie', 'query']), name }).optional(),
+  /** An endpoint that is new or well again gets its full share only after this time. Absent: at once. */
+  slowStartMs: z.int().min(1).optional(),
+  /**
+   * With fewer well endpoints than this share, 0 to 1, they are all used whatever their health. 0: never, one that is not well gets
+   * nothing. Absent: when none is well.
+   */
+  panicThreshold: z.number().min(0).max(1).optional(),
+})
+export type BalancingConfig = z.infer<typeof balancingConfig>
 
 export const healthCheckConfig = z.object({
   probe: z.discriminatedUnion('kind', [
@@ -131,7 +152,9 @@ export const clusterConfig = z.object({
   circuitBreaker: breakerConfig.nullable(),
   limits: limitsConfig,
   /** How an endpoint is chosen among those of one priority. Default LeastRequest. */
-  loadBalancing: z.object({ policy: z.enum(BALANCING_POLICIES) }).optional(),
+  loadBalancing: balancingConfig.optional(),
+  /** Header that goes before the first byte of each connection. Absent: none. */
+  proxyProtocol: z.enum(PROXY_PROTOCOLS).optional(),
   /** Absent: nothing is checked. */
   healthCheck: healthCheckConfig.optional(),
   /** Absent: nothing is ejected. */
@@ -215,6 +238,10 @@ export const routeConfig = z.object({
 })
 export type RouteConfig = z.infer<typeof routeConfig>
 
+/** Hosts that may be dialled: names, `*.domain`, addresses and ranges, each with or without a port; see common/host-list.ts. */
+export const egressConfig = z.object({ allow: z.array(z.string().min(1)).min(1) })
+export type EgressConfig = z.infer<typeof egressConfig>
+
 export const accessLogConfig = z.object({
   mode: z.enum(['All', 'Errors', 'Off']),
   /** With Errors: this share of the exchanges that did not fail is logged too. 0 to 1. */
@@ -238,7 +265,7 @@ export const proxyConfig = z.object({
   ambassador: z.object({ namespace: z.string(), name, generation: count }),
   /** Content hash of everything else but the generation; see configHash(). */
   hash: z.string(),
-  protocol: z.enum(['HTTP', 'TCP']),
+  protocol: z.enum(['HTTP', 'TCP', 'PostgreSQL']),
   /** Data ports are on 127.0.0.1 and [::1] alone, whatever the config says. */
   listener: z.object({ port }),
   clusters: z.array(clusterConfig).min(1),
@@ -250,6 +277,8 @@ export const proxyConfig = z.object({
   /** Requests (HTTP) or connections (TCP). */
   rateLimit: rateLimitConfig.nullable(),
   accessLog: accessLogConfig,
+  /** Absent: whatever discovery finds. */
+  egress: egressConfig.optional(),
   /** Absent: no spans, and trace context is passed on untouched. */
   tracing: tracingConfig.optional(),
 })

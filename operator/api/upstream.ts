@@ -1,7 +1,7 @@
 /** One place where the traffic of an Ambassador goes: where it is, and how a connection or request to it is made. */
 import { z } from 'zod'
 import { isShorter } from '../../common/duration.ts'
-import { BALANCING_POLICIES } from '../../common/proxy-config.ts'
+import { PROXY_PROTOCOLS } from '../../common/proxy-config.ts'
 import {
   configMapKeyRef,
   dnsName,
@@ -21,6 +21,7 @@ import {
   rule,
   secretKeyRef,
 } from '../../common/schema-kit.ts'
+import { loadBalancing } from './balancing.ts'
 import { writtenFieldName } from './fields.ts'
 
 const endpoint = z.object({
@@ -76,7 +77,7 @@ const ca = exactlyOne(
   'ca',
 )
 
-const tls = z.object({
+const tlsFields = z.object({
   serverName: optional(
     dnsName(),
     'Name that is sent as SNI and that the certificate must carry.',
@@ -98,6 +99,27 @@ const tls = z.object({
     'none',
   ),
   minVersion: doc(z.enum(['TLSv1.2', 'TLSv1.3']), 'Oldest version of TLS that is spoken.').default('TLSv1.2'),
+  insecureSkipVerify: optional(
+    z.object({
+      reason: doc(
+        rule(z.string().max(256), {
+          cel: "self.matches('[^ ]')",
+          holds: (text) => /[^ ]/.test(text),
+          message: 'is empty: say why nobody needs to know whom the sidecar talks to, and until when',
+        }),
+        'Why, for whoever reads it later; it stands in status and in the log.',
+      ),
+    }),
+    'Takes any certificate of anybody, so that whoever is in between can read and change everything. There is a warning in status, a line in the log and a metric as long as it is there.',
+    'chain and name are verified',
+  ),
+})
+
+const tls = rule(tlsFields, {
+  cel: '!has(self.insecureSkipVerify) || !has(self.ca)',
+  holds: (value) => value.insecureSkipVerify === undefined || value.ca === undefined,
+  field: ['ca'],
+  message: 'ca does nothing with insecureSkipVerify: remove one of the two',
 })
 
 const headerName = writtenFieldName('a credential cannot be in it')
@@ -135,7 +157,7 @@ const oauth2 = rule(
     scopes: optional(listSet(scope, 32), 'Scopes that are asked for.', 'those that the issuer gives'),
     audience: optional(z.string().min(1).max(1024), 'Audience that is asked for, for issuers that know it.', 'none'),
     tls: optional(
-      tls.omit({ serverName: true }),
+      tlsFields.omit({ serverName: true, insecureSkipVerify: true }),
       'How the token URL is trusted; needs https.',
       'verified by the system roots',
     ),
@@ -147,6 +169,12 @@ const oauth2 = rule(
     message: 'tls needs a tokenUrl of https: change the URL or remove tls',
   },
 )
+
+const username = rule(z.string().min(1).max(63), {
+  cel: `!self.matches('[\\\\x00-\\\\x1f\\\\x7f]')`,
+  holds: (text) => !/[\x00-\x1f\x7f]/.test(text),
+  message: 'has a control character: write the name of the user',
+})
 
 const AUDIENCE_PATTERN = '^[!-~]+$'
 
@@ -232,8 +260,19 @@ const auth = exactlyOne(
       'Sends `Authorization: Bearer` with an ID token of Google for the service account of the pod (Workload Identity), fetched and renewed as a token of oauth2ClientCredentials is.',
       'none',
     ),
+    postgres: optional(
+      z.object({
+        username: doc(username, 'User that the sidecar logs in as, whatever user the application names.'),
+        password: doc(
+          z.object({ secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the password.') }),
+          'Password of that user, sent by SCRAM-SHA-256 (bound to the TLS channel where the server offers it) or MD5, and in clear text only inside TLS. Read again for new connections when it changes.',
+        ),
+      }),
+      'Logs in at a PostgreSQL server, so that the application needs no password. PostgreSQL only.',
+      'none',
+    ),
   }),
-  ['bearer', 'basic', 'header', 'serviceAccountToken', 'oauth2ClientCredentials', 'awsSigV4', 'gcpIdToken'],
+  ['bearer', 'basic', 'header', 'serviceAccountToken', 'oauth2ClientCredentials', 'awsSigV4', 'gcpIdToken', 'postgres'],
   'auth',
 )
 
@@ -295,13 +334,6 @@ const limits = z.object({
     'Retries to this upstream that run at once, besides the budget of the retry policy. HTTP only.',
     '64',
   ),
-})
-
-const loadBalancing = z.object({
-  policy: doc(
-    z.enum(BALANCING_POLICIES),
-    'How an endpoint is chosen among the available ones of one priority, by their weights: LeastRequest takes the less busy of two that chance names, RoundRobin takes them in turn, Random by chance alone.',
-  ).default('LeastRequest'),
 })
 
 const PATH_PATTERN = '^/[!-~]*$'
@@ -409,12 +441,17 @@ export const upstream = rule(
       ),
       tls: optional(
         tls,
-        'TLS to the upstream from the first byte, verified by chain and name; `{}` is enough for a public one.',
+        'TLS to the upstream, verified by chain and name; `{}` is enough for a public one. It begins with the first byte, for PostgreSQL with its SSLRequest.',
         'plain text',
       ),
       auth: optional(
         auth,
-        'Credential that is added to each request, read from a Secret that is mounted in the sidecar alone and read again when it changes. HTTP only. Exactly one of its fields must be given.',
+        'Credential that is added to each request (HTTP) or that the sidecar logs in by (PostgreSQL), read from a Secret that is mounted in the sidecar alone and read again when it changes. Exactly one of its fields must be given.',
+        'none',
+      ),
+      proxyProtocol: optional(
+        z.enum(PROXY_PROTOCOLS),
+        'Version of the PROXY protocol header that goes before the first byte of each connection, before TLS too. It tells the addresses of the connection itself, those of the pod and of the endpoint; that of a health check tells none.',
         'none',
       ),
       loadBalancing: doc(loadBalancing, 'Which endpoint an attempt (HTTP) or connection (TCP) goes to.').prefault({}),

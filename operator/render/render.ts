@@ -48,6 +48,7 @@ function configOf({ metadata }: Ambassador, spec: DefaultedSpec): ProxyConfig {
     timeouts: timeouts(spec),
     rateLimit: rateLimit(spec),
     accessLog: accessLog(spec),
+    ...(spec.egress && { egress: { allow: spec.egress.allow } }),
     // Left out where there is none: then an upgrade of the operator changes no config.
     ...(spec.tracing && { tracing: tracing(spec) }),
   }

@@ -3,23 +3,28 @@ import { canonicalJson } from '../../common/config-hash.ts'
 import type { ClusterConfig, DiscoveryConfig } from '../../common/proxy-config.ts'
 import { Bulkhead } from '../policy/bulkhead.ts'
 import type { CircuitState } from '../policy/circuit-breaker.ts'
+import { type DialGuard, type DialRefusal, NO_GUARD } from '../policy/dial-guard.ts'
 import { hearOutcome } from '../policy/outliers.ts'
 import type { Millis, Random } from '../policy/policy.ts'
 import { RetryBudget } from '../policy/retry-budget.ts'
+import { now } from '../runtime/clock.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
-import { groupByPriority, NONE, type PriorityGroup, pickEndpoint } from './balancer.ts'
+import { type Balancing, groupByPriority, NONE, type PriorityGroup, pickEndpoint } from './balancer.ts'
+import { NO_HASH } from './consistent-hash.ts'
 import type { Address, Discovery } from './discovery/discovery.ts'
 import { addressKey, Endpoint, type Turns } from './endpoint.ts'
 import { Health, type HealthOptions } from './health/health.ts'
 
 /** Why there is no endpoint for an attempt; reason codes of common/reasons.ts. */
-export type PickRefusal = 'dns_failed' | 'circuit_open'
+export type PickRefusal = 'dns_failed' | 'circuit_open' | 'no_healthy_endpoint' | 'egress_denied'
 
 /** What a cluster is made of, and what a changed configuration may change. */
 export interface ClusterOptions {
   readonly config: ClusterConfig
   /** Null: plain text. */
   readonly tls: UpstreamTls | null
+  /** What must not be dialled, whatever discovery finds. Default: everything may be. */
+  readonly guard?: DialGuard
   /** Of the retry block of the route; null: no budget beyond limits.maxConcurrentRetries. */
   readonly budget: { readonly ratio: number; readonly minPerSecond: number } | null
   /** How long an attempt may take before a probe counts as hung: connect and per-try time-outs together. */
@@ -36,6 +41,8 @@ export interface ClusterParts {
   readonly onCircuit?: (cluster: Cluster, endpoint: Endpoint, state: CircuitState) => void
   /** Told of each change of the set of endpoints. */
   readonly onEndpoints?: (cluster: Cluster) => void
+  /** Told when discovery finds an address that must not be dialled and is left out. */
+  readonly onDenied?: (cluster: Cluster, refusal: DialRefusal) => void
   /** Told when looking for endpoints begins to fail, fails in another way, or works again (null). Endpoints that are known stay. */
   readonly onDiscovery?: (cluster: Cluster, failure: string | null) => void
   /** Told when checks find an endpoint unhealthy or it is ejected (with the reason), and when it is well again by its checks (null). */
@@ -56,13 +63,20 @@ export class Cluster {
   /** Slots for connections and the bounded queue for them. */
   readonly connections: Bulkhead
   readonly budget: RetryBudget
+  /** Times that the guard kept something from being dialled: addresses found, and attempts that had no other. */
+  denials = 0
   #options: ClusterOptions
+  #balancing: Balancing
   readonly #parts: ClusterParts
   readonly #random: Random
   #discovery: Discovery
   #discoveryKey: string
   readonly #byKey = new Map<string, Endpoint>()
   #groups: readonly PriorityGroup[] = []
+  /** As discovery found them last, the denied ones among them. */
+  #addresses: readonly Address[] = []
+  /** Addresses that are left out, by key. */
+  #denied: ReadonlyMap<string, DialRefusal> = new Map()
   readonly #health: Health
   readonly #turns: Turns = { at: 0 }
   readonly #holds = new Set<Hold>()
@@ -72,13 +86,17 @@ export class Cluster {
   constructor(options: ClusterOptions, parts: ClusterParts) {
     this.name = options.config.name
     this.#options = options
+    this.#balancing = balancingOptions(options)
     this.#parts = parts
     this.#random = parts.random ?? Math.random
     this.connections = new Bulkhead(bulkheadOptions(options))
     this.budget = new RetryBudget(budgetOptions(options))
     this.#health = new Health(healthOptions(options), {
       random: this.#random,
-      onHealth: (endpoint, failure) => parts.onHealth?.(this, endpoint, failure),
+      onHealth: (endpoint, failure) => {
+        if (failure === null) this.#startSlowly(endpoint, now())
+        parts.onHealth?.(this, endpoint, failure)
+      },
       onFailedCheck: () => this.#discovery.refresh(),
     })
     this.#discoveryKey = canonicalJson(options.config.discovery)
@@ -107,30 +125,67 @@ export class Cluster {
     return this.#options.tls
   }
 
+  /** What must not be dialled. */
+  get guard(): DialGuard {
+    return this.#options.guard ?? NO_GUARD
+  }
+
+  /** Why an address that discovery found is left out; null while all may be dialled. */
+  get denied(): DialRefusal | null {
+    return this.#denied.values().next().value ?? null
+  }
+
   /** Every endpoint in use, in the order of discovery. */
   get endpoints(): Iterable<Endpoint> {
     return this.#byKey.values()
   }
 
-  /** False until discovery found the first endpoints: then an attempt waits (`whenReady`) instead of failing. */
+  /** False until discovery found the first endpoints, be they denied: then an attempt waits (`whenReady`) instead of failing. */
   get isReady(): boolean {
-    return this.#groups.length > 0
+    return this.#groups.length > 0 || this.#denied.size > 0
   }
 
-  /** Why the newest look-up of endpoints failed, for a person; null when it succeeded. */
+  /** Why endpoints are missing, for a person: the newest look-up failed, or one must not be dialled. Null when none is. */
   get discoveryFailure(): string | null {
-    return this.#discovery.failure
+    return this.#discovery.failure ?? this.denied?.detail ?? null
   }
 
   /**
    * The endpoint for an attempt that begins now, or why there is none. Changes nothing: call `begin` of it in the same turn.
    * @param tried the endpoints of earlier attempts of the same request, avoided while another one is available
+   * @param hash of what config.loadBalancing.hashOn names, a number in [0, 1)
    */
-  pick(now: Millis, tried: readonly Endpoint[] = NONE): Endpoint | PickRefusal {
-    if (this.#groups.length === 0) return 'dns_failed'
-    return (
-      pickEndpoint(this.#groups, now, tried, this.#random, this.#options.config.loadBalancing?.policy) ?? 'circuit_open'
-    )
+  pick(now: Millis, tried: readonly Endpoint[] = NONE, hash: number = NO_HASH): Endpoint | PickRefusal {
+    if (this.#groups.length === 0) return this.#refusal()
+    return pickEndpoint(this.#groups, now, tried, this.#random, this.#balancing, hash) ?? this.#whyNone(now)
+  }
+
+  /**
+   * Another address of the host of an endpoint, which may be quicker to accept a connection: one of the other family, if there is
+   * one. Null when there is none that could be taken in its place.
+   */
+  rivalOf(endpoint: Endpoint, now: Millis): Endpoint | null {
+    const { host, ip, port, priority } = endpoint
+    if (host === ip) return null
+    let rival: Endpoint | null = null
+    for (const other of this.#byKey.values()) {
+      if (other === endpoint || other.host !== host || other.port !== port || other.priority !== priority) continue
+      if (!other.isAvailable(now) || !other.isWell(now) || other.isAvoided(now)) continue
+      if (other.ip.includes(':') !== ip.includes(':')) return other
+      rival ??= other
+    }
+    return rival
+  }
+
+  #whyNone(now: Millis): PickRefusal {
+    for (const endpoint of this.#byKey.values()) if (endpoint.isWell(now)) return 'circuit_open'
+    return this.#balancing.panicThreshold === 0 ? 'no_healthy_endpoint' : 'circuit_open'
+  }
+
+  #refusal(): PickRefusal {
+    if (this.#denied.size === 0) return 'dns_failed'
+    this.denials++
+    return 'egress_denied'
   }
 
   /** Milliseconds until the first of the breakers lets a probe through; 0 when one does now. */
@@ -173,7 +228,9 @@ export class Cluster {
    * discovery part changed, attempts wait for the first set of the new one: the old addresses are not where they want to go.
    */
   update(options: ClusterOptions): void {
+    const guarded = this.guard.key
     this.#options = options
+    this.#balancing = balancingOptions(options)
     this.connections.reconfigure(bulkheadOptions(options))
     this.budget.reconfigure(budgetOptions(options))
     for (const endpoint of this.#byKey.values()) {
@@ -182,11 +239,16 @@ export class Cluster {
     }
     this.#health.update(healthOptions(options), this.#byKey.values())
     const key = canonicalJson(options.config.discovery)
-    if (key === this.#discoveryKey) return
+    if (key === this.#discoveryKey) {
+      if (guarded !== this.guard.key) this.#replace(this.#addresses)
+      return
+    }
     this.#discoveryKey = key
     this.#discovery.stop()
     this.#discovery = this.#parts.discover(options.config.discovery)
     this.#groups = []
+    this.#addresses = []
+    this.#denied = new Map()
     this.start()
   }
 
@@ -208,12 +270,20 @@ export class Cluster {
 
   #replace(addresses: readonly Address[]): void {
     if (addresses.length === 0) return
+    this.#addresses = addresses
+    this.#deny(addresses)
     const left = new Map(this.#byKey)
+    const isFirst = left.size === 0
     this.#byKey.clear()
     for (const address of addresses) {
       const key = addressKey(address)
-      if (this.#byKey.has(key)) continue
-      const endpoint = left.get(key) ?? new Endpoint(address, this.#breakerOptions(), this.#turns)
+      if (this.#byKey.has(key) || this.#denied.has(key)) continue
+      let endpoint = left.get(key)
+      if (endpoint === undefined) {
+        endpoint = new Endpoint(address, this.#breakerOptions(), this.#turns)
+        // Those of the first set are all as cold.
+        if (!isFirst) this.#startSlowly(endpoint, now())
+      }
       endpoint.weight = address.weight
       endpoint.priority = address.priority
       this.#configureOutlier(endpoint)
@@ -225,6 +295,27 @@ export class Cluster {
     for (const endpoint of left.values()) endpoint.retire()
     for (const hold of this.#holds) this.#endHold(hold, true)
     this.#parts.onEndpoints?.(this)
+  }
+
+  #startSlowly(endpoint: Endpoint, at: Millis): void {
+    const ms = this.#options.config.loadBalancing?.slowStartMs
+    if (ms !== undefined) endpoint.startSlowly(at, ms)
+  }
+
+  /** Finds out which addresses must not be dialled, and tells of those that are new among them. */
+  #deny(addresses: readonly Address[]): void {
+    const before = this.#denied
+    const denied = new Map<string, DialRefusal>()
+    for (const address of addresses) {
+      const refusal = this.guard.refusal(address.host, address.ip, address.port)
+      if (refusal !== null) denied.set(addressKey(address), refusal)
+    }
+    this.#denied = denied
+    for (const [key, refusal] of denied) {
+      if (before.get(key)?.detail === refusal.detail) continue
+      this.denials++
+      this.#parts.onDenied?.(this, refusal)
+    }
   }
 
   #endHold(hold: Hold, ready: boolean): void {
@@ -251,6 +342,7 @@ export class Cluster {
     const config = this.#options.config.outlierDetection
     if (config === undefined || endpoint.retired) return
     if (!hearOutcome(endpoint.outlier, isFailure, config, now, () => this.#others(endpoint, now))) return
+    this.#startSlowly(endpoint, endpoint.outlier.ejectedUntil)
     const ms = Math.round(endpoint.outlier.ejectedUntil - now)
     const why = `${config.consecutiveFailures} attempts in a row failed, it gets none for ${ms} ms`
     this.#parts.onHealth?.(this, endpoint, why)
@@ -279,8 +371,21 @@ export class Cluster {
   }
 }
 
-function healthOptions({ config, tls }: ClusterOptions): HealthOptions {
-  return { config: config.healthCheck ?? null, tls }
+function balancingOptions({ config: { loadBalancing, discovery } }: ClusterOptions): Balancing {
+  return {
+    policy: loadBalancing?.policy ?? 'LeastRequest',
+    panicThreshold: loadBalancing?.panicThreshold ?? null,
+    isStrict: discovery.kind === 'srv',
+  }
+}
+
+function healthOptions({ config, tls, guard }: ClusterOptions): HealthOptions {
+  return {
+    config: config.healthCheck ?? null,
+    tls,
+    guard: guard ?? NO_GUARD,
+    proxyProtocol: config.proxyProtocol ?? null,
+  }
 }
 
 function bulkheadOptions(options: ClusterOptions) {

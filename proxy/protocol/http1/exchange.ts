@@ -3,12 +3,14 @@ import type { Reason } from '../../../common/reasons.ts'
 import { parseRetryAfter } from '../../policy/backoff.ts'
 import type { HeaderCredential, RequestSigner } from '../../policy/credential.ts'
 import type { Outcome } from '../../policy/policy.ts'
-import { type Router, rewritten } from '../../routing/router.ts'
+import { hashOf, type Router, rewritten } from '../../routing/router.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { Trace } from '../../tracing/trace-context.ts'
+import { NONE } from '../../upstream/balancer.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
+import { NO_HASH } from '../../upstream/consistent-hash.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import { HttpPool, type UpstreamConnection } from '../../upstream/http-pool.ts'
 import { Attempt, type AttemptOwner, CONTINUE, type Condition, MAX_WAIT_MS } from './attempt.ts'
@@ -97,6 +99,9 @@ export class Exchange implements AttemptOwner {
   /** Where it stands in a trace; null: nobody sends spans. */
   trace: Trace | null = null
 
+  /** Of what ConsistentHash looks at; NO_HASH: nothing. */
+  hash = NO_HASH
+
   #client!: ExchangeClient
   #state: State = 'free'
   #isPersistent = true
@@ -176,7 +181,9 @@ export class Exchange implements AttemptOwner {
     else this.#beginTrace(head, snapshot.tracing.sample)
     upstream.cells.active++
     const { cluster, credential } = upstream
-    const picked = cluster.isReady ? cluster.pick(time) : null
+    const { hashOn } = upstream
+    this.hash = hashOn === null ? NO_HASH : hashOf(hashOn, view.of(head, facts))
+    const picked = cluster.isReady ? cluster.pick(time, NONE, this.hash) : null
     const host = picked === null || typeof picked === 'string' ? NO_HOST : HttpPool.of(cluster, picked).host
     const isAuthorized = this.#authorization.begin(credential)
     const { line } = this.#authorization
@@ -417,6 +424,11 @@ export class Exchange implements AttemptOwner {
       this.#refuse({ reason: this.reason, detail: this.detail })
     } else if (refusal === 'dns_failed') {
       this.#refuse({ reason: 'dns_failed', detail: cluster.discoveryFailure ?? '' })
+    } else if (refusal === 'no_healthy_endpoint') {
+      const detail = `no endpoint of upstream '${cluster.name}' is healthy by its checks and attempts`
+      this.#refuse({ reason: refusal, detail })
+    } else if (refusal === 'egress_denied') {
+      this.#refuse({ reason: 'egress_denied', ...(cluster.denied ?? { detail: '' }) })
     } else {
       const detail = `every endpoint of upstream '${cluster.name}' fails`
       this.#refuse({ reason: 'circuit_open', detail, retryAfterMs: cluster.retryAfterMs(time) })
@@ -666,6 +678,7 @@ export class Exchange implements AttemptOwner {
     cells.requestBytes += this.request.body.contentBytes
     if (response.isStarted) cells.responseBytes += response.body.contentBytes
     cells.add(this.status, this.endedAt - this.startedAt)
+    if (this.queueMs > 0) cells.queueWait.add(this.queueMs)
     if (this.reason !== null) cells.reasons[this.reason]++
     if (after !== 'keep') response.abandon(null)
     this.#client.record(this)

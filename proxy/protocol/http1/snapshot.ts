@@ -1,5 +1,11 @@
 /** What an HTTP driver serves by: one config in force, compiled so that a request only looks things up. */
-import type { AccessLogConfig, RetryConfig, RouteConfig, TimeoutsConfig } from '../../../common/proxy-config.ts'
+import type {
+  AccessLogConfig,
+  BalancingConfig,
+  RetryConfig,
+  RouteConfig,
+  TimeoutsConfig,
+} from '../../../common/proxy-config.ts'
 import type { HttpCells } from '../../observe/cells.ts'
 import type { HeaderCredential } from '../../policy/credential.ts'
 import type { RateLimit } from '../../policy/rate-limit.ts'
@@ -20,6 +26,8 @@ export interface HttpUpstream {
   readonly requestChanges: FieldChanges | null
   /** Kept over changes of the config. */
   readonly cells: HttpCells
+  /** What ConsistentHash looks at; null: nothing. */
+  readonly hashOn: NonNullable<BalancingConfig['hashOn']> | null
 }
 
 /** When a request is sent again. */
@@ -74,6 +82,7 @@ export function httpUpstream(cluster: Cluster, credential: HeaderCredential | nu
     credentialName: credential === null ? null : nameBytes(credential.name),
     requestChanges: replaced.length === 0 ? null : new FieldChanges(replaced, Buffer.alloc(0)),
     cells,
+    hashOn: cluster.config.loadBalancing?.hashOn ?? null,
   }
 }
 
