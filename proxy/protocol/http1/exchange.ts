@@ -5,6 +5,7 @@ import type { HeaderCredential, RequestSigner } from '../../policy/credential.ts
 import type { Outcome } from '../../policy/policy.ts'
 import { hashOf, type Router, rewritten } from '../../routing/router.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
+import { overloadCause, overloadDetail } from '../../runtime/overload.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { Trace } from '../../tracing/trace-context.ts'
@@ -202,6 +203,10 @@ export class Exchange implements AttemptOwner {
       this.#refuseWithoutToken()
       return behind
     }
+    if (overloadCause() !== null) {
+      this.#refuse({ reason: 'overloaded', detail: overloadDetail(), retryAfterMs: 1000 })
+      return behind
+    }
     const problem = payload === null ? null : (credential?.signer?.payloadProblem(payload) ?? null)
     if (problem !== null) {
       this.#refuse({ reason: 'bad_request', detail: problem })
@@ -210,7 +215,8 @@ export class Exchange implements AttemptOwner {
     if (this.request.isComplete) this.#onRequestComplete(time)
     const waitMs = target.rateLimit === null ? 0 : target.rateLimit.admit(time)
     if (waitMs < 0) {
-      this.#refuse({ reason: 'rate_limited', detail: '', retryAfterMs: -waitMs })
+      const fields = target.rateLimit?.fieldLines(-waitMs)
+      this.#refuse({ reason: 'rate_limited', detail: '', retryAfterMs: -waitMs, fields })
     } else if (waitMs > 0) {
       this.#state = 'delayed'
       this.#waitingSince = time
@@ -430,7 +436,10 @@ export class Exchange implements AttemptOwner {
     } else if (refusal === 'egress_denied') {
       this.#refuse({ reason: 'egress_denied', ...(cluster.denied ?? { detail: '' }) })
     } else {
-      const detail = `every endpoint of upstream '${cluster.name}' fails`
+      const isForced = [...cluster.endpoints].some(({ breaker }) => breaker?.isForced)
+      const detail = isForced
+        ? `a person holds the circuit of upstream '${cluster.name}' open, PUT /circuit of the admin port lets it go`
+        : `every endpoint of upstream '${cluster.name}' fails`
       this.#refuse({ reason: 'circuit_open', detail, retryAfterMs: cluster.retryAfterMs(time) })
     }
   }
