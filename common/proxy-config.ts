@@ -74,6 +74,8 @@ export const authConfig = z.discriminatedUnion('kind', [
     /** Of the token URL; null: the system roots. */
     tls: tlsConfig.nullable(),
   }),
+  /** Each attempt signed with the keys of AWS that the environment gives. */
+  z.object({ kind: z.literal('awsSigV4'), service: z.string(), region: z.string() }),
   /** A bearer token of Google's metadata server, or by the key file that the environment names. */
   z.object({ kind: z.literal('gcpIdToken'), audience: z.string() }),
   /** PostgreSQL only: what the proxy logs in by, whatever user the application names. */

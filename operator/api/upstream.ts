@@ -217,6 +217,21 @@ const serviceAccountToken = z.object({
   ).default(3600),
 })
 
+const AWS_NAME_PATTERN = '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'
+
+function awsName(example: string) {
+  const remedy = `use lower-case letters, digits and dashes, such as ${example}`
+  return rule(z.string().max(63), {
+    cel: `self.matches('${AWS_NAME_PATTERN}')`,
+    holds: (text) => new RegExp(AWS_NAME_PATTERN).test(text),
+    message: `not a name of AWS: ${remedy}`,
+    says: {
+      cel: `"'" + self + "' is not a name of AWS: ${remedy}"`,
+      text: (text) => `'${text}' is not a name of AWS: ${remedy}`,
+    },
+  })
+}
+
 const auth = exactlyOne(
   z.object({
     bearer: optional(
@@ -254,6 +269,17 @@ const auth = exactlyOne(
       'Logs in each connection to Redis. The application needs no password, and one that it sends is not looked at.',
       'none',
     ),
+    awsSigV4: optional(
+      z.object({
+        service: doc(
+          awsName('execute-api'),
+          'Name of the service in signatures, such as s3, execute-api, es or dynamodb.',
+        ),
+        region: doc(awsName('us-east-1'), 'Region that the service is in.'),
+      }),
+      'Signs each attempt with Signature Version 4 and the keys of the role of the pod (IRSA, Pod Identity, environment, node). A body is kept up to retry.maxBufferedBody to be signed; a larger one goes to S3 as UNSIGNED-PAYLOAD and is refused with 413 for any other service.',
+      'none',
+    ),
     gcpIdToken: optional(
       z.object({
         audience: doc(audience, 'Whom the token is for, such as the URL of a service on Cloud Run.'),
@@ -273,7 +299,17 @@ const auth = exactlyOne(
       'none',
     ),
   }),
-  ['bearer', 'basic', 'header', 'serviceAccountToken', 'oauth2ClientCredentials', 'gcpIdToken', 'redis', 'postgres'],
+  [
+    'bearer',
+    'basic',
+    'header',
+    'serviceAccountToken',
+    'oauth2ClientCredentials',
+    'awsSigV4',
+    'gcpIdToken',
+    'redis',
+    'postgres',
+  ],
   'auth',
 )
 

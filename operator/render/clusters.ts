@@ -78,10 +78,12 @@ function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null 
     serviceAccountToken,
     oauth2ClientCredentials: oauth2,
     gcpIdToken,
+    awsSigV4,
     redis,
     postgres,
   } = given
   if (redis) return { kind: 'redis', username: redis.username ?? null, password: secret(redis.password.secretKeyRef) }
+  if (awsSigV4) return { kind: 'awsSigV4', service: awsSigV4.service, region: awsSigV4.region }
   if (postgres) {
     const { username, password } = postgres
     return { kind: 'postgres', username, password: secret(password.secretKeyRef) }

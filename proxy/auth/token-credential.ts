@@ -32,6 +32,8 @@ export interface TokenCredentialOptions {
   readonly onFailure?: (message: string) => void
   /** Told of each new token: the metric of its expiry. */
   readonly onToken?: (lifeMs: number) => void
+  /** What `line` is made of a token. Default: the field Authorization with a bearer token. */
+  readonly lineOf?: (value: string) => Buffer
   readonly random?: () => number
 }
 
@@ -130,7 +132,8 @@ export class TokenCredential implements HeaderCredential {
       return
     }
     const lifeMs = token.lifeMs ?? DEFAULT_LIFE_MS
-    this.#line = Buffer.from(`Authorization: Bearer ${token.value}\r\n`, 'latin1')
+    this.#line =
+      this.#options.lineOf?.(token.value) ?? Buffer.from(`Authorization: Bearer ${token.value}\r\n`, 'latin1')
     this.#endsAt = token.lifeMs === null ? Number.POSITIVE_INFINITY : performance.now() + token.lifeMs
     this.#expiresAt = token.lifeMs === null ? null : Date.now() + token.lifeMs
     this.#failure = null

@@ -1,6 +1,7 @@
 /** From the auth of a config to the credential that does it. */
 import type { AuthConfig } from '../../common/proxy-config.ts'
 import { GcpIdTokenSource } from '../auth/gcp-id-token.ts'
+import { AwsCredential } from './aws-credential.ts'
 import { Credential } from './credentials.ts'
 import { FetchedCredential } from './fetched-credential.ts'
 import type { CredentialParts, OwnedCredential } from './owned-credential.ts'
@@ -13,6 +14,8 @@ export function makeCredential(
   switch (auth.kind) {
     case 'oauth2ClientCredentials':
       return new OAuth2Credential(auth, parts)
+    case 'awsSigV4':
+      return new AwsCredential(auth, parts.onFailure)
     case 'gcpIdToken':
       return new FetchedCredential(new GcpIdTokenSource(auth.audience), parts.onFailure)
     default:

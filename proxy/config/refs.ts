@@ -71,6 +71,7 @@ export function credentialRefs(auth: AuthConfig): readonly { readonly field: str
       return [{ field: 'auth.redis.password', ref: auth.password }]
     case 'serviceAccountToken':
       return [{ field: 'auth.serviceAccountToken', ref: auth.token }]
+    case 'awsSigV4':
     case 'gcpIdToken':
       return []
     case 'oauth2ClientCredentials':

@@ -9,6 +9,8 @@ export interface HeaderCredential {
   readonly failure: string | null
   /** When what is in use expires, in milliseconds since 1970; null or absent: it does not, or does not say. */
   readonly expiresAt?: number | null
+  /** Signs each attempt: what `line` then stands for is the keys, and it is never sent. Absent: `line` is sent. */
+  readonly signer?: RequestSigner
   /** How another one is had when this one is missing or refused; absent: it is there or not. */
   readonly renewed?: RenewedCredential
 }
@@ -37,4 +39,32 @@ export interface RenewedCredential {
    * it another one than was refused.
    */
   refused(line: Buffer): boolean
+}
+
+/** A request as a signer sees it: text of one character for each byte. */
+export interface SignedParts {
+  readonly method: string
+  /** Path and query as they are sent. */
+  readonly target: string
+  readonly fields: readonly (readonly [name: string, value: string])[]
+  /** The content without framing; null when it is sent as it comes and nobody has all of it. */
+  readonly content: Buffer | null
+}
+
+export interface RequestSigner {
+  /** Names in lower case of the fields that a signature brings; those of the application are taken out. */
+  readonly replaces: readonly string[]
+  /** The field by which an application says what its content is signed as. */
+  readonly payloadField: string
+  /** Content may go unsigned. */
+  readonly allowsUnsigned: boolean
+  /** What is wrong with what an application says in payloadField, with the remedy; null: nothing. */
+  payloadProblem(value: string): string | null
+  /** Lines of fields with the signature, ready to be sent. */
+  sign(parts: SignedParts): Buffer
+  /**
+   * An answer that refuses a signature bears this time. True: our clock was wrong by more than the upstream takes, and the next
+   * signature is made with its clock.
+   */
+  learnTime(serverMs: number): boolean
 }

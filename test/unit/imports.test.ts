@@ -97,6 +97,7 @@ describe('imports', () => {
 /** Where a package may be imported at all; a folder or a file. */
 const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   '@kubernetes/client-node': ['operator'],
+  '@aws-sdk/credential-providers': ['proxy/auth'], // by dynamic import alone
   'dns-packet': ['proxy'],
   'google-auth-library': ['proxy/auth'], // by dynamic import alone
   express: ['operator'],

@@ -25,7 +25,7 @@ import type { HttpTarget } from './snapshot.ts'
 const CONTINUE_MS = 1_000
 /** Longest wait for a connection or for DNS of a request without a deadline. */
 export const MAX_WAIT_MS = 30_000
-const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
+export const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
 
 type State =
   /** Nothing under way. */
@@ -278,6 +278,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const time = now()
     this.state = 'sent'
     this.#beginResponse()
+    const { credential } = owner.target.upstream
+    if (credential?.signer !== undefined) request.sign(credential.signer, connection.pool.host)
     request.send(connection.raw, connection.pool.host, owner.clientSocket)
     if (request.isComplete) this.#awaitHead(time)
     else if (owner.expectsContinue) this.#step.set(time + CONTINUE_MS)

@@ -23,7 +23,10 @@ export class Authorization {
   /** A request begins. False: it cannot be sent, for its credential is not there and will not come. */
   begin(credential: HeaderCredential | null): boolean {
     this.#wasRefused = false
-    this.line = credential === null ? null : (credential.line ?? (credential.renewed === undefined ? null : NO_LINE))
+    // A signature comes when the endpoint is known.
+    if (credential?.signer !== undefined) this.line = NO_LINE
+    else if (credential === null) this.line = null
+    else this.line = credential.line ?? (credential.renewed === undefined ? null : NO_LINE)
     return credential === null || this.line !== null
   }
 
@@ -55,6 +58,14 @@ export class Authorization {
     const sent = this.line
     if (credential === null || credential.renewed === undefined || sent === null || this.#wasRefused) return false
     if (!credential.renewed.refused(sent) && credential.line === sent) return false
+    this.#wasRefused = true
+    this.line = NO_LINE
+    return true
+  }
+
+  /** The upstream refused a signature and bears this time. True: another one, with its clock, may be accepted. */
+  mayResign(credential: HeaderCredential, serverMs: number): boolean {
+    if (this.#wasRefused || credential.signer?.learnTime(serverMs) !== true) return false
     this.#wasRefused = true
     this.line = NO_LINE
     return true

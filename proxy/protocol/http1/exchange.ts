@@ -1,7 +1,7 @@
 /** One request and its answer: gates, attempts, retries and deadlines, up to the one end that every exchange has. */
 import type { Reason } from '../../../common/reasons.ts'
 import { parseRetryAfter } from '../../policy/backoff.ts'
-import type { HeaderCredential } from '../../policy/credential.ts'
+import type { HeaderCredential, RequestSigner } from '../../policy/credential.ts'
 import type { Outcome } from '../../policy/policy.ts'
 import { hashOf, type Router, rewritten } from '../../routing/router.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
@@ -14,13 +14,13 @@ import type { PickRefusal } from '../../upstream/cluster.ts'
 import { NO_HASH } from '../../upstream/consistent-hash.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import { HttpPool, type UpstreamConnection } from '../../upstream/http-pool.ts'
-import { Attempt, type AttemptOwner, type Condition, MAX_WAIT_MS } from './attempt.ts'
+import { Attempt, type AttemptOwner, CONTINUE, type Condition, MAX_WAIT_MS } from './attempt.ts'
 import { Authorization } from './authorization.ts'
 import { BodyKind } from './framing.ts'
 import type { RequestFacts, ResponseFacts } from './headers.ts'
 import { OutgoingRequest } from './outgoing.ts'
 import type { Fault, HeadParser } from './parser.ts'
-import { HeadView } from './request-view.ts'
+import { fieldText, HeadView } from './request-view.ts'
 import { answer, type Refusal, statusOf } from './respond.ts'
 import type { ResponseRelay } from './response.ts'
 import { type Obstacle, Retries } from './retries.ts'
@@ -62,6 +62,8 @@ type State =
   | 'delayed'
   /** A token is being fetched. */
   | 'authorizing'
+  /** The rest of the body comes first: it is signed as a whole. */
+  | 'collecting'
   /** Discovery has not found an endpoint yet. */
   | 'held'
   /** The attempt knows more. */
@@ -106,6 +108,8 @@ export class Exchange implements AttemptOwner {
   #isPersistent = true
   /** The next attempt needs a new connection: a reused one was dead. */
   #wasReplayed = false
+  /** The application says what its content is signed as. */
+  #isPayloadKnown = false
   /** The client was told that its connection ends with this answer. */
   #saidClose = false
   /** Kept for the next request that is traced. */
@@ -187,9 +191,11 @@ export class Exchange implements AttemptOwner {
     const isAuthorized = this.#authorization.begin(credential)
     const { line } = this.#authorization
     const name = line === null ? null : upstream.credentialName
-    const limit = retry === null ? REPLAY_BYTES : retry.config.maxBufferedBodyBytes
+    const limit = this.#keptBytes
     const path = route === null || route.rewrite === null ? null : rewrittenPath(route.rewrite, head, facts)
-    const changes = route === null ? null : route.requestChanges
+    const changes = route === null ? upstream.requestChanges : route.requestChanges
+    const payload = credential?.signer === undefined ? null : fieldText(head, credential.signer.payloadField)
+    this.#isPayloadKnown = payload !== null
     const behind = this.request.begin(head, facts, host, name, line, path, changes, this.trace, limit, chunk, next, end)
     if (behind === -1) {
       this.onBadBody(this.request.body.fault)
@@ -205,6 +211,11 @@ export class Exchange implements AttemptOwner {
     }
     if (overloadCause() !== null) {
       this.#refuse({ reason: 'overloaded', detail: overloadDetail(), retryAfterMs: 1000 })
+      return behind
+    }
+    const problem = payload === null ? null : (credential?.signer?.payloadProblem(payload) ?? null)
+    if (problem !== null) {
+      this.#refuse({ reason: 'bad_request', detail: problem })
       return behind
     }
     if (this.request.isComplete) this.#onRequestComplete(time)
@@ -265,7 +276,11 @@ export class Exchange implements AttemptOwner {
     this.expectsContinue = false
     if (this.request.isComplete) this.#onRequestComplete(time)
     else if (this.#state === 'trying') this.#attempt.onClientProgress(time)
-    else if (this.#state === 'held') this.#awaitClient(time)
+    else if (this.#state === 'held' || this.#state === 'collecting') this.#awaitClient(time)
+    if (this.#state === 'collecting' && (this.request.isComplete || !this.request.isReplayable)) {
+      this.#waited(time)
+      this.#try(time, null)
+    }
     return behind
   }
 
@@ -313,9 +328,37 @@ export class Exchange implements AttemptOwner {
       this.#awaitToken(credential, time)
       return false
     }
+    if (credential.signer === undefined) this.request.setCredential(line)
+    else if (!this.#isSignable(credential.signer, time)) return false
     this.#authorization.line = line
-    this.request.setCredential(line)
     return true
+  }
+
+  /** Whether what a signature is made over is there; otherwise it is waited for, or the request was refused. */
+  #isSignable(signer: RequestSigner, time: number): boolean {
+    const { request } = this
+    if (this.#isPayloadKnown || (request.isComplete && request.isReplayable)) return true
+    if (!request.isReplayable) {
+      if (signer.allowsUnsigned) return true
+      const detail = `the body is larger than the ${this.#keptBytes} bytes that may be kept to be signed: raise retry.maxBufferedBody`
+      this.#refuse({ reason: 'bad_request', detail, status: 413 })
+      return false
+    }
+    this.#state = 'collecting'
+    this.#waitingSince = time
+    if (this.expectsContinue) {
+      // The upstream is not asked before the body is there, so the client hears it from here.
+      this.expectsContinue = false
+      this.hasContinued = true
+      this.#client.raw.write(CONTINUE)
+    }
+    this.#awaitClient(time)
+    return false
+  }
+
+  /** Most bytes of a body that are kept, for the sake of another attempt or of a signature. */
+  get #keptBytes(): number {
+    return this.target.retry?.config.maxBufferedBodyBytes ?? REPLAY_BYTES
   }
 
   /** As long as a connection may take to be made. */
@@ -343,6 +386,16 @@ export class Exchange implements AttemptOwner {
     // Nobody has acted upon a request that was refused, so its method does not matter.
     if (credential === null || !this.request.isComplete || !this.request.isReplayable) return false
     if (this.#client.isDraining || !this.#authorization.mayRenew(credential)) return false
+    this.#awaitToken(credential, time)
+    return true
+  }
+
+  /** A signature was refused, maybe for its time: signs by the upstream's clock and sends the request again, once. */
+  #resign(head: HeadParser, time: number): boolean {
+    const { credential } = this.target.upstream
+    if (credential?.signer === undefined || !this.request.isComplete || !this.request.isReplayable) return false
+    const date = this.#client.isDraining ? null : fieldText(head, 'date')
+    if (date === null || !this.#authorization.mayResign(credential, Date.parse(date))) return false
     this.#awaitToken(credential, time)
     return true
   }
@@ -415,6 +468,7 @@ export class Exchange implements AttemptOwner {
     const { status } = head
     this.ttfbMs = time - this.startedAt
     if (status === 401 && this.#reauthorize(time)) return false
+    if ((status === 400 || status === 403) && this.#resign(head, time)) return false
     const plan = this.target.retry
     if (plan !== null && plan.statuses[status] === 1 && this.#mayDrop(attempt, head, plan, time)) return false
     this.status = status
@@ -545,6 +599,7 @@ export class Exchange implements AttemptOwner {
         this.#try(time, null)
         break
       case 'held':
+      case 'collecting':
         this.onIdleClient()
     }
   }

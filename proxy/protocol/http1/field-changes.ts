@@ -1,5 +1,6 @@
 /** Header fields that a route sets, adds and removes, compiled so that a head is written with them and no string is made. */
 import type { HeaderChangesConfig } from '../../../common/proxy-config.ts'
+import type { HeaderCredential } from '../../policy/credential.ts'
 import { isWord, nameBytes, TOKEN, VALUE } from './tables.ts'
 
 export class FieldChanges {
@@ -26,14 +27,16 @@ export class FieldChanges {
 
 /**
  * Compiles changes; null when there are none.
- * @param credential name in lower case of the field that holds the credential of the upstream, which no route changes
+ * @param credential of the upstream: no route changes the field that holds it, and what a signature brings anew is removed
  * @throws {Error} for a name or value that is not well-formed: a config written by hand could end a line and begin another
  */
-export function fieldChanges(config: HeaderChangesConfig, credential: string | null): FieldChanges | null {
-  const isOwn = ({ name }: { readonly name: string }) => name.toLowerCase() !== credential
+export function fieldChanges(config: HeaderChangesConfig, credential: HeaderCredential | null): FieldChanges | null {
+  const replaced = credential?.signer?.replaces ?? []
+  const isOwn = ({ name }: { readonly name: string }) =>
+    name.toLowerCase() !== credential?.name && !replaced.includes(name.toLowerCase())
   const set = config.set.filter(isOwn)
   const added = [...set, ...config.add.filter(isOwn)]
-  const removed = [...set.map(({ name }) => name), ...config.remove.filter((name) => isOwn({ name }))]
+  const removed = [...replaced, ...set.map(({ name }) => name), ...config.remove.filter((name) => isOwn({ name }))]
   if (added.length === 0 && removed.length === 0) return null
   for (const name of [...removed, ...added.map((each) => each.name)]) {
     if (name === '' || Buffer.from(name).some((byte) => TOKEN[byte] !== 1)) {

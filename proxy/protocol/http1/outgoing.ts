@@ -1,4 +1,5 @@
 /** A request on its way to the upstream: its head as it is sent, its body as far as it must be kept, and what has been sent of it. */
+import type { RequestSigner } from '../../policy/credential.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import type { Trace } from '../../tracing/trace-context.ts'
 import { BodyPipe } from './body-pipe.ts'
@@ -216,6 +217,31 @@ export class OutgoingRequest {
     for (const mark of ['hostStart', 'hostEnd', 'idStart', 'idEnd'] as const) {
       if (marks[mark] >= end) marks[mark] += growth
     }
+  }
+
+  /** Has the request signed for a host as it is now, and puts the signature where the credential is. */
+  sign(signer: RequestSigner, host: Buffer): void {
+    if (host !== this.#host && !host.equals(this.#host as Buffer)) this.#setHost(host)
+    const { credentialStart, credentialEnd, end } = this.marks
+    const text = (from: number, to: number): string => this.#bytes.toString('latin1', from, to)
+    const [line = '', ...lines] = `${text(0, credentialStart)}${text(credentialEnd, end)}`.split('\r\n')
+    const [method = '', target = ''] = line.split(' ')
+    const fields = lines
+      .filter((each) => each !== '')
+      .map((each) => [each.slice(0, each.indexOf(':')), each.slice(each.indexOf(':') + 1)] as const)
+    this.setCredential(signer.sign({ method, target, fields, content: this.#content() }))
+  }
+
+  /** What came of the body without its framing; null when not all of it is kept. */
+  #content(): Buffer | null {
+    if (!this.isComplete || !this.isReplayable) return null
+    const kept = this.#bytes.subarray(this.marks.end, this.#length)
+    if (this.body.kind !== BodyKind.chunked) return kept
+    const reader = new BodyReader()
+    reader.begin(BodyKind.chunked, 0, true)
+    const behind = reader.scan(kept, 0, kept.length)
+    const content = Buffer.allocUnsafeSlow(kept.length)
+    return content.subarray(0, reader.copyKept(kept, 0, behind, content, 0))
   }
 
   /** The exchange is over. @param isHeld a socket may still write from the memory */

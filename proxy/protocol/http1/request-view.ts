@@ -30,19 +30,24 @@ export class HeadView implements RequestView {
   }
 
   header(name: string): string | null {
-    const { bytes, count } = this.#head
-    let wanted = names.get(name)
-    if (wanted === undefined) {
-      wanted = nameBytes(name)
-      names.set(name, wanted)
-    }
-    let value: string | null = null
-    for (let i = 0; i < count; i++) {
-      if (!isWord(bytes, this.#head.nameStart(i), this.#head.nameEnd(i), wanted)) continue
-      const own = bytes.toString('utf8', this.#head.valueStart(i), this.#head.valueEnd(i))
-      // Cookies are joined as RFC 9113 section 8.2.3 says; a comma may be part of one.
-      value = value === null ? own : `${value}${name === 'cookie' ? '; ' : ', '}${own}`
-    }
-    return value
+    return fieldText(this.#head, name)
   }
+}
+
+/** The values of a field of a request or response; null when it has none. @param name in lower case */
+export function fieldText(head: HeadParser, name: string): string | null {
+  const { bytes, count } = head
+  let wanted = names.get(name)
+  if (wanted === undefined) {
+    wanted = nameBytes(name)
+    names.set(name, wanted)
+  }
+  let value: string | null = null
+  for (let i = 0; i < count; i++) {
+    if (!isWord(bytes, head.nameStart(i), head.nameEnd(i), wanted)) continue
+    const own = bytes.toString('utf8', head.valueStart(i), head.valueEnd(i))
+    // Cookies are joined as RFC 9113 section 8.2.3 says; a comma may be part of one.
+    value = value === null ? own : `${value}${name === 'cookie' ? '; ' : ', '}${own}`
+  }
+  return value
 }

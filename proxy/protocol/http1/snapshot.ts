@@ -11,7 +11,7 @@ import type { HeaderCredential } from '../../policy/credential.ts'
 import type { RateLimit } from '../../policy/rate-limit.ts'
 import { Router } from '../../routing/router.ts'
 import type { Cluster } from '../../upstream/cluster.ts'
-import { type FieldChanges, fieldChanges } from './field-changes.ts'
+import { FieldChanges, fieldChanges } from './field-changes.ts'
 import { HeaderHosts } from './from-header.ts'
 import type { Tracing } from './span.ts'
 import { nameBytes } from './tables.ts'
@@ -23,6 +23,8 @@ export interface HttpUpstream {
   readonly credential: HeaderCredential | null
   /** The credential's field name as bytes in lower case. */
   readonly credentialName: Uint8Array | null
+  /** What is changed whatever route was taken: fields that a signature brings anew; null: nothing. */
+  readonly requestChanges: FieldChanges | null
   /** Kept over changes of the config. */
   readonly cells: HttpCells
   /** Finds the host that a request names; null: the cluster is where it goes. */
@@ -76,10 +78,12 @@ export interface HttpSnapshot extends HttpTarget {
 
 /** Makes an upstream of its parts. */
 export function httpUpstream(cluster: Cluster, credential: HeaderCredential | null, cells: HttpCells): HttpUpstream {
+  const replaced = credential?.signer?.replaces ?? []
   return {
     cluster,
     credential,
     credentialName: credential === null ? null : nameBytes(credential.name),
+    requestChanges: replaced.length === 0 ? null : new FieldChanges(replaced, Buffer.alloc(0)),
     cells,
     hosts: cluster.hosts === null ? null : new HeaderHosts(cluster, cluster.hosts),
     hashOn: cluster.config.loadBalancing?.hashOn ?? null,
@@ -105,7 +109,7 @@ export function httpRouter(
       rateLimit: limitOf(index) ?? base.rateLimit,
       route: {
         name: `routes[${index}]`,
-        requestChanges: fieldChanges(requestHeaders, upstream.credential?.name ?? null),
+        requestChanges: fieldChanges(requestHeaders, upstream.credential),
         responseChanges: fieldChanges(responseHeaders, null),
         rewrite: prefix === null || rewritePrefix === null ? null : { from: prefix, to: rewritePrefix },
       },

@@ -65,6 +65,7 @@ export function parseEndpointList(text: string): EndpointList {
 /** `host:port` or `[IPv6]:port`; else what is wrong with it. */
 function readAddress(text: string): { readonly host: string; readonly port: number } | string {
   const [, bracketed, plain, digits = ''] = /^(?:\[([^\]]*)\]|([^:[\]]+)):([^:]*)$/.exec(text) ?? []
+  if (text.includes('@')) return `${quoted(text)} has a user, use host:port`
   const host = (bracketed ?? plain ?? '').toLowerCase()
   if (host === '') {
     if (text.includes('://')) return `${quoted(text)} has a scheme, use host:port`
@@ -86,8 +87,9 @@ function isName(text: string): boolean {
   return isShaped && name.length <= 253 && !/(^|\.)\d+$/.test(name)
 }
 
-/** As it goes into a log line: not too long, and without what would break it. */
+/** As it goes into a log line: not too long, without what would break it, and without a user or password, which lists of URLs have. */
 function quoted(text: string): string {
-  const shown = text.length > 80 ? `${text.slice(0, 80)}...` : text
+  const bare = text.replace(/^([a-z]+:\/\/)?.*@/i, '$1***@')
+  const shown = bare.length > 80 ? `${bare.slice(0, 80)}...` : bare
   return `'${shown.replaceAll(/\p{C}/gu, '?')}'`
 }

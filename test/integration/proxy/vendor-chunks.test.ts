@@ -15,6 +15,9 @@ import { ProxyProcess } from '../../helpers/proxy-process.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
 
+/** Words that only the libraries of Google and of AWS have. */
+const LIBRARIES = ['/computeMetadata/v1', 'AWS_WEB_IDENTITY_TOKEN_FILE']
+
 /** Tells the test, in a line of the log for each, which files Node reads as modules. */
 const HOOK = `
 const { registerHooks } = require('node:module')
@@ -77,8 +80,7 @@ describe('the bundled sidecar', () => {
     )
 
   it('reads nothing of a vendor when no config asks for it', async () => {
-    const vendors = holding('/computeMetadata/v1')
-    assert.ok(vendors.length > 0, 'the library is not in the bundle')
+    for (const text of LIBRARIES) assert.ok(holding(text).length > 0, `the library with '${text}' is not in the bundle`)
     const { status, files } = await through(undefined)
     assert.equal(status, 200)
     assert.deepEqual(
@@ -96,5 +98,16 @@ describe('the bundled sidecar', () => {
     const { status, body, files } = await through({ gcpIdToken: { audience: 'https://a.example/' } }, env)
     assert.deepEqual([status, body], [200, `Bearer ${token}`])
     for (const vendor of holding('/computeMetadata/v1')) assert.ok(files.includes(vendor), vendor)
+  })
+
+  it('reads the library of AWS and signs with the keys that it finds when a config asks for that', async () => {
+    const env = { AWS_ACCESS_KEY_ID: 'AKIDEXAMPLE', AWS_SECRET_ACCESS_KEY: 'secret', AWS_EC2_METADATA_DISABLED: 'true' }
+    const { status, body, files } = await through({ awsSigV4: { service: 'execute-api', region: 'eu-west-1' } }, env)
+    assert.equal(status, 200)
+    assert.match(
+      body,
+      /^AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE\/\d{8}\/eu-west-1\/execute-api\/aws4_request, SignedHeaders=/,
+    )
+    assert.ok(files.length > 1, files.join())
   })
 })

@@ -118,7 +118,7 @@ describe('parseConfig', () => {
     [
       'clusters.0.auth.kind',
       'ntlm',
-      "config: clusters.0.auth.kind: 'ntlm' is not allowed, use bearer or basic or header or redis or serviceAccountToken or oauth2ClientCredentials or gcpIdToken or postgres",
+      "config: clusters.0.auth.kind: 'ntlm' is not allowed, use bearer or basic or header or redis or serviceAccountToken or oauth2ClientCredentials or awsSigV4 or gcpIdToken or postgres",
     ],
     ['clusters.0.tls.ca', { kind: 'secret', name: 'x' }, 'config: clusters.0.tls.ca.key: is missing'],
     ['retry', 'yes', "config: retry: 'yes' is not allowed, use an object"],

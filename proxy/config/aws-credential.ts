@@ -1,0 +1,110 @@
+/** Requests signed with the keys of AWS that the pod's role gives. */
+import type { RefReport } from '../../common/configz.ts'
+import type { AuthConfig } from '../../common/proxy-config.ts'
+import { AwsKeySource } from '../auth/aws-keys.ts'
+import { amzDate, authorization, EMPTY_HASH, isS3, sha256, UNSIGNED_PAYLOAD } from '../auth/sigv4.ts'
+import { TokenCredential } from '../auth/token-credential.ts'
+import type { RenewedCredential, RequestSigner, SignedParts } from '../policy/credential.ts'
+import type { OwnedCredential } from './owned-credential.ts'
+
+export type AwsAuth = Extract<AuthConfig, { kind: 'awsSigV4' }>
+
+/** AWS takes a signature that is up to five minutes off; half of that is no reason to move the clock. */
+const SKEW_MS = 150_000
+
+/** Fields that are signed beside X-Amz-...: the rest may be changed by a hop on the way, and need not be. */
+const SIGNED = ['host', 'content-type', 'content-md5']
+
+/** What S3 takes in place of a hash, beside a hash. */
+const UNSIGNED = [UNSIGNED_PAYLOAD, 'STREAMING-UNSIGNED-PAYLOAD-TRAILER']
+
+export class AwsCredential implements OwnedCredential, RequestSigner {
+  readonly name = 'authorization'
+  readonly replaces = ['x-amz-date', 'x-amz-security-token']
+  readonly payloadField = 'x-amz-content-sha256'
+  readonly allowsUnsigned: boolean
+  readonly #auth: AwsAuth
+  readonly #source: AwsKeySource
+  readonly #token: TokenCredential
+  #isStarted = false
+  /** What the clock of the upstream is ahead of ours. */
+  #aheadMs = 0
+
+  constructor(auth: AwsAuth, onFailure: (message: string) => void) {
+    this.#auth = auth
+    this.allowsUnsigned = isS3(auth.service)
+    this.#source = new AwsKeySource(auth.region)
+    this.#token = new TokenCredential({ source: this.#source, onFailure, lineOf: (id) => Buffer.from(id) })
+  }
+
+  get line(): Buffer | null {
+    return this.#token.line
+  }
+
+  get failure(): string | null {
+    return this.#token.failure
+  }
+
+  get expiresAt(): number | null {
+    return this.#token.expiresAt
+  }
+
+  get renewed(): RenewedCredential {
+    return this.#token
+  }
+
+  get signer(): RequestSigner {
+    return this
+  }
+
+  start(): void {
+    if (this.#isStarted) return
+    this.#isStarted = true
+    this.#token.start()
+  }
+
+  stop(): void {
+    this.#token.stop()
+  }
+
+  refresh(): readonly RefReport[] {
+    return []
+  }
+
+  payloadProblem(value: string): string | null {
+    if (/^[0-9a-f]{64}$/.test(value) || UNSIGNED.includes(value)) return null
+    return `${this.payloadField} says that the application signs its body piece by piece, which cannot be signed anew: let it send the body unsigned`
+  }
+
+  sign({ method, target, fields, content }: SignedParts): Buffer {
+    const { keys } = this.#source
+    // Attempts begin when there are keys, and keys that came once stay.
+    if (keys === null) throw new Error('awsSigV4: an attempt was begun without keys')
+    const date = amzDate(Date.now() + this.#aheadMs)
+    const added: (readonly [string, string])[] = [['X-Amz-Date', date]]
+    if (keys.sessionToken !== undefined) added.push(['X-Amz-Security-Token', keys.sessionToken])
+    const given = fields.find(([name]) => name.toLowerCase() === this.payloadField)?.[1].trim()
+    const payloadHash = given ?? hashOf(content)
+    if (given === undefined && this.allowsUnsigned) added.push(['X-Amz-Content-Sha256', payloadHash])
+    const signed = fields.filter(([name]) => isSigned(name.toLowerCase()))
+    const value = authorization({ method, target, fields: [...signed, ...added], payloadHash }, keys, this.#auth, date)
+    const lines = [['Authorization', value] as const, ...added].map(([name, text]) => `${name}: ${text}\r\n`)
+    return Buffer.from(lines.join(''), 'latin1')
+  }
+
+  learnTime(serverMs: number): boolean {
+    const aheadMs = serverMs - Date.now()
+    if (!(Math.abs(aheadMs - this.#aheadMs) > SKEW_MS)) return false
+    this.#aheadMs = aheadMs
+    return true
+  }
+}
+
+function hashOf(content: Buffer | null): string {
+  if (content === null) return UNSIGNED_PAYLOAD
+  return content.length === 0 ? EMPTY_HASH : sha256(content)
+}
+
+function isSigned(name: string): boolean {
+  return SIGNED.includes(name) || name.startsWith('x-amz-')
+}
