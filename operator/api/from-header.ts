@@ -9,7 +9,7 @@ export const fromHeader = z.object({
     'Name of the header field, such as X-Upstream-Host, whose value is host or host:port. It is removed before the request is sent. A request without it is answered 404 with no_route.',
   ),
   allowed: doc(
-    listSet(hostPattern(), 64).min(1),
+    listSet(hostPattern(), 32).min(1),
     'Hosts that may be named; others are answered 404 with no_route. A name, `*.` and a domain for every name below it, an address or a range, each with `:port` behind it or without for every port.',
   ),
 })
