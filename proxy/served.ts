@@ -1,5 +1,5 @@
 /** One Ambassador as this process serves it: the config in force, its port, its driver, and the newest config that is not in force. */
-import { canonicalJson } from '../common/config-hash.ts'
+import { canonicalJson, withoutEndpoints } from '../common/config-hash.ts'
 import type { AmbassadorReport, LoadFailure, RefReport } from '../common/configz.ts'
 import type { Log } from '../common/log.ts'
 import type { ProxyConfig } from '../common/proxy-config.ts'
@@ -69,6 +69,7 @@ export class Served {
   #inForce: InForce | null = null
   #refs: readonly RefReport[] = []
   #rejected: Rejected | null = null
+  #endpointsHash: string | null = null
   #lastError: AmbassadorReport['lastError'] = null
   #listener: Listener | null = null
   /** The port before the last move: whoever uses it needs a moment to follow. */
@@ -192,6 +193,8 @@ export class Served {
       return
     }
     const { config } = read
+    this.#compiler.takeEndpoints(config)
+    this.#endpointsHash = config.endpointsHash ?? null
     if (inForce !== null && contentOf(config) === contentOf(inForce.config)) {
       this.#refs = this.#compiler.refresh()
       this.#rejected = null
@@ -335,6 +338,7 @@ export class Served {
       name: this.name,
       hash: this.#inForce?.config.hash ?? null,
       generation: this.#inForce?.config.ambassador.generation ?? null,
+      endpointsHash: this.#endpointsHash,
       since: this.#inForce?.since ?? null,
       rejected: this.#rejected?.report ?? null,
       refs,
@@ -364,5 +368,6 @@ export class Served {
 
 /** What makes two configs the same, whatever their hashes say: somebody may have edited a file by hand. */
 function contentOf(config: ProxyConfig): string {
-  return canonicalJson({ ...config, hash: null, ambassador: null })
+  const clusters = config.clusters.map((each) => ({ ...each, discovery: withoutEndpoints(each.discovery) }))
+  return canonicalJson({ ...config, clusters, hash: null, endpointsHash: null, ambassador: null })
 }

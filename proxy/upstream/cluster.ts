@@ -1,5 +1,5 @@
 /** One upstream of an Ambassador: its endpoints as discovery finds them, who gets the next attempt, and what it may carry. */
-import { canonicalJson } from '../../common/config-hash.ts'
+import { canonicalJson, withoutEndpoints } from '../../common/config-hash.ts'
 import type { ClusterConfig, DiscoveryConfig } from '../../common/proxy-config.ts'
 import { Bulkhead } from '../policy/bulkhead.ts'
 import type { CircuitState } from '../policy/circuit-breaker.ts'
@@ -13,7 +13,7 @@ import { addressKey, Endpoint, type Turns } from './endpoint.ts'
 import { Health, type HealthOptions } from './health/health.ts'
 
 /** Why there is no endpoint for an attempt; reason codes of common/reasons.ts. */
-export type PickRefusal = 'dns_failed' | 'circuit_open'
+export type PickRefusal = 'dns_failed' | 'no_healthy_endpoint' | 'circuit_open'
 
 /** What a cluster is made of, and what a changed configuration may change. */
 export interface ClusterOptions {
@@ -81,7 +81,7 @@ export class Cluster {
       onHealth: (endpoint, failure) => parts.onHealth?.(this, endpoint, failure),
       onFailedCheck: () => this.#discovery.refresh(),
     })
-    this.#discoveryKey = canonicalJson(options.config.discovery)
+    this.#discoveryKey = canonicalJson(withoutEndpoints(options.config.discovery))
     this.#discovery = parts.discover(options.config.discovery)
   }
 
@@ -117,6 +117,11 @@ export class Cluster {
     return this.#groups.length > 0
   }
 
+  /** The reason code of an attempt while there is no endpoint. */
+  get whyUnready(): 'dns_failed' | 'no_healthy_endpoint' {
+    return this.#options.config.discovery.kind === 'service' ? 'no_healthy_endpoint' : 'dns_failed'
+  }
+
   /** Why the newest look-up of endpoints failed, for a person; null when it succeeded. */
   get discoveryFailure(): string | null {
     return this.#discovery.failure
@@ -127,7 +132,7 @@ export class Cluster {
    * @param tried the endpoints of earlier attempts of the same request, avoided while another one is available
    */
   pick(now: Millis, tried: readonly Endpoint[] = NONE): Endpoint | PickRefusal {
-    if (this.#groups.length === 0) return 'dns_failed'
+    if (this.#groups.length === 0) return this.whyUnready
     return (
       pickEndpoint(this.#groups, now, tried, this.#random, this.#options.config.loadBalancing?.policy) ?? 'circuit_open'
     )
@@ -181,7 +186,8 @@ export class Cluster {
       this.#configureOutlier(endpoint)
     }
     this.#health.update(healthOptions(options), this.#byKey.values())
-    const key = canonicalJson(options.config.discovery)
+    // The endpoints of a Service come by its feed; only another Service is another place.
+    const key = canonicalJson(withoutEndpoints(options.config.discovery))
     if (key === this.#discoveryKey) return
     this.#discoveryKey = key
     this.#discovery.stop()
@@ -207,7 +213,8 @@ export class Cluster {
   }
 
   #replace(addresses: readonly Address[]): void {
-    if (addresses.length === 0) return
+    const isEmpty = addresses.length === 0
+    if (isEmpty && this.#options.config.discovery.kind !== 'service') return
     const left = new Map(this.#byKey)
     this.#byKey.clear()
     for (const address of addresses) {
@@ -223,7 +230,7 @@ export class Cluster {
     this.#groups = groupByPriority(this.#byKey.values())
     this.#health.setEndpoints(this.#byKey.values())
     for (const endpoint of left.values()) endpoint.retire()
-    for (const hold of this.#holds) this.#endHold(hold, true)
+    if (!isEmpty) for (const hold of this.#holds) this.#endHold(hold, true)
     this.#parts.onEndpoints?.(this)
   }
 

@@ -388,7 +388,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       const later = refreshClock()
       this.#waited(later)
       if (isReady) this.#attempt(later, null)
-      else this.#refuseEndpoint('dns_failed', later)
+      else this.#refuseEndpoint(cluster.whyUnready, later)
     })
     if (this.#state === 'held') this.#leaveHold = leave
   }
@@ -404,8 +404,8 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     if (this.attempts > 0 && this.reason !== null) {
       // What the attempts failed of says more than that there is nobody left to ask.
       this.#refuse({ reason: this.reason, detail: this.detail })
-    } else if (refusal === 'dns_failed') {
-      this.#refuse({ reason: 'dns_failed', detail: cluster.discoveryFailure ?? '' })
+    } else if (refusal !== 'circuit_open') {
+      this.#refuse({ reason: refusal, detail: cluster.discoveryFailure ?? '' })
     } else {
       const detail = `every endpoint of upstream '${cluster.name}' fails`
       this.#refuse({ reason: 'circuit_open', detail, retryAfterMs: cluster.retryAfterMs(time) })
@@ -828,7 +828,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     if (this.#state === 'held') {
       this.#endAttempt('abandoned')
       this.#waited(now())
-      this.#refuseEndpoint('dns_failed', now())
+      this.#refuseEndpoint(this.target.upstream.cluster.whyUnready, now())
       return
     }
     if (this.#state === 'delayed') this.target.rateLimit?.giveBack()

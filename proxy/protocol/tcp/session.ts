@@ -4,6 +4,7 @@ import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import type { PickRefusal } from '../../upstream/cluster.ts'
 import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import { Relay, type RelayEnd } from './relay.ts'
@@ -125,7 +126,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
       if (this.#phase.kind !== 'held') return
       refreshClock()
       if (ready) this.#queue()
-      else this.#refuse('dns_failed', cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`)
+      else
+        this.#refuse(cluster.whyUnready, cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`)
     })
   }
 
@@ -269,9 +271,9 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
     )
   }
 
-  #whyNoEndpoint(reason: 'dns_failed' | 'circuit_open'): string {
+  #whyNoEndpoint(reason: PickRefusal): string {
     const { cluster } = this.#snapshot
-    if (reason === 'dns_failed') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
+    if (reason !== 'circuit_open') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
     const ms = Math.ceil(cluster.retryAfterMs(now()))
     return `the circuit breakers of upstream '${cluster.name}' are open, the next attempt may come in ${ms} ms`
   }

@@ -47,6 +47,7 @@ function report(over: Partial<AmbassadorReport> = {}): AmbassadorReport {
     rejected: null,
     refs: [],
     lastError: null,
+    endpointsHash: null,
     ...over,
   }
 }

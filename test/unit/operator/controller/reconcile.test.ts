@@ -77,6 +77,8 @@ function setup() {
     uninjected: { byIndex: () => [] },
     reports: { of: () => ({ kind: 'starting' }) },
     workloads: { rolloutsOf: () => ({ rollouts: [], unknown: false }) },
+    services: { want: () => {}, known: async () => {}, resolve: (ref) => state.services(ref) },
+    pace: new Pace(clock),
     refChecker: new RefChecker({ client, clock, namespaces: new Set() }),
     proxyImage: null,
     statusWriter: new StatusWriter({ client, clock }),
