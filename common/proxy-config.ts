@@ -236,6 +236,17 @@ export const accessLogConfig = z.object({
 })
 export type AccessLogConfig = z.infer<typeof accessLogConfig>
 
+/** Spans of the exchanges. HTTP only. */
+export const tracingConfig = z.object({
+  /** Base URL of a collector that takes OTLP over HTTP with JSON. */
+  endpoint: z.string().min(1),
+  /** Share of the traces that begin here which are sent, 0 to 1. A trace that the application began is sent when it says so. */
+  sample: z.number().min(0).max(1),
+  /** An exchange whose answer began later than this is sent in any case, as is one that failed. */
+  slowMs: ms,
+})
+export type TracingConfig = z.infer<typeof tracingConfig>
+
 export const proxyConfig = z.object({
   version: z.literal(1),
   ambassador: z.object({ namespace: z.string(), name, generation: count }),
@@ -255,6 +266,8 @@ export const proxyConfig = z.object({
   /** Requests (HTTP) or connections (TCP). */
   rateLimit: rateLimitConfig.nullable(),
   accessLog: accessLogConfig,
+  /** Absent: no spans, and trace context is passed on untouched. */
+  tracing: tracingConfig.optional(),
 })
 export type ProxyConfig = z.infer<typeof proxyConfig>
 

@@ -1,34 +1,54 @@
 /** From the protocol of a config to the driver that speaks it. */
+import type { Log } from '../common/log.ts'
 import type { CompiledCluster, Snapshot } from './config/compile.ts'
 import { httpAccessLine } from './observe/access-log.ts'
 import { tcpAccessLine } from './observe/tcp-access-log.ts'
 import { HttpDriver } from './protocol/http1/driver.ts'
 import { type HttpSnapshot, type HttpUpstream, httpRouter, httpUpstream, retryPlan } from './protocol/http1/snapshot.ts'
+import { spanOf } from './protocol/http1/span.ts'
 import { TcpDriver } from './protocol/tcp/driver.ts'
 import type { TcpSnapshot } from './protocol/tcp/snapshot.ts'
 import type { MakeDriver, OnTrouble, SnapshotDriver } from './served.ts'
+import { SpanSender } from './tracing/sender.ts'
 
 /** Takes one line of the access log, with its line break. */
 export type WriteLine = (line: string) => void
 
-/** What makes the driver for a snapshot; it takes later ones of the same protocol by update(). Access lines go to `write`. */
-export function driverMaker(write: WriteLine): MakeDriver {
-  return (snapshot, onTrouble) =>
-    snapshot.config.protocol === 'HTTP' ? httpDriver(snapshot, onTrouble, write) : tcpDriver(snapshot, onTrouble, write)
+/** Whose spans they are, and who is told when they cannot be sent. */
+export interface SpanParts {
+  readonly pod: string | null
+  readonly log: Log
 }
 
-function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine): SnapshotDriver {
+/** What makes the driver for a snapshot; it takes later ones of the same protocol by update(). Access lines go to `write`. */
+export function driverMaker(write: WriteLine, spans: SpanParts = { pod: null, log: silent }): MakeDriver {
+  return (snapshot, onTrouble) =>
+    snapshot.config.protocol === 'HTTP'
+      ? httpDriver(snapshot, onTrouble, write, spans)
+      : tcpDriver(snapshot, onTrouble, write)
+}
+
+const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
+
+function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine, parts: SpanParts): SnapshotDriver {
   const { namespace, name } = snapshot.config.ambassador
+  const spans = new SpanSender(namespace, name, parts)
+  spans.update(snapshot.config.tracing)
   const http = new HttpDriver({
     snapshot: httpSnapshot(snapshot),
     onTrouble,
     onLogged: (record) => write(httpAccessLine(namespace, name, record)),
+    onTraced: (exchange) => {
+      if (exchange.trace !== null) spans.add(spanOf(exchange, exchange.trace, name))
+    },
   })
   let { clusters } = snapshot
   return {
+    spans,
     counts: { protocol: 'HTTP', http },
     update: (newer) => {
       clusters = newer.clusters
+      spans.update(newer.config.tracing)
       http.update(httpSnapshot(newer))
     },
     serve: (socket) => http.serve(socket),
@@ -93,7 +113,7 @@ function httpSnapshot(snapshot: Snapshot): HttpSnapshot {
     rateLimit,
   }
   const router = httpRouter(config.routes, base, upstreamOf, (index) => routeLimits[index] ?? null)
-  return { ...base, route: null, router, accessLog: config.accessLog }
+  return { ...base, route: null, router, accessLog: config.accessLog, tracing: config.tracing ?? null }
 }
 
 function tcpSnapshot(snapshot: Snapshot): TcpSnapshot {

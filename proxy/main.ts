@@ -54,7 +54,7 @@ export async function main(env: NodeJS.ProcessEnv = process.env, serveAmbassador
       podName: settings.podName,
       log,
       discover: (config, source) => discover(config, resolver, source),
-      makeDriver: driverMaker((line) => access.write(line)),
+      makeDriver: driverMaker((line) => access.write(line), { pod: settings.podName, log }),
       onQuit: () => void lifecycle.stop('Native'),
     },
     lifecycle,

@@ -11,12 +11,15 @@ import type { RateLimit } from './policy/rate-limit.ts'
 import type { Driver } from './protocol/driver.ts'
 import type { HttpDriver } from './protocol/http1/driver.ts'
 import type { TcpDriver } from './protocol/tcp/driver.ts'
+import type { SpanSender } from './tracing/sender.ts'
 
 /** A driver that takes over new snapshots. */
 export interface SnapshotDriver extends Driver {
   update(snapshot: Snapshot): void
   /** Answers (HTTP) or connections (TCP) so far, by status or end. */
   readonly answers: Readonly<Record<string, number>>
+  /** Where its spans go; absent: its protocol has none. */
+  readonly spans?: SpanSender
   /** What metrics read; null when it counts nothing more. */
   readonly counts:
     | { readonly protocol: 'HTTP'; readonly http: HttpDriver }
@@ -360,7 +363,10 @@ export class Served {
     this.#isDraining = true
     await this.release()
     await this.#listener?.close()
-    for (const driver of [this.#driver, ...this.#leaving]) driver?.destroy()
+    const drivers = [this.#driver, ...this.#leaving].filter((driver) => driver !== null)
+    for (const driver of drivers) driver.destroy()
+    // After the last exchange has ended, which may be one that was cut just now.
+    await Promise.all(drivers.map((driver) => driver.spans?.close()))
     for (const { cluster } of this.#compiler.clusters) cluster.destroy()
     this.#compiler.close()
   }

@@ -2,8 +2,8 @@
 
 import { printEnd, printFile, printHeading, printStage } from './runner/print.ts'
 import { runStage, type StageReport } from './runner/run-stage.ts'
-import { chosen } from './runner/stages.ts'
-import { endAll } from './runner/test-file.ts'
+import { chosen, type Stage, together } from './runner/stages.ts'
+import { endAll, type FileReport } from './runner/test-file.ts'
 
 process.chdir(new URL('..', import.meta.url).pathname)
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
@@ -16,15 +16,14 @@ const isCi = process.env['CI'] === 'true'
 
 const main = async (): Promise<boolean> => {
   const reports: StageReport[] = []
-  for (const { stage, paths } of chosen(process.argv.slice(2))) {
-    printHeading(stage.name)
-    const report = await runStage(stage, {
-      paths,
-      isCi,
-      listener: { ended: (file) => printFile(file, stage.isSlow) },
-    })
-    printStage(report)
-    reports.push(report)
+  for (const batch of together(chosen(process.argv.slice(2)))) {
+    printHeading(batch.map(({ stage }) => stage.name).join(', '))
+    const listener = (stage: Stage) => ({ ended: (file: FileReport) => printFile(file, stage.isSlow) })
+    const running = batch.map(({ stage, paths }) => runStage(stage, { paths, isCi, listener: listener(stage) }))
+    for (const report of await Promise.all(running)) {
+      printStage(report)
+      reports.push(report)
+    }
   }
   if (reports.every(({ results }) => results.length === 0)) process.stderr.write('no test ran\n')
   printEnd(reports)

@@ -105,7 +105,7 @@ export async function serveFiles(files: readonly string[], options: ServeOptions
       podName: null,
       log,
       discover: (config, source) => discover(config, resolver, source),
-      makeDriver: driverMaker((line) => access.write(line)),
+      makeDriver: driverMaker((line) => access.write(line), { pod: null, log }),
       onQuit: () => void lifecycle.stop('Native'),
     },
     lifecycle,

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { ADMIN_PORT, GROUP, KIND, TELEMETRY_PORT, VERSION } from '../../common/names.ts'
 import { doc, listMap, listSet, optional, port, type RuleOptions, rule, rules } from '../../common/schema-kit.ts'
-import { accessLog, rateLimit, retry, timeouts } from './policies.ts'
+import { accessLog, rateLimit, retry, timeouts, tracing } from './policies.ts'
 import { routeRules, routes } from './routes.ts'
 import { ambassadorStatus } from './status.ts'
 import { upstream } from './upstream.ts'
@@ -68,6 +68,11 @@ const specFields = z.object({
   timeouts: doc(timeouts, 'How long each step may take.').prefault({}),
   rateLimit: optional(rateLimit, 'Bounds what this pod sends, for a dependency that counts.', 'none'),
   accessLog: doc(accessLog, 'Which exchanges get a line in the log of the sidecar.').prefault({}),
+  tracing: optional(
+    tracing,
+    'Spans of the requests, for a collector of OpenTelemetry. HTTP only.',
+    'none; traceparent and tracestate are passed on as they come',
+  ),
 })
 type Fields = z.output<typeof specFields>
 
@@ -89,6 +94,12 @@ export const ambassadorSpec = rules(
     holds: (spec) => spec.protocol === 'HTTP' || spec.timeouts.request === undefined,
     field: ['timeouts', 'request'],
     message: `timeouts.request needs protocol HTTP: ${REMEDY}`,
+  },
+  {
+    cel: "self.protocol == 'HTTP' || !has(self.tracing)",
+    holds: (spec) => spec.protocol === 'HTTP' || spec.tracing === undefined,
+    field: ['tracing'],
+    message: `tracing needs protocol HTTP: ${REMEDY}`,
   },
   ...routeRules,
   upstreamNeedsHttp('auth', 'has(u.auth)', (each) => each.auth !== undefined),

@@ -13,6 +13,7 @@ import {
   quantity,
   rule,
 } from '../../common/schema-kit.ts'
+import { URL_PATTERN } from './upstream.ts'
 
 const RETRY_ON_PATTERN = '^(ConnectFailure|Reset|Timeout|5xx|[45][0-9][0-9])$'
 const RETRY_ON_REMEDY = 'use ConnectFailure, Reset, Timeout, 5xx or a status from 400 to 599 in quotes'
@@ -169,4 +170,31 @@ export const accessLog = z.object({
     'All writes a line for each exchange, Errors for those that failed: no answer, one that the sidecar made itself, or one of 500 and above.',
   ).prefault('Errors'),
   sample: optional(percent(), 'With Errors: share of the exchanges that did not fail that get a line too.', '0%'),
+})
+
+const COLLECTOR_REMEDY = 'use http://host:port or https://host:port, with a path if it has one'
+
+const collector = rule(z.string().max(1024), {
+  cel: `self.matches('${URL_PATTERN}') && !self.contains('?')`,
+  holds: (text) => new RegExp(URL_PATTERN).test(text) && !text.includes('?') && URL.canParse(text),
+  message: `not the URL of a collector: ${COLLECTOR_REMEDY}`,
+  says: {
+    cel: `"'" + self + "' is not the URL of a collector: ${COLLECTOR_REMEDY}"`,
+    text: (text) => `'${text}' is not the URL of a collector: ${COLLECTOR_REMEDY}`,
+  },
+})
+
+export const tracing = z.object({
+  otlpEndpoint: doc(
+    collector,
+    'Collector that takes spans by OTLP over HTTP with JSON, such as http://collector:4318. They are sent to v1/traces below it.',
+  ),
+  sample: doc(
+    percent(),
+    'Share of the requests without a traceparent whose span is sent. A request with one is sent when the application sampled it, so that a trace is whole or not there.',
+  ).default('1%'),
+  slowerThan: doc(
+    duration(),
+    'A request whose answer began later than this is sent whatever the sample says, and so is each that failed: no answer, one that the sidecar made itself, or one of 500 and above.',
+  ).default('1s'),
 })

@@ -97,7 +97,11 @@ async function fromKubeconfig(options: ConnectionOptions): Promise<Connection> {
     )
   }
   const load = async (): Promise<Identity> => {
-    const request: Parameters<typeof config.applyToHTTPSOptions>[0] & { headers?: Record<string, string> } = {}
+    const request: Parameters<typeof config.applyToHTTPSOptions>[0] & {
+      headers?: Record<string, string>
+      /** `user:password`; among the options of an HTTPS request only. */
+      auth?: string | null
+    } = {}
     await config.applyToHTTPSOptions(request)
     const headers: Record<string, string> = {}
     for (const [name, value] of Object.entries(request.headers ?? {})) headers[name.toLowerCase()] = String(value)

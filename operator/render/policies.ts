@@ -6,6 +6,7 @@ import {
   RETRY_CONDITIONS,
   type RetryConfig,
   type TimeoutsConfig,
+  type TracingConfig,
 } from '../../common/proxy-config.ts'
 import { percentRatio, quantityBytes } from '../../common/quantity.ts'
 import type { DefaultedSpec } from '../api/ambassador.ts'
@@ -91,4 +92,11 @@ export function rateLimitOf(given: NonNullable<DefaultedSpec['rateLimit']>): Rat
 /** The access log. */
 export function accessLog({ accessLog: { mode, sample } }: DefaultedSpec): AccessLogConfig {
   return { mode, sample: sample ? percentRatio(sample)! : 0 }
+}
+
+/** Spans; undefined without. */
+export function tracing({ tracing: given }: DefaultedSpec): TracingConfig | undefined {
+  if (!given) return undefined
+  const { otlpEndpoint, sample, slowerThan } = given
+  return { endpoint: otlpEndpoint, sample: percentRatio(sample)!, slowMs: durationMs(slowerThan)! }
 }

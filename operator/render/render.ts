@@ -4,7 +4,7 @@ import type { Ambassador, DefaultedSpec } from '../api/ambassador.ts'
 import { checkSpec } from '../api/check.ts'
 import { cluster } from './clusters.ts'
 import { listener } from './listeners.ts'
-import { accessLog, rateLimit, retry, timeouts } from './policies.ts'
+import { accessLog, rateLimit, retry, timeouts, tracing } from './policies.ts'
 import { type Problem, problemText } from './problems.ts'
 import { routes } from './routes.ts'
 import { NO_SERVICES, type ServiceLookup } from './services.ts'
@@ -52,6 +52,8 @@ function configOf({ ambassador, services = NO_SERVICES }: World, spec: Defaulted
     timeouts: timeouts(spec),
     rateLimit: rateLimit(spec),
     accessLog: accessLog(spec),
+    // Left out where there is none: then an upgrade of the operator changes no config.
+    ...(spec.tracing && { tracing: tracing(spec) }),
   }
   // Parsed before anybody writes it, so that what the proxy refuses never leaves the operator.
   const ofEndpoints = endpointsHash(content)

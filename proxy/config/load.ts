@@ -5,6 +5,7 @@ import { configHash } from '../../common/config-hash.ts'
 import type { LoadFailure } from '../../common/configz.ts'
 import { CONFIG_KEY } from '../../common/names.ts'
 import type { ProxyConfig } from '../../common/proxy-config.ts'
+import { checkTracing } from '../tracing/check.ts'
 import { parseConfig } from './parse.ts'
 import { checkRoutes } from './routes.ts'
 
@@ -82,6 +83,7 @@ function readConfigFile(path: string, expectedName: string | null): ConfigRead {
   try {
     const config = parseConfig(value)
     checkRoutes(config)
+    checkTracing(config)
     checkTokenUrls(config)
     if (expectedName !== null && config.ambassador.name !== expectedName) {
       const names = `'${config.ambassador.name}', not of '${expectedName}'`

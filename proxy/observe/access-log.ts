@@ -11,6 +11,7 @@ export function httpAccessLine(namespace: string, ambassador: string, record: Ht
     ns: namespace,
     ambassador,
     requestId: record.requestId,
+    ...(record.traceId === null ? {} : { traceId: record.traceId }),
     method: record.method,
     path: record.path,
     status: record.status,

@@ -21,6 +21,7 @@ export function metricsText(served: readonly Served[], process: ProcessNumbers):
   const out = new Exposition()
   writeHttp(out, served)
   writeTcp(out, served)
+  writeSpans(out, served)
   writeUpstreams(out, served)
   writeConfig(out, served, process)
   writeProcess(out, process)
@@ -106,6 +107,15 @@ const HTTP_COUNTERS: readonly (readonly [string, string, (cells: HttpCells) => n
   ['ambassador_response_bytes_total', 'Content bytes of answers.', (cells) => cells.responseBytes],
   ['ambassador_upgrades_total', 'Connections that became tunnels.', (cells) => cells.upgrades],
 ]
+
+function writeSpans(out: Exposition, served: readonly Served[]): void {
+  out.metric('ambassador_spans_total', 'counter', 'Spans that the collector took (exported) or never got (dropped).')
+  for (const { name, config, driver } of served) {
+    if (config?.tracing === undefined || driver?.spans === undefined) continue
+    out.sample('ambassador_spans_total', { ambassador: name, result: 'exported' }, driver.spans.exported)
+    out.sample('ambassador_spans_total', { ambassador: name, result: 'dropped' }, driver.spans.dropped)
+  }
+}
 
 function writeTcp(out: Exposition, served: readonly Served[]): void {
   const all = served.flatMap((each) => {

@@ -258,7 +258,7 @@ export class Cluster {
     const config = this.#options.config.outlierDetection
     if (config === undefined || endpoint.retired) return
     if (!hearOutcome(endpoint.outlier, isFailure, config, now, () => this.#others(endpoint, now))) return
-    const ms = endpoint.outlier.ejectedUntil - now
+    const ms = Math.round(endpoint.outlier.ejectedUntil - now)
     const why = `${config.consecutiveFailures} attempts in a row failed, it gets none for ${ms} ms`
     this.#parts.onHealth?.(this, endpoint, why)
   }

@@ -213,4 +213,11 @@ const anySpec = record({
   accessLog: maybe(
     record({ mode: maybe(fc.constantFrom<unknown>('All', 'Errors', 'Off', false)), sample: maybe(anyPercent) }),
   ),
+  tracing: maybe(
+    record({
+      otlpEndpoint: pick('http://collector:4318', 'https://a.example/b', 'http://a/?b', 'grpc://a', 'http://u@a', ''),
+      sample: maybe(anyPercent),
+      slowerThan: maybe(anyDuration),
+    }),
+  ),
 })

@@ -101,6 +101,7 @@ export function relayRequests(bytes: Buffer, options: RequestOptions = {}): Rela
           line,
           null,
           null,
+          null,
           (t, i) => t.write(ID, i, 36, 'latin1'),
           target,
           marks,

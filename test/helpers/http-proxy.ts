@@ -37,6 +37,7 @@ export interface HttpProxySetup {
   readonly timeouts?: Partial<TimeoutsConfig>
   readonly rateLimit?: RateLimitConfig
   readonly accessLog?: AccessLogConfig
+  readonly tracing?: HttpSnapshot['tracing']
   /** Tells of the endpoints only when the test does. */
   readonly isLate?: boolean
 }
@@ -108,6 +109,7 @@ export async function httpProxy(setup: HttpProxySetup, ends: (() => unknown)[]) 
     route: null,
     router: null,
     accessLog: setup.accessLog ?? { mode: 'All', sample: 0 },
+    tracing: setup.tracing ?? null,
   }
   const records: HttpRecord[] = []
   const troubles: { reason: string; detail: string }[] = []

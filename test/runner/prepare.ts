@@ -27,28 +27,39 @@ export const prepareHelm = async (): Promise<Cleanup> => {
   return async () => {}
 }
 
+/** Whether the person who runs the tests names the cluster: TEST_KUBECONFIG, or TEST_CLUSTER. */
+export const clusterIsGiven = (): boolean => Boolean(process.env['TEST_KUBECONFIG'] || process.env['TEST_CLUSTER'])
+
 /**
- * The cluster of TEST_KUBECONFIG, that of TEST_CLUSTER, or a new one with the images of this checkout, taken down after. New, because
- * the first files want a cluster without the product, and a run that was killed leaves one with it.
+ * The cluster of TEST_KUBECONFIG, that of TEST_CLUSTER, or a new one of this name, taken down after; with the images of this checkout.
+ * New, because the first files want a cluster without the product, and a run that was killed leaves one with it.
  */
-export const prepareCluster = async (): Promise<Cleanup> => {
+export const prepareCluster = async (name: string): Promise<Cleanup> => {
   await prepareMachine()
-  const { clusterForTests, down } = await import('../cluster/cluster.ts')
-  const isNamed = Boolean(process.env['TEST_KUBECONFIG'] || process.env['TEST_CLUSTER'])
+  const { clusterForTests, down, up } = await import('../cluster/cluster.ts')
+  const isGiven = clusterIsGiven()
   const cluster = await orCannotRun(async () => {
-    if (!isNamed) await down('test')
-    return clusterForTests()
+    if (isGiven) return clusterForTests()
+    await down(name)
+    return up({ name })
   })
   if (cluster.hostAddress !== undefined) {
-    const { bundle } = await import('../../build/bundle.ts')
-    const { buildImages } = await import('../../build/images.ts')
-    await bundle({ root: join(DIST, '..'), dist: DIST })
-    await buildImages({ dist: DIST })
+    await (images ??= makeImages())
     // What end-to-end tests of an earlier run have left would answer for the operators that these tests start.
     const helm = ['uninstall', 'ambassador', '--namespace', 'ambassador-system', '--ignore-not-found', '--wait']
     await run(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...helm])
   }
-  return isNamed ? async () => {} : () => cluster.down()
+  return isGiven ? async () => {} : () => cluster.down()
+}
+
+/** Made once for a run, whoever asks first. */
+let images: Promise<void> | undefined
+
+const makeImages = async (): Promise<void> => {
+  const { bundle } = await import('../../build/bundle.ts')
+  const { buildImages } = await import('../../build/images.ts')
+  await bundle({ root: join(DIST, '..'), dist: DIST })
+  await buildImages({ dist: DIST })
 }
 
 const orCannotRun = async <T>(work: () => Promise<T>): Promise<T> => {

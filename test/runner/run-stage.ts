@@ -64,12 +64,20 @@ export const runStage = async (
   if (files.length > 0) {
     const cleanup = await prepare(stage, options.isCi)
     if (typeof cleanup === 'function') {
-      await eachOf(files, stage.concurrency, async (file) => take(await runTestFile(file, stage.limits)))
+      for (const batch of inOrder(files, stage))
+        await eachOf(batch, stage.concurrency, async (file) => take(await runTestFile(file, stage.limits, stage.env)))
       await cleanup()
     } else take({ file: cleanup.title, results: [cleanup], durationMs: 0, output: '' })
   }
   return { stage: stage.name, results, durationMs: performance.now() - start }
 }
+
+/** The files in the order in which they run: one that is first, the others, one that is last. */
+const inOrder = (files: readonly string[], { first, last }: Stage): readonly string[][] => [
+  files.filter((file) => file === first),
+  files.filter((file) => file !== first && file !== last),
+  files.filter((file) => file === last),
+]
 
 /** At most `width` at a time. */
 const eachOf = async <T>(items: readonly T[], width: number, work: (item: T) => Promise<void>): Promise<void> => {

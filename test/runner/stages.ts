@@ -1,6 +1,6 @@
 /** The stages of `npm test` as data, fast first. */
 
-import { type Cleanup, prepareCluster, prepareHelm, prepareMachine } from './prepare.ts'
+import { type Cleanup, clusterIsGiven, prepareCluster, prepareHelm, prepareMachine } from './prepare.ts'
 import type { FileLimits } from './test-file.ts'
 
 /** A command whose exit code is one test. */
@@ -12,12 +12,19 @@ export interface Check {
 
 export interface Stage {
   readonly name: string
+  /** Stages of one group run at the same time, each on a cluster of its own; one after the other on a cluster that is given. */
+  readonly group?: string
   readonly checks: readonly Check[]
   /** Folders below the repository whose *.test.ts are run. */
   readonly folders: readonly string[]
   readonly limits: FileLimits
   /** Test files that run at a time. */
   readonly concurrency: number
+  /** A file that runs alone before the others, and one that runs alone after them. */
+  readonly first?: string
+  readonly last?: string
+  /** Environment of the files, beside that of the run. */
+  readonly env?: Readonly<Record<string, string>>
   /** Prints a line for each file that ends, where a stage takes minutes. */
   readonly isSlow: boolean
   /** Installs and starts what the files need. Throws CannotRun when this machine lacks what nobody but a person can give it. */
@@ -86,19 +93,37 @@ export const STAGES: readonly Stage[] = [
     prepare: prepareMachine,
   },
   {
-    name: 'cluster',
+    name: 'operator',
+    group: 'cluster',
     checks: [],
-    folders: ['test/integration/operator', 'test/e2e'],
+    folders: ['test/integration/operator'],
     limits: limits(300, 1200, 60),
-    concurrency: 1, // the files share one cluster, and measure times in it
+    concurrency: 1, // each file starts operators that see the whole cluster
     isSlow: true,
-    prepare: prepareCluster,
+    ...onCluster('test-operator'),
+  },
+  {
+    name: 'e2e',
+    group: 'cluster',
+    checks: [],
+    folders: ['test/e2e'],
+    limits: limits(300, 1200, 60),
+    concurrency: CONCURRENCY, // a namespace for each file
+    first: 'test/e2e/chart.test.ts', // wants a cluster without the product, and takes it away in the middle
+    last: 'test/e2e/live.test.ts', // measures times, and stops the operator
+    isSlow: true,
+    ...onCluster('test'),
   },
 ]
 
+/** A cluster with this name of our own, unless the person who runs the tests names one. */
+function onCluster(name: string): Pick<Stage, 'env' | 'prepare'> {
+  return { env: clusterIsGiven() ? {} : { TEST_CLUSTER: name }, prepare: () => prepareCluster(name) }
+}
+
 /**
- * The stages, and the files of them, that the arguments of `npm test --` choose: names of stages, or paths of test files or
- * folders; none means all. `files` undefined: the whole stage with its checks.
+ * The stages, and the files of them, that the arguments of `npm test --` choose: names of stages or groups, or paths of test files
+ * or folders; none means all. `files` undefined: the whole stage with its checks.
  * @throws {Error} naming the argument that fits nothing
  */
 export const chosen = (
@@ -109,15 +134,30 @@ export const chosen = (
   if (words.length === 0) return stages.map((stage) => ({ stage, paths: undefined }))
   const isOf = (stage: Stage, path: string): boolean =>
     stage.folders.some((folder) => path === folder || path.startsWith(`${folder}/`))
+  const isNamed = ({ name, group }: Stage, word: string): boolean => word === name || word === group
   for (const word of words) {
-    if (stages.some((stage) => stage.name === word || isOf(stage, word))) continue
-    const names = stages.map(({ name }) => name).join(', ')
+    if (stages.some((stage) => isNamed(stage, word) || isOf(stage, word))) continue
+    const names = [...new Set(stages.flatMap(({ name, group = name }) => [group, name]))].join(', ')
     throw new Error(`stage '${word}': is not known, use ${names}, or the path of a test file`)
   }
   return stages
     .map((stage) => ({
       stage,
-      paths: words.includes(stage.name) ? undefined : words.filter((word) => isOf(stage, word)),
+      paths: words.some((word) => isNamed(stage, word)) ? undefined : words.filter((word) => isOf(stage, word)),
     }))
     .filter(({ paths }) => paths === undefined || paths.length > 0)
+}
+
+/** What runs at the same time: the stages of one group when each has a cluster of its own. */
+export const together = <T extends { readonly stage: Stage }>(
+  all: readonly T[],
+  isGiven = clusterIsGiven(),
+): readonly T[][] => {
+  const batches: T[][] = []
+  for (const one of all) {
+    const batch = batches.at(-1)
+    if (!isGiven && one.stage.group !== undefined && batch?.[0]?.stage.group === one.stage.group) batch.push(one)
+    else batches.push([one])
+  }
+  return batches
 }

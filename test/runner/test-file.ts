@@ -46,7 +46,11 @@ export const endAll = (): void => {
 }
 
 /** Runs one file; never throws for what happens in it: that is a failed result under its name. */
-export const runTestFile = async (file: string, limits: FileLimits): Promise<FileReport> => {
+export const runTestFile = async (
+  file: string,
+  limits: FileLimits,
+  env: Readonly<Record<string, string>> = {},
+): Promise<FileReport> => {
   const start = performance.now()
   // In one process (isolation=none): with Node's own isolation a hanging file is not ended with what it has started.
   const args = [
@@ -57,6 +61,7 @@ export const runTestFile = async (file: string, limits: FileLimits): Promise<Fil
   ]
   const child = spawn(process.execPath, [...args, file], {
     detached: true,
+    env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
   })
   running.add(child)

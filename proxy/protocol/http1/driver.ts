@@ -9,11 +9,14 @@ import { type HttpRecord, recordOf } from './record.ts'
 import type { Refusal } from './respond.ts'
 import { Session, type SessionHost } from './session.ts'
 import type { HttpSnapshot } from './snapshot.ts'
+import { isTraced } from './span.ts'
 
 export interface HttpDriverOptions {
   readonly snapshot: HttpSnapshot
   /** Told of each exchange that the access log wants, when it has ended. */
   readonly onLogged?: (record: HttpRecord) => void
+  /** Told of each exchange whose span is to be sent, when it has ended. */
+  readonly onTraced?: (exchange: Exchange) => void
   /** Told of each failure that a person should see (DNS, TLS, a refused connect, a credential). */
   readonly onTrouble?: (reason: string, detail: string) => void
   /** For the sample of the access log. */
@@ -105,9 +108,11 @@ export class HttpDriver implements Driver, SessionHost {
   }
 
   record(exchange: Exchange): void {
-    const { onLogged, onTrouble } = this.#options
+    const { onLogged, onTraced, onTrouble } = this.#options
     if (exchange.reason !== null && TROUBLE.has(exchange.reason)) onTrouble?.(exchange.reason, exchange.detail)
     if (onLogged !== undefined && this.#isLogged(exchange)) onLogged(recordOf(exchange))
+    const { trace, snapshot } = exchange
+    if (trace !== null && snapshot.tracing !== null && isTraced(exchange, trace, snapshot.tracing)) onTraced?.(exchange)
   }
 
   #isLogged(exchange: Exchange): boolean {
@@ -126,6 +131,7 @@ export class HttpDriver implements Driver, SessionHost {
     if (this.#snapshot.accessLog.mode === 'Off') return
     this.#options.onLogged?.({
       requestId,
+      traceId: null,
       method: null,
       path: null,
       status,

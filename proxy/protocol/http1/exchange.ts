@@ -8,6 +8,7 @@ import { type Router, rewritten } from '../../routing/router.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import { Trace } from '../../tracing/trace-context.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import type { Dial, DialFailure, DialTimes } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
@@ -111,6 +112,9 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   /** From the begin to the first byte of the final answer; -1 when there was none. */
   ttfbMs = -1
 
+  /** Where it stands in a trace; null: nobody sends spans. */
+  trace: Trace | null = null
+
   #client!: ExchangeClient
   #state: State = 'free'
   #isHead = false
@@ -125,6 +129,9 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
   #wasReplayed = false
   /** The client was told that its connection ends with this answer. */
   #saidClose = false
+  /** Kept for the next request that is traced. */
+  #ownTrace: Trace | null = null
+  #attemptAt = 0
   #endpoint: Endpoint | null = null
   /** The last endpoint that was asked, for the log. */
   #asked: Endpoint | null = null
@@ -189,6 +196,8 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#isPersistent = facts.isPersistent
     this.#expectsContinue = facts.expectsContinue
     this.#reset(time)
+    if (snapshot.tracing === null) this.trace = null
+    else this.#beginTrace(head, snapshot.tracing.sample)
     upstream.cells.active++
     const { cluster, credential } = upstream
     const picked = cluster.isReady ? cluster.pick(time) : null
@@ -199,7 +208,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const limit = retry === null ? REPLAY_BYTES : retry.config.maxBufferedBodyBytes
     const path = route === null || route.rewrite === null ? null : rewrittenPath(route.rewrite, head, facts)
     const changes = route === null ? null : route.requestChanges
-    const behind = this.request.begin(head, facts, host, name, line, path, changes, limit, chunk, next, end)
+    const behind = this.request.begin(head, facts, host, name, line, path, changes, this.trace, limit, chunk, next, end)
     if (behind === -1) {
       this.onBadBody(this.request.body.fault)
       return end
@@ -222,6 +231,19 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       this.#attempt(time, picked)
     }
     return behind
+  }
+
+  #beginTrace(head: HeadParser, sample: number): void {
+    const trace = (this.#ownTrace ??= new Trace())
+    this.trace = trace
+    const isOne = head.has(Field.traceparent) && (head.repeated & (1 << Field.traceparent)) === 0
+    const index = isOne ? head.first[Field.traceparent]! : -1
+    trace.begin(head.bytes, isOne ? head.valueStart(index) : -1, isOne ? head.valueEnd(index) : -1, sample)
+    if (!trace.hasParent || !head.has(Field.tracestate)) return
+    // Several fields are one list (section 3.3.1); nobody sends several, so the span does without.
+    if ((head.repeated & (1 << Field.tracestate)) !== 0) return
+    const state = head.first[Field.tracestate]!
+    trace.takeState(head.bytes, head.valueStart(state), head.valueEnd(state))
   }
 
   #reset(time: number): void {
@@ -417,6 +439,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     this.#endpoint = endpoint
     this.#asked = endpoint
     this.attempts++
+    this.#attemptAt = time
     this.target.upstream.cells.attempts++
   }
 
@@ -557,6 +580,8 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     }
     this.ttfbMs = now() - this.startedAt
     this.status = 101
+    this.reason = null
+    this.detail = ''
     this.#endAttempt('success')
     this.response.writeHead(head, facts, this.#client.raw, false)
     this.target.upstream.cells.upgrades++
@@ -586,6 +611,9 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
       return false
     }
     this.status = status
+    // What an earlier try failed of is not the news any more.
+    this.reason = null
+    this.detail = ''
     this.#deadline.clear()
     this.#step.clear()
     return true
@@ -603,6 +631,7 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     if (typeof cluster.pick(time, this.#tried) === 'string') return false
     if (this.#startBackoff(plan, time, asked) !== 'none') return false
     this.reason = null
+    if (this.trace !== null) this.#traceAttempt(this.trace, time, head.status)
     return true
   }
 
@@ -702,10 +731,24 @@ export class Exchange implements ConnectionUser, ConnectionWaiter, ResponseOwner
     const isSafe = condition === 'ConnectFailure' || this.#isIdempotent
     let obstacle = this.#obstacle(plan, isSafe)
     if (obstacle === 'none') obstacle = this.#startBackoff(plan, time, null)
+    if (obstacle === 'none' && this.trace !== null) this.#traceAttempt(this.trace, time, 0)
     if (obstacle === 'body') this.#refuse({ reason: 'body_too_large_to_retry', detail })
     else if (obstacle === 'budget') this.#refuse({ reason: 'budget_exhausted', detail })
     else if (obstacle === 'deadline') this.#refuse({ reason: 'deadline', detail })
     else if (obstacle === 'final') this.#refuse({ reason, detail, proxyError })
+  }
+
+  /** The try that has just failed is followed by another one. */
+  #traceAttempt(trace: Trace, time: number, status: number): void {
+    const attempt = {
+      endpoint: this.#asked?.name ?? '',
+      startedAt: this.#attemptAt,
+      endedAt: time,
+      status,
+      reason: this.reason,
+    }
+    if (trace.attempts === null) trace.attempts = [attempt]
+    else trace.attempts.push(attempt)
   }
 
   #obstacle(plan: RetryPlan, isSafe: boolean): Obstacle {

@@ -1,5 +1,6 @@
 /** A request on its way to the upstream: its head as it is sent, its body as far as it must be kept, and what has been sent of it. */
 import type { RawSocket } from '../../runtime/raw-socket.ts'
+import type { Trace } from '../../tracing/trace-context.ts'
 import { BodyPipe } from './body-pipe.ts'
 import type { FieldChanges } from './field-changes.ts'
 import { BodyKind, BodyReader } from './framing.ts'
@@ -44,6 +45,7 @@ export class OutgoingRequest {
    * @param host of the endpoint that will probably be asked; send() corrects it
    * @param path what a route makes of the target; null: nothing
    * @param changes of a route to the fields; null: none
+   * @param trace whose span the upstream is told; null: what the client said of one goes on as it came
    * @param replayLimit how much of the body may be kept
    * @returns the offset in `chunk` behind what belongs to the request; -1 when its body is not well-formed
    */
@@ -55,6 +57,7 @@ export class OutgoingRequest {
     credentialLine: Buffer | null,
     path: Buffer | null,
     changes: FieldChanges | null,
+    trace: Trace | null,
     replayLimit: number,
     chunk: Buffer,
     next: number,
@@ -67,7 +70,19 @@ export class OutgoingRequest {
     this.#host = host
     const { marks } = this
     const bytes = this.#bytes
-    this.#length = writeRequest(head, facts, host, credentialName, credentialLine, path, changes, writeId, bytes, marks)
+    this.#length = writeRequest(
+      head,
+      facts,
+      host,
+      credentialName,
+      credentialLine,
+      path,
+      changes,
+      trace,
+      writeId,
+      bytes,
+      marks,
+    )
     this.#limit = replayLimit
     this.isKept = true
     this.isReplayable = facts.body !== BodyKind.length || facts.length <= replayLimit

@@ -4,6 +4,8 @@ import type { Exchange } from './exchange.ts'
 /** Times in milliseconds. Never a query string, a field or a body: they may hold secrets. */
 export interface HttpRecord {
   readonly requestId: string
+  /** Of the trace that the request belongs to; null without `tracing`. */
+  readonly traceId: string | null
   /** Null for bytes that were no request. */
   readonly method: string | null
   readonly path: string | null
@@ -35,6 +37,7 @@ export function recordOf(exchange: Exchange): HttpRecord {
   const { request, response, target } = exchange
   return {
     requestId: request.requestId,
+    traceId: exchange.trace?.traceId ?? null,
     method: request.method,
     path: request.path,
     status: exchange.status,

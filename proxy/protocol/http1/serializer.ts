@@ -1,4 +1,5 @@
 /** Writes heads for the other side: kept ranges of the head as it came, and between them what this hop changes. */
+import { TRACEPARENT_BYTES, type Trace } from '../../tracing/trace-context.ts'
 import type { FieldChanges } from './field-changes.ts'
 import { BodyKind } from './framing.ts'
 import type { RequestFacts, ResponseFacts } from './headers.ts'
@@ -17,6 +18,7 @@ const CONNECTION_UPGRADE = Buffer.from('Connection: Upgrade\r\n')
 const CONNECTION_TE_UPGRADE = Buffer.from('TE: trailers\r\nConnection: TE, Upgrade\r\n')
 const CONNECTION_CLOSE = Buffer.from('Connection: close\r\n')
 const CONNECTION_KEEP_ALIVE = Buffer.from('Connection: keep-alive\r\n')
+const TRACEPARENT = Buffer.from('traceparent: ')
 const REQUEST_ID = Buffer.from('X-Request-ID: ')
 const CHUNKED = Buffer.from('Transfer-Encoding: chunked\r\n')
 const STATUS_LINE = Buffer.from('HTTP/1.1 ')
@@ -71,6 +73,7 @@ export class RequestMarks {
  * @param host the value of Host
  * @param path what is sent in place of the target as it came; null: that
  * @param changes of a route; null: none. `target` must hold its lines and the path, too
+ * @param trace whose traceparent is sent in place of the one that came; null: that, untouched
  * @param credentialName in lower case: what the application sends under it is replaced by `credentialLine` (`Name: value` and line end)
  * @returns the offset behind the head
  */
@@ -82,6 +85,7 @@ export function writeRequest(
   credentialLine: Buffer | null,
   path: Buffer | null,
   changes: FieldChanges | null,
+  trace: Trace | null,
   writeId: IdWriter,
   target: Buffer,
   marks: RequestMarks,
@@ -115,6 +119,8 @@ export function writeRequest(
     at = endLine(target, at)
   }
   const credentialLength = credentialName === null ? -1 : credentialName.length
+  // What is said of a trace that nobody can read belongs to no trace (Trace Context section 4.3).
+  const isNewTrace = trace !== null && !trace.hasParent
   for (let i = 0; i < count; i++) {
     const nameStart = head.nameStart(i)
     if (known[i] === Field.host) {
@@ -125,8 +131,13 @@ export function writeRequest(
       at = copy(bytes, runStart, nameStart, target, at)
       runStart = head.lineEnd(i)
       if (marks.credentialEnd === 0) at = writeCredential(credentialLine!, target, at, marks)
+    } else if (known[i] === Field.traceparent && trace?.hasParent) {
+      at = copy(bytes, runStart, head.valueStart(i), target, at)
+      at = copy(trace.field, 0, TRACEPARENT_BYTES, target, at)
+      runStart = head.valueEnd(i)
     } else if (
       dropped[i] === 1 ||
+      (isNewTrace && (known[i] === Field.traceparent || known[i] === Field.tracestate)) ||
       (known[i] === Field.requestId && head.valueEnd(i) === head.valueStart(i)) ||
       changes?.removes(bytes, nameStart, head.nameEnd(i))
     ) {
@@ -147,6 +158,11 @@ export function writeRequest(
     writeId(target, at)
     at += ID_BYTES
     marks.idEnd = at
+    at = endLine(target, at)
+  }
+  if (isNewTrace) {
+    at = append(TRACEPARENT, target, at)
+    at = copy(trace.field, 0, TRACEPARENT_BYTES, target, at)
     at = endLine(target, at)
   }
   if (facts.isUpgrade) at = append(facts.wantsTrailers ? CONNECTION_TE_UPGRADE : CONNECTION_UPGRADE, target, at)

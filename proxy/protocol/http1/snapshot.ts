@@ -6,6 +6,7 @@ import type { RateLimit } from '../../policy/rate-limit.ts'
 import { Router } from '../../routing/router.ts'
 import type { Cluster } from '../../upstream/cluster.ts'
 import { type FieldChanges, fieldChanges } from './field-changes.ts'
+import type { Tracing } from './span.ts'
 import { nameBytes } from './tables.ts'
 
 /** Where requests go. */
@@ -58,6 +59,8 @@ export interface HttpSnapshot extends HttpTarget {
   /** Null: there are no routes. */
   readonly router: Router<HttpTarget> | null
   readonly accessLog: AccessLogConfig
+  /** Null: what requests say of their traces is passed on untouched. */
+  readonly tracing: Tracing | null
 }
 
 /** Makes an upstream of its parts. */

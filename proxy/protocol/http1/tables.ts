@@ -73,6 +73,7 @@ export const Field = {
   contentRange: 22,
   cacheControl: 23,
   traceparent: 24,
+  tracestate: 25,
 } as const
 
 const NAMES: Record<Exclude<keyof typeof Field, 'other'>, string> = {
@@ -100,6 +101,7 @@ const NAMES: Record<Exclude<keyof typeof Field, 'other'>, string> = {
   contentRange: 'content-range',
   cacheControl: 'cache-control',
   traceparent: 'traceparent',
+  tracestate: 'tracestate',
 }
 
 interface KnownName {

@@ -98,6 +98,21 @@ describe('a retry', () => {
     assert.equal(upstream.requests.length, 3)
   })
 
+  it('leaves no failure in log and metrics when a later try went well', async () => {
+    const upstream = await scriptedUpstream(ends, ({ index, socket }) => {
+      if (index === 0) socket.destroy()
+      return index === 0 ? null : ok()
+    })
+    const proxy = await httpProxy({ ports: [upstream.port], retry: {} }, ends)
+    assert.equal((await proxy.connect().get().response()).status, 200)
+    const [record] = await proxy.recorded(1)
+    assert.deepEqual([record?.status, record?.attempts, record?.reason, record?.detail], [200, 2, null, null])
+    assert.deepEqual(
+      Object.entries(proxy.cells.reasons).filter(([, count]) => count > 0),
+      [],
+    )
+  })
+
   it('answers try_timeout when every try took too long, and breaks their connections', async () => {
     const upstream = await scriptedUpstream(ends, () => null)
     const proxy = await httpProxy({ ports: [upstream.port], retry: { perTryTimeoutMs: 40, maxRetries: 1 } }, ends)

@@ -93,6 +93,7 @@ describe('/metrics', () => {
       ambassador_response_bytes_total: 'counter ambassador upstream',
       ambassador_upgrades_total: 'counter ambassador upstream',
       ambassador_requests_active: 'gauge ambassador upstream',
+      ambassador_spans_total: 'counter',
       ambassador_circuit_state: 'gauge ambassador endpoint upstream',
       ambassador_endpoint_health: 'gauge',
       ambassador_endpoints: 'gauge ambassador state upstream',

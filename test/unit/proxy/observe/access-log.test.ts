@@ -14,6 +14,7 @@ describe('an access line', () => {
   it('is one JSON object with its keys in words, and without what does not apply', () => {
     const record = {
       requestId: 'id"1',
+      traceId: '0af7651916cd43dd8448eb211c80319c',
       method: 'GET',
       path: '/a\u00e9',
       status: 503,
@@ -45,10 +46,15 @@ describe('an access line', () => {
       msg: 'request',
     })
     const good = JSON.parse(
-      httpAccessLine('shop', 'payments', { ...record, route: null, reason: null, detail: null, status: 200 }, time),
+      httpAccessLine(
+        'shop',
+        'payments',
+        { ...record, traceId: null, route: null, reason: null, detail: null, status: 200 },
+        time,
+      ),
     )
     assert.equal(good.level, 'info')
-    assert.ok(!('reason' in good) && !('detail' in good) && !('route' in good))
+    assert.ok(!('reason' in good) && !('detail' in good) && !('route' in good) && !('traceId' in good))
   })
 })
 

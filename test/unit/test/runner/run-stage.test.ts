@@ -3,7 +3,7 @@ import { describe, it } from 'node:test'
 import { CannotRun } from '../../../runner/prepare.ts'
 import { sum } from '../../../runner/print.ts'
 import { runStage, testFiles } from '../../../runner/run-stage.ts'
-import { chosen, STAGES, type Stage } from '../../../runner/stages.ts'
+import { chosen, STAGES, type Stage, together } from '../../../runner/stages.ts'
 
 const stage = (overrides: Partial<Stage>): Stage => ({
   name: 'sample',
@@ -64,6 +64,17 @@ describe('runStage', () => {
     assert.deepEqual(order, ['prepared', 'test/runner/fixtures/mixed.ts', 'cleaned'])
   })
 
+  it('runs the file that is first before the others and the one that is last after them', async () => {
+    const order: string[] = []
+    const [first, middle, last] = ['exits', 'empty', 'mixed'].map((name) => `test/runner/fixtures/${name}.ts`)
+    await runStage(stage({ first: first!, last: last! }), {
+      paths: [last!, middle!, first!],
+      isCi: true,
+      listener: { ended: ({ file }) => order.push(file) },
+    })
+    assert.deepEqual(order, [first, middle, last])
+  })
+
   it('counts a check by the exit code of its command', async () => {
     const checks = ['true', 'false', 'no-such-program'].map((command) => ({ name: command, command, args: [] }))
     const { results } = await runStage(stage({ folders: [], checks }), { isCi: true, listener })
@@ -84,7 +95,7 @@ describe('chosen', () => {
   it('takes all stages, fast first, when nothing is named', () => {
     assert.deepEqual(
       chosen([]).map(({ stage: { name } }) => name),
-      ['lint', 'generated', 'unit', 'golden', 'chart', 'proxy', 'cluster'],
+      ['lint', 'generated', 'unit', 'golden', 'chart', 'proxy', 'operator', 'e2e'],
     )
   })
 
@@ -96,22 +107,42 @@ describe('chosen', () => {
     ])
   })
 
+  it('takes a group by its name', () => {
+    assert.deepEqual(names(['cluster']), [
+      ['operator', undefined],
+      ['e2e', undefined],
+    ])
+  })
+
   it('takes a file or a folder with the stage that prepares for it', () => {
     assert.deepEqual(names(['./test/e2e/chart.test.ts', 'test/unit/proxy']), [
       ['unit', ['test/unit/proxy']],
-      ['cluster', ['test/e2e/chart.test.ts']],
+      ['e2e', ['test/e2e/chart.test.ts']],
     ])
   })
 
   it('refuses a name that is no stage', () => {
     assert.throws(() => chosen(['unti']), {
       message:
-        "stage 'unti': is not known, use lint, generated, unit, golden, chart, proxy, cluster, or the path of a test file",
+        "stage 'unti': is not known, use lint, generated, unit, golden, chart, proxy, cluster, operator, e2e, or the path of a test file",
     })
   })
 
   it('leaves no test file of the repository out, and runs none twice', () => {
     const inStages = STAGES.flatMap(({ folders }) => testFiles(folders)).sort()
     assert.deepEqual(inStages, testFiles(['test']).sort())
+  })
+})
+
+describe('together', () => {
+  const groups = (isGiven: boolean) =>
+    together(chosen(['chart', 'proxy', 'cluster']), isGiven).map((batch) => batch.map(({ stage: { name } }) => name))
+
+  it('runs the stages of a group at the same time, each on a cluster of its own', () => {
+    assert.deepEqual(groups(false), [['chart'], ['proxy'], ['operator', 'e2e']])
+  })
+
+  it('runs them one after the other on a cluster that is given', () => {
+    assert.deepEqual(groups(true), [['chart'], ['proxy'], ['operator'], ['e2e']])
   })
 })
