@@ -540,7 +540,7 @@ describe('/configz', () => {
           rejected: null,
           refs: [{ ref: TOKEN, state: 'Found', message: '' }],
           lastError: null,
-    endpointsHash: null,
+          endpointsHash: null,
         },
         {
           namespace: 'shop',
@@ -557,7 +557,7 @@ describe('/configz', () => {
           },
           refs: [],
           lastError: null,
-    endpointsHash: null,
+          endpointsHash: null,
         },
       ],
     })
