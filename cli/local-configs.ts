@@ -65,9 +65,14 @@ export async function loadFiles(
     }
     if (rendered.config === null) continue
     const config = restoreLocalRefs(rendered.config, locals)
-    if (secrets === null && /"kind":"(?:secret|configMap)"/.test(JSON.stringify(config.clusters))) {
+    const clusters = JSON.stringify(config.clusters)
+    if (secrets === null && /"kind":"(?:secret|configMap)"/.test(clusters)) {
       const remedy = 'use --secrets DIR, or { file: PATH } or { env: NAME } in its place'
       problems.push(`${at('spec.upstreams')}refers to a Secret or ConfigMap, ${remedy}`)
+    }
+    if (secrets === null && clusters.includes('"kind":"token"')) {
+      const remedy = 'add file: PATH or env: NAME beside its audience, or use --secrets DIR'
+      problems.push(`${at('spec.upstreams')}needs a token of a service account, which only a pod has: ${remedy}`)
     }
     const { namespace } = config.ambassador
     for (const [key, what, field] of [

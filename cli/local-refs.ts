@@ -1,9 +1,11 @@
 /** `{ file: PATH }` and `{ env: NAME }` in place of references, for `ambassador run` alone: taken out before rendering, put back after. */
 import { isAbsolute, join } from 'node:path'
 import { configHash } from '../common/config-hash.ts'
+import { TOKEN_FILE } from '../common/names.ts'
+import { tokenName } from '../common/object-names.ts'
 import type { DataRef, ProxyConfig } from '../common/proxy-config.ts'
 import type { Issue } from '../operator/api/check.ts'
-import { BASIC_AUTH_KEYS, TLS_KEYS } from '../operator/render/references.ts'
+import { BASIC_AUTH_KEYS, TLS_KEYS, TOKEN_SECONDS } from '../operator/render/references.ts'
 
 /** A spec that the schema of the API knows, and what stands for its made-up Secrets. */
 export interface Lifted {
@@ -20,7 +22,7 @@ const KEY = 'value'
 
 /**
  * Replaces each local reference by one to a made-up Secret. They may stand where a secretKeyRef or configMapKeyRef does (beside or
- * inside it), and as `username` and `password` of `basic`, `certificate` and `privateKey` of `clientCertificate`.
+ * inside it), beside the audience of a serviceAccountToken, and as `username` and `password` of `basic`, `certificate` and `privateKey` of `clientCertificate`.
  * @param directory what a relative path is relative to: where the file is that names it
  */
 export function liftLocalRefs(source: object, directory: string): Lifted {
@@ -81,6 +83,23 @@ export function liftLocalRefs(source: object, directory: string): Lifted {
     holder['secretName'] = secret(values)
   }
 
+  /** Of a token of the service account, which only a pod has: the rest of it stays, and names what is looked up. */
+  const liftToken = (holder: unknown, field: string): void => {
+    if (!isFields(holder)) return
+    const ref = localRef(holder, field)
+    if (ref === null) return
+    delete holder['file']
+    delete holder['env']
+    const { audience, expirationSeconds } = holder
+    if (typeof audience !== 'string') return
+    const key = `${tokenName(audience, Number(expirationSeconds ?? TOKEN_SECONDS))}/${TOKEN_FILE}`
+    const other = locals.get(key)
+    if (other !== undefined && JSON.stringify(other) !== JSON.stringify(ref)) {
+      issues.push({ field, message: `audience '${audience}' has another token elsewhere, use one for both` })
+    }
+    locals.set(key, ref)
+  }
+
   const spec = object['spec']
   const upstreams = isFields(spec) && Array.isArray(spec['upstreams']) ? spec['upstreams'] : []
   upstreams.forEach((upstream: unknown, index) => {
@@ -93,6 +112,7 @@ export function liftLocalRefs(source: object, directory: string): Lifted {
     liftPair(tls['clientCertificate'], `${path}.tls.clientCertificate`, TLS_KEYS)
     liftKey(auth['bearer'], `${path}.auth.bearer`)
     liftKey(auth['header'], `${path}.auth.header`)
+    liftToken(auth['serviceAccountToken'], `${path}.auth.serviceAccountToken`)
     const oauth2 = isFields(auth['oauth2ClientCredentials']) ? auth['oauth2ClientCredentials'] : {}
     const ofToken = isFields(oauth2['tls']) ? oauth2['tls'] : {}
     liftKey(oauth2['clientSecret'], `${path}.auth.oauth2ClientCredentials.clientSecret`)
@@ -109,8 +129,9 @@ export function restoreLocalRefs(config: ProxyConfig, locals: Lifted['locals']):
   const restore = (value: unknown): unknown => {
     if (Array.isArray(value)) return value.map(restore)
     if (!isFields(value)) return value
-    const { kind, name, key } = value
-    const local = kind === 'secret' || kind === 'configMap' ? locals.get(`${name}/${key}`) : undefined
+    const { kind, name, key = TOKEN_FILE } = value
+    const isRef = kind === 'secret' || kind === 'configMap' || kind === 'token'
+    const local = isRef ? locals.get(`${name}/${key}`) : undefined
     return local ?? Object.fromEntries(Object.entries(value).map(([field, each]) => [field, restore(each)]))
   }
   const restored = restore(config) as ProxyConfig

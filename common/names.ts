@@ -62,10 +62,15 @@ export const Mount = {
   config: '/etc/ambassador/config',
   secrets: '/etc/ambassador/secrets',
   configMaps: '/etc/ambassador/configmaps',
+  /** Projected tokens of the pod's service account, one directory for each audience and life. */
+  tokens: '/etc/ambassador/tokens',
 } as const
 
 /** Key of the one entry in an Ambassador's ConfigMap. */
 export const CONFIG_KEY = 'config.json'
+
+/** Name of the one file in a volume with a token of the service account. */
+export const TOKEN_FILE = 'token'
 
 /** Environment of the sidecar when it runs in a pod. The variables of a plain container (UPSTREAM_HOST, ...) are in proxy/config/env.ts. */
 export const Env = {
@@ -74,6 +79,8 @@ export const Env = {
   configDir: 'AMBASSADOR_CONFIG_DIR',
   secretsDir: 'AMBASSADOR_SECRETS_DIR',
   configMapsDir: 'AMBASSADOR_CONFIGMAPS_DIR',
+  /** Set only where there are tokens. */
+  tokensDir: 'AMBASSADOR_TOKENS_DIR',
   telemetryPort: 'AMBASSADOR_TELEMETRY_PORT',
   adminPort: 'AMBASSADOR_ADMIN_PORT',
   logLevel: 'AMBASSADOR_LOG_LEVEL',

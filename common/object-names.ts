@@ -21,3 +21,20 @@ export function configMapName(ambassador: string): string {
 export function ambassadorLabel(ambassador: string): string {
   return shorten(ambassador, 63)
 }
+
+/** How many characters of an audience a person gets to see in the name of its directory. */
+const AUDIENCE_CHARACTERS = 30
+
+/**
+ * Name of the directory, and part of the name of the volume, of a service account's token: what can be read of the audience, and eight
+ * hex digits that tell apart audiences and lives. At most 39 characters.
+ */
+export function tokenName(audience: string, expirationSeconds: number): string {
+  const words = audience.toLowerCase().replace(/^[a-z]+:\/\//, '')
+  const shown = words
+    .replaceAll(/[^a-z0-9]+/g, '-')
+    .slice(0, AUDIENCE_CHARACTERS)
+    .replaceAll(/^-+|-+$/g, '')
+  const hash = createHash('sha256').update(`${expirationSeconds} ${audience}`).digest('hex').slice(0, 8)
+  return shown === '' ? hash : `${shown}-${hash}`
+}

@@ -15,6 +15,8 @@ const count = z.int().min(0)
 export const dataRef = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('secret'), name, key: name }),
   z.object({ kind: z.literal('configMap'), name, key: name }),
+  /** A token of the pod's service account for an audience: the file `<name>/token` below a directory of its own. */
+  z.object({ kind: z.literal('token'), name, audience: z.string() }),
   z.object({ kind: z.literal('file'), path: z.string().min(1) }),
   z.object({ kind: z.literal('env'), name: z.string().min(1) }),
 ])
@@ -73,6 +75,8 @@ export const authConfig = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('bearer'), token: dataRef }),
   z.object({ kind: z.literal('basic'), username: dataRef, password: dataRef }),
   z.object({ kind: z.literal('header'), name: z.string(), value: dataRef }),
+  /** A bearer token that the kubelet writes and renews. */
+  z.object({ kind: z.literal('serviceAccountToken'), token: dataRef }),
   /** A bearer token by the client credentials grant (RFC 6749 section 4.4). */
   z.object({
     kind: z.literal('oauth2ClientCredentials'),
@@ -84,6 +88,8 @@ export const authConfig = z.discriminatedUnion('kind', [
     /** Of the token URL; null: the system roots. */
     tls: tlsConfig.nullable(),
   }),
+  /** A bearer token of Google's metadata server, or by the key file that the environment names. */
+  z.object({ kind: z.literal('gcpIdToken'), audience: z.string() }),
 ])
 export type AuthConfig = z.infer<typeof authConfig>
 

@@ -45,7 +45,12 @@ export async function main(env: NodeJS.ProcessEnv = process.env, serveAmbassador
   await startApp(
     {
       sources,
-      dirs: { secrets: settings.secretsDir, configMaps: settings.configMapsDir, isPod },
+      dirs: {
+        secrets: settings.secretsDir,
+        configMaps: settings.configMapsDir,
+        tokens: settings.tokensDir,
+        isPod,
+      },
       telemetryPort: settings.telemetryPort,
       adminPort: settings.adminPort,
       readiness: settings.readiness,

@@ -104,12 +104,12 @@ export class Served {
         if (failure === null) parts.log.info(fields, 'endpoint is healthy again')
         else parts.log.warn({ ...fields, detail: failure }, 'endpoint is out of use while others are well')
       },
-      onDiscovery: ({ name: cluster }, failure) => {
+      onDiscovery: ({ name: cluster, whyUnready }, failure) => {
         const fields = { ...this.#keys(), cluster }
         if (failure === null) parts.log.info(fields, 'endpoints are found again')
         else {
           parts.log.warn({ ...fields, detail: failure }, 'endpoints cannot be looked up, those that are known stay')
-          this.#trouble('dns_failed', `upstream '${cluster}': ${failure}`)
+          this.#trouble(whyUnready, `upstream '${cluster}': ${failure}`)
         }
       },
     })

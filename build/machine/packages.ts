@@ -12,6 +12,7 @@ import { type Progress, printed } from './progress.ts'
 const PROGRAM_OF: Readonly<Record<string, string>> = {
   binutils: 'strip',
   buildah: 'buildah',
+  chromium: 'chromium',
   conntrack: 'conntrack',
   containerd: 'containerd',
   golang: 'go',

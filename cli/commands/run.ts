@@ -37,6 +37,7 @@ ${SERVICE_USAGE}
 Here alone { file: PATH } and { env: NAME } may stand wherever a reference to a Secret or ConfigMap may:
   auth: { bearer: { env: PAYMENTS_TOKEN } }
   auth: { basic: { username: { env: DB_USER }, password: { file: ./password } } }
+  auth: { serviceAccountToken: { audience: vault, file: ./token } }
   tls: { ca: { file: ./ca.pem }, clientCertificate: { certificate: { file: tls.crt }, privateKey: { file: tls.key } } }
 A relative PATH is relative to the file that names it.
 
@@ -86,7 +87,7 @@ export interface ServeOptions
 /** Serves the Ambassadors in files until the process is stopped. Returns an exit code when they cannot be served. */
 export async function serveFiles(files: readonly string[], options: ServeOptions): Promise<number> {
   const directory = options.secrets === null ? null : resolve(options.secrets)
-  const dirs: RefDirs = { secrets: directory ?? '', configMaps: directory ?? '', isPod: false }
+  const dirs: RefDirs = { secrets: directory ?? '', configMaps: directory ?? '', tokens: directory ?? '', isPod: false }
   const { services = [] } = options
   const first = await loadFiles(files, directory, services)
   const problems = first.problems.length > 0 ? first.problems : missingRefs(first.configs, dirs)

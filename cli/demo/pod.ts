@@ -27,6 +27,15 @@ interface Volume {
   readonly name: string
   readonly configMap?: { readonly name: string }
   readonly secret?: { readonly secretName: string }
+  readonly projected?: {
+    readonly sources: readonly {
+      readonly serviceAccountToken?: {
+        readonly audience: string
+        readonly expirationSeconds: number
+        readonly path: string
+      }
+    }[]
+  }
 }
 
 interface Container {
@@ -69,6 +78,10 @@ export class Sidecar {
     this.container = container
     for (const { name, mountPath } of container.volumeMounts) {
       const volume = volumes.find((each) => each.name === name)
+      if (volume?.projected !== undefined) {
+        this.#write(this.#inside(mountPath), standInTokens(volume.projected))
+        continue
+      }
       const source = volume?.configMap?.name ?? volume?.secret?.secretName
       if (volume === undefined || source === undefined) throw new Error(`the pod has no volume for the mount '${name}'`)
       const key = `${volume.secret === undefined ? 'configMap' : 'secret'}/${source}`
@@ -154,4 +167,16 @@ export class Sidecar {
       if (!entries.includes(key)) symlinkSync(join('..data', key), join(directory, key))
     if (before !== null) rmSync(join(directory, before), { recursive: true })
   }
+}
+
+/** What stands in for the tokens of a service account, which an API server alone can sign: of the same form, signed by nobody. */
+function standInTokens({ sources }: NonNullable<Volume['projected']>): Data {
+  const encode = (part: object): string => Buffer.from(JSON.stringify(part)).toString('base64url')
+  const issuedAt = Math.floor(Date.now() / 1000)
+  const tokens = sources.flatMap(({ serviceAccountToken: token }) => {
+    if (token === undefined) return []
+    const claims = { aud: [token.audience], iat: issuedAt, exp: issuedAt + token.expirationSeconds }
+    return [[token.path, `${encode({ alg: 'none' })}.${encode(claims)}.stand-in`]]
+  })
+  return Object.fromEntries(tokens)
 }

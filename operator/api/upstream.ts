@@ -159,6 +159,25 @@ const oauth2 = rule(
   },
 )
 
+const AUDIENCE_PATTERN = '^[!-~]+$'
+
+const audience = rule(z.string().max(512), {
+  cel: `self.matches('${AUDIENCE_PATTERN}')`,
+  holds: (text) => new RegExp(AUDIENCE_PATTERN).test(text),
+  message: 'not an audience: use a name or URL without spaces, such as https://vault.example.com',
+})
+
+const serviceAccountToken = z.object({
+  audience: doc(
+    audience,
+    'Whom the token is for: the name that the upstream expects in it. Nobody else accepts it, the API server included.',
+  ),
+  expirationSeconds: doc(
+    integer(600, 604_800),
+    'Life of a token in seconds. The kubelet writes a new one when 80 % of it is over, or a day; the API server may allow less.',
+  ).default(3600),
+})
+
 const auth = exactlyOne(
   z.object({
     bearer: optional(
@@ -181,13 +200,25 @@ const auth = exactlyOne(
       'Sends a header field of any name, such as X-Api-Key.',
       'none',
     ),
+    serviceAccountToken: optional(
+      serviceAccountToken,
+      'Sends `Authorization: Bearer` with a token of the service account of the pod, which the kubelet writes into the sidecar alone and renews. The pod must have been started since this was added.',
+      'none',
+    ),
     oauth2ClientCredentials: optional(
       oauth2,
       'Sends `Authorization: Bearer` with a token of an OAuth 2.0 issuer, fetched once for all requests, renewed before it expires and used until it does. Requests before the first token wait, within timeouts.connect; an answer 401 of the upstream makes another token be fetched, and what can be sent again is.',
       'none',
     ),
+    gcpIdToken: optional(
+      z.object({
+        audience: doc(audience, 'Whom the token is for, such as the URL of a service on Cloud Run.'),
+      }),
+      'Sends `Authorization: Bearer` with an ID token of Google for the service account of the pod (Workload Identity), fetched and renewed as a token of oauth2ClientCredentials is.',
+      'none',
+    ),
   }),
-  ['bearer', 'basic', 'header', 'oauth2ClientCredentials'],
+  ['bearer', 'basic', 'header', 'serviceAccountToken', 'oauth2ClientCredentials', 'gcpIdToken'],
   'auth',
 )
 

@@ -201,8 +201,8 @@ function upToDate(facts: Facts): Verdict<'UpToDate'> {
     const refs = facts.references.filter((id) =>
       stuck.some(({ state }) => state?.refs.some((r) => isRef(r.ref, id) && r.state === 'NotMounted')),
     )
-    const what =
-      refs.length > 0 ? sentences(refs.map((id) => `${id.kind} '${id.name}'`)) : 'what the newest generation needs'
+    const unmounted = [...refs.map((id) => `${id.kind} '${id.name}'`), ...tokensNotMounted(stuck)]
+    const what = unmounted.length > 0 ? sentences(unmounted) : 'what the newest generation needs'
     return is(
       'False',
       'RestartRequired',
@@ -230,6 +230,15 @@ function upToDate(facts: Facts): Verdict<'UpToDate'> {
     'True',
     'Current',
     `${count(world.pods.length, 'pod')} ${world.pods.length === 1 ? 'runs' : 'run'} what a new one would get`,
+  )
+}
+
+/** Tokens of the service account are no objects that a spec refers to; the sidecar alone knows of them. */
+function tokensNotMounted(stuck: readonly Answered[]): string[] {
+  return stuck.flatMap(({ state }) =>
+    (state?.refs ?? []).flatMap(({ ref, state: found }) =>
+      ref.kind === 'token' && found === 'NotMounted' ? [`a token for audience '${ref.audience}'`] : [],
+    ),
   )
 }
 

@@ -1,5 +1,6 @@
 /** Upstreams become clusters: endpoints, TLS, credential, breaker and limits, with every default written out. */
 import { durationMs } from '../../common/duration.ts'
+import { tokenName } from '../../common/object-names.ts'
 import type {
   AuthConfig,
   BreakerConfig,
@@ -90,7 +91,15 @@ function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<Defa
 }
 
 function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null {
-  const { bearer, basic, header, oauth2ClientCredentials: oauth2 } = given
+  const { bearer, basic, header, serviceAccountToken, oauth2ClientCredentials: oauth2, gcpIdToken } = given
+  if (gcpIdToken) return { kind: 'gcpIdToken', audience: gcpIdToken.audience }
+  if (serviceAccountToken) {
+    const { audience, expirationSeconds } = serviceAccountToken
+    return {
+      kind: 'serviceAccountToken',
+      token: { kind: 'token', name: tokenName(audience, expirationSeconds), audience },
+    }
+  }
   if (oauth2) {
     return {
       kind: 'oauth2ClientCredentials',

@@ -1,4 +1,5 @@
 /** Which Secrets and ConfigMaps an Ambassador refers to: the webhook mounts them, the proxy reads them. */
+import { tokenName } from '../../common/object-names.ts'
 import type { AmbassadorSpec } from '../api/ambassador.ts'
 
 /** One object and the keys of it that are used, both in order of name. */
@@ -42,6 +43,29 @@ export function references(spec: AmbassadorSpec): References {
     add(secrets, auth?.header?.secretKeyRef?.name, auth?.header?.secretKeyRef?.key)
   }
   return { secrets: sorted(secrets), configMaps: sorted(configMaps) }
+}
+
+/** A token of the service account of the pod. */
+export interface AccountToken {
+  /** Of its directory and volume; see tokenName(). */
+  readonly name: string
+  readonly audience: string
+  readonly expirationSeconds: number
+}
+
+/** The life of a token that says nothing, in seconds: the default of the schema, for objects that were stored without it. */
+export const TOKEN_SECONDS = 3600
+
+/** Every token that a spec needs, each once, in order of name. Total, as references() is. */
+export function accountTokens(spec: AmbassadorSpec): AccountToken[] {
+  const tokens = new Map<string, AccountToken>()
+  for (const upstream of Array.isArray(spec?.upstreams) ? spec.upstreams : []) {
+    const { audience, expirationSeconds = TOKEN_SECONDS } = upstream?.auth?.serviceAccountToken ?? {}
+    if (typeof audience !== 'string' || audience === '') continue
+    const name = tokenName(audience, expirationSeconds)
+    tokens.set(name, { name, audience, expirationSeconds })
+  }
+  return [...tokens.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
 }
 
 function sorted(objects: Map<string, Set<string>>): Reference[] {

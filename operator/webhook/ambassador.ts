@@ -1,6 +1,6 @@
 /** What the webhook must know of an Ambassador, and nothing more. */
 import type { Ambassador } from '../api/ambassador.ts'
-import { references } from '../render/references.ts'
+import { type AccountToken, accountTokens, references } from '../render/references.ts'
 
 export interface InjectableAmbassador {
   readonly name: string
@@ -11,6 +11,8 @@ export interface InjectableAmbassador {
   /** Secrets and ConfigMaps to mount, in order of name. */
   readonly secrets: readonly string[]
   readonly configMaps: readonly string[]
+  /** Tokens of the service account to mount, in order of name. */
+  readonly tokens: readonly AccountToken[]
   /** ConfigMap with its config, or null while none was ever published. */
   readonly config: { readonly name: string; readonly hash: string } | null
   /** Why the newest spec is not accepted; null when it is, or when nobody has looked yet. */
@@ -33,6 +35,7 @@ export function injectable(ambassador: Ambassador): InjectableAmbassador {
     hostnames: spec.listen.hostnames ?? [],
     secrets: secrets.map((each) => each.name),
     configMaps: configMaps.map((each) => each.name),
+    tokens: accountTokens(spec),
     config: hash && configMapName ? { name: configMapName, hash } : null,
     refusal: accepted?.status === 'False' ? `${accepted.reason}: ${accepted.message}` : null,
     isDeleting: metadata.deletionTimestamp !== undefined,

@@ -50,6 +50,7 @@ function environment({ spec, ambassadors, mode, pod, settings }: ContainerInput)
     { name: Env.configDir, value: Mount.config },
     { name: Env.secretsDir, value: Mount.secrets },
     { name: Env.configMapsDir, value: Mount.configMaps },
+    ...(ambassadors.some(({ tokens }) => tokens.length > 0) ? [{ name: Env.tokensDir, value: Mount.tokens }] : []),
     { name: Env.telemetryPort, value: String(pod.telemetryPort) },
     { name: Env.adminPort, value: String(pod.adminPort) },
     { name: Env.logLevel, value: pod.logLevel },

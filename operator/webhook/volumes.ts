@@ -1,6 +1,7 @@
 /** Volumes of the sidecar: each ConfigMap and Secret mounted whole and read-only, never by subPath, so that the kubelet refreshes them. */
 import { createHash } from 'node:crypto'
-import { Mount } from '../../common/names.ts'
+import { Mount, TOKEN_FILE } from '../../common/names.ts'
+import type { AccountToken } from '../render/references.ts'
 import type { InjectableAmbassador } from './ambassador.ts'
 import type { JsonObject } from './json.ts'
 
@@ -17,7 +18,10 @@ export interface Volumes {
   readonly mounts: readonly JsonObject[]
 }
 
-/** The ConfigMap of each Ambassador in their order, then Secrets, then ConfigMaps that they refer to, each object once in order of name. */
+/**
+ * The ConfigMap of each Ambassador in their order, then Secrets, then ConfigMaps that they refer to, then tokens, each once in
+ * order of name.
+ */
 export function volumesFor(ambassadors: readonly InjectableAmbassador[]): Volumes {
   const parts: { volume: JsonObject; mount: JsonObject }[] = []
   for (const { name, config } of ambassadors) {
@@ -32,6 +36,10 @@ export function volumesFor(ambassadors: readonly InjectableAmbassador[]): Volume
   for (const name of unique(ambassadors.flatMap((each) => each.configMaps))) {
     const configMap = { defaultMode: READABLE, name, optional: true }
     parts.push(part('configmap', name, Mount.configMaps, { configMap }))
+  }
+  for (const { name, audience, expirationSeconds } of tokensOf(ambassadors)) {
+    const source = { serviceAccountToken: { audience, expirationSeconds, path: TOKEN_FILE } }
+    parts.push(part('token', name, Mount.tokens, { projected: { defaultMode: READABLE, sources: [source] } }))
   }
   const mounts = parts.map((each) => each.mount)
   return { volumes: parts.map((each) => each.volume), mounts: [...mounts, ...insteadOfToken(mounts[0])] }
@@ -63,6 +71,12 @@ export function volumeName(kind: string, name: string): string {
   const hash = createHash('sha256').update(name).digest('hex').slice(0, 10)
   const start = plain.replaceAll('.', '-').slice(0, MAX_NAME_LENGTH - hash.length - 1)
   return `${start.replace(/-+$/, '')}-${hash}`
+}
+
+/** Each token once, in order of name: Ambassadors of one audience share it. */
+function tokensOf(ambassadors: readonly InjectableAmbassador[]): AccountToken[] {
+  const byName = new Map(ambassadors.flatMap((each) => each.tokens).map((token) => [token.name, token]))
+  return [...byName.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
 }
 
 function unique(names: readonly string[]): string[] {

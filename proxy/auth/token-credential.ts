@@ -39,7 +39,9 @@ export class TokenCredential implements HeaderCredential {
   readonly name = 'authorization'
   readonly #options: TokenCredentialOptions
   #line: Buffer | null = null
-  #expiresAt = 0
+  /** On the monotonic clock, which no correction of the time of day moves. */
+  #endsAt = 0
+  #expiresAt: number | null = null
   #failure: string | null = 'no token was fetched yet'
   #failures = 0
   #timer: NodeJS.Timeout | null = null
@@ -58,7 +60,7 @@ export class TokenCredential implements HeaderCredential {
   }
 
   get line(): Buffer | null {
-    if (this.#line !== null && performance.now() >= this.#expiresAt) {
+    if (this.#line !== null && performance.now() >= this.#endsAt) {
       this.#line = null
       this.#failure ??= 'the token expired'
     }
@@ -67,6 +69,10 @@ export class TokenCredential implements HeaderCredential {
 
   get failure(): string | null {
     return this.line === null ? this.#failure : null
+  }
+
+  get expiresAt(): number | null {
+    return this.line === null ? null : this.#expiresAt
   }
 
   /** Calls back as soon as the fetch that is under way has ended, at once when none is. For requests that come before the first token. */
@@ -125,7 +131,8 @@ export class TokenCredential implements HeaderCredential {
     }
     const lifeMs = token.lifeMs ?? DEFAULT_LIFE_MS
     this.#line = Buffer.from(`Authorization: Bearer ${token.value}\r\n`, 'latin1')
-    this.#expiresAt = token.lifeMs === null ? Number.POSITIVE_INFINITY : performance.now() + token.lifeMs
+    this.#endsAt = token.lifeMs === null ? Number.POSITIVE_INFINITY : performance.now() + token.lifeMs
+    this.#expiresAt = token.lifeMs === null ? null : Date.now() + token.lifeMs
     this.#failure = null
     this.#failures = 0
     const random = this.#options.random ?? Math.random

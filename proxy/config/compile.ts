@@ -18,10 +18,10 @@ import { Cluster, type ClusterOptions, type ClusterParts } from '../upstream/clu
 import type { DiscoverySource } from '../upstream/discovery/discover.ts'
 import type { Discovery } from '../upstream/discovery/discovery.ts'
 import { ServiceFeed } from '../upstream/discovery/service.ts'
-import { Credential } from './credentials.ts'
 import { EndpointFile } from './endpoint-file.ts'
+import { makeCredential } from './make-credential.ts'
+import type { OwnedCredential } from './owned-credential.ts'
 import type { RefDirs } from './refs.ts'
-import { OAuth2Credential } from './token-credentials.ts'
 
 /** What every Ambassador of the process shares. */
 export interface CompileParts {
@@ -62,7 +62,7 @@ export interface Snapshot {
 interface Part {
   readonly config: ClusterConfig
   readonly tls: FileTls | null
-  readonly credential: Credential | OAuth2Credential | null
+  readonly credential: OwnedCredential | null
   /** The list of endpoints of discovery by file. */
   readonly file: EndpointFile | null
   /** Counters never go back, so they are kept as long as the name is. */
@@ -151,7 +151,7 @@ export class Compiler {
       cluster.start()
       return { ...part, cluster }
     })
-    for (const { credential } of this.#inForce) if (credential instanceof OAuth2Credential) credential.start()
+    for (const { credential } of this.#inForce) credential?.start?.()
     this.#release(before, this.#inForce)
     this.#rateLimit = limitOf(config.rateLimit, this.#rateLimit)
     return {
@@ -234,7 +234,7 @@ export class Compiler {
     const reports = [
       ...(part.file === null ? [] : [part.file.refresh(dirs)]),
       ...(part.tls?.refs ?? []),
-      ...(part.credential?.refresh(dirs) ?? []),
+      ...(part.credential?.refresh() ?? []),
     ]
     return reports.map((report) => ({
       ...report,
@@ -251,18 +251,15 @@ export class Compiler {
   #credential({ name, auth }: ClusterConfig, old: Part | undefined): Part['credential'] {
     if (auth === null) return null
     if (old?.credential && canonicalJson(old.config.auth) === canonicalJson(auth)) return old.credential
-    if (auth.kind !== 'oauth2ClientCredentials') return new Credential(auth)
     const { dirs, tls, onTokenFailure } = this.#parts
-    return new OAuth2Credential(auth, dirs, tls, (message) => onTokenFailure?.(name, message))
+    return makeCredential(auth, { dirs, tls, onFailure: (message) => onTokenFailure?.(name, message) })
   }
 
   /** Ends what `from` has and `kept` has not. */
   #release(from: readonly Part[], kept: readonly Part[]): void {
     for (const part of from) {
       if (part.tls !== null && !kept.some((each) => each.tls === part.tls)) this.#parts.tls.close(part.tls)
-      const { credential } = part
-      const isFetched = credential instanceof OAuth2Credential
-      if (isFetched && !kept.some((each) => each.credential === credential)) credential.stop()
+      if (!kept.some((each) => each.credential === part.credential)) part.credential?.stop?.()
       if (part.cluster !== null && !kept.some((each) => each.cluster === part.cluster)) part.cluster.close()
     }
   }

@@ -26,6 +26,7 @@ export interface Settings {
   readonly source: Source
   readonly secretsDir: string
   readonly configMapsDir: string
+  readonly tokensDir: string
   readonly telemetryPort: number
   readonly adminPort: number
   readonly logLevel: LogLevel
@@ -95,6 +96,7 @@ export function readSettings(env: Environment): Settings {
     source,
     secretsDir: text(env, Env.secretsDir) ?? Mount.secrets,
     configMapsDir: text(env, Env.configMapsDir) ?? Mount.configMaps,
+    tokensDir: text(env, Env.tokensDir) ?? Mount.tokens,
     telemetryPort,
     adminPort,
     logLevel: oneOf(env, Env.logLevel, LOG_LEVELS) ?? 'info',

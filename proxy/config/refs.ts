@@ -2,12 +2,15 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { RefState } from '../../common/configz.ts'
+import { Mount, TOKEN_FILE } from '../../common/names.ts'
 import type { AuthConfig, DataRef, ProxyConfig } from '../../common/proxy-config.ts'
 
 /** Where references of the kinds secret and configMap are looked up, as `<directory>/<name>/<key>`. */
 export interface RefDirs {
   readonly secrets: string
   readonly configMaps: string
+  /** The same for the kind token, as `<directory>/<name>/token`. Default: that of a pod. */
+  readonly tokens?: string
   /**
    * Whether kubelet mounts them. Then a directory that is not there needs a restart of the pod; elsewhere it is simply missing.
    * Default true.
@@ -42,6 +45,8 @@ export function refPaths(config: ProxyConfig, dirs: RefDirs): readonly string[] 
         return PLAIN_NAME.test(ref.name) ? [join(dirs.secrets, ref.name)] : []
       case 'configMap':
         return PLAIN_NAME.test(ref.name) ? [join(dirs.configMaps, ref.name)] : []
+      case 'token':
+        return PLAIN_NAME.test(ref.name) ? [join(dirs.tokens ?? Mount.tokens, ref.name)] : []
       case 'file':
         return [ref.path]
       default:
@@ -62,6 +67,10 @@ export function credentialRefs(auth: AuthConfig): readonly { readonly field: str
       ]
     case 'header':
       return [{ field: 'auth.header', ref: auth.value }]
+    case 'serviceAccountToken':
+      return [{ field: 'auth.serviceAccountToken', ref: auth.token }]
+    case 'gcpIdToken':
+      return []
     case 'oauth2ClientCredentials':
       return [{ field: 'auth.oauth2ClientCredentials.clientSecret', ref: auth.clientSecret }]
   }
@@ -79,6 +88,8 @@ export function refText(ref: DataRef): string {
     case 'secret':
     case 'configMap':
       return `${ref.kind === 'secret' ? 'Secret' : 'ConfigMap'} '${ref.name}', key '${ref.key}'`
+    case 'token':
+      return `token for audience '${ref.audience}'`
     case 'file':
       return `file '${ref.path}'`
     case 'env':
@@ -95,6 +106,8 @@ export function readRef(ref: DataRef, dirs: RefDirs): RefValue {
     case 'secret':
     case 'configMap':
       return readMounted(ref, ref.kind === 'secret' ? dirs.secrets : dirs.configMaps, dirs.isPod ?? true)
+    case 'token':
+      return readToken(ref, dirs)
     case 'file':
       return readFile(ref.path, ref, () => ({
         state: 'Missing',
@@ -127,6 +140,23 @@ function textProblem(text: string, bytes: Buffer): string | null {
   if (/^[ \t]|[ \t]$/.test(text)) return 'begins or ends with a space, remove it'
   if (text.includes('\ufffd') && !bytes.includes('\ufffd')) return 'is not UTF-8 text, put plain text there'
   return null
+}
+
+function readToken(ref: Extract<DataRef, { kind: 'token' }>, dirs: RefDirs): RefValue {
+  const directory = join(dirs.tokens ?? Mount.tokens, ref.name)
+  if (!PLAIN_NAME.test(ref.name)) {
+    return { state: 'Invalid', message: `${refText(ref)}: a name has no slash, correct it` }
+  }
+  const path = join(directory, TOKEN_FILE)
+  return readFile(path, ref, () => {
+    if (dirs.isPod === false) {
+      return { state: 'Missing', message: `${refText(ref)}: file '${path}' does not exist, create it` }
+    }
+    if (list(directory) === null) {
+      return { state: 'NotMounted', message: `${refText(ref)} is not mounted in this pod, restart the pod to mount it` }
+    }
+    return { state: 'Missing', message: `${refText(ref)} was not written by the kubelet, see the events of the pod` }
+  })
 }
 
 function readMounted(ref: Extract<DataRef, { kind: 'secret' | 'configMap' }>, root: string, isPod: boolean): RefValue {

@@ -3,8 +3,9 @@ import type { RefReport } from '../../common/configz.ts'
 import type { AuthConfig } from '../../common/proxy-config.ts'
 import { OAuth2Source } from '../auth/oauth2.ts'
 import { TokenCredential } from '../auth/token-credential.ts'
-import type { HeaderCredential, RenewedCredential } from '../policy/credential.ts'
+import type { RenewedCredential } from '../policy/credential.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
+import type { CredentialParts, OwnedCredential } from './owned-credential.ts'
 import { credentialRefs, type RefDirs, readRefText } from './refs.ts'
 
 export type OAuth2Auth = Extract<AuthConfig, { kind: 'oauth2ClientCredentials' }>
@@ -12,16 +13,18 @@ export type OAuth2Auth = Extract<AuthConfig, { kind: 'oauth2ClientCredentials' }
 /** What the token URL is trusted by when the config does not say. */
 const SYSTEM_ROOTS = { serverName: null, ca: null, clientCertificate: null, minVersion: 'TLSv1.2' } as const
 
-export class OAuth2Credential implements HeaderCredential {
+export class OAuth2Credential implements OwnedCredential {
   readonly name = 'authorization'
   readonly #auth: OAuth2Auth
+  readonly #dirs: RefDirs
   readonly #contexts: TlsContexts
   readonly #tls: FileTls | null
   readonly #token: TokenCredential
   #isStarted = false
 
-  constructor(auth: OAuth2Auth, dirs: RefDirs, contexts: TlsContexts, onFailure: (message: string) => void) {
+  constructor(auth: OAuth2Auth, { dirs, tls: contexts, onFailure }: CredentialParts) {
     this.#auth = auth
+    this.#dirs = dirs
     this.#contexts = contexts
     const tokenUrl = new URL(auth.tokenUrl)
     const tls = tokenUrl.protocol === 'https:' ? contexts.open(auth.tls ?? SYSTEM_ROOTS) : null
@@ -53,6 +56,10 @@ export class OAuth2Credential implements HeaderCredential {
     return this.#token.failure
   }
 
+  get expiresAt(): number | null {
+    return this.#token.expiresAt
+  }
+
   get renewed(): RenewedCredential {
     return this.#token
   }
@@ -71,9 +78,9 @@ export class OAuth2Credential implements HeaderCredential {
   }
 
   /** Says how each reference was found; the next fetch reads them again. */
-  refresh(dirs: RefDirs): readonly RefReport[] {
+  refresh(): readonly RefReport[] {
     const own = credentialRefs(this.#auth).map(({ field, ref }): RefReport => {
-      const value = readRefText(ref, dirs)
+      const value = readRefText(ref, this.#dirs)
       if (value.state === 'Found') return { ref, state: 'Found', message: '' }
       return { ref, state: value.state, message: `${field}: ${value.message}` }
     })

@@ -79,14 +79,14 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
   out.metric(
     'ambassador_retries_total',
     'counter',
-    'Retries by outcome: success and failure were sent; limit_exceeded had no try left; overflow had no budget left.',
+    'Retries by outcome: success and exhausted (failed) were sent; limit_exceeded had no try left; overflow had no budget left.',
   )
   for (const { cluster, labels } of all) {
     const { successes, requests, active, limitExceeded, overflow } = cluster.budget
     out.sample('ambassador_retries_total', { ...labels, outcome: 'success' }, successes)
     out.sample(
       'ambassador_retries_total',
-      { ...labels, outcome: 'failure' },
+      { ...labels, outcome: 'exhausted' },
       Math.max(0, requests - successes - active),
     )
     out.sample('ambassador_retries_total', { ...labels, outcome: 'limit_exceeded' }, limitExceeded)
@@ -206,6 +206,15 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
     if (rateLimits.length === 0) continue
     const delayed = rateLimits.reduce((sum, each) => sum + each.delayed, 0)
     out.sample('ambassador_rate_delayed_total', { ambassador: name }, delayed)
+  }
+  out.metric(
+    'ambassador_token_expiry_seconds',
+    'gauge',
+    'When the token that requests carry expires, in seconds since 1970.',
+  )
+  for (const { credential, labels } of all) {
+    const at = credential?.expiresAt ?? null
+    if (at !== null) out.sample('ambassador_token_expiry_seconds', labels, at / 1000)
   }
   out.metric(
     'ambassador_tls_certificate_expiry_seconds',

@@ -1,7 +1,9 @@
 /** What /upstreams of the admin port says: each upstream with its endpoints, breakers and counts, for people and scripts. */
+import { REASONS, type Reason } from '../../common/reasons.ts'
 import { now } from '../runtime/clock.ts'
 import type { Served } from '../served.ts'
 import type { Endpoint } from '../upstream/endpoint.ts'
+import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
 
 export interface UpstreamsReport {
   readonly version: string
@@ -42,7 +44,20 @@ export interface UpstreamReport {
   readonly credentialFailure: string | null
   /** Connections in use, their bound, and requests that wait for one. */
   readonly connections: { readonly used: number; readonly max: number; readonly waiting: number }
+  /** Of its requests since the start; null for another protocol. */
+  readonly http: HttpReport | null
   readonly endpoints: readonly EndpointReport[]
+}
+
+export interface HttpReport {
+  /** Requests that ended, those under way, and those that failed: by a reason code, or with 500 and above. */
+  readonly requests: number
+  readonly active: number
+  readonly failures: number
+  /** By reason code, those that occurred. */
+  readonly reasons: Readonly<Record<string, number>>
+  /** How many requests took at most so long (and longer than the bound before); one more count than bounds, for the longest. */
+  readonly durations: { readonly boundsMs: readonly number[]; readonly counts: readonly number[] }
 }
 
 export interface EndpointReport {
@@ -84,7 +99,7 @@ function ambassadorReport(served: Served): AmbassadorUpstreams {
     connections: served.connections,
     answers: served.answers,
     rateLimited: served.rateLimits.reduce((sum, { limited }) => sum + limited, 0),
-    upstreams: served.compiled.map(({ cluster, tls, credential }) => ({
+    upstreams: served.compiled.map(({ cluster, tls, credential, cells }) => ({
       name: cluster.name,
       discoveryFailure: cluster.discoveryFailure,
       tlsFailure: tls?.failure ?? null,
@@ -94,6 +109,7 @@ function ambassadorReport(served: Served): AmbassadorUpstreams {
         max: cluster.config.limits.maxConnections,
         waiting: cluster.connections.pending,
       },
+      http: served.config?.protocol === 'HTTP' ? httpReport(cells) : null,
       endpoints: [...cluster.endpoints].map((endpoint) => ({
         name: endpoint.name,
         host: endpoint.host,
@@ -111,4 +127,33 @@ function ambassadorReport(served: Served): AmbassadorUpstreams {
 
 function healthOf({ isHealthy, outlier }: Endpoint): string {
   return !isHealthy ? 'unhealthy' : outlier.isEjected(now()) ? 'ejected' : 'healthy'
+}
+
+function httpReport(cells: HttpCells): HttpReport {
+  const counts = new Array<number>(DURATION_BUCKETS_MS.length + 1).fill(0)
+  let requests = 0
+  let upstreamErrors = 0
+  cells.byStatus.forEach((cell, status) => {
+    if (cell === null) return
+    requests += cell.count
+    if (status >= 500) upstreamErrors += cell.count
+    cell.buckets.forEach((count, index) => {
+      counts[index] = (counts[index] ?? 0) + count
+    })
+  })
+  const reasons: Record<string, number> = {}
+  let failures = upstreamErrors
+  for (const [reason, count] of Object.entries(cells.reasons) as [Reason, number][]) {
+    if (count === 0) continue
+    reasons[reason] = count
+    // Those that were answered with 500 and above are counted by that already.
+    if (REASONS[reason].status < 500) failures += count
+  }
+  return {
+    requests,
+    active: cells.active,
+    failures,
+    reasons,
+    durations: { boundsMs: [...DURATION_BUCKETS_MS], counts },
+  }
 }

@@ -7,13 +7,18 @@ export interface HeaderCredential {
   readonly line: Buffer | null
   /** Why it is unavailable: names the Secret and key and the remedy, never the value; null when available. */
   readonly failure: string | null
-  /** Of a credential that is fetched and may come later or be renewed; absent for one from files, which is there or not. */
+  /** When what is in use expires, in milliseconds since 1970; null or absent: it does not, or does not say. */
+  readonly expiresAt?: number | null
+  /** How another one is had when this one is missing or refused; absent: it is there or not. */
   readonly renewed?: RenewedCredential
 }
 
 export interface RenewedCredential {
   /** Calls back as soon as the fetch that is under way has ended, at once when none is. */
   whenSettled(done: () => void): void
-  /** The upstream refused `line` with 401. True: another one is being fetched. */
+  /**
+   * The upstream refused `line` with 401. True: another one is being fetched. False: `line` of the credential is what there is, be
+   * it another one than was refused.
+   */
   refused(line: Buffer): boolean
 }

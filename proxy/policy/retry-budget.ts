@@ -1,21 +1,24 @@
 /** Bounds how much retries may add to the load of an upstream: a share of its requests, or a few a second when that is more. */
 import type { Millis } from './policy.ts'
 
-/** What a request or a retry counts for lasts this long. */
-export const BUDGET_TTL_MS = 10_000
+/**
+ * What a request or a retry counts for lasts this long. No longer, for what is saved up is spent at once when an upstream dies: in any
+ * second, retries are at most the share of the requests of that second, from the first one on.
+ */
+export const BUDGET_TTL_MS = 1_000
 const SLICES = 10
 const SLICE_MS = BUDGET_TTL_MS / SLICES
 
 export interface RetryBudgetOptions {
-  /** Retries per request, 0 to 1, over the last ten seconds. */
+  /** Retries per request, 0 to 1, over the last second. */
   readonly ratio: number
-  /** Retries per second that are allowed whatever the share, kept for ten seconds when they are not used. */
+  /** Retries per second that are allowed whatever the share; one that is not used is not saved up. */
   readonly minPerSecond: number
   /** Most retries in flight at once. */
   readonly maxConcurrent: number
 }
 
-/** One per cluster. Each request pays in, each retry takes out; both are forgotten after ten seconds. */
+/** One per cluster. Each request pays in, each retry takes out; both are forgotten after a second. */
 export class RetryBudget {
   #options: RetryBudgetOptions
   readonly #paidIn = new Float64Array(SLICES)

@@ -165,9 +165,18 @@ describe('an upstream that fails, on a real cluster', () => {
       ])
       await w.kubectl.rollout('deployment/secure')
       await w.kubectl.rollout('deployment/tls-app')
-      const right = await w.kubectl.exec('deploy/tls-app', ['wget', '-qO-', '-T', '10', 'http://localhost:8081/'])
-      assert.equal(right.code, 0, right.stderr)
-      assert.equal(JSON.parse(right.stdout).authorization, 'Bearer sesame')
+      // A Service may know its pod a moment later than the rollout does.
+      const right = await eventually('the right name is answered', async () => {
+        const { code, stdout } = await w.kubectl.exec('deploy/tls-app', [
+          'wget',
+          '-qO-',
+          '-T',
+          '10',
+          'http://localhost:8081/',
+        ])
+        return code === 0 && JSON.parse(stdout)
+      })
+      assert.equal(right.authorization, 'Bearer sesame')
       const pods = await w.kubectl.pods('app=secure')
       const statsOf = async () => {
         const script = `fetch('http://localhost:8090').then(async (r) => console.log(await r.text()))`

@@ -19,6 +19,7 @@ export function ambassador(name: string, changes: Partial<InjectableAmbassador> 
     hostnames: [],
     secrets: [],
     configMaps: [],
+    tokens: [],
     config: { name: `ambassador-${name}`, hash: '0123456789abcdef' },
     refusal: null,
     isDeleting: false,

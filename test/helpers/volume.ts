@@ -45,13 +45,19 @@ export class Volumes {
   readonly configDir = join(this.root, 'config')
   readonly secretsDir = join(this.root, 'secrets')
   readonly configMapsDir = join(this.root, 'configmaps')
+  readonly tokensDir = join(this.root, 'tokens')
 
   constructor() {
-    for (const directory of [this.configDir, this.secretsDir, this.configMapsDir]) mkdirSync(directory)
+    for (const directory of [this.configDir, this.secretsDir, this.configMapsDir, this.tokensDir]) mkdirSync(directory)
   }
 
   get dirs() {
-    return { secrets: this.secretsDir, configMaps: this.configMapsDir }
+    return { secrets: this.secretsDir, configMaps: this.configMapsDir, tokens: this.tokensDir }
+  }
+
+  /** A token of the service account, by the name that tokenName() gives it. */
+  token(name: string, text: string): void {
+    writeVolume(join(this.tokensDir, name), { token: text })
   }
 
   secret(name: string, data: Readonly<Record<string, string | Buffer>>): void {

@@ -20,6 +20,18 @@ export const prepareMachine = async (): Promise<Cleanup> => {
   return async () => {}
 }
 
+/** The same, and a browser. Without one its tests say that they are skipped; in CI they may not be. */
+export const prepareBrowser = async (): Promise<Cleanup> => {
+  const { ensurePackages, PackagesMissing } = await import('../../build/machine/packages.ts')
+  await prepareMachine()
+  await orCannotRun(() =>
+    ensurePackages(['chromium']).catch((error: unknown) => {
+      if (!(error instanceof PackagesMissing) || process.env['CI'] === 'true') throw error
+    }),
+  )
+  return async () => {}
+}
+
 /** Helm, from the PATH or built. */
 export const prepareHelm = async (): Promise<Cleanup> => {
   const { helmForTests } = await import('../helpers/helm.ts')

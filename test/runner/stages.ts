@@ -1,6 +1,6 @@
 /** The stages of `npm test` as data, fast first. */
 
-import { type Cleanup, clusterIsGiven, prepareCluster, prepareHelm, prepareMachine } from './prepare.ts'
+import { type Cleanup, clusterIsGiven, prepareBrowser, prepareCluster, prepareHelm, prepareMachine } from './prepare.ts'
 import type { FileLimits } from './test-file.ts'
 
 /** A command whose exit code is one test. */
@@ -90,7 +90,7 @@ export const STAGES: readonly Stage[] = [
     limits: limits(60, 300, 10),
     concurrency: CONCURRENCY,
     isSlow: true,
-    prepare: prepareMachine,
+    prepare: prepareBrowser,
   },
   {
     name: 'operator',

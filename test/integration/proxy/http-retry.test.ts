@@ -179,6 +179,14 @@ describe('a retry', () => {
     const response = await client.get('/reset').response()
     assert.equal(response.status, 503)
     assert.equal(response.field('x-ambassador-reason'), 'budget_exhausted')
+    const what =
+      /^the retry budget is used up; the attempt failed with upstream_reset: endpoint 127.0.0.1:\d+ closed the connection$/
+    assert.match(JSON.parse(response.body).detail, what)
+    assert.match(
+      response.field('proxy-status') ?? '',
+      /error=destination_unavailable; details="the retry budget is used up; the attempt failed with upstream_reset: /,
+    )
+    assert.match(proxy.records.at(-1)?.detail ?? '', what)
     assert.equal(proxy.cluster.budget.overflow, 2)
   })
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { liftLocalRefs, restoreLocalRefs } from '../../../cli/local-refs.ts'
 import { configHash } from '../../../common/config-hash.ts'
+import { tokenName } from '../../../common/object-names.ts'
 import type { Ambassador } from '../../../operator/api/ambassador.ts'
 import { checkObject } from '../../../operator/api/check.ts'
 import { render } from '../../../operator/render/render.ts'
@@ -73,6 +74,18 @@ describe('local references', () => {
         },
         minVersion: 'TLSv1.2',
       },
+    })
+  })
+
+  it('stand for the token of the service account, which only a pod has', () => {
+    const serviceAccountToken = { audience: 'vault', file: 'token' }
+    assert.deepEqual(cluster({ auth: { serviceAccountToken } })?.auth, {
+      kind: 'serviceAccountToken',
+      token: { kind: 'file', path: '/dir/token' },
+    })
+    assert.deepEqual(cluster({ auth: { serviceAccountToken: { audience: 'vault', expirationSeconds: 900 } } })?.auth, {
+      kind: 'serviceAccountToken',
+      token: { kind: 'token', name: tokenName('vault', 900), audience: 'vault' },
     })
   })
 

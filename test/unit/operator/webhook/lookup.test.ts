@@ -171,6 +171,7 @@ describe('the projection of an Ambassador', () => {
       hostnames: ['pay'],
       secrets: ['client', 'token'],
       configMaps: ['ca'],
+      tokens: [],
       config: { name: 'ambassador-payments', hash: 'abc' },
       refusal: null,
       isDeleting: false,

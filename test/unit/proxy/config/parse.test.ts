@@ -118,7 +118,7 @@ describe('parseConfig', () => {
     [
       'clusters.0.auth.kind',
       'ntlm',
-      "config: clusters.0.auth.kind: 'ntlm' is not allowed, use bearer or basic or header or oauth2ClientCredentials",
+      "config: clusters.0.auth.kind: 'ntlm' is not allowed, use bearer or basic or header or serviceAccountToken or oauth2ClientCredentials or gcpIdToken",
     ],
     ['clusters.0.tls.ca', { kind: 'secret', name: 'x' }, 'config: clusters.0.tls.ca.key: is missing'],
     ['retry', 'yes', "config: retry: 'yes' is not allowed, use an object"],

@@ -1,0 +1,18 @@
+/** From the auth of a config to the credential that does it. */
+import type { AuthConfig } from '../../common/proxy-config.ts'
+import { GcpIdTokenSource } from '../auth/gcp-id-token.ts'
+import { Credential } from './credentials.ts'
+import { FetchedCredential } from './fetched-credential.ts'
+import type { CredentialParts, OwnedCredential } from './owned-credential.ts'
+import { OAuth2Credential } from './token-credentials.ts'
+
+export function makeCredential(auth: AuthConfig, parts: CredentialParts): OwnedCredential {
+  switch (auth.kind) {
+    case 'oauth2ClientCredentials':
+      return new OAuth2Credential(auth, parts)
+    case 'gcpIdToken':
+      return new FetchedCredential(new GcpIdTokenSource(auth.audience), parts.onFailure)
+    default:
+      return new Credential(auth, parts.dirs)
+  }
+}

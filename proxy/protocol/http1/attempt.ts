@@ -1,0 +1,524 @@
+/** One try of a request at one endpoint: its connection, its time-outs and its answer, up to the one end that every attempt has. */
+import type { Reason } from '../../../common/reasons.ts'
+import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
+import type { Outcome } from '../../policy/policy.ts'
+import { now, refreshClock } from '../../runtime/clock.ts'
+import type { RawSocket } from '../../runtime/raw-socket.ts'
+import { CoarseTimer } from '../../runtime/timers.ts'
+import type { PickRefusal } from '../../upstream/cluster.ts'
+import type { Dial, DialFailure, DialTimes } from '../../upstream/connector.ts'
+import type { Endpoint } from '../../upstream/endpoint.ts'
+import {
+  type ConnectionUser,
+  type ConnectionWaiter,
+  evictIdle,
+  HttpPool,
+  type UpstreamConnection,
+} from '../../upstream/http-pool.ts'
+import type { ResponseFacts } from './headers.ts'
+import type { OutgoingRequest } from './outgoing.ts'
+import type { HeadParser } from './parser.ts'
+import { type ResponseOwner, ResponseRelay } from './response.ts'
+import type { HttpTarget } from './snapshot.ts'
+
+/** RFC 9110 section 10.1.1: nobody waits for a 100 forever; the upstream may not know the expectation. */
+const CONTINUE_MS = 1_000
+/** Longest wait for a connection or for DNS of a request without a deadline. */
+export const MAX_WAIT_MS = 30_000
+const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
+
+type State =
+  /** Nothing under way. */
+  | 'free'
+  /** Every connection is busy. */
+  | 'queued'
+  | 'dialling'
+  /** A connection was chosen; it is written to in the next turn. */
+  | 'checking'
+  /** The request is on its way, or its answer is. */
+  | 'sent'
+
+/** How an attempt failed before there was an answer, in the words of retry.on; null: in a way that is never tried again. */
+export type Condition = 'ConnectFailure' | 'Reset' | 'Timeout' | null
+
+/** The exchange that an attempt is part of. After each call the attempt does nothing more with the event that led to it. */
+export interface AttemptOwner {
+  readonly request: OutgoingRequest
+  readonly target: HttpTarget
+  /** The client's connection. */
+  readonly clientSocket: RawSocket
+  readonly isHead: boolean
+  /** The client speaks HTTP/1.0. */
+  readonly isOld: boolean
+  readonly isUpgrade: boolean
+  /** It does no harm when the upstream gets the request twice. */
+  readonly isIdempotent: boolean
+  /** The client waits for a 100 before it sends its body. */
+  expectsContinue: boolean
+  /** It got one from us. */
+  hasContinued: boolean
+  readonly deadlineAt: number
+  /** Endpoints of earlier attempts. */
+  readonly tried: readonly Endpoint[]
+  attempts: number
+  queueMs: number
+  connectMs: number
+  tlsMs: number
+  /** Something else than what was waited for came up: look for a connection from the begin. */
+  onLookAgain(attempt: Attempt, time: number): void
+  /** There is nobody to ask. */
+  onNoEndpoint(refusal: PickRefusal, time: number): void
+  onQueueFull(): void
+  onWaitedTooLong(ms: number): void
+  /** The attempt has ended without an answer. */
+  onFailed(attempt: Attempt, reason: Reason, detail: string, condition: Condition, proxyError?: string): void
+  /** The attempt has ended because the connection was closed, or may be, before the request came: nobody failed. */
+  onStale(attempt: Attempt): void
+  /** The client sends nothing while its body is waited for. */
+  onIdleClient(): void
+  /** The whole head of the final answer is there. False: it is not passed on. */
+  onAnswer(attempt: Attempt, head: HeadParser, time: number): boolean
+  closesClient(facts: ResponseFacts): boolean
+  onSwitched(attempt: Attempt, connection: UpstreamConnection, rest: Buffer): void
+  /** The answer has been written to the client. */
+  onAnswered(): void
+  /** The answer cannot be completed; the attempt has ended. */
+  onBroken(reason: Reason, detail: string): void
+}
+
+export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner {
+  // Bulkhead's links.
+  nextWaiter: Waiter | null = null
+  previousWaiter: Waiter | null = null
+  waitsAt: Bulkhead | null = null
+
+  readonly response = new ResponseRelay(this)
+  state: State = 'free'
+  /** The last endpoint that was asked. */
+  asked: Endpoint | null = null
+  begunAt = 0
+  /** It was taken out of the retry budget. */
+  isRetry = false
+  readonly #owner: AttemptOwner
+  #endpoint: Endpoint | null = null
+  #token = -1
+  /** No connection that was used before will do. */
+  #isFresh = false
+  #connection: UpstreamConnection | null = null
+  #dial: Dial | null = null
+  #waitingSince = 0
+  /** What the slower side had not taken when the idle time was up the last time. */
+  #unsent = 0
+  /** Of the state. */
+  readonly #step = new CoarseTimer(() => this.#onStep())
+
+  constructor(owner: AttemptOwner) {
+    this.#owner = owner
+  }
+
+  /** A new exchange begins. */
+  reset(): void {
+    this.asked = null
+    this.#unsent = 0
+    this.#beginResponse()
+  }
+
+  #beginResponse(): void {
+    const { isHead, isOld, target } = this.#owner
+    this.response.begin(isHead, isOld, target.route === null ? null : target.route.responseChanges)
+  }
+
+  // --- a connection ----------------------------------------------------------------------------------------------------------
+
+  /**
+   * Looks for an endpoint and a connection to it.
+   * @param picked an endpoint that was picked in this turn; null: none was
+   * @param isFresh no connection that was used before will do
+   */
+  begin(time: number, picked: Endpoint | PickRefusal | null, isFresh: boolean): void {
+    const owner = this.#owner
+    const { cluster } = owner.target.upstream
+    this.#isFresh = isFresh
+    const endpoint = picked ?? cluster.pick(time, owner.tried)
+    if (typeof endpoint === 'string') {
+      owner.onNoEndpoint(endpoint, time)
+      return
+    }
+    const pool = HttpPool.of(cluster, endpoint)
+    const connection = isFresh ? null : pool.take(time)
+    if (connection !== null) {
+      this.#beginAt(endpoint, time)
+      this.#use(connection)
+      return
+    }
+    // A connection that idles at another endpoint gives up its slot.
+    if (cluster.connections.tryAcquire() || (evictIdle(cluster) && cluster.connections.tryAcquire())) {
+      this.#beginAt(endpoint, time)
+      this.#connect(pool, time)
+      return
+    }
+    if (!cluster.connections.wait(this)) {
+      owner.onQueueFull()
+      return
+    }
+    this.state = 'queued'
+    this.#waitingSince = time
+    if (owner.deadlineAt === Number.POSITIVE_INFINITY) this.#step.set(time + MAX_WAIT_MS)
+  }
+
+  #beginAt(endpoint: Endpoint, time: number): void {
+    const owner = this.#owner
+    this.#token = endpoint.begin(time)
+    this.#endpoint = endpoint
+    this.asked = endpoint
+    this.begunAt = time
+    owner.attempts++
+    owner.target.upstream.cells.attempts++
+  }
+
+  #connect(pool: HttpPool, time: number): void {
+    const { timeouts } = this.#owner.target
+    this.state = 'dialling'
+    this.#dial = pool.connect(this, timeouts.connectMs)
+    this.onClientProgress(time)
+  }
+
+  #waited(time: number): void {
+    this.#owner.queueMs += time - this.#waitingSince
+    this.state = 'free'
+    this.#step.clear()
+  }
+
+  /** A slot is ours. */
+  onSlot(): void {
+    const time = now()
+    const owner = this.#owner
+    const { cluster } = owner.target.upstream
+    this.#waited(time)
+    const endpoint = cluster.pick(time, owner.tried)
+    if (typeof endpoint === 'string') {
+      cluster.connections.release()
+      owner.onNoEndpoint(endpoint, time)
+      return
+    }
+    const pool = HttpPool.of(cluster, endpoint)
+    const connection = this.#isFresh ? null : pool.take(time)
+    this.#beginAt(endpoint, time)
+    if (connection === null) this.#connect(pool, time)
+    else {
+      cluster.connections.release()
+      this.#use(connection)
+    }
+  }
+
+  onIdleConnection(connection: UpstreamConnection): boolean {
+    const time = now()
+    this.#waited(time)
+    const { endpoint } = connection.pool
+    if (!endpoint.isAvailable(time)) {
+      this.#owner.onLookAgain(this, time)
+      return false
+    }
+    this.#beginAt(endpoint, time)
+    this.#use(connection)
+    return true
+  }
+
+  onDialled(connection: UpstreamConnection, times: DialTimes): void {
+    this.#dial = null
+    this.#owner.connectMs = times.connectMs
+    this.#owner.tlsMs = times.tlsMs
+    this.#use(connection)
+  }
+
+  onDialFailed(failure: DialFailure): void {
+    this.#dial = null
+    const owner = this.#owner
+    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now())
+    this.end('failure')
+    owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
+  }
+
+  #use(connection: UpstreamConnection): void {
+    connection.use(this)
+    this.#connection = connection
+    if (connection.requests > 1 && !this.#owner.isIdempotent) {
+      // A request that cannot be sent twice: one turn later, a FIN that has come by now is known and another connection is taken.
+      this.state = 'checking'
+      setImmediate(onChecked, this, connection)
+      return
+    }
+    this.#send(connection)
+  }
+
+  onChecked(connection: UpstreamConnection): void {
+    if (this.state === 'checking' && this.#connection === connection) this.#send(connection)
+  }
+
+  #send(connection: UpstreamConnection): void {
+    const owner = this.#owner
+    const { request } = owner
+    const time = now()
+    this.state = 'sent'
+    this.#beginResponse()
+    request.send(connection.raw, connection.pool.host, owner.clientSocket)
+    if (request.isComplete) this.#awaitHead(time)
+    else if (owner.expectsContinue) this.#step.set(time + CONTINUE_MS)
+    else this.onProgress()
+  }
+
+  #awaitHead(time: number): void {
+    const { retry } = this.#owner.target
+    const perTryMs = retry === null ? null : retry.config.perTryTimeoutMs
+    if (perTryMs !== null) this.#step.set(time + perTryMs)
+    else this.#step.clear()
+  }
+
+  // --- the client's side -------------------------------------------------------------------------------------------------------
+
+  /** Part of the request's body came, and more is to come. */
+  onClientProgress(time: number): void {
+    const { request, target, expectsContinue } = this.#owner
+    const { idleMs } = target.timeouts
+    if (request.isComplete || expectsContinue || idleMs === null || this.state === 'queued') return
+    this.#step.set(time + idleMs)
+  }
+
+  onRequestComplete(time: number): void {
+    if (this.state === 'sent' && !this.response.isStarted) this.#awaitHead(time)
+  }
+
+  /** The client has taken everything: the upstream may go on. */
+  onClientDrain(): void {
+    this.#connection?.raw.resume()
+    if (this.response.isStarted) this.onProgress()
+  }
+
+  // --- the upstream's side -------------------------------------------------------------------------------------------------
+
+  onUpstreamData(chunk: Buffer, length: number): void {
+    const connection = this.#connection
+    if (connection === null) return
+    if (this.state === 'checking') {
+      // It speaks before it is asked: not the connection to ask on.
+      this.#lost('upstream_reset', `endpoint ${this.asked?.name} sent bytes that nobody asked for`)
+      return
+    }
+    this.response.onData(chunk, length, connection.raw, this.#owner.clientSocket)
+  }
+
+  onUpstreamDrain(): void {
+    const { request, clientSocket } = this.#owner
+    request.onDrain(clientSocket)
+    if (this.state === 'sent' && !request.isComplete) this.onProgress()
+  }
+
+  onUpstreamEnd(): void {
+    if (this.#connection === null) return
+    if (this.state === 'sent' && this.response.endsWithConnection(this.#owner.clientSocket)) this.onResponseEnd(false)
+    else this.#lost('upstream_reset', `endpoint ${this.asked?.name} closed the connection`)
+  }
+
+  onUpstreamClose(error: Error | null): void {
+    if (this.#connection === null) return
+    const code = (error as NodeJS.ErrnoException | null)?.code ?? 'closed'
+    this.#lost('upstream_reset', `the connection to endpoint ${this.asked?.name} broke: ${code}`)
+  }
+
+  onInterim(status: number): boolean {
+    const owner = this.#owner
+    if (status === 100) {
+      if (owner.expectsContinue) {
+        owner.expectsContinue = false
+        this.onProgress()
+      }
+      // The proxy said it already, when the upstream took too long.
+      if (owner.hasContinued) return false
+    }
+    return !owner.isOld
+  }
+
+  onSwitch(head: HeadParser, facts: ResponseFacts, chunk: Buffer, start: number, end: number): void {
+    const owner = this.#owner
+    if (!owner.isUpgrade || !owner.request.isComplete) {
+      this.onBadResponse('it switches protocols without being asked')
+      return
+    }
+    const connection = this.#connection as UpstreamConnection
+    this.#connection = null
+    this.end('success')
+    this.response.writeHead(head, facts, owner.clientSocket, false)
+    owner.onSwitched(this, connection, Buffer.from(chunk.subarray(start, end)))
+  }
+
+  onFinalHead(head: HeadParser, facts: ResponseFacts, isWhole: boolean): boolean {
+    const owner = this.#owner
+    const { status } = head
+    const time = now()
+    const outcome: Outcome =
+      status === 429 ? 'throttled' : status >= 500 && status !== 501 && status !== 505 ? 'failure' : 'success'
+    this.#settle(outcome, time)
+    if (owner.onAnswer(this, head, time)) {
+      this.#step.clear()
+      return true
+    }
+    const connection = this.#connection as UpstreamConnection
+    this.#connection = null
+    owner.request.unsend(owner.clientSocket)
+    this.state = 'free'
+    this.#step.clear()
+    this.#leave()
+    if (isWhole && facts.isPersistent) connection.pool.giveBack(connection, facts.keepAliveSeconds)
+    else connection.destroy()
+    return false
+  }
+
+  closesClient(facts: ResponseFacts): boolean {
+    return this.#owner.closesClient(facts)
+  }
+
+  onProgress(): void {
+    const { request, target, expectsContinue } = this.#owner
+    const { idleMs } = target.timeouts
+    if (this.state !== 'sent' || expectsContinue) return
+    // Between the end of the request and the begin of the answer the deadlines count, not this.
+    if (request.isComplete && !this.response.isStarted) return
+    if (idleMs !== null) this.#step.set(now() + idleMs)
+    else this.#step.clear()
+  }
+
+  onResponseEnd(isReusable: boolean): void {
+    const owner = this.#owner
+    const connection = this.#connection as UpstreamConnection
+    this.#connection = null
+    this.state = 'free'
+    this.#step.clear()
+    this.#leave()
+    if (isReusable && owner.request.isComplete) connection.pool.giveBack(connection, this.response.keepAliveSeconds)
+    else connection.destroy()
+    owner.onAnswered()
+  }
+
+  onBadResponse(text: string): void {
+    const detail = `endpoint ${this.asked?.name} does not answer in well-formed HTTP/1.1: ${text}`
+    this.#lost('upstream_reset', detail, 'http_protocol_error')
+  }
+
+  /** The connection cannot be used any more before the response was complete. */
+  #lost(reason: Reason, detail: string, proxyError?: string): void {
+    const owner = this.#owner
+    const connection = this.#connection as UpstreamConnection
+    const isUnsent = this.state === 'checking'
+    if (this.response.isStarted) {
+      this.end('abandoned')
+      owner.onBroken('upstream_truncated', detail)
+      return
+    }
+    const isStale = connection.requests > 1 && !this.response.hasBegun && proxyError === undefined
+    const mayReplay = isUnsent || (owner.isIdempotent && owner.request.isReplayable)
+    this.end(isStale ? 'abandoned' : 'failure')
+    // The server closed an idle connection while the request was on its way: nobody failed.
+    if (isStale && mayReplay && !this.#isFresh) owner.onStale(this)
+    // Who does not speak HTTP did take the request, and will not speak it at the next try either: that is no reset.
+    else owner.onFailed(this, reason, detail, proxyError === undefined ? 'Reset' : null, proxyError)
+  }
+
+  // --- time-outs -----------------------------------------------------------------------------------------------------------
+
+  #onStep(): void {
+    if (this.state === 'queued') this.#owner.onWaitedTooLong(MAX_WAIT_MS)
+    else if (this.state === 'sent') this.#onSentTooLong()
+    // A client that stopped in the middle of its body while the request waited.
+    else if (!this.#owner.request.isComplete) this.#owner.onIdleClient()
+  }
+
+  #onSentTooLong(): void {
+    const owner = this.#owner
+    if (owner.expectsContinue) {
+      owner.expectsContinue = false
+      owner.hasContinued = true
+      owner.clientSocket.write(CONTINUE)
+      this.onProgress()
+      return
+    }
+    const { isStarted } = this.response
+    if (!isStarted && owner.request.isComplete) {
+      const perTryMs = owner.target.retry?.config.perTryTimeoutMs
+      this.#timedOut(`endpoint ${this.asked?.name} did not answer within ${perTryMs} ms`)
+      return
+    }
+    // Whoever reads slowly but does read is not idle, though none of our writes has ended meanwhile.
+    const receiver = isStarted ? owner.clientSocket : this.#connection?.raw
+    const unsent = receiver?.unsent ?? 0
+    if (unsent !== this.#unsent) {
+      this.#unsent = unsent
+      this.onProgress()
+      return
+    }
+    if (!isStarted) {
+      if (unsent > 0) this.#timedOut('the upstream does not take the body of the request')
+      else owner.onIdleClient()
+      return
+    }
+    const who = unsent > 0 ? 'the application does not take' : `endpoint ${this.asked?.name} does not send`
+    const detail = `${who} the body of the answer: no byte for ${owner.target.timeouts.idleMs} ms`
+    this.end('abandoned')
+    owner.onBroken(unsent > 0 ? 'client_gone' : 'upstream_truncated', detail)
+  }
+
+  #timedOut(detail: string): void {
+    this.end('failure')
+    this.#owner.onFailed(this, 'try_timeout', detail, 'Timeout')
+  }
+
+  // --- the end -------------------------------------------------------------------------------------------------------------
+
+  /** Tells the breaker how the attempt went; once. */
+  #settle(outcome: Outcome, time: number): void {
+    if (this.#token >= 0) {
+      this.#endpoint?.settle(this.#token, outcome, time)
+      this.#token = -1
+    }
+    this.endRetry(outcome === 'success')
+  }
+
+  /** It does not count as a retry in flight any more. */
+  endRetry(succeeded: boolean): void {
+    if (!this.isRetry) return
+    this.isRetry = false
+    this.#owner.target.upstream.cluster.budget.endRetry(succeeded)
+  }
+
+  /** The endpoint has no load of this attempt any more. */
+  #leave(): void {
+    this.#endpoint?.leave()
+    this.#endpoint = null
+  }
+
+  /** Ends whatever is under way. Idempotent. @param outcome what the breaker is told, unless it knows already */
+  end(outcome: Outcome): void {
+    this.#dial?.cancel()
+    this.#dial = null
+    if (this.waitsAt !== null) {
+      this.waitsAt.cancel(this)
+      this.#waited(now())
+    }
+    this.#settle(outcome, now())
+    this.#leave()
+    const connection = this.#connection
+    this.#connection = null
+    this.state = 'free'
+    this.#step.clear()
+    connection?.destroy()
+  }
+
+  /** The attempt will not be used again. */
+  release(): void {
+    this.#step.release()
+  }
+}
+
+function onChecked(attempt: Attempt, connection: UpstreamConnection): void {
+  refreshClock()
+  attempt.onChecked(connection)
+}

@@ -1,0 +1,26 @@
+/** A real browser for tests of pages: Debian's Chromium, without a window. */
+import { type Browser, launch } from 'puppeteer-core'
+import { which } from '../../build/machine/exec.ts'
+
+/** The path of the browser; undefined: this machine has none. */
+export const chromium = (): string | undefined => which('chromium')
+
+/** Starts one; `ends` gets what ends it. It asks nobody outside of this machine. */
+export async function browser(ends: (() => unknown)[]): Promise<Browser> {
+  const executablePath = chromium()
+  if (executablePath === undefined) throw new Error('chromium is not installed, install the package')
+  const started = await launch({
+    executablePath,
+    args: [
+      // Its own sandbox needs what a container or root does not have; it only sees pages of ours.
+      '--no-sandbox',
+      '--disable-dev-shm-usage',
+      '--disable-gpu',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--no-first-run',
+    ],
+  })
+  ends.push(() => started.close())
+  return started
+}
