@@ -70,7 +70,7 @@ export const tlsConfig = z.object({
 })
 export type TlsConfig = z.infer<typeof tlsConfig>
 
-/** The credential that the proxy adds to each HTTP request. */
+/** The credential that the proxy adds to each HTTP request, or that it logs in by. */
 export const authConfig = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('bearer'), token: dataRef }),
   z.object({ kind: z.literal('basic'), username: dataRef, password: dataRef }),
@@ -90,6 +90,8 @@ export const authConfig = z.discriminatedUnion('kind', [
   }),
   /** A bearer token of Google's metadata server, or by the key file that the environment names. */
   z.object({ kind: z.literal('gcpIdToken'), audience: z.string() }),
+  /** PostgreSQL only: what the proxy logs in by, whatever user the application names. */
+  z.object({ kind: z.literal('postgres'), username: z.string().min(1), password: dataRef }),
 ])
 export type AuthConfig = z.infer<typeof authConfig>
 
@@ -235,6 +237,10 @@ export const routeConfig = z.object({
 })
 export type RouteConfig = z.infer<typeof routeConfig>
 
+/** Hosts that may be dialled: names, `*.domain`, addresses and ranges, each with or without a port; see common/host-list.ts. */
+export const egressConfig = z.object({ allow: z.array(z.string().min(1)).min(1) })
+export type EgressConfig = z.infer<typeof egressConfig>
+
 export const accessLogConfig = z.object({
   mode: z.enum(['All', 'Errors', 'Off']),
   /** With Errors: this share of the exchanges that did not fail is logged too. 0 to 1. */
@@ -260,7 +266,7 @@ export const proxyConfig = z.object({
   hash: z.string(),
   /** Of the endpoints of every Service in it, which change without a new hash; absent: it names no Service. */
   endpointsHash: z.string().optional(),
-  protocol: z.enum(['HTTP', 'TCP']),
+  protocol: z.enum(['HTTP', 'TCP', 'PostgreSQL']),
   /** Data ports are on 127.0.0.1 and [::1] alone, whatever the config says. */
   listener: z.object({ port }),
   clusters: z.array(clusterConfig).min(1),
@@ -272,6 +278,8 @@ export const proxyConfig = z.object({
   /** Requests (HTTP) or connections (TCP). */
   rateLimit: rateLimitConfig.nullable(),
   accessLog: accessLogConfig,
+  /** Absent: whatever discovery finds. */
+  egress: egressConfig.optional(),
   /** Absent: no spans, and trace context is passed on untouched. */
   tracing: tracingConfig.optional(),
 })

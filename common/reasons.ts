@@ -51,6 +51,11 @@ export const REASONS = {
     proxyError: 'destination_unavailable',
     text: 'no endpoint of the upstream is available',
   },
+  egress_denied: {
+    status: 502,
+    proxyError: 'destination_ip_prohibited',
+    text: 'the upstream is not a host that may be dialled',
+  },
   bad_request: { status: 400, proxyError: 'http_request_error', text: 'the request is not well-formed HTTP/1.1' },
 } as const satisfies Record<string, { status: number; proxyError: string; text: string }>
 

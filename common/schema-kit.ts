@@ -3,6 +3,14 @@ import { isIP } from 'node:net'
 import { z } from 'zod'
 import { DURATION_MAX_LENGTH, DURATION_PATTERN, durationMs, MAX_DURATION, notADuration } from './duration.ts'
 import {
+  NAME_PATTERN as HOST_NAME_PATTERN,
+  NUMERIC_END_PATTERN as HOST_NUMERIC_END_PATTERN,
+  HOST_PATTERN_MAX_LENGTH,
+  IPV4_PATTERN,
+  IPV6_PORT_PATTERN,
+  isHostPattern,
+} from './host-list.ts'
+import {
   notAPercentage,
   notAQuantity,
   PERCENT_PATTERN,
@@ -360,6 +368,21 @@ function hostRule(cel: string, holds: (text: string) => boolean, what: string) {
       cel: `"'" + self + "' is not a host: " + (self.contains('/') ? '${scheme}' : self.startsWith('[') ? '${brackets}' : self.matches('^[^:]+:[0-9]+$') ? '${withPort}' : '${other}')`,
       text: (text) =>
         `'${text}' is not a host: ${text.includes('/') ? scheme : text.startsWith('[') ? brackets : /^[^:]+:[0-9]+$/.test(text) ? withPort : other}`,
+    },
+  })
+}
+
+/** An entry of a list of hosts: `host`, `host:port`, `*.domain`, an address or a range of addresses. */
+export function hostPattern() {
+  const remedy = 'use a host such as api.example.com:443, *.example.com, an address or a range such as 10.0.0.0/8'
+  const bracketed = `self.matches(${lit(IPV6_PORT_PATTERN.replaceAll('\\', '\\\\'))})`
+  return rule(z.string().max(HOST_PATTERN_MAX_LENGTH), {
+    cel: `(self.matches(${lit(HOST_NAME_PATTERN)}) && !self.matches(${lit(HOST_NUMERIC_END_PATTERN)})) || self.matches(${lit(IPV4_PATTERN)}) || ${bracketed} || isIP(self) || isCIDR(self)`,
+    holds: isHostPattern,
+    message: `not a host: ${remedy}`,
+    says: {
+      cel: `"'" + self + "' is not a host: ${remedy}"`,
+      text: (text) => `'${text}' is not a host: ${remedy}`,
     },
   })
 }

@@ -231,8 +231,9 @@ export class ProxyApp {
       if (served.config === null) reasons.push(rejected?.message ?? 'no config was read yet')
       else if (served.port === null) reasons.push('its port is not bound')
       else if (this.#options.readiness === 'UpstreamHealthy' && !isStartup) {
-        for (const { cluster, tls, credential } of served.compiled) {
-          const why = tls?.context === null ? tls.failure : (credential?.failure ?? unhealthy(cluster))
+        for (const { cluster, tls, credential, login } of served.compiled) {
+          const why =
+            tls?.context === null ? tls.failure : (credential?.failure ?? login?.failure ?? unhealthy(cluster))
           if (why !== null) reasons.push(`upstream '${cluster.name}': ${why}`)
         }
       }

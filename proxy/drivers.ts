@@ -6,6 +6,7 @@ import { tcpAccessLine } from './observe/tcp-access-log.ts'
 import { HttpDriver } from './protocol/http1/driver.ts'
 import { type HttpSnapshot, type HttpUpstream, httpRouter, httpUpstream, retryPlan } from './protocol/http1/snapshot.ts'
 import { spanOf } from './protocol/http1/span.ts'
+import { PostgresDriver, type PostgresSnapshot } from './protocol/postgres/driver.ts'
 import { TcpDriver } from './protocol/tcp/driver.ts'
 import type { TcpSnapshot } from './protocol/tcp/snapshot.ts'
 import type { MakeDriver, OnTrouble, SnapshotDriver } from './served.ts'
@@ -22,10 +23,16 @@ export interface SpanParts {
 
 /** What makes the driver for a snapshot; it takes later ones of the same protocol by update(). Access lines go to `write`. */
 export function driverMaker(write: WriteLine, spans: SpanParts = { pod: null, log: silent }): MakeDriver {
-  return (snapshot, onTrouble) =>
-    snapshot.config.protocol === 'HTTP'
-      ? httpDriver(snapshot, onTrouble, write, spans)
-      : tcpDriver(snapshot, onTrouble, write)
+  return (snapshot, onTrouble) => {
+    switch (snapshot.config.protocol) {
+      case 'HTTP':
+        return httpDriver(snapshot, onTrouble, write, spans)
+      case 'TCP':
+        return tcpDriver(snapshot, onTrouble, write)
+      case 'PostgreSQL':
+        return postgresDriver(snapshot, onTrouble, write)
+    }
+  }
 }
 
 const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
@@ -96,6 +103,37 @@ function tcpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine): 
       return tcp.totals.ends as Record<string, number>
     },
   }
+}
+
+function postgresDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine): SnapshotDriver {
+  const { namespace, name } = snapshot.config.ambassador
+  const postgres = new PostgresDriver({
+    snapshot: postgresSnapshot(snapshot),
+    onTrouble: (record) => onTrouble(record.end, record.detail ?? ''),
+    onLogged: (record) => write(tcpAccessLine(namespace, name, record)),
+  })
+  return {
+    counts: { protocol: 'TCP', tcp: postgres.tcp },
+    update: (newer) => postgres.update(postgresSnapshot(newer)),
+    serve: (socket) => postgres.serve(socket),
+    drain: () => postgres.drain(),
+    destroy: () => postgres.destroy(),
+    get open() {
+      return postgres.open
+    },
+    get busy() {
+      return postgres.busy
+    },
+    get answers() {
+      return postgres.tcp.totals.ends as Record<string, number>
+    },
+  }
+}
+
+function postgresSnapshot(snapshot: Snapshot): PostgresSnapshot {
+  const { login } = first(snapshot)
+  if (login === null) throw new Error('a config of PostgreSQL has a login')
+  return { ...tcpSnapshot(snapshot), login }
 }
 
 function httpSnapshot(snapshot: Snapshot): HttpSnapshot {

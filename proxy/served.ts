@@ -33,7 +33,8 @@ export type MakeDriver = (snapshot: Snapshot, onTrouble: OnTrouble) => SnapshotD
 /** Told of trouble on the data path that a person should see. */
 export type OnTrouble = (reason: string, message: string) => void
 
-export interface ServedParts extends Omit<CompileParts, 'onCircuit' | 'onDiscovery' | 'onHealth' | 'onTokenFailure'> {
+export interface ServedParts
+  extends Omit<CompileParts, 'onCircuit' | 'onDenied' | 'onDiscovery' | 'onHealth' | 'onTokenFailure'> {
   readonly log: Log
   readonly makeDriver: MakeDriver
   /** Who in this process has a port already, in words; null when nobody of ours has it. */
@@ -98,6 +99,10 @@ export class Served {
       onTokenFailure: (cluster, message) => {
         parts.log.warn({ ...this.#keys(), cluster, detail: message }, 'a token could not be fetched')
         this.#trouble('auth_unavailable', `upstream '${cluster}': ${message}`)
+      },
+      onDenied: ({ name: cluster }, { detail }) => {
+        parts.log.warn({ ...this.#keys(), cluster, detail }, 'an endpoint is not dialled')
+        this.#trouble('egress_denied', `upstream '${cluster}': ${detail}`)
       },
       onHealth: ({ name: cluster }, { name: endpoint }, failure) => {
         const fields = { ...this.#keys(), cluster, endpoint }

@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { ADMIN_PORT, GROUP, KIND, TELEMETRY_PORT, VERSION } from '../../common/names.ts'
 import { doc, listMap, listSet, optional, port, type RuleOptions, rule, rules } from '../../common/schema-kit.ts'
+import { egress } from './egress.ts'
 import { accessLog, rateLimit, retry, timeouts, tracing } from './policies.ts'
 import { routeRules, routes } from './routes.ts'
 import { ambassadorStatus } from './status.ts'
@@ -47,8 +48,8 @@ const listen = z.object({
 
 const specFields = z.object({
   protocol: doc(
-    z.enum(['HTTP', 'TCP']),
-    'What the application speaks. HTTP is HTTP/1.1, each request handled on its own; TCP hands the bytes of each connection through.',
+    z.enum(['HTTP', 'TCP', 'PostgreSQL']),
+    'What the application speaks. HTTP is HTTP/1.1, each request handled on its own; TCP hands the bytes of each connection through; PostgreSQL logs in for the application, which needs no password.',
   ),
   listen: doc(listen, 'Where the application finds the dependency.'),
   upstreams: doc(
@@ -68,6 +69,11 @@ const specFields = z.object({
   timeouts: doc(timeouts, 'How long each step may take.').prefault({}),
   rateLimit: optional(rateLimit, 'Bounds what this pod sends, for a dependency that counts.', 'none'),
   accessLog: doc(accessLog, 'Which exchanges get a line in the log of the sidecar.').prefault({}),
+  egress: optional(
+    egress,
+    'What this Ambassador may ever dial, whatever endpoints, DNS, SRV records, files and requests say.',
+    'whatever its upstreams lead to',
+  ),
   tracing: optional(
     tracing,
     'Spans of the requests, for a collector of OpenTelemetry. HTTP only.',
@@ -102,7 +108,25 @@ export const ambassadorSpec = rules(
     message: `tracing needs protocol HTTP: ${REMEDY}`,
   },
   ...routeRules,
-  upstreamNeedsHttp('auth', 'has(u.auth)', (each) => each.auth !== undefined),
+  {
+    cel: "self.protocol == 'HTTP' || !self.upstreams.exists(u, has(u.auth) && !has(u.auth.postgres))",
+    holds: (spec) => spec.protocol === 'HTTP' || !spec.upstreams.some(({ auth }) => auth && !auth.postgres),
+    field: ['upstreams'],
+    message: `upstreams[].auth needs protocol HTTP, other than auth.postgres: ${REMEDY}`,
+  },
+  {
+    cel: "self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.auth) && has(u.auth.postgres))",
+    holds: (spec) => spec.protocol === 'PostgreSQL' || !spec.upstreams.some(({ auth }) => auth?.postgres),
+    field: ['upstreams'],
+    message: `upstreams[].auth.postgres needs protocol PostgreSQL: ${REMEDY}`,
+  },
+  {
+    cel: "self.protocol != 'PostgreSQL' || self.upstreams.all(u, has(u.auth) && has(u.auth.postgres))",
+    holds: (spec) => spec.protocol !== 'PostgreSQL' || spec.upstreams.every(({ auth }) => auth?.postgres),
+    field: ['upstreams'],
+    message:
+      'protocol PostgreSQL logs in for the application: add auth.postgres to each upstream, or use protocol TCP, which hands the login through',
+  },
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',
     'has(u.limits) && has(u.limits.maxConcurrentRetries)',

@@ -159,6 +159,12 @@ const oauth2 = rule(
   },
 )
 
+const username = rule(z.string().min(1).max(63), {
+  cel: `!self.matches('[\\\\x00-\\\\x1f\\\\x7f]')`,
+  holds: (text) => !/[\x00-\x1f\x7f]/.test(text),
+  message: 'has a control character: write the name of the user',
+})
+
 const AUDIENCE_PATTERN = '^[!-~]+$'
 
 const audience = rule(z.string().max(512), {
@@ -217,8 +223,19 @@ const auth = exactlyOne(
       'Sends `Authorization: Bearer` with an ID token of Google for the service account of the pod (Workload Identity), fetched and renewed as a token of oauth2ClientCredentials is.',
       'none',
     ),
+    postgres: optional(
+      z.object({
+        username: doc(username, 'User that the sidecar logs in as, whatever user the application names.'),
+        password: doc(
+          z.object({ secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the password.') }),
+          'Password of that user, sent by SCRAM-SHA-256 (bound to the TLS channel where the server offers it) or MD5, and in clear text only inside TLS. Read again for new connections when it changes.',
+        ),
+      }),
+      'Logs in at a PostgreSQL server, so that the application needs no password. PostgreSQL only.',
+      'none',
+    ),
   }),
-  ['bearer', 'basic', 'header', 'serviceAccountToken', 'oauth2ClientCredentials', 'gcpIdToken'],
+  ['bearer', 'basic', 'header', 'serviceAccountToken', 'oauth2ClientCredentials', 'gcpIdToken', 'postgres'],
   'auth',
 )
 
@@ -399,12 +416,12 @@ export const upstream = rule(
       ),
       tls: optional(
         tls,
-        'TLS to the upstream from the first byte, verified by chain and name; `{}` is enough for a public one.',
+        'TLS to the upstream, verified by chain and name; `{}` is enough for a public one. It begins with the first byte, for PostgreSQL with its SSLRequest.',
         'plain text',
       ),
       auth: optional(
         auth,
-        'Credential that is added to each request, read from a Secret that is mounted in the sidecar alone and read again when it changes. HTTP only. Exactly one of its fields must be given.',
+        'Credential that is added to each request (HTTP) or that the sidecar logs in by (PostgreSQL), read from a Secret that is mounted in the sidecar alone and read again when it changes. Exactly one of its fields must be given.',
         'none',
       ),
       loadBalancing: doc(loadBalancing, 'Which endpoint an attempt (HTTP) or connection (TCP) goes to.').prefault({}),

@@ -91,7 +91,11 @@ function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<Defa
 }
 
 function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null {
-  const { bearer, basic, header, serviceAccountToken, oauth2ClientCredentials: oauth2, gcpIdToken } = given
+  const { bearer, basic, header, serviceAccountToken, oauth2ClientCredentials: oauth2, gcpIdToken, postgres } = given
+  if (postgres) {
+    const { username, password } = postgres
+    return { kind: 'postgres', username, password: secret(password.secretKeyRef) }
+  }
   if (gcpIdToken) return { kind: 'gcpIdToken', audience: gcpIdToken.audience }
   if (serviceAccountToken) {
     const { audience, expirationSeconds } = serviceAccountToken

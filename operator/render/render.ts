@@ -52,6 +52,7 @@ function configOf({ ambassador, services = NO_SERVICES }: World, spec: Defaulted
     timeouts: timeouts(spec),
     rateLimit: rateLimit(spec),
     accessLog: accessLog(spec),
+    ...(spec.egress && { egress: { allow: spec.egress.allow } }),
     // Left out where there is none: then an upgrade of the operator changes no config.
     ...(spec.tracing && { tracing: tracing(spec) }),
   }

@@ -1,5 +1,7 @@
 /** What a valid spec says that does nothing, or may not do what was meant. */
+import { isIP } from 'node:net'
 import { durationMs } from '../../common/duration.ts'
+import { HostList } from '../../common/host-list.ts'
 import type { DefaultedSpec } from '../api/ambassador.ts'
 import { retryConditions } from '../api/policies.ts'
 import { REQUEST_MS } from './policies.ts'
@@ -14,6 +16,7 @@ export function warnings(spec: DefaultedSpec): Problem[] {
     ...plainTokens(spec),
     ...srvNames(spec),
     ...tryTimeouts(spec),
+    ...deniedHosts(spec),
     ...sample(spec),
   ]
 }
@@ -115,6 +118,32 @@ function tryTimeout(
   if (requestMs === 0 || durationMs(retry.perTryTimeout)! < requestMs) return []
   const message = `'${retry.perTryTimeout}' is not shorter than timeouts.request '${request ?? '15s'}', so a try that takes too long is never followed by another: make it shorter`
   return [warning(`${field}.perTryTimeout`, message)]
+}
+
+/** Hosts of the spec itself that its own egress refuses. A name may still be allowed by the addresses that it has. */
+function deniedHosts({ egress, upstreams }: DefaultedSpec): Problem[] {
+  if (!egress) return []
+  const list = new HostList(egress.allow)
+  const denied = (field: string, host: string, port: number): Problem[] => {
+    if (list.allows(host, port) || (list.hasRanges && isIP(host) === 0)) return []
+    return [warning(field, `'${host}', port ${port}, is not in egress.allow, so it is never dialled: add it there`)]
+  }
+  return upstreams.flatMap(({ endpoints = [], dns, auth }, index) => {
+    const path = `spec.upstreams[${index}]`
+    const url = auth?.oauth2ClientCredentials?.tokenUrl
+    const token = url === undefined ? null : new URL(url)
+    return [
+      ...endpoints.flatMap(({ host, port }, at) => denied(`${path}.endpoints[${at}]`, host, port)),
+      ...(dns ? denied(`${path}.dns`, dns.hostname, dns.port) : []),
+      ...(token
+        ? denied(
+            `${path}.auth.oauth2ClientCredentials.tokenUrl`,
+            token.hostname,
+            Number(token.port || (token.protocol === 'https:' ? 443 : 80)),
+          )
+        : []),
+    ]
+  })
 }
 
 /** Only failures are sampled against. */

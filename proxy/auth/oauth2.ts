@@ -1,11 +1,15 @@
 /** Tokens by the OAuth 2.0 client credentials grant (RFC 6749 section 4.4). */
 import type { SecureContext } from 'node:tls'
+import type { DialGuard } from '../policy/dial-guard.ts'
+import { guardedLookup } from './guarded-lookup.ts'
 import type { Token, TokenSource } from './token-credential.ts'
 
 /** A token answer larger than this is not one. */
 const MAX_ANSWER_BYTES = 64 * 1024
 
 export interface OAuth2Options {
+  /** What must not be dialled; asked anew for each fetch. */
+  readonly guard: () => DialGuard
   readonly tokenUrl: URL
   readonly clientId: string
   /** Read anew for each fetch, because Secrets rotate. Throws with the field, the Secret and the remedy. */
@@ -61,11 +65,12 @@ export class OAuth2Source implements TokenSource {
   }
 
   #post(form: string, basic: string, signal: AbortSignal): Promise<{ status: number; body: string }> {
-    const { tokenUrl, context } = this.#options
+    const { tokenUrl, context, guard } = this.#options
     const isTls = tokenUrl.protocol === 'https:'
     const where = `token URL '${tokenUrl.origin}${tokenUrl.pathname}'`
     return new Promise((resolve, reject) => {
       const options = {
+        lookup: guardedLookup(guard(), tokenUrl.hostname, Number(tokenUrl.port || (isTls ? 443 : 80))),
         method: 'POST',
         signal,
         agent: false as const,

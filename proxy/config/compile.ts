@@ -10,7 +10,8 @@ import type {
   ServiceDiscoveryConfig,
 } from '../../common/proxy-config.ts'
 import { HttpCells } from '../observe/cells.ts'
-import type { HeaderCredential } from '../policy/credential.ts'
+import type { HeaderCredential, LoginSource } from '../policy/credential.ts'
+import { DialGuard, NO_GUARD } from '../policy/dial-guard.ts'
 import { RateLimit } from '../policy/rate-limit.ts'
 import { now } from '../runtime/clock.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
@@ -21,6 +22,7 @@ import { ServiceFeed } from '../upstream/discovery/service.ts'
 import { EndpointFile } from './endpoint-file.ts'
 import { makeCredential } from './make-credential.ts'
 import type { OwnedCredential } from './owned-credential.ts'
+import { FileLogin } from './postgres-login.ts'
 import type { RefDirs } from './refs.ts'
 
 /** What every Ambassador of the process shares. */
@@ -32,6 +34,7 @@ export interface CompileParts {
   /** Told of each fetch of a token for a cluster that failed. */
   readonly onTokenFailure?: (cluster: string, message: string) => void
   readonly onCircuit?: ClusterParts['onCircuit']
+  readonly onDenied?: ClusterParts['onDenied']
   readonly onDiscovery?: ClusterParts['onDiscovery']
   readonly onHealth?: ClusterParts['onHealth']
 }
@@ -41,6 +44,8 @@ export interface CompiledCluster {
   readonly cluster: Cluster
   /** Null: nothing is added to requests. */
   readonly credential: HeaderCredential | null
+  /** Null: the proxy does not log in itself. */
+  readonly login: LoginSource | null
   /** What HTTP counts for it. */
   readonly cells: HttpCells
 }
@@ -63,6 +68,7 @@ interface Part {
   readonly config: ClusterConfig
   readonly tls: FileTls | null
   readonly credential: OwnedCredential | null
+  readonly login: FileLogin | null
   /** The list of endpoints of discovery by file. */
   readonly file: EndpointFile | null
   /** Counters never go back, so they are kept as long as the name is. */
@@ -89,6 +95,8 @@ export class Compiler {
   #inForce: readonly Part[] = []
   #protocol: ProxyConfig['protocol'] | null = null
   #rateLimit: RateLimit | null = null
+  /** Of the config in force. */
+  #guard = NO_GUARD
   /** By what their routes match. */
   #routeLimits: ReadonlyMap<string, RateLimit> = new Map()
   readonly #files = new WeakMap<DiscoveryConfig, EndpointFile>()
@@ -108,6 +116,7 @@ export class Compiler {
         config: cluster,
         tls: this.#tls(cluster, old),
         credential: this.#credential(cluster, old),
+        login: loginOf(cluster, old),
         file: endpointFile(cluster, old),
         cells: old?.cells ?? new HttpCells(),
         cluster: null,
@@ -130,21 +139,24 @@ export class Compiler {
   commit(candidate: Candidate): Snapshot {
     const { config } = candidate
     const before = this.#inForce
+    const guard = guardOf(config)
+    this.#guard = guard
     for (const { config: each, file } of candidate.parts) if (file !== null) this.#files.set(each.discovery, file)
     this.#feed(config)
     const isSameProtocol = this.#protocol === config.protocol
     this.#protocol = config.protocol
     this.#inForce = candidate.parts.map((part) => {
       const old = before.find((each) => each.config.name === part.config.name)
-      const options = clusterOptions(config, part)
+      const options = clusterOptions(config, part, guard)
       if (isSameProtocol && old?.cluster && old.tls === part.tls) {
         old.cluster.update(options)
         return { ...part, cluster: old.cluster }
       }
-      const { onCircuit, onDiscovery, onHealth } = this.#parts
+      const { onCircuit, onDenied, onDiscovery, onHealth } = this.#parts
       const cluster = new Cluster(options, {
         discover: (each) => this.#discover(each),
         onCircuit,
+        onDenied,
         onDiscovery,
         onHealth,
       })
@@ -156,8 +168,8 @@ export class Compiler {
     this.#rateLimit = limitOf(config.rateLimit, this.#rateLimit)
     return {
       config,
-      clusters: this.#inForce.map(({ cluster, credential: own, cells }) => {
-        return { cluster: cluster as Cluster, credential: own, cells }
+      clusters: this.#inForce.map(({ cluster, credential: own, login, cells }) => {
+        return { cluster: cluster as Cluster, credential: own, login, cells }
       }),
       rateLimit: this.#rateLimit,
       routeLimits: this.#limitRoutes(config.routes),
@@ -194,8 +206,9 @@ export class Compiler {
   /** Everything that the config in force refers to was usable at least once, so that it serves. */
   get isServing(): boolean {
     return this.#inForce.every(
-      ({ tls, credential: own, file }) =>
+      ({ tls, credential: own, login, file }) =>
         (tls === null || tls.context !== null) &&
+        (login === null || login.login !== null) &&
         (own === null || own.line !== null) &&
         (file === null || file.targets !== null),
     )
@@ -235,6 +248,7 @@ export class Compiler {
       ...(part.file === null ? [] : [part.file.refresh(dirs)]),
       ...(part.tls?.refs ?? []),
       ...(part.credential?.refresh() ?? []),
+      ...(part.login?.refresh(dirs) ?? []),
     ]
     return reports.map((report) => ({
       ...report,
@@ -249,10 +263,11 @@ export class Compiler {
   }
 
   #credential({ name, auth }: ClusterConfig, old: Part | undefined): Part['credential'] {
-    if (auth === null) return null
+    if (auth === null || auth.kind === 'postgres') return null
     if (old?.credential && canonicalJson(old.config.auth) === canonicalJson(auth)) return old.credential
     const { dirs, tls, onTokenFailure } = this.#parts
-    return makeCredential(auth, { dirs, tls, onFailure: (message) => onTokenFailure?.(name, message) })
+    const guard = () => this.#guard
+    return makeCredential(auth, { dirs, tls, guard, onFailure: (message) => onTokenFailure?.(name, message) })
   }
 
   /** Ends what `from` has and `kept` has not. */
@@ -272,6 +287,11 @@ function limitOf(config: RateLimitConfig | null, old: RateLimit | null): RateLim
   return old
 }
 
+function loginOf({ auth }: ClusterConfig, old: Part | undefined): FileLogin | null {
+  if (auth?.kind !== 'postgres') return null
+  return old?.login && canonicalJson(old.config.auth) === canonicalJson(auth) ? old.login : new FileLogin(auth)
+}
+
 function endpointFile({ discovery }: ClusterConfig, old: Part | undefined): EndpointFile | null {
   if (discovery.kind !== 'file') return null
   const isSame = old?.file && canonicalJson(old.config.discovery) === canonicalJson(discovery)
@@ -286,7 +306,12 @@ function feedKey({ namespace, name, port }: ServiceDiscoveryConfig): string {
   return `${namespace}/${name}:${port}`
 }
 
-function clusterOptions(config: ProxyConfig, part: Part): ClusterOptions {
+/** @throws {Error} for an entry that is no host; who reads the config has seen to it that there is none */
+function guardOf({ listener, egress }: ProxyConfig): DialGuard {
+  return new DialGuard({ ownPort: listener.port, allow: egress?.allow ?? null })
+}
+
+function clusterOptions(config: ProxyConfig, part: Part, guard: DialGuard): ClusterOptions {
   // The longest that any route lets an attempt take.
   const perTryMs = Math.max(
     ...[null, ...config.routes].map((route) => {
@@ -298,6 +323,7 @@ function clusterOptions(config: ProxyConfig, part: Part): ClusterOptions {
   return {
     config: part.config,
     tls: part.tls,
+    guard,
     budget: config.retry?.budget ?? null,
     probeTimeoutMs: config.timeouts.connectMs + (config.protocol === 'HTTP' ? perTryMs : 0),
     queue: config.protocol === 'HTTP' ? 'Newest' : 'Oldest',

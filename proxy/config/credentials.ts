@@ -6,7 +6,7 @@ import type { RenewedCredential } from '../policy/credential.ts'
 import type { OwnedCredential } from './owned-credential.ts'
 import { credentialRefs, type RefDirs, readRefText, refText } from './refs.ts'
 
-export type FileAuth = Exclude<AuthConfig, { kind: 'oauth2ClientCredentials' | 'gcpIdToken' }>
+export type FileAuth = Exclude<AuthConfig, { kind: 'oauth2ClientCredentials' | 'gcpIdToken' | 'postgres' }>
 
 /** However often the upstream refuses a credential, its files are looked at no more than this often. */
 const REREAD_INTERVAL_MS = 1_000

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { configHash } from '../../common/config-hash.ts'
 import type { LoadFailure } from '../../common/configz.ts'
+import { HostList } from '../../common/host-list.ts'
 import { CONFIG_KEY } from '../../common/names.ts'
 import type { ProxyConfig } from '../../common/proxy-config.ts'
 import { checkTracing } from '../tracing/check.ts'
@@ -85,6 +86,7 @@ function readConfigFile(path: string, expectedName: string | null): ConfigRead {
     checkRoutes(config)
     checkTracing(config)
     checkTokenUrls(config)
+    checkEgress(config)
     if (expectedName !== null && config.ambassador.name !== expectedName) {
       const names = `'${config.ambassador.name}', not of '${expectedName}'`
       return invalid(value, `config file '${path}' is of Ambassador ${names}, mount the right one`)
@@ -103,6 +105,15 @@ function checkTokenUrls({ clusters }: ProxyConfig): void {
     if (URL.canParse(tokenUrl) && /^https?:$/.test(new URL(tokenUrl).protocol)) return
     throw new Error(`config: clusters.${index}.auth.tokenUrl: '${tokenUrl}' is not a URL, use https://host/path`)
   })
+}
+
+/** @throws {Error} that quotes the entry and tells the remedy */
+function checkEgress({ egress }: ProxyConfig): void {
+  try {
+    new HostList(egress?.allow ?? [])
+  } catch (error) {
+    throw new Error(`config: egress.allow: ${(error as Error).message}`)
+  }
 }
 
 /** Ambassadors are written in YAML (or JSON), and that is what a person has at hand. */

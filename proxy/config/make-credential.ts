@@ -6,7 +6,10 @@ import { FetchedCredential } from './fetched-credential.ts'
 import type { CredentialParts, OwnedCredential } from './owned-credential.ts'
 import { OAuth2Credential } from './token-credentials.ts'
 
-export function makeCredential(auth: AuthConfig, parts: CredentialParts): OwnedCredential {
+export function makeCredential(
+  auth: Exclude<AuthConfig, { kind: 'postgres' }>,
+  parts: CredentialParts,
+): OwnedCredential {
   switch (auth.kind) {
     case 'oauth2ClientCredentials':
       return new OAuth2Credential(auth, parts)

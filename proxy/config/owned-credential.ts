@@ -1,6 +1,7 @@
 /** A credential with the life that a config gives it. */
 import type { RefReport } from '../../common/configz.ts'
 import type { HeaderCredential } from '../policy/credential.ts'
+import type { DialGuard } from '../policy/dial-guard.ts'
 import type { TlsContexts } from '../tls/contexts.ts'
 import type { RefDirs } from './refs.ts'
 
@@ -17,6 +18,8 @@ export interface OwnedCredential extends HeaderCredential {
 export interface CredentialParts {
   readonly dirs: RefDirs
   readonly tls: TlsContexts
+  /** What must not be dialled by the config in force. */
+  readonly guard: () => DialGuard
   /** Told of each fetch that failed. */
   readonly onFailure: (message: string) => void
 }

@@ -73,6 +73,8 @@ export function credentialRefs(auth: AuthConfig): readonly { readonly field: str
       return []
     case 'oauth2ClientCredentials':
       return [{ field: 'auth.oauth2ClientCredentials.clientSecret', ref: auth.clientSecret }]
+    case 'postgres':
+      return [{ field: 'auth.postgres.password', ref: auth.password }]
   }
 }
 

@@ -22,7 +22,7 @@ export class OAuth2Credential implements OwnedCredential {
   readonly #token: TokenCredential
   #isStarted = false
 
-  constructor(auth: OAuth2Auth, { dirs, tls: contexts, onFailure }: CredentialParts) {
+  constructor(auth: OAuth2Auth, { dirs, tls: contexts, guard, onFailure }: CredentialParts) {
     this.#auth = auth
     this.#dirs = dirs
     this.#contexts = contexts
@@ -31,6 +31,7 @@ export class OAuth2Credential implements OwnedCredential {
     this.#tls = tls
     const source = new OAuth2Source({
       tokenUrl,
+      guard,
       clientId: auth.clientId,
       clientSecret: () => {
         const value = readRefText(auth.clientSecret, dirs)

@@ -195,6 +195,12 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
   }
   out.metric('ambassador_queue_full_total', 'counter', 'Requests or connections refused because too many waited.')
   for (const { cluster, labels } of all) out.sample('ambassador_queue_full_total', labels, cluster.connections.overflow)
+  out.metric(
+    'ambassador_egress_denied_total',
+    'counter',
+    'Addresses that discovery found and attempts without another one that were not dialled: egress.allow, or the own port.',
+  )
+  for (const { cluster, labels } of all) out.sample('ambassador_egress_denied_total', labels, cluster.denials)
   out.metric('ambassador_rate_limited_total', 'counter', 'Requests or connections that the rate limit refused.')
   for (const { name, rateLimits } of served) {
     if (rateLimits.length === 0) continue

@@ -13,6 +13,22 @@ export interface HeaderCredential {
   readonly renewed?: RenewedCredential
 }
 
+/** What a database lets us in by. */
+export interface PostgresLogin {
+  /** Where the password comes from, as a person calls it: `Secret 'orders-db', key 'password'`. */
+  readonly name: string
+  readonly username: string
+  readonly password: string
+}
+
+/** A login that is read from files. */
+export interface LoginSource {
+  /** Null while unavailable; then nothing is dialled. */
+  readonly login: PostgresLogin | null
+  /** Why it is unavailable; null when it is available. */
+  readonly failure: string | null
+}
+
 export interface RenewedCredential {
   /** Calls back as soon as the fetch that is under way has ended, at once when none is. */
   whenSettled(done: () => void): void

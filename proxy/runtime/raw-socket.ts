@@ -312,3 +312,23 @@ export function openTls(
   const make = (shared: SharedOptions): Socket => connect({ ...options, ...shared } as ConnectionOptions)
   return new RawSocket(make, true, handler, readBuffer) as RawSocket & { readonly socket: TLSSocket }
 }
+
+/**
+ * Begins TLS on a connection of Node's that is open already. tls.connect() with a socket ignores `onread`, so what arrives comes
+ * in memory of its own.
+ */
+export function upgradeTls(
+  plain: Socket,
+  options: ConnectionOptions,
+  handler: SocketHandler,
+): RawSocket & { readonly socket: TLSSocket } {
+  const { connect } = process.getBuiltinModule('node:tls')
+  const make = (): Socket => connect({ ...options, socket: plain })
+  const raw = new RawSocket(make, true, handler) as RawSocket & { readonly socket: TLSSocket }
+  raw.socket.on('data', (chunk: Buffer) => {
+    refreshClock()
+    raw.bytesRead += chunk.length
+    raw.handler.onData(chunk, chunk.length)
+  })
+  return raw
+}

@@ -3,6 +3,7 @@ import { canonicalJson, withoutEndpoints } from '../../common/config-hash.ts'
 import type { ClusterConfig, DiscoveryConfig } from '../../common/proxy-config.ts'
 import { Bulkhead } from '../policy/bulkhead.ts'
 import type { CircuitState } from '../policy/circuit-breaker.ts'
+import { type DialGuard, type DialRefusal, NO_GUARD } from '../policy/dial-guard.ts'
 import { hearOutcome } from '../policy/outliers.ts'
 import type { Millis, Random } from '../policy/policy.ts'
 import { RetryBudget } from '../policy/retry-budget.ts'
@@ -13,13 +14,15 @@ import { addressKey, Endpoint, type Turns } from './endpoint.ts'
 import { Health, type HealthOptions } from './health/health.ts'
 
 /** Why there is no endpoint for an attempt; reason codes of common/reasons.ts. */
-export type PickRefusal = 'dns_failed' | 'no_healthy_endpoint' | 'circuit_open'
+export type PickRefusal = 'dns_failed' | 'no_healthy_endpoint' | 'circuit_open' | 'egress_denied'
 
 /** What a cluster is made of, and what a changed configuration may change. */
 export interface ClusterOptions {
   readonly config: ClusterConfig
   /** Null: plain text. */
   readonly tls: UpstreamTls | null
+  /** What must not be dialled, whatever discovery finds. Default: everything may be. */
+  readonly guard?: DialGuard
   /** Of the retry block of the route; null: no budget beyond limits.maxConcurrentRetries. */
   readonly budget: { readonly ratio: number; readonly minPerSecond: number } | null
   /** How long an attempt may take before a probe counts as hung: connect and per-try time-outs together. */
@@ -36,6 +39,8 @@ export interface ClusterParts {
   readonly onCircuit?: (cluster: Cluster, endpoint: Endpoint, state: CircuitState) => void
   /** Told of each change of the set of endpoints. */
   readonly onEndpoints?: (cluster: Cluster) => void
+  /** Told when discovery finds an address that must not be dialled and is left out. */
+  readonly onDenied?: (cluster: Cluster, refusal: DialRefusal) => void
   /** Told when looking for endpoints begins to fail, fails in another way, or works again (null). Endpoints that are known stay. */
   readonly onDiscovery?: (cluster: Cluster, failure: string | null) => void
   /** Told when checks find an endpoint unhealthy or it is ejected (with the reason), and when it is well again by its checks (null). */
@@ -56,6 +61,8 @@ export class Cluster {
   /** Slots for connections and the bounded queue for them. */
   readonly connections: Bulkhead
   readonly budget: RetryBudget
+  /** Times that the guard kept something from being dialled: addresses found, and attempts that had no other. */
+  denials = 0
   #options: ClusterOptions
   readonly #parts: ClusterParts
   readonly #random: Random
@@ -63,6 +70,10 @@ export class Cluster {
   #discoveryKey: string
   readonly #byKey = new Map<string, Endpoint>()
   #groups: readonly PriorityGroup[] = []
+  /** As discovery found them last, the denied ones among them. */
+  #addresses: readonly Address[] = []
+  /** Addresses that are left out, by key. */
+  #denied: ReadonlyMap<string, DialRefusal> = new Map()
   readonly #health: Health
   readonly #turns: Turns = { at: 0 }
   readonly #holds = new Set<Hold>()
@@ -107,14 +118,24 @@ export class Cluster {
     return this.#options.tls
   }
 
+  /** What must not be dialled. */
+  get guard(): DialGuard {
+    return this.#options.guard ?? NO_GUARD
+  }
+
+  /** Why an address that discovery found is left out; null while all may be dialled. */
+  get denied(): DialRefusal | null {
+    return this.#denied.values().next().value ?? null
+  }
+
   /** Every endpoint in use, in the order of discovery. */
   get endpoints(): Iterable<Endpoint> {
     return this.#byKey.values()
   }
 
-  /** False until discovery found the first endpoints: then an attempt waits (`whenReady`) instead of failing. */
+  /** False until discovery found the first endpoints, be they denied: then an attempt waits (`whenReady`) instead of failing. */
   get isReady(): boolean {
-    return this.#groups.length > 0
+    return this.#groups.length > 0 || this.#denied.size > 0
   }
 
   /** The reason code of an attempt while there is no endpoint. */
@@ -122,9 +143,9 @@ export class Cluster {
     return this.#options.config.discovery.kind === 'service' ? 'no_healthy_endpoint' : 'dns_failed'
   }
 
-  /** Why the newest look-up of endpoints failed, for a person; null when it succeeded. */
+  /** Why endpoints are missing, for a person: the newest look-up failed, or one must not be dialled. Null when none is. */
   get discoveryFailure(): string | null {
-    return this.#discovery.failure
+    return this.#discovery.failure ?? this.denied?.detail ?? null
   }
 
   /**
@@ -132,10 +153,16 @@ export class Cluster {
    * @param tried the endpoints of earlier attempts of the same request, avoided while another one is available
    */
   pick(now: Millis, tried: readonly Endpoint[] = NONE): Endpoint | PickRefusal {
-    if (this.#groups.length === 0) return this.whyUnready
+    if (this.#groups.length === 0) return this.#refusal()
     return (
       pickEndpoint(this.#groups, now, tried, this.#random, this.#options.config.loadBalancing?.policy) ?? 'circuit_open'
     )
+  }
+
+  #refusal(): PickRefusal {
+    if (this.#denied.size === 0) return this.whyUnready
+    this.denials++
+    return 'egress_denied'
   }
 
   /** Milliseconds until the first of the breakers lets a probe through; 0 when one does now. */
@@ -178,6 +205,7 @@ export class Cluster {
    * discovery part changed, attempts wait for the first set of the new one: the old addresses are not where they want to go.
    */
   update(options: ClusterOptions): void {
+    const guarded = this.guard.key
     this.#options = options
     this.connections.reconfigure(bulkheadOptions(options))
     this.budget.reconfigure(budgetOptions(options))
@@ -188,11 +216,16 @@ export class Cluster {
     this.#health.update(healthOptions(options), this.#byKey.values())
     // The endpoints of a Service come by its feed; only another Service is another place.
     const key = canonicalJson(withoutEndpoints(options.config.discovery))
-    if (key === this.#discoveryKey) return
+    if (key === this.#discoveryKey) {
+      if (guarded !== this.guard.key) this.#replace(this.#addresses)
+      return
+    }
     this.#discoveryKey = key
     this.#discovery.stop()
     this.#discovery = this.#parts.discover(options.config.discovery)
     this.#groups = []
+    this.#addresses = []
+    this.#denied = new Map()
     this.start()
   }
 
@@ -215,11 +248,13 @@ export class Cluster {
   #replace(addresses: readonly Address[]): void {
     const isEmpty = addresses.length === 0
     if (isEmpty && this.#options.config.discovery.kind !== 'service') return
+    this.#addresses = addresses
+    this.#deny(addresses)
     const left = new Map(this.#byKey)
     this.#byKey.clear()
     for (const address of addresses) {
       const key = addressKey(address)
-      if (this.#byKey.has(key)) continue
+      if (this.#byKey.has(key) || this.#denied.has(key)) continue
       const endpoint = left.get(key) ?? new Endpoint(address, this.#breakerOptions(), this.#turns)
       endpoint.weight = address.weight
       endpoint.priority = address.priority
@@ -232,6 +267,22 @@ export class Cluster {
     for (const endpoint of left.values()) endpoint.retire()
     if (!isEmpty) for (const hold of this.#holds) this.#endHold(hold, true)
     this.#parts.onEndpoints?.(this)
+  }
+
+  /** Finds out which addresses must not be dialled, and tells of those that are new among them. */
+  #deny(addresses: readonly Address[]): void {
+    const before = this.#denied
+    const denied = new Map<string, DialRefusal>()
+    for (const address of addresses) {
+      const refusal = this.guard.refusal(address.host, address.ip, address.port)
+      if (refusal !== null) denied.set(addressKey(address), refusal)
+    }
+    this.#denied = denied
+    for (const [key, refusal] of denied) {
+      if (before.get(key)?.detail === refusal.detail) continue
+      this.denials++
+      this.#parts.onDenied?.(this, refusal)
+    }
   }
 
   #endHold(hold: Hold, ready: boolean): void {
@@ -286,8 +337,8 @@ export class Cluster {
   }
 }
 
-function healthOptions({ config, tls }: ClusterOptions): HealthOptions {
-  return { config: config.healthCheck ?? null, tls }
+function healthOptions({ config, tls, guard }: ClusterOptions): HealthOptions {
+  return { config: config.healthCheck ?? null, tls, guard: guard ?? NO_GUARD }
 }
 
 function bulkheadOptions(options: ClusterOptions) {

@@ -131,7 +131,14 @@ class PoolDial implements Dial, Dialler {
     this.#waiter = waiter
     const { endpoint, cluster } = pool
     this.#dial = dial(
-      { address: endpoint, tls: cluster.tls, alpn: ALPN, timeoutMs, readBuffer: SMALL_READ_BUFFER },
+      {
+        address: endpoint,
+        guard: cluster.guard,
+        tls: cluster.tls,
+        alpn: ALPN,
+        timeoutMs,
+        readBuffer: SMALL_READ_BUFFER,
+      },
       this,
     )
   }

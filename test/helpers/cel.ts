@@ -1,4 +1,5 @@
 /** Evaluates the CEL rules of a structural schema as the API server does, for comparing them with our predicates. */
+import { isIP } from 'node:net'
 import { Environment } from '@marcbachmann/cel-js'
 import { quantityBytes } from '../../common/quantity.ts'
 import { isAddress } from '../../common/schema-kit.ts'
@@ -20,6 +21,15 @@ const environment = new Environment({ unlistedVariablesAreDyn: true })
     BigInt(Math.sign(a.bytes - b.bytes)),
   )
   .registerFunction('isIP(string): bool', (text: string) => isAddress(text))
+  .registerFunction('isCIDR(string): bool', (text: string) => {
+    const [address = '', bits = '', ...more] = text.split('/')
+    return (
+      more.length === 0 &&
+      isAddress(address) &&
+      /^(0|[1-9]\d{0,2})$/.test(bits) &&
+      Number(bits) <= (isIP(address) === 4 ? 32 : 128)
+    )
+  })
 
 type Evaluate = (context: { self: unknown }) => unknown
 const programs = new Map<string, Evaluate>()

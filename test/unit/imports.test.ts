@@ -148,8 +148,14 @@ const BANS: readonly {
     name: 'Buffer.concat',
     what: /\bBuffer\.concat\(/,
     where: ['proxy/protocol'],
-    // What comes ahead of its turn, in a read or two until the pause takes effect; the head and body of an answer of our own.
-    but: ['proxy/protocol/http1/respond.ts', 'proxy/protocol/http1/session.ts', 'proxy/protocol/tcp/session.ts'],
+    // What comes ahead of its turn, in a read or two until the pause takes effect; the head and body of an answer of our own; the
+    // login of PostgreSQL, once for each connection and bounded.
+    but: [
+      'proxy/protocol/http1/respond.ts',
+      'proxy/protocol/http1/session.ts',
+      'proxy/protocol/tcp/session.ts',
+      'proxy/protocol/postgres',
+    ],
     why: 'bytes are kept where they are read; a copy per piece is quadratic',
   },
 ]

@@ -34,6 +34,7 @@ const TROUBLE: ReadonlySet<string> = new Set([
   'upstream_reset',
   'upstream_truncated',
   'circuit_open',
+  'egress_denied',
 ])
 
 /** Exchanges that are kept for the next requests. */

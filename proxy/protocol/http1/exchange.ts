@@ -362,6 +362,8 @@ export class Exchange implements AttemptOwner {
     if (this.attempts > 0 && this.reason !== null) {
       // What the attempts failed of says more than that there is nobody left to ask.
       this.#refuse({ reason: this.reason, detail: this.detail })
+    } else if (refusal === 'egress_denied') {
+      this.#refuse({ reason: 'egress_denied', ...(cluster.denied ?? { detail: '' }) })
     } else if (refusal !== 'circuit_open') {
       this.#refuse({ reason: refusal, detail: cluster.discoveryFailure ?? '' })
     } else {

@@ -1,9 +1,9 @@
 /** Serves the connections of a TCP listener: each is a session of its own, which the newest configuration lets in. */
 import type { Socket } from 'node:net'
 import { refreshClock } from '../../runtime/clock.ts'
-import { adopt } from '../../runtime/raw-socket.ts'
+import { adopt, type RawSocket } from '../../runtime/raw-socket.ts'
 import type { Driver } from '../driver.ts'
-import { type TcpEnd, type TcpRecord, TcpSession } from './session.ts'
+import { type Greeter, type TcpEnd, type TcpRecord, TcpSession } from './session.ts'
 import type { TcpSnapshot } from './snapshot.ts'
 
 export interface TcpDriverOptions {
@@ -71,7 +71,22 @@ export class TcpDriver implements Driver {
   serve(socket: Socket): void {
     refreshClock()
     this.#accepted++
-    const session = new TcpSession(this, (handler) => adopt(socket, handler))
+    this.#begin(new TcpSession(this, (handler) => adopt(socket, handler)))
+  }
+
+  /** Takes over a connection whose protocol has begun: `rest` is what the application sent behind that. */
+  serveGreeted(client: RawSocket, rest: Buffer, greeter: Greeter): void {
+    this.#accepted++
+    const makeClient = (handler: RawSocket['handler']): RawSocket => {
+      client.handler = handler
+      return client
+    }
+    const session = new TcpSession(this, makeClient, greeter)
+    if (rest.length > 0) session.onData(rest, rest.length)
+    this.#begin(session)
+  }
+
+  #begin(session: TcpSession): void {
     this.#sessions.add(session)
     session.start()
   }

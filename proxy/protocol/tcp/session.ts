@@ -5,7 +5,14 @@ import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
-import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from '../../upstream/connector.ts'
+import {
+  type Dial,
+  type DialFailure,
+  type Dialler,
+  type DialTimes,
+  dial,
+  type StartTls,
+} from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import { Relay, type RelayEnd } from './relay.ts'
 import type { TcpSnapshot } from './snapshot.ts'
@@ -40,6 +47,23 @@ export interface SessionOwner {
   onSessionEnd(session: TcpSession, record: TcpRecord): void
 }
 
+/** What a protocol does on top of TCP at the begin of a connection. */
+export interface Greeter {
+  /** How TLS begins in the middle of a connection; null: with the first byte. */
+  readonly startTls: StartTls | null
+  /** Does at a connected endpoint what comes before the bytes of the application go through. Calls back once, later. */
+  greet(upstream: RawSocket, timeoutMs: number, greeted: Greeted): Dial
+  /** What the application is told in place of a reset. */
+  refusal(reason: Reason, detail: string): Buffer
+}
+
+export interface Greeted {
+  /** `welcome`: for the application, before anything else. */
+  onGreeted(welcome: Buffer): void
+  /** The connection is closed. `isAlive`: the endpoint answered, and another one would say the same. */
+  onGreetingFailed(failure: DialFailure, response: Buffer, isAlive: boolean): void
+}
+
 /** Dials per connection. Nothing of the application's was sent before one succeeds, so another endpoint is always safe to try. */
 const MAX_DIALS = 3
 
@@ -47,17 +71,21 @@ const MAX_DIALS = 3
 // held      => queued     when discovery has found endpoints
 // queued    => dialling   when it has one of the upstream's connections
 // dialling  => queued     when the endpoint fails; it keeps its connection and goes on to another endpoint at once
+// dialling  => greeting   when the endpoint is connected and the protocol has something to say first
 // dialling  => relaying   when the endpoint is connected
+// greeting  => relaying   when it has been said
+// greeting  => queued     when that fails, as after a failed dial
 // any       => ended
 type Phase =
   | { readonly kind: 'delayed' }
   | { readonly kind: 'held'; readonly cancel: () => void }
   | { readonly kind: 'queued' }
   | { readonly kind: 'dialling'; readonly endpoint: Endpoint; readonly token: number; readonly dial: Dial }
+  | { readonly kind: 'greeting'; readonly endpoint: Endpoint; readonly token: number; readonly dial: Dial }
   | { readonly kind: 'relaying'; readonly endpoint: Endpoint; readonly relay: Relay }
   | { readonly kind: 'ended' }
 
-export class TcpSession implements SocketHandler, Waiter, Dialler {
+export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
   nextWaiter: Waiter | null = null
   previousWaiter: Waiter | null = null
   waitsAt: Bulkhead | null = null
@@ -65,6 +93,9 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
   readonly #owner: SessionOwner
   readonly #snapshot: TcpSnapshot
   readonly #client: RawSocket
+  readonly #greeter: Greeter | null
+  #response: Buffer | null = null
+  #upstream: RawSocket | null = null
   readonly #timer: CoarseTimer
   readonly #openedAt = now()
   #phase: Phase = { kind: 'delayed' }
@@ -79,8 +110,9 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
   #times: DialTimes = { connectMs: 0, tlsMs: 0 }
 
   /** `client` must have been given this session as its handler, see adopt(). Call start() next. */
-  constructor(owner: SessionOwner, makeClient: (handler: SocketHandler) => RawSocket) {
+  constructor(owner: SessionOwner, makeClient: (handler: SocketHandler) => RawSocket, greeter: Greeter | null = null) {
     this.#owner = owner
+    this.#greeter = greeter
     this.#snapshot = owner.snapshot
     this.#timer = new CoarseTimer(() => this.#onTimer())
     this.#client = makeClient(this)
@@ -175,14 +207,16 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
       return
     }
     const token = picked.begin(now())
-    const target = { address: picked, tls: cluster.tls, alpn: null, timeoutMs: timeouts.connectMs }
+    const startTls = this.#greeter?.startTls ?? null
+    const { guard, tls } = cluster
+    const target = { address: picked, guard, tls, alpn: null, timeoutMs: timeouts.connectMs, startTls }
     this.#phase = { kind: 'dialling', endpoint: picked, token, dial: dial(target, this) }
     this.#tried.push(picked)
   }
 
   // dialling => queued
   onDialFailed(failure: DialFailure): void {
-    if (this.#phase.kind !== 'dialling') return
+    if (this.#phase.kind !== 'dialling' && this.#phase.kind !== 'greeting') return
     const { endpoint, token } = this.#phase
     const { cluster } = this.#snapshot
     this.#phase = { kind: 'queued' }
@@ -195,13 +229,48 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
     else this.#refuse(failure.reason, failure.detail)
   }
 
-  // dialling => relaying
+  // dialling => relaying | greeting
   onDialled(upstream: RawSocket, times: DialTimes): void {
     if (this.#phase.kind !== 'dialling') return
     const { endpoint, token } = this.#phase
+    this.#times = times
+    if (this.#greeter === null) {
+      this.#relay(upstream, endpoint, token)
+      return
+    }
+    this.#upstream = upstream
+    const greeting = this.#greeter.greet(upstream, this.#snapshot.timeouts.connectMs, this)
+    this.#phase = { kind: 'greeting', endpoint, token, dial: greeting }
+  }
+
+  // greeting => queued
+  onGreetingFailed(failure: DialFailure, response: Buffer, isAlive: boolean): void {
+    if (this.#phase.kind !== 'greeting') return
+    this.#response = response
+    if (!isAlive) {
+      this.onDialFailed(failure)
+      return
+    }
+    const { endpoint, token } = this.#phase
+    this.#phase = { kind: 'queued' }
+    endpoint.settle(token, 'success', now())
+    endpoint.leave()
+    this.#endRetry(true)
+    this.#refuse(failure.reason, failure.detail)
+  }
+
+  // greeting => relaying
+  onGreeted(welcome: Buffer): void {
+    const upstream = this.#upstream
+    if (this.#phase.kind !== 'greeting' || upstream === null) return
+    const { endpoint, token } = this.#phase
+    this.#client.write(welcome)
+    this.#relay(upstream, endpoint, token)
+  }
+
+  #relay(upstream: RawSocket, endpoint: Endpoint, token: number): void {
     endpoint.settle(token, 'success', now())
     this.#endRetry(true)
-    this.#times = times
     const relay = new Relay({
       client: this.#client,
       upstream,
@@ -273,6 +342,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
 
   #whyNoEndpoint(reason: PickRefusal): string {
     const { cluster } = this.#snapshot
+    if (reason === 'egress_denied') return cluster.denied?.detail ?? ''
     if (reason !== 'circuit_open') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
     const ms = Math.ceil(cluster.retryAfterMs(now()))
     return `the circuit breakers of upstream '${cluster.name}' are open, the next attempt may come in ${ms} ms`
@@ -283,7 +353,15 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
     if (this.#phase.kind === 'ended') return
     this.#abort()
     this.#ended(reason, detail)
-    this.#client.reset()
+    if (this.#greeter === null) {
+      this.#client.reset()
+      return
+    }
+    const client = this.#client
+    client.handler = { onData() {}, onDrain() {}, onClose() {}, onEnd: () => client.destroy() }
+    client.resume()
+    client.write(this.#response ?? this.#greeter.refusal(reason, detail))
+    client.end()
   }
 
   /** Takes back whatever the phase before the relay has begun. */
@@ -293,7 +371,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler {
     if (phase.kind === 'delayed' && this.#timer.at !== Number.POSITIVE_INFINITY) rateLimit?.giveBack()
     else if (phase.kind === 'held') phase.cancel()
     else if (phase.kind === 'queued') cluster.connections.cancel(this)
-    else if (phase.kind === 'dialling') {
+    else if (phase.kind === 'dialling' || phase.kind === 'greeting') {
       phase.dial.cancel()
       phase.endpoint.settle(phase.token, 'abandoned', now())
       phase.endpoint.leave()

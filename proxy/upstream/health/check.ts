@@ -1,5 +1,6 @@
 /** One active check of an endpoint: can it be connected to, does TLS succeed, does it answer a GET with an expected status. */
 import type { HealthCheckConfig } from '../../../common/proxy-config.ts'
+import type { DialGuard } from '../../policy/dial-guard.ts'
 import { now } from '../../runtime/clock.ts'
 import { NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
@@ -9,6 +10,8 @@ import type { Address } from '../discovery/discovery.ts'
 
 export interface CheckTarget {
   readonly address: Address
+  /** Of the upstream. */
+  readonly guard: DialGuard
   /** Of the upstream; not used by a `tcp` check. */
   readonly tls: UpstreamTls | null
   readonly config: HealthCheckConfig
@@ -22,7 +25,7 @@ const MAX_HEAD_BYTES = 16 * 1024
  * @returns gives up; `done` is then never called
  */
 export function check(target: CheckTarget, done: (failure: string | null) => void): () => void {
-  const { config, tls } = target
+  const { config, guard, tls } = target
   const { host, ip, weight, priority } = target.address
   const address: Address = { host, ip, weight, priority, port: config.port ?? target.address.port }
   const isTls = tls !== null && config.probe.kind !== 'tcp'
@@ -31,6 +34,7 @@ export function check(target: CheckTarget, done: (failure: string | null) => voi
   const attempt: Dial = dial(
     {
       address,
+      guard,
       tls: isTls ? tls : null,
       alpn: isTls && config.probe.kind === 'http' ? ['http/1.1'] : null,
       timeoutMs: config.timeoutMs,

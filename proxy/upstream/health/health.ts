@@ -1,5 +1,6 @@
 /** The active checks of a cluster: each endpoint at its own pace, one check at a time, until it leaves. */
 import type { HealthCheckConfig } from '../../../common/proxy-config.ts'
+import type { DialGuard } from '../../policy/dial-guard.ts'
 import type { Random } from '../../policy/policy.ts'
 import { now } from '../../runtime/clock.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
@@ -11,6 +12,8 @@ export interface HealthOptions {
   /** Null: nothing is checked, and every endpoint counts as healthy. */
   readonly config: HealthCheckConfig | null
   readonly tls: UpstreamTls | null
+  /** What must not be dialled, be it for a check. */
+  readonly guard: DialGuard
 }
 
 export interface HealthParts {
@@ -92,14 +95,14 @@ export class Health {
 
   #check(endpoint: Endpoint): void {
     const checked = this.#checked.get(endpoint)
-    const { config, tls } = this.#options
+    const { config, tls, guard } = this.#options
     if (checked === undefined || config === null) return
     if (config.probe.kind !== 'tcp' && tls !== null && tls.context === null) {
       // Not the fault of the endpoint, and nothing can be known of it.
       this.#schedule(endpoint)
       return
     }
-    checked.cancel = check({ address: endpoint, tls, config }, (failure) => {
+    checked.cancel = check({ address: endpoint, guard, tls, config }, (failure) => {
       checked.cancel = () => {}
       this.#schedule(endpoint)
       this.#ended(endpoint, checked, config, failure)

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { afterEach, describe, it } from 'node:test'
 import { OAuth2Source } from '../../../../proxy/auth/oauth2.ts'
 import { TokenCredential } from '../../../../proxy/auth/token-credential.ts'
+import { NO_GUARD } from '../../../../proxy/policy/dial-guard.ts'
 
 interface Issuer {
   readonly url: URL
@@ -47,6 +48,7 @@ const good = (seconds = 3600) => ({
 
 function source(at: URL, clientSecret = () => 's:e cret') {
   return new OAuth2Source({
+    guard: () => NO_GUARD,
     tokenUrl: at,
     clientId: 'shop',
     clientSecret,

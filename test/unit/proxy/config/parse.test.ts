@@ -108,7 +108,7 @@ describe('parseConfig', () => {
 
   const messages: readonly (readonly [string, unknown, string])[] = [
     ['version', 2, 'config: version: 2 is not allowed, use 1'],
-    ['protocol', 'gRPC', "config: protocol: 'gRPC' is not allowed, use HTTP or TCP"],
+    ['protocol', 'gRPC', "config: protocol: 'gRPC' is not allowed, use HTTP or TCP or PostgreSQL"],
     ['listener.port', 70000, 'config: listener.port: 70000 is not allowed, use 1 to 65535'],
     ['listener.port', '80', "config: listener.port: '80' is not allowed, use a number"],
     ['listener.port', 80.5, 'config: listener.port: 80.5 is not allowed, use a whole number'],
@@ -118,7 +118,7 @@ describe('parseConfig', () => {
     [
       'clusters.0.auth.kind',
       'ntlm',
-      "config: clusters.0.auth.kind: 'ntlm' is not allowed, use bearer or basic or header or serviceAccountToken or oauth2ClientCredentials or gcpIdToken",
+      "config: clusters.0.auth.kind: 'ntlm' is not allowed, use bearer or basic or header or serviceAccountToken or oauth2ClientCredentials or gcpIdToken or postgres",
     ],
     ['clusters.0.tls.ca', { kind: 'secret', name: 'x' }, 'config: clusters.0.tls.ca.key: is missing'],
     ['retry', 'yes', "config: retry: 'yes' is not allowed, use an object"],

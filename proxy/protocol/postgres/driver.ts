@@ -1,0 +1,161 @@
+/** Serves the connections of a PostgreSQL listener: each gets a connection to a server of its own, which the proxy logs in at. */
+import type { Socket } from 'node:net'
+import type { LoginSource } from '../../policy/credential.ts'
+import { refreshClock } from '../../runtime/clock.ts'
+import { adopt, NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
+import { dial, type StartTls } from '../../upstream/connector.ts'
+import type { Address } from '../../upstream/discovery/discovery.ts'
+import type { Driver } from '../driver.ts'
+import { TcpDriver, type TcpDriverOptions } from '../tcp/driver.ts'
+import type { Greeter } from '../tcp/session.ts'
+import type { TcpSnapshot } from '../tcp/snapshot.ts'
+import { Login } from './login.ts'
+import { CANCEL_REQUEST, SSL_REQUEST, untyped } from './messages.ts'
+import { errorResponse } from './respond.ts'
+import { parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
+
+export interface PostgresSnapshot extends TcpSnapshot {
+  /** Whom the proxy logs in as. */
+  readonly login: LoginSource
+}
+
+const START_TLS: StartTls = {
+  question: untyped(SSL_REQUEST),
+  yes: 0x53,
+  refused: 'does not offer TLS: turn on ssl at the server, or remove tls here',
+}
+
+/** Of a connection that is open: where its server can be asked to cancel. */
+interface Cancelable {
+  readonly address: Address
+  readonly snapshot: PostgresSnapshot
+}
+
+export class PostgresDriver implements Driver, StartupOwner {
+  readonly tcp: TcpDriver
+  #snapshot: PostgresSnapshot
+  readonly #fronts = new Set<Startup>()
+  readonly #cancelable = new Map<string, Cancelable>()
+  #isDraining = false
+
+  constructor(options: Omit<TcpDriverOptions, 'snapshot'> & { readonly snapshot: PostgresSnapshot }) {
+    this.#snapshot = options.snapshot
+    this.tcp = new TcpDriver(options)
+  }
+
+  /** Connections from now on are served by this one. */
+  update(snapshot: PostgresSnapshot): void {
+    this.#snapshot = snapshot
+    this.tcp.update(snapshot)
+  }
+
+  serve(socket: Socket): void {
+    refreshClock()
+    this.#fronts.add(new Startup(this, (handler) => adopt(socket, handler)))
+  }
+
+  get open(): number {
+    return this.#fronts.size + this.tcp.open
+  }
+
+  get busy(): number {
+    return this.tcp.busy
+  }
+
+  async drain(): Promise<void> {
+    this.#isDraining = true
+    for (const front of this.#fronts) front.client.destroy()
+    await this.tcp.drain()
+  }
+
+  destroy(): void {
+    for (const front of this.#fronts) front.client.destroy()
+    this.tcp.destroy()
+  }
+
+  onGone(front: Startup): void {
+    this.#fronts.delete(front)
+  }
+
+  onGarbage(front: Startup, detail: string): void {
+    this.#refuse(front, errorResponse('bad_request', detail))
+  }
+
+  onStartup(front: Startup, packet: Buffer, rest: Buffer): void {
+    const parameters = parametersOf(packet)
+    if (parameters === null) {
+      this.onGarbage(front, 'the startup packet is malformed')
+      return
+    }
+    const snapshot = this.#snapshot
+    const credential = snapshot.login.login
+    if (credential === null || this.#isDraining) {
+      const failure = snapshot.login.failure ?? 'the sidecar is shutting down'
+      this.#refuse(front, errorResponse(credential === null ? 'auth_unavailable' : 'draining', failure))
+      return
+    }
+    this.#fronts.delete(front)
+    const startup = startupFor(packet, parameters, credential.username)
+    const greeter: Greeter = {
+      startTls: START_TLS,
+      refusal: errorResponse,
+      greet: (upstream, timeoutMs, greeted) => {
+        return new Login({
+          upstream,
+          startup,
+          credential,
+          timeoutMs,
+          onWelcome: (welcome, key) => {
+            if (key !== null) this.#remember(key, upstream, snapshot)
+            greeted.onGreeted(welcome)
+          },
+          onFailure: (detail, response, isServer) => {
+            const reason = isServer ? 'auth_unavailable' : 'upstream_reset'
+            greeted.onGreetingFailed({ reason, detail }, response, isServer)
+          },
+        })
+      },
+    }
+    this.tcp.serveGreeted(front.client, rest, greeter)
+  }
+
+  /** The keys are those of the server, so a cancel request finds its way to the one connection that it is for. */
+  onCancel(front: Startup, key: Buffer): void {
+    const found = this.#cancelable.get(key.toString('hex'))
+    if (found === undefined) {
+      front.client.destroy()
+      return
+    }
+    const { address, snapshot } = found
+    const { cluster, timeouts } = snapshot
+    const { guard, tls } = cluster
+    const target = { address, guard, tls, alpn: null, timeoutMs: timeouts.connectMs, startTls: START_TLS }
+    dial(target, {
+      onDialFailed: () => front.client.destroy(),
+      onDialled: (upstream) => {
+        // The application waits for the end of its connection, and the server ends this one when the signal is sent.
+        upstream.handler = { ...NO_HANDLER, onEnd: () => upstream.destroy(), onClose: () => front.client.destroy() }
+        upstream.write(untyped(CANCEL_REQUEST, key))
+      },
+    })
+  }
+
+  #remember(key: Buffer, upstream: RawSocket, snapshot: PostgresSnapshot): void {
+    const { remoteAddress = '', remotePort = 0 } = upstream.socket
+    const found = [...snapshot.cluster.endpoints].find(({ ip, port }) => ip === remoteAddress && port === remotePort)
+    const host = found?.host ?? remoteAddress
+    const name = key.toString('hex')
+    const entry = { address: { host, ip: remoteAddress, port: remotePort, weight: 1, priority: 0 }, snapshot }
+    this.#cancelable.set(name, entry)
+    upstream.socket.once('close', () => {
+      if (this.#cancelable.get(name) === entry) this.#cancelable.delete(name)
+    })
+  }
+
+  #refuse(front: Startup, response: Buffer): void {
+    const { client } = front
+    client.handler = { ...NO_HANDLER, onEnd: () => client.destroy(), onClose: () => this.#fronts.delete(front) }
+    client.write(response)
+    client.end()
+  }
+}

@@ -1,0 +1,210 @@
+/** Logs in at a server with a credential of ours, and hands on what it says of the session once it has let us in. */
+import type { TLSSocket } from 'node:tls'
+import type { PostgresLogin } from '../../policy/credential.ts'
+import { now } from '../../runtime/clock.ts'
+import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
+import { CoarseTimer } from '../../runtime/timers.ts'
+import { Auth, Back, HEAD_BYTES, message, PASSWORD } from './messages.ts'
+import { errorResponse, withHint } from './respond.ts'
+import { Scram } from './scram.ts'
+
+export interface LoginOptions {
+  readonly upstream: RawSocket
+  /** The startup packet, with the user of the credential. */
+  readonly startup: Buffer
+  readonly credential: PostgresLogin
+  readonly timeoutMs: number
+  /** `welcome`: from AuthenticationOk to the bytes behind the first ReadyForQuery, for the application. */
+  readonly onWelcome: (welcome: Buffer, key: Buffer | null) => void
+  /** `response`: what the application gets. `isServer`: the server is alive and said no. */
+  readonly onFailure: (detail: string, response: Buffer, isServer: boolean) => void
+}
+
+/** A server that says more than this before it is ready is not PostgreSQL. */
+const MAX_BYTES = 256 * 1024
+
+export class Login implements SocketHandler {
+  readonly #options: LoginOptions
+  readonly #timer: CoarseTimer
+  #bytes = Buffer.alloc(0)
+  #welcome: Buffer[] = []
+  #key: Buffer | null = null
+  #scram: Scram | null = null
+  #isVerified = true
+  #isLetIn = false
+  #isOver = false
+
+  constructor(options: LoginOptions) {
+    this.#options = options
+    this.#timer = new CoarseTimer(() => this.#fail(`did not finish the login within ${options.timeoutMs} ms`))
+    this.#timer.set(now() + options.timeoutMs)
+    options.upstream.handler = this
+    options.upstream.write(options.startup)
+  }
+
+  cancel(): void {
+    if (this.#isOver) return
+    this.#end()
+    this.#options.upstream.destroy()
+  }
+
+  onData(chunk: Buffer, length: number): void {
+    if (this.#isOver) return
+    this.#bytes = Buffer.concat([this.#bytes, chunk.subarray(0, length)])
+    this.#read()
+  }
+
+  onDrain(): void {}
+
+  onEnd(): void {
+    this.#fail('closed the connection during the login')
+  }
+
+  onClose(): void {
+    this.#fail('broke the connection during the login')
+  }
+
+  #read(): void {
+    while (!this.#isOver && this.#bytes.length >= HEAD_BYTES) {
+      const length = this.#bytes.readInt32BE(1)
+      if (length < 4 || length > MAX_BYTES) {
+        this.#fail('does not speak the protocol of PostgreSQL, check host and port')
+        return
+      }
+      if (this.#bytes.length <= length) return
+      const whole = this.#bytes.subarray(0, length + 1)
+      this.#bytes = this.#bytes.subarray(length + 1)
+      this.#onMessage(whole[0]!, whole.subarray(HEAD_BYTES), whole)
+    }
+  }
+
+  #onMessage(code: number, body: Buffer, whole: Buffer): void {
+    switch (code) {
+      case Back.authentication:
+        this.#onAuthentication(body, whole)
+        return
+      case Back.error:
+        this.#refused(body)
+        return
+      case Back.negotiateVersion:
+      case Back.notice:
+        this.#welcome.push(whole)
+        return
+      case Back.backendKeyData:
+        this.#key = Buffer.from(body)
+        this.#welcome.push(whole)
+        return
+      case Back.parameterStatus:
+        this.#welcome.push(whole)
+        return
+      case Back.readyForQuery: {
+        if (!this.#isLetIn) {
+          this.#fail('says that it is ready before it has let us in')
+          return
+        }
+        this.#end()
+        this.#options.onWelcome(Buffer.concat([...this.#welcome, whole, this.#bytes]), this.#key)
+        return
+      }
+      default:
+        this.#fail('does not speak the protocol of PostgreSQL, check host and port')
+    }
+  }
+
+  #onAuthentication(body: Buffer, whole: Buffer): void {
+    const { credential, upstream } = this.#options
+    const { username, password } = credential
+    const kind = body.length < 4 ? -1 : body.readInt32BE(0)
+    if (kind === Auth.ok) {
+      // RFC 5802 section 3: the exchange proves the server too; one that skips its half may be somebody else.
+      if (!this.#isVerified) this.#fail('ended SCRAM without a proof that it knows the password')
+      else {
+        this.#isLetIn = true
+        this.#welcome.push(whole)
+      }
+    } else if (password === null) {
+      this.#fail('asks for a password, and there is none: set auth.postgres.password')
+    } else if (kind === Auth.cleartext) {
+      if (upstream.isTls) this.#answer(Buffer.from(`${password}\0`))
+      else this.#fail('asks for the password in clear text on a connection without TLS: add tls')
+    } else if (kind === Auth.md5 && body.length >= 8) {
+      const inner = md5(`${password}${username}`)
+      this.#answer(Buffer.from(`md5${md5(Buffer.concat([Buffer.from(inner), body.subarray(4, 8)]))}\0`))
+    } else if (kind === Auth.sasl) this.#beginScram(body.subarray(4).toString('latin1').split('\0'), password)
+    else if (kind === Auth.saslContinue && this.#scram !== null) {
+      this.#scram.final(body.subarray(4)).then(
+        (final) => this.#answer(final),
+        (error: Error) => this.#fail(error.message),
+      )
+    } else if (kind === Auth.saslFinal && this.#scram !== null) {
+      this.#isVerified = this.#scram.verify(body.subarray(4))
+      if (!this.#isVerified) this.#fail('does not prove that it knows the password: somebody else answers')
+    } else this.#fail(`asks for a kind of authentication (${kind}) that is not supported: use scram-sha-256`)
+  }
+
+  #beginScram(offered: readonly string[], password: string): void {
+    const { upstream } = this.#options
+    const binding =
+      offered.includes('SCRAM-SHA-256-PLUS') && upstream.isTls ? endPoint(upstream.socket as TLSSocket) : null
+    if (binding === null && !offered.includes('SCRAM-SHA-256')) {
+      this.#fail('offers no kind of SASL that is supported: use scram-sha-256')
+      return
+    }
+    const scram = new Scram(password, binding)
+    this.#scram = scram
+    this.#isVerified = false
+    const first = scram.first()
+    const length = Buffer.allocUnsafe(4)
+    length.writeInt32BE(first.length)
+    this.#options.upstream.write(message(PASSWORD, scram.mechanism, length, first))
+  }
+
+  #answer(content: Buffer): void {
+    if (!this.#isOver) this.#options.upstream.write(message(PASSWORD, content))
+  }
+
+  #refused(fields: Buffer): void {
+    const text = (letter: string) =>
+      fields
+        .toString()
+        .split('\0')
+        .find((field) => field.startsWith(letter))
+        ?.slice(1) ?? ''
+    const code = text('C')
+    const isOurs = code.startsWith('28')
+    const hint = isOurs
+      ? `ambassador: auth_unavailable: check username and password of auth.postgres (${this.#options.credential.name})`
+      : ''
+    this.#end()
+    this.#options.upstream.destroy()
+    const response = isOurs ? withHint(fields, hint) : message(Back.error, fields)
+    this.#options.onFailure(`the server refused the login: ${code} ${text('M')}`, response, true)
+  }
+
+  #fail(what: string): void {
+    if (this.#isOver) return
+    this.#end()
+    this.#options.upstream.destroy()
+    this.#options.onFailure(`the server ${what}`, errorResponse('upstream_reset', `the server ${what}`), false)
+  }
+
+  #end(): void {
+    this.#isOver = true
+    this.#timer.release()
+  }
+}
+
+function md5(text: string | Buffer): string {
+  return process.getBuiltinModule('node:crypto').createHash('md5').update(text).digest('hex')
+}
+
+/** RFC 5929 section 4.1: the hash of the certificate, by the hash of its signature; SHA-256 for MD5 and SHA-1. Null: it has none. */
+function endPoint(socket: TLSSocket): Buffer | null {
+  const certificate = socket.getPeerX509Certificate()
+  if (certificate === undefined) return null
+  const { signatureAlgorithm = '' } = certificate as { signatureAlgorithm?: string }
+  const found = /(?:MD5|SHA-?(1|224|256|384|512))(?![0-9])/i.exec(signatureAlgorithm)
+  if (found === null) return null
+  const bits = found[1] === undefined || found[1] === '1' ? '256' : found[1]
+  return process.getBuiltinModule('node:crypto').createHash(`sha${bits}`).update(certificate.raw).digest()
+}

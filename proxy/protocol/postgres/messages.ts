@@ -1,0 +1,53 @@
+/** The words of the PostgreSQL protocol, version 3: codes, lengths and how messages are put together. */
+
+/** The first message of a client has no type: a code stands behind its length. The high half of a version is 3. */
+export const CANCEL_REQUEST = 80_877_102
+export const SSL_REQUEST = 80_877_103
+export const GSSENC_REQUEST = 80_877_104
+
+/** What the server sends at a login, by the letter that the message begins with. */
+export const Back = {
+  authentication: 0x52, // R
+  backendKeyData: 0x4b, // K
+  error: 0x45, // E
+  negotiateVersion: 0x76, // v
+  notice: 0x4e, // N
+  parameterStatus: 0x53, // S
+  readyForQuery: 0x5a, // Z
+} as const
+
+/** Every answer of a client to an AuthenticationRequest. */
+export const PASSWORD = 0x70 // p
+
+/** Kinds of AuthenticationRequest. */
+export const Auth = { ok: 0, cleartext: 3, md5: 5, sasl: 10, saslContinue: 11, saslFinal: 12 } as const
+
+/** Type and length. The length includes itself and does not include the type. */
+export const HEAD_BYTES = 5
+
+/** The longest startup packet that PostgreSQL takes, its length included. */
+export const MAX_STARTUP_BYTES = 10_000
+
+/** A message with its type and length; a string gets the NUL that ends it, a number is 32 bits. */
+export function message(code: number, ...parts: readonly (string | Buffer | number)[]): Buffer {
+  const pieces = parts.map((part) => {
+    if (typeof part === 'string') return Buffer.from(`${part}\0`)
+    return typeof part === 'number' ? int32(part) : part
+  })
+  return Buffer.concat([Buffer.from([code]), int32(4 + bytesOf(pieces)), ...pieces])
+}
+
+/** The first message of a connection: a length, a code, and what follows. */
+export function untyped(code: number, ...parts: readonly Buffer[]): Buffer {
+  return Buffer.concat([int32(8 + bytesOf(parts)), int32(code), ...parts])
+}
+
+function bytesOf(parts: readonly Buffer[]): number {
+  return parts.reduce((sum, part) => sum + part.length, 0)
+}
+
+function int32(value: number): Buffer {
+  const word = Buffer.allocUnsafe(4)
+  word.writeInt32BE(value)
+  return word
+}

@@ -1,0 +1,45 @@
+/** The one place that makes of a reason code the ErrorResponse that the application gets. */
+import { REASONS, type Reason } from '../../../common/reasons.ts'
+import { Back, message } from './messages.ts'
+
+/** SQLSTATE of each reason that can end a connection. */
+const SQLSTATE: Readonly<Partial<Record<Reason, string>>> = {
+  dns_failed: '08001',
+  connect_refused: '08001',
+  connect_timeout: '08001',
+  tls_verify_failed: '08001',
+  auth_unavailable: '28000',
+  circuit_open: '57P03',
+  no_healthy_endpoint: '57P03',
+  queue_full: '53300',
+  rate_limited: '53400',
+  upstream_reset: '08006',
+  draining: '57P01',
+  bad_request: '08P01',
+}
+
+/** FATAL, with the code, what happened and the reason code as a hint. */
+export function errorResponse(reason: Reason, detail: string): Buffer {
+  return message(
+    Back.error,
+    'SFATAL',
+    'VFATAL',
+    `C${SQLSTATE[reason] ?? '08000'}`,
+    `M${REASONS[reason].text}: ${detail}`.replaceAll('\0', ' '),
+    `Hambassador: ${reason}`,
+    Buffer.from([0]),
+  )
+}
+
+/** An ErrorResponse of the server with one more hint; its own is kept. */
+export function withHint(fields: Buffer, hint: string): Buffer {
+  const end = fields.lastIndexOf(0)
+  const before = end < 0 ? fields : fields.subarray(0, end)
+  const own = before
+    .toString('latin1')
+    .split('\0')
+    .find((field) => field.startsWith('H'))
+  const kept = own === undefined ? before : Buffer.from(before.toString('latin1').replace(`${own}\0`, ''), 'latin1')
+  const text = own === undefined ? hint : `${Buffer.from(own.slice(1), 'latin1').toString()} ${hint}`
+  return message(Back.error, kept, `H${text}`, Buffer.from([0]))
+}

@@ -1,0 +1,88 @@
+/** The client's side of SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). */
+
+/** Work that a server may ask for: PostgreSQL's own default is 4,096. */
+const MAX_ITERATIONS = 10_000_000
+/** A server's first message is a nonce, a salt and a number. */
+const MAX_MESSAGE_BYTES = 4096
+const NONCE_BYTES = 18
+
+/** Digests of passwords, each costing milliseconds of a core, by password, salt and iterations. */
+const salted = new Map<string, Promise<Buffer>>()
+const MAX_SALTED = 64
+
+/** One login. Errors name what the server did; no message has the password in it. */
+export class Scram {
+  readonly mechanism: 'SCRAM-SHA-256' | 'SCRAM-SHA-256-PLUS'
+  readonly #password: string
+  readonly #header: string
+  readonly #binding: Buffer
+  readonly #nonce: string
+  #serverSignature: Buffer | null = null
+
+  /** `binding`: the data of tls-server-end-point (RFC 5929 section 4); null: the channel is not bound. */
+  constructor(password: string, binding: Buffer | null, nonce?: string) {
+    this.mechanism = binding === null ? 'SCRAM-SHA-256' : 'SCRAM-SHA-256-PLUS'
+    this.#password = password.normalize('NFKC')
+    this.#header = binding === null ? 'n,,' : 'p=tls-server-end-point,,'
+    this.#binding = Buffer.concat([Buffer.from(this.#header), binding ?? Buffer.alloc(0)])
+    this.#nonce = nonce ?? process.getBuiltinModule('node:crypto').randomBytes(NONCE_BYTES).toString('base64')
+  }
+
+  /** The client's first message. The user is the one of the startup packet, so none is named here. */
+  first(): Buffer {
+    return Buffer.from(`${this.#header}n=,r=${this.#nonce}`)
+  }
+
+  /** The client's final message. @throws {Error} when the server's first one is not what SCRAM says */
+  async final(serverFirst: Buffer): Promise<Buffer> {
+    const text = serverFirst.toString('latin1')
+    const found = /^r=([!-+\--~]+),s=([A-Za-z0-9+/]+={0,2}),i=([1-9][0-9]{0,8})(?:,.*)?$/.exec(text)
+    if (found === null || serverFirst.length > MAX_MESSAGE_BYTES)
+      throw new Error('its first SCRAM message is malformed')
+    const [, nonce = '', salt = '', count = ''] = found
+    if (!nonce.startsWith(this.#nonce) || nonce.length === this.#nonce.length) {
+      throw new Error('its SCRAM nonce is not an answer to ours')
+    }
+    const iterations = Number(count)
+    if (iterations > MAX_ITERATIONS)
+      throw new Error(`it asks for ${iterations} iterations of SCRAM, more than ${MAX_ITERATIONS}`)
+    const key = await saltedPassword(this.#password, salt, iterations)
+    const { createHash } = process.getBuiltinModule('node:crypto')
+    const clientKey = hmac(key, 'Client Key')
+    const bare = `c=${this.#binding.toString('base64')},r=${nonce}`
+    const signed = `n=,r=${this.#nonce},${text},${bare}`
+    const signature = hmac(createHash('sha256').update(clientKey).digest(), signed)
+    const proof = Buffer.from(clientKey.map((byte, index) => byte ^ signature[index]!))
+    this.#serverSignature = hmac(hmac(key, 'Server Key'), signed)
+    return Buffer.from(`${bare},p=${proof.toString('base64')}`)
+  }
+
+  /** Whether the server's final message proves that it knows the password too. */
+  verify(serverFinal: Buffer): boolean {
+    const value = /^v=([A-Za-z0-9+/]+={0,2})(?:,.*)?$/.exec(serverFinal.toString('latin1'))?.[1]
+    const given = Buffer.from(value ?? '', 'base64')
+    const expected = this.#serverSignature
+    if (expected === null || given.length !== expected.length) return false
+    return process.getBuiltinModule('node:crypto').timingSafeEqual(given, expected)
+  }
+}
+
+function hmac(key: Buffer, text: string): Buffer {
+  return process.getBuiltinModule('node:crypto').createHmac('sha256', key).update(text).digest()
+}
+
+function saltedPassword(password: string, salt: string, iterations: number): Promise<Buffer> {
+  const name = JSON.stringify([password, salt, iterations])
+  const known = salted.get(name)
+  if (known !== undefined) return known
+  const made = new Promise<Buffer>((resolve, reject) => {
+    const { pbkdf2 } = process.getBuiltinModule('node:crypto')
+    pbkdf2(password, Buffer.from(salt, 'base64'), iterations, 32, 'sha256', (error, key) => {
+      if (error === null) resolve(key)
+      else reject(error)
+    })
+  })
+  salted.set(name, made)
+  if (salted.size > MAX_SALTED) salted.delete(salted.keys().next().value as string)
+  return made
+}

@@ -1,0 +1,91 @@
+/** A real PostgreSQL on loopback: a new cluster of its own in a temporary directory, with SCRAM, and TLS when it is given a certificate. */
+import { execFileSync, spawn } from 'node:child_process'
+import { chmodSync, chownSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Leaf } from './pki.ts'
+import { closedPort } from './tcp.ts'
+
+/** PostgreSQL refuses to run as root. */
+const NOBODY = 65_534
+const DEBIAN = '/usr/lib/postgresql'
+
+export interface PostgresOptions {
+  /** Lines of pg_hba.conf. Default: SCRAM for everybody on loopback. */
+  readonly hba?: readonly string[]
+  readonly tls?: Leaf
+  /** Settings beside those. */
+  readonly settings?: readonly string[]
+}
+
+/** The superuser, whose password only tests know. */
+export const POSTGRES_USER = 'postgres'
+export const POSTGRES_PASSWORD = 'correct horse'
+
+/** Starts one; `ends` gets what stops it and removes its files. */
+export async function postgresServer(options: PostgresOptions, ends: (() => unknown)[]): Promise<{ port: number }> {
+  const version = readdirSync(DEBIAN).sort((a, b) => Number(b) - Number(a))[0] ?? ''
+  const program = (name: string): string => join(DEBIAN, version, 'bin', name)
+  const as = process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {}
+  const root = mkdtempSync(join(tmpdir(), 'ambassador-postgres-'))
+  const own = (path: string, mode: number): string => {
+    chmodSync(path, mode)
+    if (as.uid !== undefined) chownSync(path, as.uid, as.gid)
+    return path
+  }
+  const write = (name: string, text: string): string => {
+    writeFileSync(join(root, name), text)
+    return own(join(root, name), 0o600)
+  }
+  own(root, 0o700)
+  const data = join(root, 'data')
+  const password = write('password', POSTGRES_PASSWORD)
+  const init = [
+    '-D',
+    data,
+    '-U',
+    POSTGRES_USER,
+    '-A',
+    'scram-sha-256',
+    `--pwfile=${password}`,
+    '--no-sync',
+    '-E',
+    'UTF8',
+  ]
+  execFileSync(program('initdb'), init, { ...as, stdio: 'pipe', env: { PATH: process.env['PATH'], LC_ALL: 'C' } })
+  const hba = options.hba ?? ['host all all 127.0.0.1/32 scram-sha-256']
+  const port = await closedPort()
+  const tls = options.tls
+    ? [
+        'ssl=on',
+        `ssl_cert_file=${write('tls.crt', options.tls.cert)}`,
+        `ssl_key_file=${write('tls.key', options.tls.key)}`,
+      ]
+    : []
+  const settings = [
+    'listen_addresses=127.0.0.1',
+    `unix_socket_directories=${root}`,
+    'fsync=off',
+    `hba_file=${write('hba', `${hba.join('\n')}\n`)}`,
+    ...tls,
+    ...(options.settings ?? []),
+  ]
+  const args = ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])]
+  const server = spawn(program('postgres'), args, { ...as, stdio: ['ignore', 'ignore', 'pipe'] })
+  const ended = new Promise<void>((resolve) => server.once('exit', () => resolve()))
+  ends.push(async () => {
+    server.kill('SIGINT')
+    await ended
+    rmSync(root, { recursive: true, force: true })
+  })
+  let log = ''
+  await new Promise<void>((resolve, reject) => {
+    server.stderr.setEncoding('utf8')
+    server.stderr.on('data', (text: string) => {
+      log += text
+      if (log.includes('database system is ready to accept connections')) resolve()
+    })
+    server.once('exit', () => reject(new Error(`postgres did not start: ${log}`)))
+  })
+  return { port }
+}

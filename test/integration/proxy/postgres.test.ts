@@ -1,0 +1,329 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import pg from 'pg'
+import postgres from 'postgres'
+import type { Ambassador } from '../../../operator/api/ambassador.ts'
+import { render } from '../../../operator/render/render.ts'
+import { Compiler } from '../../../proxy/config/compile.ts'
+import { readRef, refText } from '../../../proxy/config/refs.ts'
+import { driverMaker } from '../../../proxy/drivers.ts'
+import { LISTEN_OPTIONS } from '../../../proxy/runtime/raw-socket.ts'
+import { TlsContexts } from '../../../proxy/tls/contexts.ts'
+import { discover } from '../../../proxy/upstream/discovery/discover.ts'
+import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
+import { Pki } from '../../helpers/pki.ts'
+import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
+import { closedPort, TestClient, TestServer, tcpServer } from '../../helpers/tcp.ts'
+
+const pki = new Pki()
+const root = mkdtempSync(join(tmpdir(), 'ambassador-postgres-test-'))
+const secrets = join(root, 'secrets')
+const configMaps = join(root, 'configmaps')
+const lasting: (() => unknown)[] = []
+const md5Hash = `md5${createHash('md5').update('oldpasswordold').digest('hex')}`
+let plain = 0
+let encrypted = 0
+
+before(async () => {
+  const authority = pki.authority()
+  const put = (path: string, name: string, text: string) => {
+    mkdirSync(path, { recursive: true })
+    writeFileSync(join(path, name), text)
+  }
+  put(join(secrets, 'db'), 'password', `${POSTGRES_PASSWORD}\n`)
+  put(join(secrets, 'wrong'), 'password', 'battery staple')
+  put(join(secrets, 'old'), 'password', 'oldpassword')
+  put(join(configMaps, 'ca'), 'ca.crt', authority.cert)
+  const hba = ['host all old 127.0.0.1/32 md5', 'host all all 127.0.0.1/32 scram-sha-256']
+  plain = (await postgresServer({ hba }, lasting)).port
+  const hbaTls = [
+    'hostssl all old 127.0.0.1/32 password',
+    'hostssl all all 127.0.0.1/32 scram-sha-256',
+    'hostnossl all old 127.0.0.1/32 password',
+  ]
+  const tls = authority.issue({ names: ['127.0.0.1'] })
+  encrypted = (await postgresServer({ tls, hba: hbaTls }, lasting)).port
+  for (const [port, ssl] of [
+    [plain, false],
+    [encrypted, { ca: authority.cert }],
+  ] as const) {
+    const client = new pg.Client({ host: '127.0.0.1', port, ssl, user: POSTGRES_USER, password: POSTGRES_PASSWORD })
+    await client.connect()
+    await client.query(`create role old login password '${md5Hash}'`)
+    await client.end()
+  }
+})
+
+after(async () => {
+  for (const end of lasting) await end()
+  pki.remove()
+  rmSync(root, { recursive: true, force: true })
+})
+
+interface Setup {
+  readonly port: number
+  readonly tls?: boolean
+  readonly user?: string
+  readonly secret?: string
+}
+
+/** A listener as the operator renders it, for an application that knows no password. */
+async function proxy(setup: Setup, ends: (() => unknown)[]) {
+  const dirs = { secrets, configMaps, isPod: false }
+  const upstream = {
+    name: 'primary',
+    endpoints: [{ host: '127.0.0.1', port: setup.port }],
+    ...(setup.tls && { tls: { ca: { configMapKeyRef: { name: 'ca', key: 'ca.crt' } } } }),
+    auth: {
+      postgres: {
+        username: setup.user ?? POSTGRES_USER,
+        password: { secretKeyRef: { name: setup.secret ?? 'db', key: 'password' } },
+      },
+    },
+  }
+  const spec = { protocol: 'PostgreSQL', listen: { port: 5432 }, upstreams: [upstream] }
+  const { config, problems } = render({ ambassador: { metadata: { name: 'orders' }, spec } as unknown as Ambassador })
+  assert.ok(config !== null, JSON.stringify(problems))
+  const resolver = new Resolver()
+  const compiler = new Compiler({
+    dirs,
+    tls: new TlsContexts({ read: (ref) => readRef(ref, dirs), name: refText }),
+    discover: (each) => discover(each, resolver),
+  })
+  const driver = driverMaker(() => {})(compiler.commit(compiler.prepare(config)), () => {})
+  const listener = await new TestServer(createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket))).listen()
+  ends.push(async () => {
+    driver.destroy()
+    for (const { cluster } of compiler.clusters) cluster.destroy()
+    compiler.close()
+    await listener.close()
+  })
+  const options = { host: '127.0.0.1', port: listener.port, user: 'anybody', database: 'postgres' }
+  return { driver, port: listener.port, options }
+}
+
+/** Runs with what is started ended behind it. */
+function scope(work: (ends: (() => unknown)[]) => Promise<void>): () => Promise<void> {
+  return async () => {
+    const ends: (() => unknown)[] = []
+    try {
+      await work(ends)
+    } finally {
+      for (const end of ends.reverse()) await end()
+    }
+  }
+}
+
+async function connected(options: pg.ClientConfig, ends: (() => unknown)[]): Promise<pg.Client> {
+  const client = new pg.Client(options)
+  client.on('error', () => {})
+  await client.connect()
+  ends.push(() => client.end())
+  return client
+}
+
+const failure = async (options: pg.ClientConfig): Promise<pg.DatabaseError> => {
+  const client = new pg.Client(options)
+  const error = await client.connect().then(
+    () => assert.fail('connected'),
+    (reason: pg.DatabaseError) => reason,
+  )
+  await client.end().catch(() => {})
+  return error
+}
+
+const WHO = `select current_user::text as who, coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as tls`
+
+describe('PostgreSQL', () => {
+  for (const [title, setup] of [
+    ['SCRAM', { user: POSTGRES_USER, secret: 'db' }],
+    ['MD5', { user: 'old', secret: 'old' }],
+  ] as const) {
+    it(
+      `logs in by ${title} for an application without a password`,
+      scope(async (ends) => {
+        const { options } = await proxy({ port: plain, ...setup }, ends)
+        const client = await connected(options, ends)
+        assert.deepEqual((await client.query(WHO)).rows, [{ who: setup.user, tls: false }])
+      }),
+    )
+  }
+
+  for (const [title, setup] of [
+    ['SCRAM', { user: POSTGRES_USER, secret: 'db' }],
+    ['a password in clear text', { user: 'old', secret: 'old' }],
+  ] as const) {
+    it(
+      `logs in by ${title} inside TLS that begins with an SSLRequest`,
+      scope(async (ends) => {
+        const { options } = await proxy({ port: encrypted, tls: true, ...setup }, ends)
+        const client = await connected(options, ends)
+        assert.deepEqual((await client.query(WHO)).rows, [{ who: setup.user, tls: true }])
+      }),
+    )
+  }
+
+  it(
+    'does not send a password in clear text without TLS',
+    scope(async (ends) => {
+      const { options } = await proxy({ port: encrypted, user: 'old', secret: 'old' }, ends)
+      const error = await failure(options)
+      assert.equal(error.code, '08006')
+      assert.match(error.message, /asks for the password in clear text on a connection without TLS: add tls/)
+    }),
+  )
+
+  it(
+    'answers a request for TLS with N, and keeps startup parameters',
+    scope(async (ends) => {
+      const { port, options } = await proxy({ port: encrypted, tls: true }, ends)
+      const asked = new TestClient({ port })
+      ends.push(() => asked.socket.destroy())
+      asked.write(Buffer.from([0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]))
+      assert.equal(await asked.read(1), 'N')
+      asked.write(Buffer.from([0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30]))
+      assert.equal(await asked.read(2), 'NN')
+      const given = { ...options, application_name: 'shop', options: '-c statement_timeout=4321' }
+      const client = await connected(given, ends)
+      const { rows } = await client.query(
+        `select current_setting('application_name') as name, current_setting('statement_timeout') as timeout`,
+      )
+      assert.deepEqual(rows, [{ name: 'shop', timeout: '4321ms' }])
+    }),
+  )
+
+  it(
+    'carries 8 MB each way, prepared statements and LISTEN with postgres.js and node-postgres',
+    scope(async (ends) => {
+      const { options } = await proxy({ port: encrypted, tls: true }, ends)
+      const sql = postgres({ host: options.host, port: options.port, user: 'x', database: 'postgres', max: 2 })
+      ends.push(() => sql.end())
+      const large = 'äb'.repeat(4 << 20)
+      const [row] = await sql`select ${large}::text as echo, length(${large}::text) as length`
+      assert.equal(row?.['length'], large.length)
+      assert.equal(row?.['echo'] === large, true)
+      await sql`create temporary table if not exists unused (id int)`
+      const heard = new Promise<string>((resolve) => {
+        void sql.listen('news', resolve, () => sql.notify('news', 'hello'))
+      })
+      assert.equal(await heard, 'hello')
+      const client = await connected(options, ends)
+      const named = { name: 'sum', text: 'select $1::int + $2::int as sum' }
+      for (const [a, b] of [
+        [1, 2],
+        [3, 4],
+      ] as const) {
+        assert.equal((await client.query({ ...named, values: [a, b] })).rows[0].sum, a + b)
+      }
+    }),
+  )
+
+  it(
+    'hands the SQLSTATE of a refused login on, with a hint where to look',
+    scope(async (ends) => {
+      const { options } = await proxy({ port: plain, secret: 'wrong' }, ends)
+      const error = await failure(options)
+      assert.equal(error.code, '28P01')
+      assert.match(error.hint ?? '', /ambassador: auth_unavailable: .*Secret 'wrong', key 'password'/)
+      assert.doesNotMatch(JSON.stringify(error), /battery staple/)
+    }),
+  )
+
+  it(
+    'hands the SQLSTATE of a database that does not exist on as it is',
+    scope(async (ends) => {
+      const { options } = await proxy({ port: plain }, ends)
+      const error = await failure({ ...options, database: 'nowhere' })
+      assert.equal(error.code, '3D000')
+      assert.equal(error.hint, undefined)
+    }),
+  )
+
+  it(
+    'says with 08001 that the server is down, does not offer TLS, or is not PostgreSQL',
+    scope(async (ends) => {
+      const down = await proxy({ port: await closedPort() }, ends)
+      const refused = await failure(down.options)
+      assert.deepEqual([refused.code, refused.hint], ['08001', 'ambassador: connect_refused'])
+      const withoutTls = await failure((await proxy({ port: plain, tls: true }, ends)).options)
+      assert.equal(withoutTls.code, '08001')
+      assert.match(withoutTls.message, /does not offer TLS/)
+      const web = await tcpServer((socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n'))
+      ends.push(() => web.close())
+      const other = await failure((await proxy({ port: web.port }, ends)).options)
+      assert.match(other.message, /does not speak the protocol of PostgreSQL/)
+    }),
+  )
+
+  it(
+    'refuses a server that sends bytes behind the S before TLS begins',
+    scope(async (ends) => {
+      const liar = await tcpServer((socket) => socket.once('data', () => socket.write('SZ')))
+      ends.push(() => liar.close())
+      const { options } = await proxy({ port: liar.port, tls: true }, ends)
+      const error = await failure(options)
+      assert.equal(error.hint, 'ambassador: tls_verify_failed')
+      assert.match(error.message, /somebody may be between/)
+    }),
+  )
+
+  it(
+    'refuses garbage and a startup packet of 10 MB with 08P01',
+    scope(async (ends) => {
+      const { port } = await proxy({ port: plain }, ends)
+      for (const bytes of [Buffer.from('GET / HTTP/1.1\r\n\r\n'), Buffer.from([0, 0x98, 0x96, 0x80, 0, 3, 0, 0])]) {
+        const client = new TestClient({ port })
+        ends.push(() => client.socket.destroy())
+        client.write(bytes)
+        assert.match(await client.ended(), /C08P01/)
+      }
+    }),
+  )
+
+  it(
+    'takes a startup packet in single bytes',
+    scope(async (ends) => {
+      const { port } = await proxy({ port: plain }, ends)
+      const client = new TestClient({ port })
+      ends.push(() => client.socket.destroy())
+      client.socket.setNoDelay(true)
+      const text = Buffer.from('user\0a\0database\0postgres\0\0')
+      const packet = Buffer.concat([Buffer.from([0, 0, 0, 8 + text.length, 0, 3, 0, 0]), text])
+      for (const byte of packet) client.write(Buffer.from([byte]))
+      const query = Buffer.from('select 42\0')
+      client.write(Buffer.concat([Buffer.from([0x51, 0, 0, 0, 4 + query.length]), query]))
+      client.end()
+      assert.match(await client.ended(), /42C\0\0\0\rSELECT 1\0Z\0\0\0\x05I$/)
+    }),
+  )
+
+  it(
+    'cancels the query of the connection that asks, inside TLS too',
+    scope(async (ends) => {
+      const { options } = await proxy({ port: encrypted, tls: true }, ends)
+      const sql = postgres({ host: options.host, port: options.port, user: 'x', database: 'postgres', max: 2 })
+      ends.push(() => sql.end())
+      const other = sql`select pg_sleep(0.5), 1 as one`.execute()
+      const sleep = sql`select pg_sleep(60)`.execute()
+      const ended = sleep.then(
+        () => assert.fail('not cancelled'),
+        (error: postgres.PostgresError) => error.code,
+      )
+      const watcher = await connected(options, ends)
+      for (;;) {
+        const { rows } = await watcher.query(
+          `select 1 from pg_stat_activity where query like '%pg_sleep(60)%' and pid <> pg_backend_pid()`,
+        )
+        if (rows.length > 0) break
+      }
+      sleep.cancel()
+      assert.equal(await ended, '57014')
+      assert.equal((await other)[0]?.['one'], 1)
+    }),
+  )
+})
