@@ -67,6 +67,8 @@ export const tlsConfig = z.object({
   ca: dataRef.nullable(),
   clientCertificate: z.object({ certificate: dataRef, privateKey: dataRef }).nullable(),
   minVersion: z.enum(['TLSv1.2', 'TLSv1.3']),
+  /** Neither chain nor name is verified, for this reason. Absent: both are. */
+  insecureSkipVerify: z.object({ reason: z.string().min(1) }).optional(),
 })
 export type TlsConfig = z.infer<typeof tlsConfig>
 
@@ -114,8 +116,25 @@ export const limitsConfig = z.object({
 })
 export type LimitsConfig = z.infer<typeof limitsConfig>
 
-export const BALANCING_POLICIES = ['LeastRequest', 'RoundRobin', 'Random'] as const
+export const BALANCING_POLICIES = ['LeastRequest', 'RoundRobin', 'Random', 'ConsistentHash'] as const
 export type BalancingPolicy = (typeof BALANCING_POLICIES)[number]
+
+export const PROXY_PROTOCOLS = ['V1', 'V2'] as const
+export type ProxyProtocol = (typeof PROXY_PROTOCOLS)[number]
+
+export const balancingConfig = z.object({
+  policy: z.enum(BALANCING_POLICIES),
+  /** With ConsistentHash: what of a request is hashed; header names in lower case. HTTP only. */
+  hashOn: z.object({ kind: z.enum(['header', 'cookie', 'query']), name }).optional(),
+  /** An endpoint that is new or well again gets its full share only after this time. Absent: at once. */
+  slowStartMs: z.int().min(1).optional(),
+  /**
+   * With fewer well endpoints than this share, 0 to 1, they are all used whatever their health. 0: never, one that is not well gets
+   * nothing. Absent: when none is well.
+   */
+  panicThreshold: z.number().min(0).max(1).optional(),
+})
+export type BalancingConfig = z.infer<typeof balancingConfig>
 
 export const healthCheckConfig = z.object({
   probe: z.discriminatedUnion('kind', [
@@ -153,7 +172,9 @@ export const clusterConfig = z.object({
   circuitBreaker: breakerConfig.nullable(),
   limits: limitsConfig,
   /** How an endpoint is chosen among those of one priority. Default LeastRequest. */
-  loadBalancing: z.object({ policy: z.enum(BALANCING_POLICIES) }).optional(),
+  loadBalancing: balancingConfig.optional(),
+  /** Header that goes before the first byte of each connection. Absent: none. */
+  proxyProtocol: z.enum(PROXY_PROTOCOLS).optional(),
   /** Absent: nothing is checked. */
   healthCheck: healthCheckConfig.optional(),
   /** Absent: nothing is ejected. */

@@ -70,9 +70,7 @@ function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine, 
     get answers() {
       const answers: Record<string, number> = {}
       for (const { cells } of clusters) {
-        cells.byStatus.forEach((cell, status) => {
-          if (cell !== null) answers[status] = (answers[status] ?? 0) + cell.count
-        })
+        for (const [status, cell] of cells.statuses) answers[status] = (answers[status] ?? 0) + cell.count
       }
       return answers
     },

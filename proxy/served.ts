@@ -281,6 +281,11 @@ export class Served {
         { ...fields, detail: candidate.problem.message },
         'config in force, but what it refers to is not usable',
       )
+    for (const { name: cluster, tls } of config.clusters) {
+      if (tls?.insecureSkipVerify === undefined) continue
+      const detail = tls.insecureSkipVerify.reason
+      this.#parts.log.warn({ ...this.#keys(), cluster, detail }, 'the certificate of the upstream is not verified')
+    }
     if (old !== null && old !== listener) await this.#leave(old)
   }
 

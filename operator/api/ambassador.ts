@@ -132,6 +132,11 @@ export const ambassadorSpec = rules(
     'has(u.limits) && has(u.limits.maxConcurrentRetries)',
     (each) => each.limits.maxConcurrentRetries !== undefined,
   ),
+  upstreamNeedsHttp(
+    'loadBalancing.consistentHash',
+    'has(u.loadBalancing) && has(u.loadBalancing.consistentHash)',
+    (each) => each.loadBalancing.consistentHash !== undefined,
+  ),
   {
     cel: `self.upstreams.all(u, !has(u.endpoints) || !u.endpoints.exists(e, ${ITSELF}))`,
     holds: (spec) => !ownEndpoint(spec),

@@ -1,7 +1,7 @@
 /** One place where the traffic of an Ambassador goes: where it is, and how a connection or request to it is made. */
 import { z } from 'zod'
 import { isShorter } from '../../common/duration.ts'
-import { BALANCING_POLICIES } from '../../common/proxy-config.ts'
+import { PROXY_PROTOCOLS } from '../../common/proxy-config.ts'
 import {
   configMapKeyRef,
   dnsName,
@@ -22,6 +22,7 @@ import {
   secretKeyRef,
   servicePort,
 } from '../../common/schema-kit.ts'
+import { loadBalancing } from './balancing.ts'
 import { writtenFieldName } from './fields.ts'
 
 const endpoint = z.object({
@@ -87,7 +88,7 @@ const ca = exactlyOne(
   'ca',
 )
 
-const tls = z.object({
+const tlsFields = z.object({
   serverName: optional(
     dnsName(),
     'Name that is sent as SNI and that the certificate must carry.',
@@ -109,6 +110,27 @@ const tls = z.object({
     'none',
   ),
   minVersion: doc(z.enum(['TLSv1.2', 'TLSv1.3']), 'Oldest version of TLS that is spoken.').default('TLSv1.2'),
+  insecureSkipVerify: optional(
+    z.object({
+      reason: doc(
+        rule(z.string().max(256), {
+          cel: "self.matches('[^ ]')",
+          holds: (text) => /[^ ]/.test(text),
+          message: 'is empty: say why nobody needs to know whom the sidecar talks to, and until when',
+        }),
+        'Why, for whoever reads it later; it stands in status and in the log.',
+      ),
+    }),
+    'Takes any certificate of anybody, so that whoever is in between can read and change everything. There is a warning in status, a line in the log and a metric as long as it is there.',
+    'chain and name are verified',
+  ),
+})
+
+const tls = rule(tlsFields, {
+  cel: '!has(self.insecureSkipVerify) || !has(self.ca)',
+  holds: (value) => value.insecureSkipVerify === undefined || value.ca === undefined,
+  field: ['ca'],
+  message: 'ca does nothing with insecureSkipVerify: remove one of the two',
 })
 
 const headerName = writtenFieldName('a credential cannot be in it')
@@ -146,7 +168,7 @@ const oauth2 = rule(
     scopes: optional(listSet(scope, 32), 'Scopes that are asked for.', 'those that the issuer gives'),
     audience: optional(z.string().min(1).max(1024), 'Audience that is asked for, for issuers that know it.', 'none'),
     tls: optional(
-      tls.omit({ serverName: true }),
+      tlsFields.omit({ serverName: true, insecureSkipVerify: true }),
       'How the token URL is trusted; needs https.',
       'verified by the system roots',
     ),
@@ -299,13 +321,6 @@ const limits = z.object({
   ),
 })
 
-const loadBalancing = z.object({
-  policy: doc(
-    z.enum(BALANCING_POLICIES),
-    'How an endpoint is chosen among the available ones of one priority, by their weights: LeastRequest takes the less busy of two that chance names, RoundRobin takes them in turn, Random by chance alone.',
-  ).default('LeastRequest'),
-})
-
 const PATH_PATTERN = '^/[!-~]*$'
 const checkPort = optional(port(), 'Port that is checked.', 'that of the endpoint')
 const httpCheck = z.object({
@@ -422,6 +437,11 @@ export const upstream = rule(
       auth: optional(
         auth,
         'Credential that is added to each request (HTTP) or that the sidecar logs in by (PostgreSQL), read from a Secret that is mounted in the sidecar alone and read again when it changes. Exactly one of its fields must be given.',
+        'none',
+      ),
+      proxyProtocol: optional(
+        z.enum(PROXY_PROTOCOLS),
+        'Version of the PROXY protocol header that goes before the first byte of each connection, before TLS too. It tells the addresses of the connection itself, those of the pod and of the endpoint; that of a health check tells none.',
         'none',
       ),
       loadBalancing: doc(loadBalancing, 'Which endpoint an attempt (HTTP) or connection (TCP) goes to.').prefault({}),

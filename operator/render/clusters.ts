@@ -3,6 +3,7 @@ import { durationMs } from '../../common/duration.ts'
 import { tokenName } from '../../common/object-names.ts'
 import type {
   AuthConfig,
+  BalancingConfig,
   BreakerConfig,
   ClusterConfig,
   DataRef,
@@ -41,7 +42,8 @@ export function cluster(upstream: DefaultedUpstream, { protocol, namespace, serv
     circuitBreaker: upstream.circuitBreaker ? breaker(upstream.circuitBreaker) : null,
     limits: limits(upstream.limits, protocol),
     // Left out where it is what an older sidecar does anyway: then an upgrade of the operator changes no config.
-    ...(upstream.loadBalancing.policy !== 'LeastRequest' && { loadBalancing: upstream.loadBalancing }),
+    ...(upstream.proxyProtocol && { proxyProtocol: upstream.proxyProtocol }),
+    ...(isBalancingSet(upstream.loadBalancing) && { loadBalancing: balancing(upstream.loadBalancing) }),
     ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck) }),
     ...(upstream.outlierDetection && { outlierDetection: outlierDetection(upstream.outlierDetection) }),
   }
@@ -75,7 +77,8 @@ function serviceDiscovery(ref: ServiceRef, services: ServiceLookup): DiscoveryCo
   }
 }
 
-function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<DefaultedUpstream['tls']>): TlsConfig {
+function tls(given: NonNullable<DefaultedUpstream['tls']>): TlsConfig {
+  const { serverName, ca, clientCertificate, minVersion, insecureSkipVerify } = given
   const secretName = clientCertificate?.secretName
   return {
     serverName: serverName ?? null,
@@ -87,6 +90,7 @@ function tls({ serverName, ca, clientCertificate, minVersion }: NonNullable<Defa
         }
       : null,
     minVersion,
+    ...(insecureSkipVerify && { insecureSkipVerify }),
   }
 }
 
@@ -140,6 +144,23 @@ function breaker(given: NonNullable<DefaultedUpstream['circuitBreaker']>): Break
     openMs,
     maxOpenMs: maxOpenDuration ? durationMs(maxOpenDuration)! : Math.max(MAX_OPEN_MS, openMs),
     halfOpenRequests,
+  }
+}
+
+function isBalancingSet({ policy, slowStart, panicThreshold }: DefaultedUpstream['loadBalancing']): boolean {
+  return policy !== 'LeastRequest' || slowStart !== undefined || panicThreshold !== undefined
+}
+
+function balancing(given: DefaultedUpstream['loadBalancing']): BalancingConfig {
+  const { policy, consistentHash, slowStart, panicThreshold } = given
+  const { header, cookie, query } = consistentHash ?? {}
+  return {
+    policy,
+    ...(header !== undefined && { hashOn: { kind: 'header', name: header.toLowerCase() } }),
+    ...(cookie !== undefined && { hashOn: { kind: 'cookie', name: cookie } }),
+    ...(query !== undefined && { hashOn: { kind: 'query', name: query } }),
+    ...(slowStart !== undefined && { slowStartMs: durationMs(slowStart)! }),
+    ...(panicThreshold !== undefined && { panicThreshold: percentRatio(panicThreshold)! }),
   }
 }
 

@@ -15,6 +15,7 @@ export function warnings(spec: DefaultedSpec): Problem[] {
     ...plainHttps(spec),
     ...plainTokens(spec),
     ...srvNames(spec),
+    ...unverified(spec),
     ...tryTimeouts(spec),
     ...deniedHosts(spec),
     ...sample(spec),
@@ -93,6 +94,16 @@ function srvNames({ upstreams }: DefaultedSpec): Problem[] {
     if (!each.srv || !each.tls || each.tls.serverName !== undefined) return []
     const message = `the certificate of '${each.name}' is verified for whatever target DNS names: set serverName to the name that all targets have in theirs`
     return [warning(`spec.upstreams[${index}].tls`, message)]
+  })
+}
+
+/** Whoever reads the status must know. */
+function unverified({ upstreams }: DefaultedSpec): Problem[] {
+  return upstreams.flatMap(({ name, tls }, index) => {
+    if (!tls?.insecureSkipVerify) return []
+    const field = `spec.upstreams[${index}].tls.insecureSkipVerify`
+    const message = `nobody verifies that '${name}' is what it says it is ('${tls.insecureSkipVerify.reason}'): set ca and remove this`
+    return [warning(field, message)]
   })
 }
 

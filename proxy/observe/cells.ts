@@ -4,6 +4,9 @@ import { REASONS, type Reason } from '../../common/reasons.ts'
 /** Upper bounds of the buckets of ambassador_request_duration_seconds, in milliseconds. */
 export const DURATION_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000] as const
 
+/** Statuses that have series of their own; a server that makes them up must not fill the memory of whoever scrapes. */
+export const MAX_STATUSES = 64
+
 /** Exchanges that ended with one status: a histogram of how long they took. */
 export class StatusCell {
   count = 0
@@ -22,8 +25,13 @@ export class StatusCell {
 
 /** What is counted for one upstream of an Ambassador. */
 export class HttpCells {
-  /** By status that the application got; index 0 is a client that left without one. Null until the first. */
+  /** By status that the application got; index 0 is a client that left without one. Null until the first, and beyond MAX_STATUSES. */
   readonly byStatus: (StatusCell | null)[] = new Array(1000).fill(null)
+  /** Those with a status beyond MAX_STATUSES; null: none. */
+  overflow: StatusCell | null = null
+  /** How long requests waited for the rate limit, for DNS or for a connection: those that did. */
+  readonly queueWait = new StatusCell()
+  #statuses = 0
   /** Answers that the proxy made itself and exchanges that failed, by reason code. */
   readonly reasons: Record<Reason, number> = Object.fromEntries(
     Object.keys(REASONS).map((reason) => [reason, 0]),
@@ -43,9 +51,21 @@ export class HttpCells {
   add(status: number, durationMs: number): void {
     let cell = this.byStatus[status]
     if (cell == null) {
-      cell = new StatusCell()
-      this.byStatus[status] = cell
+      if (this.#statuses < MAX_STATUSES) {
+        this.#statuses++
+        cell = new StatusCell()
+        this.byStatus[status] = cell
+      } else {
+        this.overflow ??= new StatusCell()
+        cell = this.overflow
+      }
     }
     cell.add(durationMs)
+  }
+
+  /** Every cell that counted something, with its status or `overflow`. */
+  get statuses(): readonly (readonly [status: number | 'overflow', cell: StatusCell])[] {
+    const found = this.byStatus.flatMap((cell, status) => (cell === null ? [] : [[status, cell] as const]))
+    return this.overflow === null ? found : [...found, ['overflow', this.overflow]]
   }
 }

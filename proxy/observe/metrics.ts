@@ -2,6 +2,7 @@
 import { PRODUCT_VERSION } from '../../common/names.ts'
 import { now } from '../runtime/clock.ts'
 import type { Served } from '../served.ts'
+import type { Endpoint } from '../upstream/endpoint.ts'
 import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
 import { Exposition, type Labels } from './exposition.ts'
 
@@ -23,6 +24,7 @@ export function metricsText(served: readonly Served[], process: ProcessNumbers):
   writeTcp(out, served)
   writeSpans(out, served)
   writeUpstreams(out, served)
+  writeTrouble(out, served)
   writeConfig(out, served, process)
   writeProcess(out, process)
   return out.text()
@@ -48,7 +50,7 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
   const all = clusters(http)
   if (all.length === 0) return
   const series = all.flatMap(({ cells, labels }) =>
-    cells.byStatus.flatMap((cell, status) => (cell === null ? [] : [{ cell, labels: { ...labels, status } }])),
+    cells.statuses.map(([status, cell]) => ({ cell, labels: { ...labels, status } })),
   )
   for (const name of DURATION_NAMES) {
     out.metric(
@@ -96,8 +98,19 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
     out.metric(name, 'counter', help)
     for (const { cells, labels } of all) out.sample(name, labels, value(cells))
   }
-  out.metric('ambassador_requests_active', 'gauge', 'Requests under way.')
-  for (const { cells, labels } of all) out.sample('ambassador_requests_active', labels, cells.active)
+  for (const name of ['ambassador_requests_active', 'ambassador_inflight']) {
+    out.metric(name, 'gauge', 'Requests under way.')
+    for (const { cells, labels } of all) out.sample(name, labels, cells.active)
+  }
+  out.metric(
+    'ambassador_queue_wait_seconds',
+    'histogram',
+    'Seconds that requests waited for the rate limit, for DNS or for a connection; those that did not wait are not in it.',
+  )
+  for (const { cells, labels } of all) {
+    const { buckets, sumMs } = cells.queueWait
+    out.histogram('ambassador_queue_wait_seconds', labels, BOUNDS_SECONDS, { counts: buckets, sum: sumMs / 1000 })
+  }
 }
 
 const HTTP_COUNTERS: readonly (readonly [string, string, (cells: HttpCells) => number])[] = [
@@ -142,14 +155,35 @@ function writeTcp(out: Exposition, served: readonly Served[]): void {
   for (const { labels, totals } of all) out.sample('ambassador_tcp_redials_total', labels, totals.redials)
 }
 
+/** Endpoints of an upstream that have series of their own: a name may have hundreds of addresses, and others every minute. */
+export const MAX_ENDPOINTS = 64
+
+/** A gauge per endpoint; beyond the bound one for all the others, which is that of the worst. Null: it has none. */
+export function writeEndpoints(
+  out: Exposition,
+  name: string,
+  labels: Labels,
+  endpoints: Iterable<Endpoint>,
+  gaugeOf: (endpoint: Endpoint) => number | null,
+): void {
+  let written = 0
+  let worst: number | null = null
+  for (const endpoint of endpoints) {
+    const value = gaugeOf(endpoint)
+    if (value === null) continue
+    if (written++ < MAX_ENDPOINTS) out.sample(name, { ...labels, endpoint: endpoint.name }, value)
+    else worst = Math.max(worst ?? value, value)
+  }
+  if (worst !== null) out.sample(name, { ...labels, endpoint: 'overflow' }, worst)
+}
+
 function writeUpstreams(out: Exposition, served: readonly Served[]): void {
   const all = clusters(served)
   out.metric('ambassador_circuit_state', 'gauge', 'Circuit breaker of an endpoint: 0 closed, 1 half-open, 2 open.')
   for (const { cluster, labels } of all) {
-    for (const { name, breaker } of cluster.endpoints) {
-      if (breaker !== null)
-        out.sample('ambassador_circuit_state', { ...labels, endpoint: name }, CIRCUIT[breaker.state])
-    }
+    writeEndpoints(out, 'ambassador_circuit_state', labels, cluster.endpoints, ({ breaker }) =>
+      breaker === null ? null : CIRCUIT[breaker.state],
+    )
   }
   const time = now()
   out.metric(
@@ -160,10 +194,9 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
   for (const { cluster, labels } of all) {
     const { healthCheck, outlierDetection } = cluster.config
     if (healthCheck === undefined && outlierDetection === undefined) continue
-    for (const { name, isHealthy, outlier } of cluster.endpoints) {
-      const health = !isHealthy ? 2 : outlier.isEjected(time) ? 1 : 0
-      out.sample('ambassador_endpoint_health', { ...labels, endpoint: name }, health)
-    }
+    writeEndpoints(out, 'ambassador_endpoint_health', labels, cluster.endpoints, ({ isHealthy, outlier }) =>
+      !isHealthy ? 2 : outlier.isEjected(time) ? 1 : 0,
+    )
   }
   out.metric('ambassador_endpoints', 'gauge', 'Endpoints of an upstream, by whether an attempt may go to them.')
   for (const { cluster, labels } of all) {
@@ -236,6 +269,26 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
       if (at !== null)
         out.sample('ambassador_tls_certificate_expiry_seconds', { ...labels, certificate: kind }, at / 1000)
     }
+  }
+}
+
+function writeTrouble(out: Exposition, served: readonly Served[]): void {
+  const all = clusters(served)
+  out.metric(
+    'ambassador_discovery_failing',
+    'gauge',
+    '1 while endpoints cannot be looked up or read; those that are known stay in use.',
+  )
+  for (const { cluster, labels } of all) {
+    out.sample('ambassador_discovery_failing', labels, cluster.discoveryFailure === null ? 0 : 1)
+  }
+  const secured = all.filter(({ tls }) => tls !== null)
+  if (secured.length === 0) return
+  out.metric('ambassador_tls_unverified', 'gauge', '1 for an upstream whose certificate nobody verifies.')
+  for (const { tls, labels } of secured) out.sample('ambassador_tls_unverified', labels, tls?.isUnverified ? 1 : 0)
+  out.metric('ambassador_tls_reload_failing', 'gauge', '1 while the newest TLS files of an upstream are not usable.')
+  for (const { tls, labels } of secured) {
+    out.sample('ambassador_tls_reload_failing', labels, tls?.failure == null ? 0 : 1)
   }
 }
 

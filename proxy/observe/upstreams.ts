@@ -133,14 +133,13 @@ function httpReport(cells: HttpCells): HttpReport {
   const counts = new Array<number>(DURATION_BUCKETS_MS.length + 1).fill(0)
   let requests = 0
   let upstreamErrors = 0
-  cells.byStatus.forEach((cell, status) => {
-    if (cell === null) return
+  for (const [status, cell] of cells.statuses) {
     requests += cell.count
-    if (status >= 500) upstreamErrors += cell.count
+    if (status !== 'overflow' && status >= 500) upstreamErrors += cell.count
     cell.buckets.forEach((count, index) => {
       counts[index] = (counts[index] ?? 0) + count
     })
-  })
+  }
   const reasons: Record<string, number> = {}
   let failures = upstreamErrors
   for (const [reason, count] of Object.entries(cells.reasons) as [Reason, number][]) {

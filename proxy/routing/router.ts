@@ -176,6 +176,17 @@ export function cookieOf(header: string | null, name: string): string | null {
   return null
 }
 
+/** What of a request decides, as a number in [0, 1); -1 when it has no such value. */
+export function hashOf(on: { readonly kind: 'header' | 'cookie' | 'query'; readonly name: string }, view: RequestView) {
+  const value =
+    on.kind === 'header'
+      ? view.header(on.name)
+      : on.kind === 'cookie'
+        ? cookieOf(view.header('cookie'), on.name)
+        : new URLSearchParams(queryOf(view.target())).get(on.name)
+  return value === null || value === '' ? -1 : hashShare(value)
+}
+
 /** A number in [0, 1) that depends on the value alone: FNV-1a with a final mix, so that short ids spread evenly. */
 export function hashShare(value: string): number {
   let hash = 0x811c9dc5

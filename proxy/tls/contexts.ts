@@ -51,6 +51,7 @@ export class FileTls implements UpstreamTls {
   context: SecureContext | null = null
   failure: string | null = null
   readonly serverName: string | null
+  readonly isUnverified: boolean
   readonly config: TlsConfig
   /** State of each file that the config refers to, as of the last reload. */
   refs: readonly RefReport[] = []
@@ -62,6 +63,7 @@ export class FileTls implements UpstreamTls {
   constructor(config: TlsConfig) {
     this.config = config
     this.serverName = config.serverName
+    this.isUnverified = config.insecureSkipVerify !== undefined
   }
 
   session(key: string): Buffer | undefined {

@@ -8,6 +8,8 @@ export interface UpstreamTls {
   readonly failure: string | null
   /** Name for SNI and verification when the config names one; null: the endpoint's host. */
   readonly serverName: string | null
+  /** Neither chain nor name is verified, as the config says with a reason. */
+  readonly isUnverified: boolean
   /** Session store for resumption, keyed by endpoint and server name. */
   session(key: string): Buffer | undefined
   keepSession(key: string, session: Buffer): void

@@ -1,13 +1,33 @@
-/** Chooses the endpoint of an attempt: of the lowest priority that has one available, by load, in turn or by chance, each by weight. */
+/** Chooses the endpoint of an attempt: of the priority whose turn it is, by load, in turn, by chance or by a hash, each by weight. */
 import type { BalancingPolicy } from '../../common/proxy-config.ts'
 import type { Millis, Random } from '../policy/policy.ts'
+import { hashedEndpoint, NO_HASH } from './consistent-hash.ts'
 import type { Endpoint } from './endpoint.ts'
 
 /** Endpoints of one priority. */
 export interface PriorityGroup {
   readonly priority: number
   readonly endpoints: readonly Endpoint[]
+  /** The same by host: one that has several addresses is up while one of them is. */
+  readonly hosts: readonly (readonly Endpoint[])[]
 }
+
+/** How a cluster balances. */
+export interface Balancing {
+  readonly policy: BalancingPolicy
+  /** See BalancingConfig; null: when none is well. */
+  readonly panicThreshold: number | null
+  /** A priority is used only while no endpoint of an earlier one is available, as RFC 2782 demands of SRV. */
+  readonly isStrict: boolean
+}
+
+export const DEFAULT_BALANCING: Balancing = { policy: 'LeastRequest', panicThreshold: null, isStrict: false }
+
+/**
+ * A priority carries all of the traffic as long as this times its share of available hosts is at least 1: it is built with a reserve.
+ * What is beyond goes to the next priority.
+ */
+const OVERPROVISION = 1.4
 
 /** Sorts endpoints into groups, the group that is used first at the front. */
 export function groupByPriority(endpoints: Iterable<Endpoint>): readonly PriorityGroup[] {
@@ -17,7 +37,20 @@ export function groupByPriority(endpoints: Iterable<Endpoint>): readonly Priorit
     if (group === undefined) groups.set(endpoint.priority, [endpoint])
     else group.push(endpoint)
   }
-  return [...groups].sort(([a], [b]) => a - b).map(([priority, members]) => ({ priority, endpoints: members }))
+  return [...groups]
+    .sort(([a], [b]) => a - b)
+    .map(([priority, members]) => ({ priority, endpoints: members, hosts: byHost(members) }))
+}
+
+function byHost(endpoints: readonly Endpoint[]): readonly (readonly Endpoint[])[] {
+  const hosts = new Map<string, Endpoint[]>()
+  for (const endpoint of endpoints) {
+    const key = `${endpoint.host} ${endpoint.port}`
+    const host = hosts.get(key)
+    if (host === undefined) hosts.set(key, [endpoint])
+    else host.push(endpoint)
+  }
+  return [...hosts.values()]
 }
 
 /**
@@ -36,22 +69,63 @@ export const NONE: readonly Endpoint[] = []
  * The endpoint for the next attempt; null when none is available.
  * One that could not be dialled lately, and after that one that was tried already for the same request, is chosen only when no
  * other is left, also not in a later group: the failed dial or attempt is the best sign that the earlier group is down. When none
- * is well by its checks, all of them are tried all the same.
+ * is well by its checks, all of them are tried all the same, unless the panic threshold says otherwise.
+ * @param hash of what ConsistentHash looks at, see consistent-hash.ts
  */
 export function pickEndpoint(
   groups: readonly PriorityGroup[],
   now: Millis,
   tried: readonly Endpoint[],
   random: Random,
-  policy: BalancingPolicy = 'LeastRequest',
+  balancing: Balancing = DEFAULT_BALANCING,
+  hash: number = NO_HASH,
 ): Endpoint | null {
+  const { policy, panicThreshold, isStrict } = balancing
+  if (tried.length === 0 && ((groups.length > 1 && !isStrict) || (panicThreshold !== null && panicThreshold > 0))) {
+    const share = shareOut(groups, now, random, panicThreshold ?? 0)
+    const group = share === null ? undefined : groups[share.index]
+    if (group !== undefined) {
+      const picked = pickIn(group, now, NONE, share?.isPanic === true ? ANY : DIALLED, random, policy, hash)
+      if (picked !== null) return picked
+    }
+  }
   return (
-    pickFrom(groups, now, tried, DIALLED, random, policy) ??
-    pickFrom(groups, now, tried, WELL, random, policy) ??
-    (tried.length === 0 ? null : pickFrom(groups, now, NONE, WELL, random, policy)) ??
-    pickFrom(groups, now, tried, ANY, random, policy) ??
-    (tried.length === 0 ? null : pickFrom(groups, now, NONE, ANY, random, policy))
+    pickFrom(groups, now, tried, DIALLED, random, policy, hash) ??
+    pickFrom(groups, now, tried, WELL, random, policy, hash) ??
+    (tried.length === 0 ? null : pickFrom(groups, now, NONE, WELL, random, policy, hash)) ??
+    (panicThreshold === 0 ? null : pickFrom(groups, now, tried, ANY, random, policy, hash)) ??
+    (panicThreshold === 0 || tried.length === 0 ? null : pickFrom(groups, now, NONE, ANY, random, policy, hash))
   )
+}
+
+/**
+ * Which group an attempt goes to, by the shares of their hosts that are available; null when none has one, or the first has enough.
+ * `isPanic`: all groups together have too few, and this one fewer than the threshold.
+ */
+function shareOut(
+  groups: readonly PriorityGroup[],
+  now: Millis,
+  random: Random,
+  panicThreshold: number,
+): { readonly index: number; readonly isPanic: boolean } | null {
+  const shares = groups.map((group) => availableShare(group, now))
+  const total = shares.reduce((sum, share) => sum + Math.min(1, OVERPROVISION * share), 0)
+  const isShort = total < 1
+  if (total === 0 || (Math.min(1, OVERPROVISION * (shares[0] ?? 0)) >= 1 && !isShort)) return null
+  // What the groups cannot take together is shared out among them all the same.
+  let left = random() * Math.min(1, total)
+  for (let index = 0; index < groups.length; index++) {
+    const share = shares[index] ?? 0
+    left -= Math.min(1, OVERPROVISION * share)
+    if (left < 0) return { index, isPanic: isShort && share < panicThreshold }
+  }
+  return null
+}
+
+function availableShare({ hosts }: PriorityGroup, now: Millis): number {
+  let available = 0
+  for (const host of hosts) if (host.some((endpoint) => isCandidate(endpoint, now, NONE, DIALLED))) available++
+  return available / hosts.length
 }
 
 function pickFrom(
@@ -61,18 +135,32 @@ function pickFrom(
   demand: Demand,
   random: Random,
   policy: BalancingPolicy,
+  hash: number,
 ): Endpoint | null {
-  for (const { endpoints } of groups) {
-    const first =
-      policy === 'RoundRobin'
-        ? nextInTurn(endpoints, now, tried, demand)
-        : draw(endpoints, now, tried, demand, null, random)
-    if (first === null) continue
-    if (endpoints.length === 1 || policy !== 'LeastRequest') return first
-    const second = draw(endpoints, now, tried, demand, first, random)
-    return second !== null && isLessLoaded(second, first) ? second : first
+  for (const group of groups) {
+    const picked = pickIn(group, now, tried, demand, random, policy, hash)
+    if (picked !== null) return picked
   }
   return null
+}
+
+function pickIn(
+  { endpoints }: PriorityGroup,
+  now: Millis,
+  tried: readonly Endpoint[],
+  demand: Demand,
+  random: Random,
+  policy: BalancingPolicy,
+  hash: number,
+): Endpoint | null {
+  if (policy === 'ConsistentHash' && hash !== NO_HASH) {
+    return hashedEndpoint(endpoints, hash, now, (endpoint) => isCandidate(endpoint, now, tried, demand))
+  }
+  if (policy === 'RoundRobin') return nextInTurn(endpoints, now, tried, demand)
+  const first = draw(endpoints, now, tried, demand, null, random)
+  if (first === null || endpoints.length === 1 || policy === 'Random') return first
+  const second = draw(endpoints, now, tried, demand, first, random)
+  return second !== null && isLessLoaded(second, first, now) ? second : first
 }
 
 /** One pass: each candidate replaces the earlier choice with the probability of its weight among those seen so far. */
@@ -89,8 +177,9 @@ function draw(
   for (let i = 0; i < endpoints.length; i++) {
     const endpoint = endpoints[i]!
     if (endpoint === except || !isCandidate(endpoint, now, tried, demand)) continue
-    weights += endpoint.weight
-    if (chosen === null || random() * weights < endpoint.weight) chosen = endpoint
+    const weight = endpoint.weightAt(now)
+    weights += weight
+    if (chosen === null || random() * weights < weight) chosen = endpoint
   }
   return chosen
 }
@@ -120,7 +209,9 @@ function isCandidate(endpoint: Endpoint, now: Millis, tried: readonly Endpoint[]
  * Compares load per weight. A lighter endpoint must be the less loaded one even with this attempt on it, otherwise a single
  * attempt in flight on the heavy one would send the next to the light one, whatever the weights say.
  */
-function isLessLoaded(second: Endpoint, first: Endpoint): boolean {
-  const handicap = Math.max(0, first.weight - second.weight)
-  return first.active * second.weight > second.active * first.weight + handicap
+function isLessLoaded(second: Endpoint, first: Endpoint, now: Millis): boolean {
+  const firstWeight = first.weightAt(now)
+  const secondWeight = second.weightAt(now)
+  const handicap = Math.max(0, firstWeight - secondWeight)
+  return first.active * secondWeight > second.active * firstWeight + handicap
 }

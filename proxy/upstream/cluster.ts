@@ -7,14 +7,16 @@ import { type DialGuard, type DialRefusal, NO_GUARD } from '../policy/dial-guard
 import { hearOutcome } from '../policy/outliers.ts'
 import type { Millis, Random } from '../policy/policy.ts'
 import { RetryBudget } from '../policy/retry-budget.ts'
+import { now } from '../runtime/clock.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
-import { groupByPriority, NONE, type PriorityGroup, pickEndpoint } from './balancer.ts'
+import { type Balancing, groupByPriority, NONE, type PriorityGroup, pickEndpoint } from './balancer.ts'
+import { NO_HASH } from './consistent-hash.ts'
 import type { Address, Discovery } from './discovery/discovery.ts'
 import { addressKey, Endpoint, type Turns } from './endpoint.ts'
 import { Health, type HealthOptions } from './health/health.ts'
 
 /** Why there is no endpoint for an attempt; reason codes of common/reasons.ts. */
-export type PickRefusal = 'dns_failed' | 'no_healthy_endpoint' | 'circuit_open' | 'egress_denied'
+export type PickRefusal = 'dns_failed' | 'circuit_open' | 'no_healthy_endpoint' | 'egress_denied'
 
 /** What a cluster is made of, and what a changed configuration may change. */
 export interface ClusterOptions {
@@ -64,6 +66,7 @@ export class Cluster {
   /** Times that the guard kept something from being dialled: addresses found, and attempts that had no other. */
   denials = 0
   #options: ClusterOptions
+  #balancing: Balancing
   readonly #parts: ClusterParts
   readonly #random: Random
   #discovery: Discovery
@@ -83,13 +86,17 @@ export class Cluster {
   constructor(options: ClusterOptions, parts: ClusterParts) {
     this.name = options.config.name
     this.#options = options
+    this.#balancing = balancingOptions(options)
     this.#parts = parts
     this.#random = parts.random ?? Math.random
     this.connections = new Bulkhead(bulkheadOptions(options))
     this.budget = new RetryBudget(budgetOptions(options))
     this.#health = new Health(healthOptions(options), {
       random: this.#random,
-      onHealth: (endpoint, failure) => parts.onHealth?.(this, endpoint, failure),
+      onHealth: (endpoint, failure) => {
+        if (failure === null) this.#startSlowly(endpoint, now())
+        parts.onHealth?.(this, endpoint, failure)
+      },
       onFailedCheck: () => this.#discovery.refresh(),
     })
     this.#discoveryKey = canonicalJson(withoutEndpoints(options.config.discovery))
@@ -151,12 +158,33 @@ export class Cluster {
   /**
    * The endpoint for an attempt that begins now, or why there is none. Changes nothing: call `begin` of it in the same turn.
    * @param tried the endpoints of earlier attempts of the same request, avoided while another one is available
+   * @param hash of what config.loadBalancing.hashOn names, a number in [0, 1)
    */
-  pick(now: Millis, tried: readonly Endpoint[] = NONE): Endpoint | PickRefusal {
+  pick(now: Millis, tried: readonly Endpoint[] = NONE, hash: number = NO_HASH): Endpoint | PickRefusal {
     if (this.#groups.length === 0) return this.#refusal()
-    return (
-      pickEndpoint(this.#groups, now, tried, this.#random, this.#options.config.loadBalancing?.policy) ?? 'circuit_open'
-    )
+    return pickEndpoint(this.#groups, now, tried, this.#random, this.#balancing, hash) ?? this.#whyNone(now)
+  }
+
+  /**
+   * Another address of the host of an endpoint, which may be quicker to accept a connection: one of the other family, if there is
+   * one. Null when there is none that could be taken in its place.
+   */
+  rivalOf(endpoint: Endpoint, now: Millis): Endpoint | null {
+    const { host, ip, port, priority } = endpoint
+    if (host === ip) return null
+    let rival: Endpoint | null = null
+    for (const other of this.#byKey.values()) {
+      if (other === endpoint || other.host !== host || other.port !== port || other.priority !== priority) continue
+      if (!other.isAvailable(now) || !other.isWell(now) || other.isAvoided(now)) continue
+      if (other.ip.includes(':') !== ip.includes(':')) return other
+      rival ??= other
+    }
+    return rival
+  }
+
+  #whyNone(now: Millis): PickRefusal {
+    for (const endpoint of this.#byKey.values()) if (endpoint.isWell(now)) return 'circuit_open'
+    return this.#balancing.panicThreshold === 0 ? 'no_healthy_endpoint' : 'circuit_open'
   }
 
   #refusal(): PickRefusal {
@@ -207,6 +235,7 @@ export class Cluster {
   update(options: ClusterOptions): void {
     const guarded = this.guard.key
     this.#options = options
+    this.#balancing = balancingOptions(options)
     this.connections.reconfigure(bulkheadOptions(options))
     this.budget.reconfigure(budgetOptions(options))
     for (const endpoint of this.#byKey.values()) {
@@ -251,11 +280,17 @@ export class Cluster {
     this.#addresses = addresses
     this.#deny(addresses)
     const left = new Map(this.#byKey)
+    const isFirst = left.size === 0
     this.#byKey.clear()
     for (const address of addresses) {
       const key = addressKey(address)
       if (this.#byKey.has(key) || this.#denied.has(key)) continue
-      const endpoint = left.get(key) ?? new Endpoint(address, this.#breakerOptions(), this.#turns)
+      let endpoint = left.get(key)
+      if (endpoint === undefined) {
+        endpoint = new Endpoint(address, this.#breakerOptions(), this.#turns)
+        // Those of the first set are all as cold.
+        if (!isFirst) this.#startSlowly(endpoint, now())
+      }
       endpoint.weight = address.weight
       endpoint.priority = address.priority
       this.#configureOutlier(endpoint)
@@ -267,6 +302,11 @@ export class Cluster {
     for (const endpoint of left.values()) endpoint.retire()
     if (!isEmpty) for (const hold of this.#holds) this.#endHold(hold, true)
     this.#parts.onEndpoints?.(this)
+  }
+
+  #startSlowly(endpoint: Endpoint, at: Millis): void {
+    const ms = this.#options.config.loadBalancing?.slowStartMs
+    if (ms !== undefined) endpoint.startSlowly(at, ms)
   }
 
   /** Finds out which addresses must not be dialled, and tells of those that are new among them. */
@@ -309,6 +349,7 @@ export class Cluster {
     const config = this.#options.config.outlierDetection
     if (config === undefined || endpoint.retired) return
     if (!hearOutcome(endpoint.outlier, isFailure, config, now, () => this.#others(endpoint, now))) return
+    this.#startSlowly(endpoint, endpoint.outlier.ejectedUntil)
     const ms = Math.round(endpoint.outlier.ejectedUntil - now)
     const why = `${config.consecutiveFailures} attempts in a row failed, it gets none for ${ms} ms`
     this.#parts.onHealth?.(this, endpoint, why)
@@ -337,8 +378,21 @@ export class Cluster {
   }
 }
 
+function balancingOptions({ config: { loadBalancing, discovery } }: ClusterOptions): Balancing {
+  return {
+    policy: loadBalancing?.policy ?? 'LeastRequest',
+    panicThreshold: loadBalancing?.panicThreshold ?? null,
+    isStrict: discovery.kind === 'srv',
+  }
+}
+
 function healthOptions({ config, tls, guard }: ClusterOptions): HealthOptions {
-  return { config: config.healthCheck ?? null, tls, guard: guard ?? NO_GUARD }
+  return {
+    config: config.healthCheck ?? null,
+    tls,
+    guard: guard ?? NO_GUARD,
+    proxyProtocol: config.proxyProtocol ?? null,
+  }
 }
 
 function bulkheadOptions(options: ClusterOptions) {

@@ -1,22 +1,32 @@
 /** Dials one endpoint: TCP or TLS, within a deadline, the certificate's chain and name verified; tells why when it fails. */
-import { connect, isIP, type Socket } from 'node:net'
+import type { X509Certificate } from 'node:crypto'
+import { connect, isIP, type NetConnectOpts, type Socket } from 'node:net'
 import type { ConnectionOptions, PeerCertificate, TLSSocket } from 'node:tls'
+import type { ProxyProtocol } from '../../common/proxy-config.ts'
 import type { Reason } from '../../common/reasons.ts'
 import type { DialGuard } from '../policy/dial-guard.ts'
 import { now, refreshClock } from '../runtime/clock.ts'
 import { openTcp, openTls, type RawSocket, type SocketHandler, upgradeTls } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
+import { subjectOf, validityProblem } from '../tls/pem.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
 import type { Address } from './discovery/discovery.ts'
+import { type Peer, proxyHeader } from './proxy-protocol.ts'
 
 export interface DialTarget {
   readonly address: Address
+  /** Dialled too when the address is slow to accept; the first that accepts is taken (RFC 8305). Default: none. */
+  readonly rival?: Address | null
   /** Of the cluster: what must not be dialled. */
   readonly guard: DialGuard
   /** null: plain TCP. */
   readonly tls: UpstreamTls | null
   /** Protocols offered in the handshake (`['http/1.1']`); null: none. */
   readonly alpn: readonly string[] | null
+  /** Sent before everything else. Default: nothing is. */
+  readonly proxyProtocol?: ProxyProtocol | null
+  /** It is a check of our own and carries nothing of the application's. Default false. */
+  readonly isCheck?: boolean
   /** For TCP and TLS together. */
   readonly timeoutMs: number
   /** Null or absent: TLS begins with the first byte. */
@@ -24,6 +34,12 @@ export interface DialTarget {
   /** What the socket reads into; default: the whole buffer that all sockets share. */
   readonly readBuffer?: Buffer
 }
+
+/** A peer that is gone without a word is noticed after this silence and ten unanswered probes, one a second. */
+const KEEP_ALIVE_MS = 30_000
+
+/** RFC 8305 section 5: the recommended delay between the begins of two attempts. */
+const RIVAL_MS = 250
 
 /** TLS that begins in the middle of a connection: one question, one byte in answer, and nothing of the server's behind it. */
 export interface StartTls {
@@ -50,8 +66,11 @@ export interface DialTimes {
 
 /** Exactly one of the two is called, later than dial() itself, and none after cancel(). */
 export interface Dialler {
-  /** Set `socket.handler` before returning: bytes may follow at once. The deadline is off from here on. */
-  onDialled(socket: RawSocket, times: DialTimes): void
+  /**
+   * Set `socket.handler` before returning: bytes may follow at once. The deadline is off from here on.
+   * @param address the one that accepted: that of the target, or its rival
+   */
+  onDialled(socket: RawSocket, times: DialTimes, address: Address): void
   onDialFailed(failure: DialFailure): void
 }
 
@@ -63,21 +82,76 @@ export interface Dial {
 
 /** Begins to dial. Never throws and never calls back before it returned. */
 export function dial(target: DialTarget, dialler: Dialler): Dial {
-  return new DialAttempt(target, dialler)
+  const { rival = null } = target
+  return rival === null ? new DialAttempt(target, dialler) : new DialRace(target, rival, dialler)
+}
+
+/** Two addresses of one host: the second is dialled when the first has not accepted after a moment; who accepts first goes on. */
+class DialRace implements Dial {
+  readonly #dialler: Dialler
+  readonly #start: CoarseTimer
+  readonly #first: DialAttempt
+  #second: DialAttempt | null = null
+  /** Of the first, while the second is still under way. */
+  #failure: DialFailure | null = null
+
+  constructor(target: DialTarget, rival: Address, dialler: Dialler) {
+    this.#dialler = dialler
+    const begun = refreshClock()
+    const first = { onDialled: dialler.onDialled.bind(dialler), onDialFailed: (why: DialFailure) => this.#onFirst(why) }
+    this.#first = new DialAttempt(target, first, () => this.#onAccepted(this.#second))
+    this.#start = new CoarseTimer(() => {
+      const timeoutMs = Math.max(1, target.timeoutMs - (now() - begun))
+      const second = { onDialled: first.onDialled, onDialFailed: (why: DialFailure) => this.#onSecond(why) }
+      this.#second = new DialAttempt({ ...target, address: rival, timeoutMs }, second, () =>
+        this.#onAccepted(this.#first),
+      )
+    })
+    this.#start.set(begun + RIVAL_MS)
+  }
+
+  cancel(): void {
+    this.#start.release()
+    this.#first.cancel()
+    this.#second?.cancel()
+  }
+
+  #onAccepted(loser: DialAttempt | null): void {
+    this.#start.release()
+    loser?.cancel()
+    this.#failure = null
+  }
+
+  #onFirst(failure: DialFailure): void {
+    this.#start.release()
+    if (this.#second === null || this.#second.isOver) this.#dialler.onDialFailed(failure)
+    else this.#failure = failure
+  }
+
+  #onSecond(failure: DialFailure): void {
+    // The first decides: it was the choice.
+    if (this.#first.isOver) this.#dialler.onDialFailed(this.#failure ?? failure)
+  }
 }
 
 class DialAttempt implements Dial, SocketHandler {
   readonly #target: DialTarget
+  readonly #onAccepted: () => void
   #dialler: Dialler | null
   #socket: RawSocket | null = null
+  /** Below the TLS that is not there yet. */
   #plain: Socket | null = null
   readonly #deadline: CoarseTimer
   readonly #startedAt = refreshClock()
   #connectedAt = 0
+  /** Of a chain that is not trusted: the certificate whose dates are why. */
+  #outdated: X509Certificate | null = null
 
-  constructor(target: DialTarget, dialler: Dialler) {
+  /** @param onAccepted called when TCP is connected, before the handshake */
+  constructor(target: DialTarget, dialler: Dialler, onAccepted: () => void = () => {}) {
     this.#target = target
     this.#dialler = dialler
+    this.#onAccepted = onAccepted
     this.#deadline = new CoarseTimer(() => this.#onDeadline())
     const { address, tls, guard } = target
     const refusal = guard.refusal(address.host, address.ip, address.port)
@@ -94,35 +168,72 @@ class DialAttempt implements Dial, SocketHandler {
     try {
       if (tls === null) this.#dialTcp(address)
       else if (target.startTls != null) this.#startTls(address, tls, target.startTls)
+      else if (target.proxyProtocol != null) this.#tlsBehindHeader(address, tls)
       else this.#dialTls(address, tls)
     } catch (error) {
       setImmediate(() => this.#fail('connect_refused', `${name(address)}: ${(error as Error).message}`))
     }
   }
 
+  /** It has told how it ended, or was cancelled. */
+  get isOver(): boolean {
+    return this.#dialler === null
+  }
+
   #dialTcp(address: Address): void {
-    const raw = openTcp(
-      { host: address.ip, port: address.port, noDelay: true, keepAlive: true },
-      this,
-      this.#target.readBuffer,
-    )
+    const raw = openTcp(connectOptions(address), this, this.#target.readBuffer)
     this.#socket = raw
     raw.socket.once('connect', () => {
-      this.#connectedAt = refreshClock()
+      this.#accepted()
+      const header = this.#header(raw.socket)
+      if (header !== null) raw.write(header)
       this.#succeed(raw, 0)
     })
   }
 
+  /** The header of the PROXY protocol is not encrypted. */
+  #tlsBehindHeader(address: Address, tls: UpstreamTls): void {
+    const plain = connect({ ...connectOptions(address), allowHalfOpen: true })
+    this.#plain = plain
+    let broken: Error | null = null
+    const onClose = (): void => this.onClose(broken)
+    plain.on('error', (error) => {
+      broken = error
+    })
+    plain.on('close', onClose)
+    plain.once('connect', () => {
+      // From here on the end of the connection is that of TLS.
+      plain.off('close', onClose)
+      this.#accepted()
+      const header = this.#header(plain)
+      if (header !== null) plain.write(header)
+      this.#secure(upgradeTls(plain, this.#tlsOptions(address, tls), this), address, tls)
+    })
+  }
+
+  #header({ localAddress, localPort, remoteAddress, remotePort }: Socket): Buffer | null {
+    const { proxyProtocol = null, isCheck = false } = this.#target
+    if (proxyProtocol === null) return null
+    const from: Peer = { address: localAddress ?? '', port: localPort ?? 0 }
+    const to: Peer = { address: remoteAddress ?? '', port: remotePort ?? 0 }
+    return proxyHeader(proxyProtocol, isCheck ? null : { from, to })
+  }
+
+  #accepted(): void {
+    this.#connectedAt = refreshClock()
+    this.#onAccepted()
+  }
+
   #dialTls(address: Address, tls: UpstreamTls): void {
     const raw = openTls(
-      { host: address.ip, port: address.port, ...this.#tlsOptions(address, tls) },
+      { ...connectOptions(address), ...this.#tlsOptions(address, tls) },
       this,
       this.#target.readBuffer,
     )
     raw.socket.once('connect', () => {
-      this.#connectedAt = refreshClock()
+      this.#accepted()
       raw.socket.setNoDelay(true)
-      raw.socket.setKeepAlive(true)
+      raw.socket.setKeepAlive(true, KEEP_ALIVE_MS)
     })
     this.#secure(raw, address, tls)
   }
@@ -130,7 +241,7 @@ class DialAttempt implements Dial, SocketHandler {
   /** A server that sends more than the one byte before TLS begins may have been spoken for by somebody between (CVE-2021-23222). */
   #startTls(address: Address, tls: UpstreamTls, { question, yes, refused }: StartTls): void {
     const where = name(address)
-    const plain = connect({ host: address.ip, port: address.port, allowHalfOpen: true, noDelay: true, keepAlive: true })
+    const plain = connect({ ...connectOptions(address), allowHalfOpen: true })
     this.#plain = plain
     const onData = (answer: Buffer): void => {
       if (answer.length > 1) {
@@ -153,7 +264,9 @@ class DialAttempt implements Dial, SocketHandler {
       broken = error
     })
     plain.once('connect', () => {
-      this.#connectedAt = refreshClock()
+      this.#accepted()
+      const header = this.#header(plain)
+      if (header !== null) plain.write(header)
       plain.write(question)
     })
   }
@@ -168,22 +281,31 @@ class DialAttempt implements Dial, SocketHandler {
       checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
         process.getBuiltinModule('node:tls').checkServerIdentity(serverName, certificate),
       // Said here because NODE_TLS_REJECT_UNAUTHORIZED=0 would turn it off silently.
-      rejectUnauthorized: true,
+      rejectUnauthorized: !tls.isUnverified,
       ALPNProtocols: this.#target.alpn === null ? undefined : [...this.#target.alpn],
     }
   }
 
-  #secure(raw: RawSocket, address: Address, tls: UpstreamTls): void {
+  #secure(raw: RawSocket & { readonly socket: TLSSocket }, address: Address, tls: UpstreamTls): void {
     const key = sessionKey(address, tls)
     this.#socket = raw
-    raw.socket.once('secureConnect', () => this.#succeed(raw, refreshClock() - this.#connectedAt))
+    const { socket } = raw
+    // Before Node verifies, and closes what it does not trust: afterwards the chain cannot be asked for.
+    socket.prependOnceListener('secure', () => {
+      this.#outdated = outdated(socket)
+    })
+    socket.once('secureConnect', () => this.#succeed(raw, refreshClock() - this.#connectedAt))
     // TLS 1.3 sends its tickets after the handshake, so this outlives the dial.
-    raw.socket.on('session', (session: Buffer) => tls.keepSession(key, session))
+    socket.on('session', (session: Buffer) => tls.keepSession(key, session))
   }
 
   cancel(): void {
     this.#dialler = null
     this.#deadline.release()
+    this.#destroy()
+  }
+
+  #destroy(): void {
     this.#socket?.destroy()
     this.#plain?.destroy()
   }
@@ -193,7 +315,7 @@ class DialAttempt implements Dial, SocketHandler {
     if (dialler === null) return
     this.#dialler = null
     this.#deadline.release()
-    dialler.onDialled(raw, { connectMs: this.#connectedAt - this.#startedAt, tlsMs })
+    dialler.onDialled(raw, { connectMs: this.#connectedAt - this.#startedAt, tlsMs }, this.#target.address)
   }
 
   #fail(reason: Reason, detail: string): void {
@@ -201,8 +323,7 @@ class DialAttempt implements Dial, SocketHandler {
     if (dialler === null) return
     this.#dialler = null
     this.#deadline.release()
-    this.#socket?.destroy()
-    this.#plain?.destroy()
+    this.#destroy()
     dialler.onDialFailed({ reason, detail })
   }
 
@@ -228,7 +349,7 @@ class DialAttempt implements Dial, SocketHandler {
     const code = (error as NodeJS.ErrnoException).code ?? ''
     const untrusted = (this.#socket?.socket as TLSSocket | undefined)?.authorizationError
     if (tls !== null && untrusted) {
-      this.#fail('tls_verify_failed', describeUntrusted(address, tls, error))
+      this.#fail('tls_verify_failed', describeUntrusted(address, tls, error, this.#outdated))
     } else if (this.#connectedAt > 0) {
       this.#fail('upstream_reset', `${name(address)} ended the TLS handshake: ${error.message}`)
     } else if (code === 'ETIMEDOUT') {
@@ -239,23 +360,51 @@ class DialAttempt implements Dial, SocketHandler {
   }
 }
 
+function connectOptions({ ip, port }: Address): NetConnectOpts {
+  if (ip.startsWith('/')) return { path: ip }
+  return { host: ip, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS }
+}
+
 function sessionKey(address: Address, tls: UpstreamTls): string {
   return `${address.ip}:${address.port}/${tls.serverName ?? address.host}`
 }
 
-function name(address: Address): string {
-  const where = `${address.ip.includes(':') ? `[${address.ip}]` : address.ip}:${address.port}`
-  return address.host === address.ip ? `endpoint ${where}` : `endpoint '${address.host}' (${where})`
+function name({ host, ip, port }: Address): string {
+  if (ip.startsWith('/')) return `socket '${ip}'`
+  const where = `${ip.includes(':') ? `[${ip}]` : ip}:${port}`
+  return host === ip ? `endpoint ${where}` : `endpoint '${host}' (${where})`
 }
 
-function describeUntrusted(address: Address, tls: UpstreamTls, error: Error): string {
+/** What Node has and its types do not show; connector tests fail when a new Node changes it. */
+interface Verified {
+  readonly _handle: { verifyError?(): Error | null | undefined } | null
+}
+
+/** Of a chain that OpenSSL does not trust, the first certificate that is not valid now; null when there is none, or it is trusted. */
+function outdated(socket: TLSSocket): X509Certificate | null {
+  if (!(socket as unknown as Verified)._handle?.verifyError?.()) return null
+  const seen = new Set<string>()
+  let certificate = socket.getPeerX509Certificate()
+  while (certificate !== undefined && !seen.has(certificate.fingerprint256)) {
+    if (validityProblem(certificate, Date.now()) !== null) return certificate
+    seen.add(certificate.fingerprint256)
+    certificate = certificate.issuerCertificate
+  }
+  return null
+}
+
+function describeUntrusted(address: Address, tls: UpstreamTls, error: Error, old: X509Certificate | null): string {
   const code = (error as NodeJS.ErrnoException).code ?? 'unknown'
   const wanted = tls.serverName ?? address.host
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
     const names = (error as Error & { cert?: PeerCertificate }).cert?.subjectaltname ?? 'no name'
     return `${name(address)}: its certificate is for ${names}, not for '${wanted}'; set tls.serverName to a name that it has`
   }
-  const remedy =
-    code.includes('EXPIRED') || code.includes('NOT_YET_VALID') ? '' : '; set tls.ca to the CA that issued it'
+  const isOutdated = code.includes('EXPIRED') || code.includes('NOT_YET_VALID')
+  if (isOutdated && old !== null) {
+    const why = validityProblem(old, Date.now())
+    return `${name(address)}: its certificate is not trusted: ${subjectOf(old)} ${why} (${code}), renew it`
+  }
+  const remedy = isOutdated ? '' : '; set tls.ca to the CA that issued it'
   return `${name(address)}: its certificate is not trusted: ${error.message} (${code})${remedy}`
 }

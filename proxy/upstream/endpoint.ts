@@ -3,6 +3,7 @@ import type { BreakerConfig } from '../../common/proxy-config.ts'
 import { CircuitBreaker, type CircuitState } from '../policy/circuit-breaker.ts'
 import { Outlier } from '../policy/outliers.ts'
 import type { Millis, Outcome, Random } from '../policy/policy.ts'
+import { hashText } from './consistent-hash.ts'
 import type { Address } from './discovery/discovery.ts'
 
 /** What a protocol keeps per endpoint (its idle connections). The cluster only ends it. */
@@ -46,12 +47,17 @@ const MAX_AVOID_MS = 30_000
 /** How long the others wait for the verdict of the one attempt that tries an avoided endpoint again. */
 const TRIAL_MS = 5_000
 
+/** The share of its weight with which a slow start begins. */
+const COLD_SHARE = 0.1
+
 export class Endpoint {
   readonly host: string
   readonly ip: string
   readonly port: number
   /** `ip:port`, for log lines, metrics and /upstreams. */
   readonly name: string
+  /** Of its address, the same in every process. */
+  readonly hash: number
   weight: number
   priority: number
   breaker: CircuitBreaker | null = null
@@ -73,6 +79,9 @@ export class Endpoint {
   /** When it is its turn; the earliest is next. See Turns. */
   turnAt = 0
   readonly #turns: Turns
+  /** Its slow start: when it ends, and how long it takes. 0: it has its whole weight. */
+  #warmAt: Millis = 0
+  #warmUpMs: Millis = 0
   #dialFailures = 0
   /** 0: not avoided. */
   #avoidUntil: Millis = 0
@@ -82,12 +91,29 @@ export class Endpoint {
     this.ip = address.ip
     this.port = address.port
     this.name = addressName(address.ip, address.port)
+    this.hash = hashText(addressKey(address))
     this.weight = address.weight
     this.priority = address.priority
     this.#turns = turns
     // Anywhere in its first round: else every sidecar of a fleet would begin with the same endpoint.
     this.turnAt = turns.at + (breaker.random ?? Math.random)() / this.weight
     this.configureBreaker(breaker)
+  }
+
+  /** Its weight, or a part of it while it starts slowly. */
+  weightAt(now: Millis): number {
+    if (this.#warmAt === 0) return this.weight
+    if (now >= this.#warmAt) {
+      this.#warmAt = 0
+      return this.weight
+    }
+    return this.weight * Math.max(COLD_SHARE, 1 - (this.#warmAt - now) / this.#warmUpMs)
+  }
+
+  /** From `at` on it starts slowly: it has its whole weight `ms` later. */
+  startSlowly(at: Millis, ms: Millis): void {
+    this.#warmAt = at + ms
+    this.#warmUpMs = ms
   }
 
   /** True when `begin` would admit an attempt now. */
@@ -116,8 +142,18 @@ export class Endpoint {
       this.attempts++
       const turns = this.#turns
       if (this.turnAt > turns.at) turns.at = this.turnAt
-      this.turnAt = turns.at + 1 / this.weight
+      this.turnAt = turns.at + 1 / this.weightAt(now)
       if (this.#avoidUntil !== 0) this.#avoidUntil = now + TRIAL_MS
+    }
+    return token
+  }
+
+  /** As begin(), with a connection that is there already: a breaker that has opened meanwhile (-1) does not hear of it. */
+  beginConnected(now: Millis): number {
+    const token = this.begin(now)
+    if (token < 0) {
+      this.active++
+      this.attempts++
     }
     return token
   }

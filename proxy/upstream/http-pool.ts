@@ -6,6 +6,7 @@ import type { RawSocket, SocketHandler } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
 import type { Cluster } from './cluster.ts'
 import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from './connector.ts'
+import type { Address } from './discovery/discovery.ts'
 import type { Endpoint, EndpointPool } from './endpoint.ts'
 
 /** How long a connection stays idle when the server does not say how long it waits: below the 5 s of Node's own servers. */
@@ -31,6 +32,7 @@ export interface ConnectionUser {
 export interface ConnectionWaiter extends Waiter {
   /** A connection became idle while this one waited. Returns false when it cannot be used for this waiter. */
   onIdleConnection(connection: UpstreamConnection): boolean
+  /** The connection may be one to another endpoint of the host. */
   onDialled(connection: UpstreamConnection, times: DialTimes): void
   onDialFailed(failure: DialFailure): void
 }
@@ -134,8 +136,10 @@ class PoolDial implements Dial, Dialler {
       {
         address: endpoint,
         guard: cluster.guard,
+        rival: cluster.rivalOf(endpoint, now()),
         tls: cluster.tls,
         alpn: ALPN,
+        proxyProtocol: cluster.config.proxyProtocol ?? null,
         timeoutMs,
         readBuffer: SMALL_READ_BUFFER,
       },
@@ -143,9 +147,9 @@ class PoolDial implements Dial, Dialler {
     )
   }
 
-  onDialled(raw: RawSocket, times: DialTimes): void {
+  onDialled(raw: RawSocket, times: DialTimes, address: Address): void {
     this.#isOver = true
-    this.#waiter.onDialled(this.#pool.onDialled(this, raw), times)
+    this.#waiter.onDialled(this.#pool.onDialled(this, raw, address), times)
   }
 
   onDialFailed(failure: DialFailure): void {
@@ -256,10 +260,12 @@ export class HttpPool implements EndpointPool {
   }
 
   /** Only for PoolDial. */
-  onDialled(from: PoolDial, raw: RawSocket): UpstreamConnection {
+  onDialled(from: PoolDial, raw: RawSocket, address: Address): UpstreamConnection {
     this.#dials.delete(from)
-    const connection = new UpstreamConnection(this, raw)
-    this.#open.add(connection)
+    // Another address of the host may have been quicker to accept.
+    const pool = address === this.endpoint ? this : HttpPool.of(this.cluster, address as Endpoint)
+    const connection = new UpstreamConnection(pool, raw)
+    pool.#open.add(connection)
     return connection
   }
 

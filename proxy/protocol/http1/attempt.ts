@@ -60,6 +60,8 @@ export interface AttemptOwner {
   readonly deadlineAt: number
   /** Endpoints of earlier attempts. */
   readonly tried: readonly Endpoint[]
+  /** Of what ConsistentHash looks at. */
+  readonly hash: number
   attempts: number
   queueMs: number
   connectMs: number
@@ -139,7 +141,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const owner = this.#owner
     const { cluster } = owner.target.upstream
     this.#isFresh = isFresh
-    const endpoint = picked ?? cluster.pick(time, owner.tried)
+    const endpoint = picked ?? cluster.pick(time, owner.tried, owner.hash)
     if (typeof endpoint === 'string') {
       owner.onNoEndpoint(endpoint, time)
       return
@@ -195,7 +197,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const owner = this.#owner
     const { cluster } = owner.target.upstream
     this.#waited(time)
-    const endpoint = cluster.pick(time, owner.tried)
+    const endpoint = cluster.pick(time, owner.tried, owner.hash)
     if (typeof endpoint === 'string') {
       cluster.connections.release()
       owner.onNoEndpoint(endpoint, time)
@@ -228,7 +230,19 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     this.#dial = null
     this.#owner.connectMs = times.connectMs
     this.#owner.tlsMs = times.tlsMs
+    if (connection.pool.endpoint !== this.#endpoint) this.#moveTo(connection.pool.endpoint)
     this.#use(connection)
+  }
+
+  /** Another address of the host accepted first; the one that was chosen is avoided for a while. */
+  #moveTo(endpoint: Endpoint): void {
+    const time = now()
+    this.#endpoint?.dialFailed(time)
+    if (this.#token >= 0) this.#endpoint?.settle(this.#token, 'abandoned', time)
+    this.#endpoint?.leave()
+    this.#token = endpoint.beginConnected(time)
+    this.#endpoint = endpoint
+    this.asked = endpoint
   }
 
   onDialFailed(failure: DialFailure): void {

@@ -3,12 +3,14 @@ import type { Reason } from '../../../common/reasons.ts'
 import { parseRetryAfter } from '../../policy/backoff.ts'
 import type { HeaderCredential } from '../../policy/credential.ts'
 import type { Outcome } from '../../policy/policy.ts'
-import { type Router, rewritten } from '../../routing/router.ts'
+import { hashOf, type Router, rewritten } from '../../routing/router.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { Trace } from '../../tracing/trace-context.ts'
+import { NONE } from '../../upstream/balancer.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
+import { NO_HASH } from '../../upstream/consistent-hash.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import { HttpPool, type UpstreamConnection } from '../../upstream/http-pool.ts'
 import { Attempt, type AttemptOwner, type Condition, MAX_WAIT_MS } from './attempt.ts'
@@ -95,6 +97,9 @@ export class Exchange implements AttemptOwner {
   /** Where it stands in a trace; null: nobody sends spans. */
   trace: Trace | null = null
 
+  /** Of what ConsistentHash looks at; NO_HASH: nothing. */
+  hash = NO_HASH
+
   #client!: ExchangeClient
   #state: State = 'free'
   #isPersistent = true
@@ -172,7 +177,9 @@ export class Exchange implements AttemptOwner {
     else this.#beginTrace(head, snapshot.tracing.sample)
     upstream.cells.active++
     const { cluster, credential } = upstream
-    const picked = cluster.isReady ? cluster.pick(time) : null
+    const { hashOn } = upstream
+    this.hash = hashOn === null ? NO_HASH : hashOf(hashOn, view.of(head, facts))
+    const picked = cluster.isReady ? cluster.pick(time, NONE, this.hash) : null
     const host = picked === null || typeof picked === 'string' ? NO_HOST : HttpPool.of(cluster, picked).host
     const isAuthorized = this.#authorization.begin(credential)
     const { line } = this.#authorization
@@ -362,6 +369,9 @@ export class Exchange implements AttemptOwner {
     if (this.attempts > 0 && this.reason !== null) {
       // What the attempts failed of says more than that there is nobody left to ask.
       this.#refuse({ reason: this.reason, detail: this.detail })
+    } else if (refusal === 'no_healthy_endpoint' && cluster.isReady) {
+      const detail = `no endpoint of upstream '${cluster.name}' is healthy by its checks and attempts`
+      this.#refuse({ reason: refusal, detail })
     } else if (refusal === 'egress_denied') {
       this.#refuse({ reason: 'egress_denied', ...(cluster.denied ?? { detail: '' }) })
     } else if (refusal !== 'circuit_open') {
@@ -613,6 +623,7 @@ export class Exchange implements AttemptOwner {
     cells.requestBytes += this.request.body.contentBytes
     if (response.isStarted) cells.responseBytes += response.body.contentBytes
     cells.add(this.status, this.endedAt - this.startedAt)
+    if (this.queueMs > 0) cells.queueWait.add(this.queueMs)
     if (this.reason !== null) cells.reasons[this.reason]++
     if (after !== 'keep') response.abandon(null)
     this.#client.record(this)

@@ -1,5 +1,11 @@
 /** What an HTTP driver serves by: one config in force, compiled so that a request only looks things up. */
-import type { AccessLogConfig, RetryConfig, RouteConfig, TimeoutsConfig } from '../../../common/proxy-config.ts'
+import type {
+  AccessLogConfig,
+  BalancingConfig,
+  RetryConfig,
+  RouteConfig,
+  TimeoutsConfig,
+} from '../../../common/proxy-config.ts'
 import type { HttpCells } from '../../observe/cells.ts'
 import type { HeaderCredential } from '../../policy/credential.ts'
 import type { RateLimit } from '../../policy/rate-limit.ts'
@@ -18,6 +24,8 @@ export interface HttpUpstream {
   readonly credentialName: Uint8Array | null
   /** Kept over changes of the config. */
   readonly cells: HttpCells
+  /** What ConsistentHash looks at; null: nothing. */
+  readonly hashOn: NonNullable<BalancingConfig['hashOn']> | null
 }
 
 /** When a request is sent again. */
@@ -65,7 +73,13 @@ export interface HttpSnapshot extends HttpTarget {
 
 /** Makes an upstream of its parts. */
 export function httpUpstream(cluster: Cluster, credential: HeaderCredential | null, cells: HttpCells): HttpUpstream {
-  return { cluster, credential, credentialName: credential === null ? null : nameBytes(credential.name), cells }
+  return {
+    cluster,
+    credential,
+    credentialName: credential === null ? null : nameBytes(credential.name),
+    cells,
+    hashOn: cluster.config.loadBalancing?.hashOn ?? null,
+  }
 }
 
 /** Compiles routes over the target of requests that none takes; null when there are none. */

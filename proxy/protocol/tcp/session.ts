@@ -13,6 +13,7 @@ import {
   dial,
   type StartTls,
 } from '../../upstream/connector.ts'
+import type { Address } from '../../upstream/discovery/discovery.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import { Relay, type RelayEnd } from './relay.ts'
 import type { TcpSnapshot } from './snapshot.ts'
@@ -207,9 +208,16 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
       return
     }
     const token = picked.begin(now())
-    const startTls = this.#greeter?.startTls ?? null
-    const { guard, tls } = cluster
-    const target = { address: picked, guard, tls, alpn: null, timeoutMs: timeouts.connectMs, startTls }
+    const target = {
+      address: picked,
+      guard: cluster.guard,
+      rival: cluster.rivalOf(picked, now()),
+      tls: cluster.tls,
+      alpn: null,
+      proxyProtocol: cluster.config.proxyProtocol ?? null,
+      timeoutMs: timeouts.connectMs,
+      startTls: this.#greeter?.startTls ?? null,
+    }
     this.#phase = { kind: 'dialling', endpoint: picked, token, dial: dial(target, this) }
     this.#tried.push(picked)
   }
@@ -230,9 +238,18 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
   }
 
   // dialling => relaying | greeting
-  onDialled(upstream: RawSocket, times: DialTimes): void {
+  onDialled(upstream: RawSocket, times: DialTimes, address: Address): void {
     if (this.#phase.kind !== 'dialling') return
-    const { endpoint, token } = this.#phase
+    let { endpoint, token } = this.#phase
+    if (address !== endpoint) {
+      // Another address of the host accepted first; the one that was chosen is avoided for a while.
+      endpoint.settle(token, 'abandoned', now())
+      endpoint.leave()
+      endpoint.dialFailed(now())
+      endpoint = address as Endpoint
+      token = endpoint.beginConnected(now())
+      this.#tried.push(endpoint)
+    }
     this.#times = times
     if (this.#greeter === null) {
       this.#relay(upstream, endpoint, token)
@@ -343,6 +360,9 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
   #whyNoEndpoint(reason: PickRefusal): string {
     const { cluster } = this.#snapshot
     if (reason === 'egress_denied') return cluster.denied?.detail ?? ''
+    if (reason === 'no_healthy_endpoint' && cluster.isReady) {
+      return `no endpoint of upstream '${cluster.name}' is healthy by its checks`
+    }
     if (reason !== 'circuit_open') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
     const ms = Math.ceil(cluster.retryAfterMs(now()))
     return `the circuit breakers of upstream '${cluster.name}' are open, the next attempt may come in ${ms} ms`

@@ -1,5 +1,5 @@
 /** One active check of an endpoint: can it be connected to, does TLS succeed, does it answer a GET with an expected status. */
-import type { HealthCheckConfig } from '../../../common/proxy-config.ts'
+import type { HealthCheckConfig, ProxyProtocol } from '../../../common/proxy-config.ts'
 import type { DialGuard } from '../../policy/dial-guard.ts'
 import { now } from '../../runtime/clock.ts'
 import { NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
@@ -14,6 +14,8 @@ export interface CheckTarget {
   readonly guard: DialGuard
   /** Of the upstream; not used by a `tcp` check. */
   readonly tls: UpstreamTls | null
+  /** Of the upstream. Default: none. */
+  readonly proxyProtocol?: ProxyProtocol | null
   readonly config: HealthCheckConfig
 }
 
@@ -37,6 +39,8 @@ export function check(target: CheckTarget, done: (failure: string | null) => voi
       guard,
       tls: isTls ? tls : null,
       alpn: isTls && config.probe.kind === 'http' ? ['http/1.1'] : null,
+      proxyProtocol: target.proxyProtocol ?? null,
+      isCheck: true,
       timeoutMs: config.timeoutMs,
     },
     {

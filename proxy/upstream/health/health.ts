@@ -1,5 +1,5 @@
 /** The active checks of a cluster: each endpoint at its own pace, one check at a time, until it leaves. */
-import type { HealthCheckConfig } from '../../../common/proxy-config.ts'
+import type { HealthCheckConfig, ProxyProtocol } from '../../../common/proxy-config.ts'
 import type { DialGuard } from '../../policy/dial-guard.ts'
 import type { Random } from '../../policy/policy.ts'
 import { now } from '../../runtime/clock.ts'
@@ -12,6 +12,7 @@ export interface HealthOptions {
   /** Null: nothing is checked, and every endpoint counts as healthy. */
   readonly config: HealthCheckConfig | null
   readonly tls: UpstreamTls | null
+  readonly proxyProtocol: ProxyProtocol | null
   /** What must not be dialled, be it for a check. */
   readonly guard: DialGuard
 }
@@ -95,14 +96,14 @@ export class Health {
 
   #check(endpoint: Endpoint): void {
     const checked = this.#checked.get(endpoint)
-    const { config, tls, guard } = this.#options
+    const { config, tls, proxyProtocol, guard } = this.#options
     if (checked === undefined || config === null) return
     if (config.probe.kind !== 'tcp' && tls !== null && tls.context === null) {
       // Not the fault of the endpoint, and nothing can be known of it.
       this.#schedule(endpoint)
       return
     }
-    checked.cancel = check({ address: endpoint, guard, tls, config }, (failure) => {
+    checked.cancel = check({ address: endpoint, guard, tls, proxyProtocol, config }, (failure) => {
       checked.cancel = () => {}
       this.#schedule(endpoint)
       this.#ended(endpoint, checked, config, failure)

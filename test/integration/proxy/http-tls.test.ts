@@ -55,6 +55,7 @@ function trust(pem: string | null, serverName: string | null = null): UpstreamTl
     context: pem === null ? null : createSecureContext({ ca: pem }),
     failure: pem === null ? "configMap 'ca' key 'ca.pem' is not a certificate" : null,
     serverName,
+    isUnverified: false,
     sessions,
     session: (key) => sessions.get(key),
     keepSession: (key, session) => void sessions.set(key, session),

@@ -92,7 +92,10 @@ describe('/metrics', () => {
       ambassador_request_bytes_total: 'counter ambassador upstream',
       ambassador_response_bytes_total: 'counter ambassador upstream',
       ambassador_upgrades_total: 'counter ambassador upstream',
+      ambassador_egress_denied_total: 'counter ambassador upstream',
       ambassador_requests_active: 'gauge ambassador upstream',
+      ambassador_inflight: 'gauge ambassador upstream',
+      ambassador_queue_wait_seconds: 'histogram ambassador le upstream',
       ambassador_spans_total: 'counter',
       ambassador_circuit_state: 'gauge ambassador endpoint upstream',
       ambassador_endpoint_health: 'gauge',
@@ -103,6 +106,7 @@ describe('/metrics', () => {
       ambassador_rate_delayed_total: 'counter',
       ambassador_token_expiry_seconds: 'gauge',
       ambassador_tls_certificate_expiry_seconds: 'gauge',
+      ambassador_discovery_failing: 'gauge ambassador upstream',
       ambassador_config_info: 'gauge ambassador generation hash',
       ambassador_config_rejected: 'gauge ambassador',
       ambassador_config_loads_total: 'counter result',
@@ -140,6 +144,40 @@ describe('/metrics', () => {
           [...cumulated].sort((a, b) => a - b),
         )
       }
+    }
+  })
+
+  it('has histograms that a server of Prometheus accepts', async () => {
+    await get('/')
+    const { types, samples } = await scrape()
+    const series = new Set(
+      samples.map(({ name, labels }) => `${name} ${JSON.stringify(Object.entries(labels).sort())}`),
+    )
+    assert.equal(series.size, samples.length, 'no series comes twice')
+    for (const [family, type] of types) {
+      if (type !== 'histogram') continue
+      const groups = new Map<string, Sample[]>()
+      for (const sample of samples.filter(({ name }) => name === `${family}_bucket`)) {
+        const { le: _, ...rest } = sample.labels
+        const key = JSON.stringify(rest)
+        groups.set(key, [...(groups.get(key) ?? []), sample])
+      }
+      for (const [key, buckets] of groups) {
+        const bounds = buckets.map(({ labels }) => Number(labels['le']?.replace('Inf', 'Infinity')))
+        assert.deepEqual(
+          bounds,
+          [...new Set(bounds)].sort((a, b) => a - b),
+          family,
+        )
+        assert.equal(bounds.at(-1), Number.POSITIVE_INFINITY)
+        const only = (name: string) =>
+          samples.filter((each) => each.name === name && JSON.stringify(each.labels) === key).map(({ value }) => value)
+        assert.deepEqual(only(`${family}_count`), [buckets.at(-1)?.value])
+        assert.equal(only(`${family}_sum`).length, 1)
+      }
+    }
+    for (const { name, labels } of samples.filter(({ name }) => types.get(name) === 'counter')) {
+      assert.match(name, /_total$/, JSON.stringify(labels))
     }
   })
 

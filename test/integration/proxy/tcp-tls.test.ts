@@ -163,14 +163,14 @@ describe('TCP to TLS', () => {
       authority.issue({ notBefore: new Date('2020-01-01'), notAfter: new Date('2021-01-01') }),
       'localhost',
       {},
-      /its certificate is not trusted: certificate has expired/,
+      /its certificate is not trusted: CN=localhost has expired \(valid from 2020-01-01T00:00:00Z to 2021-01-01T00:00:00Z\)/,
     ],
     [
       'a certificate that is not yet valid',
       authority.issue({ notBefore: new Date('2040-01-01'), notAfter: new Date('2041-01-01') }),
       'localhost',
       {},
-      /its certificate is not trusted: certificate is not yet valid/,
+      /its certificate is not trusted: CN=localhost is not yet valid \(valid from 2040-01-01T00:00:00Z to 2041-01-01T00:00:00Z\)/,
     ],
     [
       'a certificate for clients only',

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { BreakerConfig } from '../../../../common/proxy-config.ts'
-import { groupByPriority, NONE, pickEndpoint } from '../../../../proxy/upstream/balancer.ts'
+import { hashShare } from '../../../../proxy/routing/router.ts'
+import {
+  type Balancing,
+  DEFAULT_BALANCING,
+  groupByPriority,
+  NONE,
+  pickEndpoint,
+} from '../../../../proxy/upstream/balancer.ts'
 import { Endpoint } from '../../../../proxy/upstream/endpoint.ts'
 
 const BREAKER: BreakerConfig = {
@@ -93,11 +100,12 @@ describe('balancer', () => {
     assert.equal(counts[0], 1)
   })
 
-  it('uses the next priority only when every endpoint of the lower ones is open, and goes back', () => {
+  it('of SRV uses the next priority only when every endpoint of the lower ones is open, and goes back', () => {
     const [a, b, standby, last] = [endpoint(1), endpoint(2), endpoint(3, 1, 1), endpoint(4, 1, 7)]
     const groups = groupByPriority([last, standby, a, b])
+    const strict: Balancing = { ...DEFAULT_BALANCING, isStrict: true }
     const picked = (now: number) =>
-      new Set(Array.from({ length: 50 }, (_, i) => pickEndpoint(groups, now, NONE, seeded(i))))
+      new Set(Array.from({ length: 50 }, (_, i) => pickEndpoint(groups, now, NONE, seeded(i), strict)))
     assert.deepEqual(picked(0), new Set([a, b]))
     trip(a)
     assert.deepEqual(picked(10), new Set([b]))
@@ -161,7 +169,7 @@ describe('taking turns', () => {
   const order = (endpoints: Endpoint[], picks: number, at = 0): number[] => {
     const groups = groupByPriority(endpoints)
     return Array.from({ length: picks }, () => {
-      const picked = pickEndpoint(groups, at, NONE, seeded(), 'RoundRobin')!
+      const picked = pickEndpoint(groups, at, NONE, seeded(), { ...DEFAULT_BALANCING, policy: 'RoundRobin' })!
       picked.settle(picked.begin(at), 'success', at)
       picked.leave()
       return picked.port
@@ -220,7 +228,10 @@ describe('taking turns', () => {
   it('passes over what was tried already for the same request', () => {
     const shared = turns()
     const [one, two] = [made(shared, 1), made(shared, 2)]
-    assert.equal(pickEndpoint(groupByPriority([one, two]), 0, [one], seeded(), 'RoundRobin'), two)
+    assert.equal(
+      pickEndpoint(groupByPriority([one, two]), 0, [one], seeded(), { ...DEFAULT_BALANCING, policy: 'RoundRobin' }),
+      two,
+    )
   })
 })
 
@@ -230,7 +241,153 @@ describe('choosing by chance', () => {
     for (let i = 0; i < 1000; i++) heavy.begin(0)
     const random = seeded()
     const groups = groupByPriority([heavy, light])
-    const picks = Array.from({ length: 20_000 }, () => pickEndpoint(groups, 0, NONE, random, 'Random'))
+    const picks = Array.from({ length: 20_000 }, () =>
+      pickEndpoint(groups, 0, NONE, random, { ...DEFAULT_BALANCING, policy: 'Random' }),
+    )
     near(picks.filter((each) => each === heavy).length / picks.length, 0.75, 0.02)
+  })
+})
+
+describe('several priorities', () => {
+  const host = (name: string, port: number, priority = 0) => {
+    const address = { host: name, ip: '10.0.0.1', port, weight: 1, priority }
+    return new Endpoint(address, { config: BREAKER, probeTimeoutMs: 500, random: () => 0.5 })
+  }
+  /** The share of many first attempts that goes to each. */
+  const spread = (endpoints: Endpoint[], balancing: Partial<Balancing> = {}) => {
+    const groups = groupByPriority(endpoints)
+    const random = seeded(7)
+    const picks = Array.from({ length: 20_000 }, () =>
+      pickEndpoint(groups, 1, NONE, random, { ...DEFAULT_BALANCING, ...balancing }),
+    )
+    return endpoints.map((each) => picks.filter((picked) => picked === each).length / picks.length)
+  }
+
+  it('hand over what 1.4 times the available share of the first does not cover', () => {
+    const [a, b, c, d, standby] = [host('a', 1), host('b', 2), host('c', 3), host('d', 4), host('s', 5, 1)]
+    const all = [a, b, c, d, standby]
+    assert.equal(spread(all)[4], 0)
+    trip(a)
+    assert.equal(spread(all)[4], 0)
+    trip(b)
+    near(spread(all)[4]!, 0.3, 0.02)
+    trip(c)
+    near(spread(all)[4]!, 0.65, 0.02)
+    trip(d)
+    assert.equal(spread(all)[4], 1)
+  })
+
+  it('count a host with several addresses as one that is up while one of them is', () => {
+    const [a, b, standby] = [host('db', 1), host('db', 1), host('s', 2, 1)]
+    trip(a)
+    assert.deepEqual(spread([a, b, standby]), [0, 1, 0])
+  })
+
+  it('share everything out when all together have too little', () => {
+    const endpoints = [host('a', 1), host('b', 2), host('c', 3), host('d', 4, 1), host('e', 5, 1), host('f', 6, 1)]
+    for (const index of [0, 1, 3, 4]) trip(endpoints[index]!)
+    const shares = spread(endpoints)
+    near(shares[2]!, 0.5, 0.02)
+    near(shares[5]!, 0.5, 0.02)
+  })
+})
+
+describe('a panic threshold', () => {
+  const ill = (count: number, of: number) => {
+    const endpoints = Array.from({ length: of }, (_, i) => endpoint(i + 1))
+    for (const each of endpoints.slice(0, count)) each.isHealthy = false
+    return endpoints
+  }
+  const picked = (endpoints: Endpoint[], panicThreshold: number | null) => {
+    const groups = groupByPriority(endpoints)
+    const random = seeded(3)
+    const balancing: Balancing = { ...DEFAULT_BALANCING, panicThreshold }
+    return new Set(Array.from({ length: 200 }, () => pickEndpoint(groups, 0, NONE, random, balancing)?.port ?? null))
+  }
+
+  it('uses all when fewer are healthy than it says, and only the healthy ones otherwise', () => {
+    assert.deepEqual([...picked(ill(3, 4), 0.5)].sort(), [1, 2, 3, 4])
+    assert.deepEqual([...picked(ill(2, 4), 0.5)].sort(), [3, 4])
+    assert.deepEqual([...picked(ill(3, 4), null)], [4])
+  })
+
+  it('of zero never uses one that is not healthy; without one, all are used when none is', () => {
+    assert.deepEqual([...picked(ill(4, 4), 0)], [null])
+    assert.deepEqual([...picked(ill(4, 4), null)].sort(), [1, 2, 3, 4])
+  })
+})
+
+describe('a slow start', () => {
+  it('begins with a tenth of the weight and ends with all of it', () => {
+    const [old, young] = [endpoint(1), endpoint(2)]
+    young.startSlowly(1000, 10_000)
+    const share = (now: number) => {
+      const groups = groupByPriority([old, young])
+      const random = seeded(5)
+      const picks = Array.from({ length: 20_000 }, () =>
+        pickEndpoint(groups, now, NONE, random, { ...DEFAULT_BALANCING, policy: 'Random' }),
+      )
+      return picks.filter((each) => each === young).length / picks.length
+    }
+    near(share(1000), 0.1 / 1.1, 0.01)
+    near(share(6000), 0.5 / 1.5, 0.02)
+    near(share(11_000), 0.5, 0.02)
+  })
+})
+
+describe('consistent hashing', () => {
+  const HASHED: Balancing = { ...DEFAULT_BALANCING, policy: 'ConsistentHash' }
+  const made = (ports: readonly number[], weights: readonly number[] = []) =>
+    ports.map((port, index) => endpoint(port, weights[index] ?? 1))
+  const keys = Array.from({ length: 20_000 }, (_, i) => hashShare(`user-${i}`))
+  const owners = (endpoints: Endpoint[]) => {
+    const groups = groupByPriority(endpoints)
+    return keys.map((key) => pickEndpoint(groups, 0, NONE, Math.random, HASHED, key)!.port)
+  }
+
+  it('spreads values by weight, in every process alike', () => {
+    const found = owners(made([1, 2, 3], [1, 1, 2]))
+    assert.deepEqual(found, owners(made([3, 2, 1], [2, 1, 1])))
+    for (const [port, share] of [
+      [1, 0.25],
+      [2, 0.25],
+      [3, 0.5],
+    ] as const) {
+      near(found.filter((each) => each === port).length / found.length, share, 0.02)
+    }
+  })
+
+  it('moves only the share of an endpoint that comes or goes', () => {
+    const before = owners(made([1, 2, 3, 4]))
+    const after = owners(made([1, 2, 3]))
+    const moved = before.filter((port, index) => port !== after[index])
+    assert.deepEqual([...new Set(moved)], [4])
+    near(moved.length / before.length, 0.25, 0.02)
+  })
+
+  it('passes on what is more than a quarter above the share, and goes back', () => {
+    const endpoints = made([1, 2, 3, 4])
+    const groups = groupByPriority(endpoints)
+    const key = keys[0]!
+    const pick = () => pickEndpoint(groups, 0, NONE, Math.random, HASHED, key)!
+    const favourite = pick()
+    for (let i = 0; i < 100; i++) pick().begin(0)
+    const counts = endpoints.map(({ active }) => active)
+    assert.ok(Math.max(...counts) <= 33, counts.join())
+    assert.equal(favourite.active, Math.max(...counts))
+    for (const each of endpoints) each.active = 0
+    assert.equal(pick(), favourite)
+  })
+
+  it('goes to the next one while the own is not available, and by load without a value', () => {
+    const endpoints = made([1, 2, 3])
+    const groups = groupByPriority(endpoints)
+    const favourite = pickEndpoint(groups, 0, NONE, Math.random, HASHED, keys[1]!)!
+    trip(favourite)
+    const next = new Set(Array.from({ length: 20 }, () => pickEndpoint(groups, 1, NONE, Math.random, HASHED, keys[1]!)))
+    assert.equal(next.size, 1)
+    assert.ok(!next.has(favourite))
+    const chance = new Set(Array.from({ length: 50 }, (_, i) => pickEndpoint(groups, 1, NONE, seeded(i), HASHED)))
+    assert.equal(chance.size, 2)
   })
 })

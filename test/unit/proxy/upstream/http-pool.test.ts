@@ -59,7 +59,7 @@ function setUp(host = 'api.example', port = 8080) {
   const open = (): { connection: UpstreamConnection; socket: FakeSocket } => {
     assert.ok(cluster.connections.tryAcquire())
     const socket = new FakeSocket()
-    const connection = pool.onDialled(null as never, socket as unknown as RawSocket)
+    const connection = pool.onDialled(null as never, socket as unknown as RawSocket, endpoint)
     connection.use(USER)
     return { connection, socket }
   }
@@ -200,9 +200,9 @@ describe('HttpPool', () => {
   })
 
   it('tells the user of a connection that breaks, after its slot is free', () => {
-    const { pool, cluster } = setUp()
+    const { pool, cluster, endpoint } = setUp()
     assert.ok(cluster.connections.tryAcquire())
-    const connection = pool.onDialled(null as never, new FakeSocket() as unknown as RawSocket)
+    const connection = pool.onDialled(null as never, new FakeSocket() as unknown as RawSocket, endpoint)
     let usedThen = -1
     connection.use({
       ...USER,
