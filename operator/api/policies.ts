@@ -49,7 +49,7 @@ const budget = z.object({
   ratio: doc(percent(), 'Retries that each request earns: with 20%, five requests pay for one retry.').default('20%'),
   minPerSecond: doc(
     integer(0, 10_000),
-    'Retries a second that are allowed whatever the ratio, for quiet times.',
+    'Retries a second beside the ratio, saved up for ten seconds: for an upstream with few requests, or whose retries succeed.',
   ).default(10),
 })
 

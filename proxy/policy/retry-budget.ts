@@ -1,30 +1,44 @@
-/** Bounds how much retries may add to the load of an upstream: a share of its requests, or a few a second when that is more. */
+/** Bounds how much retries may add to the load of an upstream: a share of its requests, and a reserve for one that is not dead. */
 import type { Millis } from './policy.ts'
 
 /**
- * What a request or a retry counts for lasts this long. No longer, for what is saved up is spent at once when an upstream dies: in any
- * second, retries are at most the share of the requests of that second, from the first one on.
+ * What a request or a retry counts for lasts this long. No longer, for a share that is saved up is spent at once when an upstream dies.
  */
 export const BUDGET_TTL_MS = 1_000
+/** So much of the reserve is saved up: a few requests that need two retries each want more than one second gives. */
+export const RESERVE_MS = 10_000
+/** A retry helps when at least one of so many succeeds. */
+const HELPFUL = 4
 const SLICES = 10
 const SLICE_MS = BUDGET_TTL_MS / SLICES
 
 export interface RetryBudgetOptions {
   /** Retries per request, 0 to 1, over the last second. */
   readonly ratio: number
-  /** Retries per second that are allowed whatever the share; one that is not used is not saved up. */
+  /**
+   * Retries per second beside the share, saved up for ten seconds. They are for an upstream that has few requests (fewer than these
+   * retries are the share of) or whose retries succeed. A busy one that is dead gets its share and nothing more: what it took of the
+   * reserve before it was known to be busy, it pays back from its share.
+   */
   readonly minPerSecond: number
   /** Most retries in flight at once. */
   readonly maxConcurrent: number
 }
 
-/** One per cluster. Each request pays in, each retry takes out; both are forgotten after a second. */
+/** One per cluster. Each request pays in, each retry takes out; both are forgotten after a second, what was taken of the reserve is not. */
 export class RetryBudget {
   #options: RetryBudgetOptions
   readonly #paidIn = new Float64Array(SLICES)
   readonly #takenOut = new Float64Array(SLICES)
+  readonly #failed = new Float64Array(SLICES)
+  readonly #succeeded = new Float64Array(SLICES)
   #paidInSum = 0
   #takenOutSum = 0
+  #failedSum = 0
+  #succeededSum = 0
+  /** What is taken of the reserve and not given back yet. */
+  #debt = 0
+  #debtAt = 0
   #newest = 0
   #active = 0
 
@@ -49,35 +63,60 @@ export class RetryBudget {
   /** Pays in for one request (its first attempt). */
   deposit(now: Millis): void {
     this.#advance(now)
-    const slot = this.#newest % SLICES
-    this.#paidIn[slot] = this.#paidIn[slot]! + 1
+    this.#count(this.#paidIn)
     this.#paidInSum++
   }
 
   /** Takes out one retry and counts it in flight until `endRetry`; false (counted as overflow) when there is none left. */
   tryRetry(now: Millis): boolean {
     this.#advance(now)
-    const { ratio, minPerSecond, maxConcurrent } = this.#options
-    // The larger of the two and not their sum: a busy upstream that is dead gets its share on top and nothing more.
-    const allowed = Math.max((minPerSecond * BUDGET_TTL_MS) / 1000, ratio * this.#paidInSum)
-    const balance = allowed - this.#takenOutSum
-    // The sum of shares is not exact in binary: five times 0.2 must be one retry.
-    if (balance < 1 - 1e-9 || this.#active >= maxConcurrent) {
+    if (this.#active >= this.#options.maxConcurrent || !this.#take(now)) {
       this.overflow++
       return false
     }
-    const slot = this.#newest % SLICES
-    this.#takenOut[slot] = this.#takenOut[slot]! + 1
-    this.#takenOutSum++
     this.#active++
     this.requests++
     return true
   }
 
+  #take(now: Millis): boolean {
+    const { ratio, minPerSecond } = this.#options
+    const isBusy = ratio * this.#paidInSum > minPerSecond
+    const hasReserve = !isBusy || this.#isHelpful
+    if (hasReserve) this.#debt = Math.max(0, this.#debt - ((now - this.#debtAt) * minPerSecond) / 1000)
+    this.#debtAt = now
+    // The sum of shares is not exact in binary: five times 0.2 must be one retry.
+    const isOfShare = ratio * this.#paidInSum - this.#takenOutSum >= 1 - 1e-9
+    if (!isOfShare) {
+      if (!hasReserve || this.#debt + 1 > (minPerSecond * RESERVE_MS) / 1000 + 1e-9) return false
+      this.#debt++
+      return true
+    }
+    this.#count(this.#takenOut)
+    this.#takenOutSum++
+    if (hasReserve || this.#debt < 1) return true
+    this.#debt--
+    return false
+  }
+
+  /** Whether the retries of the last second were of use; not known of one that had none. */
+  get #isHelpful(): boolean {
+    return this.#succeededSum > 0 && this.#succeededSum * HELPFUL >= this.#succeededSum + this.#failedSum
+  }
+
+  #count(slices: Float64Array): void {
+    const slot = this.#newest % SLICES
+    slices[slot] = slices[slot]! + 1
+  }
+
   /** Ends a retry that `tryRetry` allowed; exactly once each. */
   endRetry(succeeded: boolean): void {
     this.#active--
-    if (succeeded) this.successes++
+    this.#count(succeeded ? this.#succeeded : this.#failed)
+    if (succeeded) {
+      this.successes++
+      this.#succeededSum++
+    } else this.#failedSum++
   }
 
   /** Takes over a changed configuration; what was paid in and taken out stays. */
@@ -94,8 +133,12 @@ export class RetryBudget {
       const slot = at % SLICES
       this.#paidInSum -= this.#paidIn[slot]!
       this.#takenOutSum -= this.#takenOut[slot]!
+      this.#failedSum -= this.#failed[slot]!
+      this.#succeededSum -= this.#succeeded[slot]!
       this.#paidIn[slot] = 0
       this.#takenOut[slot] = 0
+      this.#failed[slot] = 0
+      this.#succeeded[slot] = 0
     }
     this.#newest = span
   }

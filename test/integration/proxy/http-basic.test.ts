@@ -228,6 +228,7 @@ describe('a request through the proxy', () => {
       attempts: 1,
       requestBytes: 3,
       responseBytes: 4,
+      traceId: null,
     })
     assert.equal(queueMs, 0)
     assert.equal(tlsMs, 0)

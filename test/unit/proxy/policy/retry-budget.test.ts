@@ -35,13 +35,36 @@ describe('retry budget', () => {
     assert.equal(take(budget, 2_000), 20)
   })
 
-  it('has a reserve per second for an upstream with few requests', () => {
+  it('has a reserve for an upstream with few requests, saved up for ten seconds', () => {
     const budget = new RetryBudget({ ...options, minPerSecond: 2 })
-    assert.equal(take(budget, 0), 2)
-    assert.equal(take(budget, 500), 0)
-    assert.equal(take(budget, 1_000), 2)
-    // What was not used in between is not there on top.
-    assert.equal(take(budget, 60_000), 2)
+    assert.equal(take(budget, 0), 20)
+    assert.equal(take(budget, 500), 1)
+    assert.equal(take(budget, 1_000), 1)
+    assert.equal(take(budget, 60_000), 20)
+  })
+
+  it('hides that two of three requests fail, one after the other and at the default', () => {
+    const budget = new RetryBudget({ ...options, minPerSecond: 10 })
+    for (let request = 0; request < 150; request++) {
+      const now = request * 150
+      budget.deposit(now)
+      for (const succeeded of [false, true]) {
+        assert.equal(budget.tryRetry(now + 50), true, `request ${request}`)
+        budget.endRetry(succeeded)
+      }
+    }
+  })
+
+  it('gives its reserve to a busy upstream whose retries succeed, as when one endpoint of three is gone', () => {
+    const budget = new RetryBudget({ ...options, minPerSecond: 10 })
+    for (let at = 0; at < 5_000; at += 10) budget.deposit(at)
+    let request = 0
+    for (let at = 5_000; at < 15_000; at += 10) {
+      budget.deposit(at)
+      if (request++ % 3 !== 0) continue
+      assert.equal(budget.tryRetry(at), true, `${at} ms`)
+      budget.endRetry(true)
+    }
   })
 
   it('allows no more at once than configured, and frees the place when a retry ends', () => {
@@ -59,50 +82,63 @@ describe('retry budget', () => {
     assert.equal(new RetryBudget({ ratio: 1, minPerSecond: 100, maxConcurrent: 0 }).tryRetry(0), false)
   })
 
-  it('gives a dead upstream at most 1.2 times 200 requests a second, in its first second and in each later one', () => {
-    for (const warmUpMs of [0, 3_000]) {
-      const budget = new RetryBudget({ ...options, minPerSecond: 10 })
-      for (let at = 0; at < warmUpMs; at += 5) budget.deposit(at)
-      let sent = 0
-      let retries = 0
-      for (let at = warmUpMs; at < warmUpMs + 10_000; at += 5) {
-        budget.deposit(at)
-        sent++
-        // Each request wants two more.
-        retries += take(budget, at, 2)
-        const isWholeSecond = sent % 200 === 0
-        if (isWholeSecond) assert.ok(retries <= 0.2 * sent, `${retries} retries of ${sent} requests`)
-      }
-      assert.ok(retries >= 0.19 * sent, `${retries} retries of ${sent} requests`)
-    }
+  it('gives a dead upstream at most 1.2 times 200 requests a second, in each second once it is known to be busy', () => {
+    const budget = new RetryBudget({ ...options, minPerSecond: 10 })
+    for (let at = 0; at < 3_000; at += 5) budget.deposit(at)
+    const { sent, retries } = storm(budget, 3_000, 10_000, (soFar, requests) => {
+      if (requests % 200 === 0) assert.ok(soFar <= 0.2 * requests, `${soFar} retries of ${requests} requests`)
+    })
+    assert.ok(retries >= 0.19 * sent, `${retries} retries of ${sent} requests`)
   })
 
-  it('never lets the retries of a second exceed the share of the requests and the reserve', () => {
-    const event = fc.record({ gap: fc.integer({ min: 0, max: 300 }), isRetry: fc.boolean() })
+  it('takes back from the share of a busy upstream, dead from the start, what it had of the reserve', () => {
+    const budget = new RetryBudget({ ...options, minPerSecond: 10 })
+    const { sent, retries } = storm(budget, 0, 10_000, (soFar, requests) => {
+      assert.ok(soFar <= Math.max(115, 0.2 * requests + 5), `${soFar} retries of ${requests} requests`)
+    })
+    assert.ok(retries >= 0.19 * sent, `${retries} retries of ${sent} requests`)
+  })
+
+  it('never lets retries exceed the share of the requests by more than the reserve', () => {
+    const event = fc.record({ gap: fc.integer({ min: 0, max: 300 }), isRetry: fc.boolean(), succeeded: fc.boolean() })
     fc.assert(
       fc.property(fc.array(event, { maxLength: 300 }), fc.integer({ min: 0, max: 3 }), (events, minPerSecond) => {
         const budget = new RetryBudget({ ...options, minPerSecond })
-        const requests: number[] = []
-        const retries: number[] = []
         let now = 5_000
-        for (const { gap, isRetry } of events) {
+        let requests = 0
+        let retries = 0
+        for (const { gap, isRetry, succeeded } of events) {
           now += gap
-          const slice = (at: number) => Math.floor(at / 100)
-          const within = (times: number[]) => times.filter((at) => slice(at) > slice(now) - 10).length
           if (!isRetry) {
             budget.deposit(now)
-            requests.push(now)
-            continue
+            requests++
+          } else if (budget.tryRetry(now)) {
+            budget.endRetry(succeeded)
+            retries++
           }
-          const allowed = within(retries) + 1 <= Math.max(0.2 * within(requests), minPerSecond) + 1e-9
-          assert.equal(budget.tryRetry(now), allowed)
-          if (allowed) {
-            retries.push(now)
-            budget.endRetry(false)
-          }
+          const reserve = (minPerSecond * (10_000 + now)) / 1000
+          assert.ok(retries <= 0.2 * requests + reserve + 1e-9, `${retries} retries of ${requests} requests`)
         }
       }),
       { numRuns: 300 },
     )
   })
 })
+
+/** 200 requests a second, each of which fails and wants two more tries that fail too. */
+function storm(
+  budget: RetryBudget,
+  fromMs: number,
+  forMs: number,
+  look: (retries: number, sent: number) => void,
+): { sent: number; retries: number } {
+  let sent = 0
+  let retries = 0
+  for (let at = fromMs; at < fromMs + forMs; at += 5) {
+    budget.deposit(at)
+    sent++
+    retries += take(budget, at, 2)
+    look(retries, sent)
+  }
+  return { sent, retries }
+}
