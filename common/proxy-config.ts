@@ -67,6 +67,8 @@ export const tlsConfig = z.object({
   ca: dataRef.nullable(),
   clientCertificate: z.object({ certificate: dataRef, privateKey: dataRef }).nullable(),
   minVersion: z.enum(['TLSv1.2', 'TLSv1.3']),
+  /** PostgreSQL only: TLS from the first byte. Absent: after an SSLRequest. */
+  negotiation: z.literal('Direct').optional(),
   /** Neither chain nor name is verified, for this reason. Absent: both are. */
   insecureSkipVerify: z.object({ reason: z.string().min(1) }).optional(),
 })
@@ -102,6 +104,10 @@ export const breakerConfig = z.object({
   consecutiveFailures: z.int().min(1).nullable(),
   /** Opens when at least minimumRequests ended within the window and this share of them failed; null: not counted. */
   failureRate: z.object({ ratio: z.number().min(0).max(1), minimumRequests: z.int().min(1), windowMs: ms }).nullable(),
+  /** The same of attempts that took at least durationMs, from the end of the request to the head of the answer. HTTP only. */
+  slowCall: z
+    .object({ durationMs: ms, ratio: z.number().min(0).max(1), minimumRequests: z.int().min(1), windowMs: ms })
+    .optional(),
   openMs: ms,
   /** The open time doubles up to this while probes fail. */
   maxOpenMs: ms,
@@ -163,6 +169,9 @@ export const outlierConfig = z.object({
 })
 export type OutlierConfig = z.infer<typeof outlierConfig>
 
+export const ROLES = ['Primary', 'Replica', 'Any'] as const
+export type RoleConfig = (typeof ROLES)[number]
+
 /** What is optional here was added later: a config without it, of an older operator, means what it always meant. */
 export const clusterConfig = z.object({
   name,
@@ -179,6 +188,8 @@ export const clusterConfig = z.object({
   healthCheck: healthCheckConfig.optional(),
   /** Absent: nothing is ejected. */
   outlierDetection: outlierConfig.optional(),
+  /** PostgreSQL only: what a server must be to be used. Default Any. */
+  role: z.enum(ROLES).optional(),
 })
 export type ClusterConfig = z.infer<typeof clusterConfig>
 

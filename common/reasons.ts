@@ -44,6 +44,7 @@ export const REASONS = {
   },
   budget_exhausted: { status: 503, proxyError: 'destination_unavailable', text: 'the retry budget is used up' },
   client_gone: { status: 0, proxyError: 'connection_terminated', text: 'the client closed the connection' },
+  overloaded: { status: 503, proxyError: 'proxy_internal_response', text: 'the sidecar is overloaded' },
   draining: { status: 503, proxyError: 'proxy_internal_response', text: 'the sidecar is shutting down' },
   no_route: { status: 404, proxyError: 'destination_not_found', text: 'no route matches' },
   no_healthy_endpoint: {

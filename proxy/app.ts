@@ -7,7 +7,7 @@ import type { Readiness, SidecarMode } from './config/env.ts'
 import type { ConfigSource } from './config/load.ts'
 import { type RefDirs, readRef, refText } from './config/refs.ts'
 import { FileWatcher, type WatchOptions } from './config/watch.ts'
-import { adminServer } from './observe/admin.ts'
+import { adminServer, type CircuitWish } from './observe/admin.ts'
 import { EventLoopDelay } from './observe/event-loop.ts'
 import type { HttpServer } from './observe/http-server.ts'
 import type { LogLevel } from './observe/log.ts'
@@ -15,6 +15,7 @@ import { metricsText } from './observe/metrics.ts'
 import { telemetryServer } from './observe/telemetry.ts'
 import { upstreamsReport } from './observe/upstreams.ts'
 import { refreshClock } from './runtime/clock.ts'
+import { OverloadWatch } from './runtime/overload.ts'
 import { IdleTrim } from './runtime/trim.ts'
 import { type MakeDriver, Served, type ServedParts } from './served.ts'
 import { TlsContexts } from './tls/contexts.ts'
@@ -44,6 +45,8 @@ export interface ProxyOptions {
   /** POST /quitquitquit: the owner of the process stops the proxy and ends. */
   readonly onQuit: () => void
   readonly watch?: WatchOptions
+  /** Where the cgroup of this container is. Default /sys/fs/cgroup. */
+  readonly cgroupDir?: string
   /** How long a port that an Ambassador has left is still answered on. Default 5 s. */
   readonly lingerMs?: number
 }
@@ -70,7 +73,8 @@ export class ProxyApp {
   readonly #watcher: FileWatcher
   readonly #telemetry: HttpServer
   readonly #admin: HttpServer
-  readonly #delay = new EventLoopDelay()
+  readonly #overload: OverloadWatch
+  readonly #delay = new EventLoopDelay((delayMs) => this.#overload.look(delayMs))
   readonly #trim = new IdleTrim(() => this.connections.busy > 0)
   #reloading: Promise<void> | null = null
   #isReloadWanted = false
@@ -82,6 +86,13 @@ export class ProxyApp {
   constructor(options: ProxyOptions) {
     const { log, dirs, discover, makeDriver } = options
     this.#options = options
+    this.#overload = new OverloadWatch({
+      cgroupDir: options.cgroupDir,
+      onChange: (cause, detail) => {
+        if (cause === null) log.info({}, 'requests are taken again')
+        else log.warn({ reason: 'overloaded', detail }, 'new requests are refused')
+      },
+    })
     this.#tls = new TlsContexts({
       read: (ref) => readRef(ref, dirs),
       name: refText,
@@ -129,10 +140,27 @@ export class ProxyApp {
         }),
       drain: () => void this.drain(),
       quit: () => options.onQuit(),
+      setCircuit: (wish) => this.#setCircuit(wish),
       setLogLevel: (level) => {
         log.level = level
       },
     })
+  }
+
+  #setCircuit({ to, ambassador, upstream, endpoint }: CircuitWish): number | string {
+    const found = this.#served
+      .filter(({ name }) => ambassador === null || name === ambassador)
+      .flatMap(({ compiled }) => compiled.map(({ cluster }) => cluster).filter(({ name }) => name === upstream))
+    const [cluster] = found
+    if (cluster === undefined) return `there is no upstream '${upstream}', GET /upstreams names them`
+    if (found.length > 1) return `several Ambassadors have an upstream '${upstream}', add &ambassador=NAME`
+    const count = cluster.forceCircuits(to, endpoint)
+    if (endpoint !== null && count === 0) return `upstream '${upstream}' has no endpoint '${endpoint}', use IP:PORT`
+    this.#options.log.warn(
+      { cluster: upstream, detail: `${to}: ${endpoint ?? 'all endpoints'}` },
+      'circuits were set by the admin port',
+    )
+    return count
   }
 
   get telemetryPort(): number {

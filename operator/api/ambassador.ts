@@ -127,10 +127,28 @@ export const ambassadorSpec = rules(
     message:
       'protocol PostgreSQL logs in for the application: add auth.postgres to each upstream, or use protocol TCP, which hands the login through',
   },
+  {
+    cel: "self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.role))",
+    holds: (spec) => spec.protocol === 'PostgreSQL' || !spec.upstreams.some(({ role }) => role !== undefined),
+    field: ['upstreams'],
+    message: `upstreams[].role needs protocol PostgreSQL: ${REMEDY}`,
+  },
+  {
+    cel: "self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.tls) && has(u.tls.negotiation))",
+    holds: (spec) =>
+      spec.protocol === 'PostgreSQL' || !spec.upstreams.some(({ tls }) => tls?.negotiation !== undefined),
+    field: ['upstreams'],
+    message: `upstreams[].tls.negotiation needs protocol PostgreSQL: ${REMEDY}`,
+  },
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',
     'has(u.limits) && has(u.limits.maxConcurrentRetries)',
     (each) => each.limits.maxConcurrentRetries !== undefined,
+  ),
+  upstreamNeedsHttp(
+    'circuitBreaker.slowCall',
+    'has(u.circuitBreaker) && has(u.circuitBreaker.slowCall)',
+    (each) => each.circuitBreaker?.slowCall !== undefined,
   ),
   upstreamNeedsHttp(
     'loadBalancing.consistentHash',

@@ -37,13 +37,14 @@ export const loadBalancing = rules(
     ),
   }),
   {
-    cel: "self.policy != 'ConsistentHash' || has(self.consistentHash)",
+    // The API server checks the default `{}` before it fills in the policy.
+    cel: "!has(self.policy) || self.policy != 'ConsistentHash' || has(self.consistentHash)",
     holds: (value) => value.policy !== 'ConsistentHash' || value.consistentHash !== undefined,
     field: ['policy'],
     message: 'ConsistentHash needs a value to hash: add consistentHash with a header, a cookie or a query',
   },
   {
-    cel: "!has(self.consistentHash) || self.policy == 'ConsistentHash'",
+    cel: "!has(self.consistentHash) || (has(self.policy) && self.policy == 'ConsistentHash')",
     holds: (value) => value.consistentHash === undefined || value.policy === 'ConsistentHash',
     field: ['consistentHash'],
     message: 'consistentHash does nothing with another policy: set policy ConsistentHash or remove it',

@@ -1,7 +1,7 @@
 /** One place where the traffic of an Ambassador goes: where it is, and how a connection or request to it is made. */
 import { z } from 'zod'
 import { isShorter } from '../../common/duration.ts'
-import { PROXY_PROTOCOLS } from '../../common/proxy-config.ts'
+import { PROXY_PROTOCOLS, ROLES } from '../../common/proxy-config.ts'
 import {
   configMapKeyRef,
   dnsName,
@@ -110,6 +110,11 @@ const tlsFields = z.object({
     'none',
   ),
   minVersion: doc(z.enum(['TLSv1.2', 'TLSv1.3']), 'Oldest version of TLS that is spoken.').default('TLSv1.2'),
+  negotiation: optional(
+    z.enum(['SSLRequest', 'Direct']),
+    'How TLS begins with a PostgreSQL server: SSLRequest asks in plain text first; Direct begins with the first byte and demands the protocol postgresql (ALPN), which servers from 17 on speak. PostgreSQL only.',
+    'SSLRequest',
+  ),
   insecureSkipVerify: optional(
     z.object({
       reason: doc(
@@ -168,7 +173,7 @@ const oauth2 = rule(
     scopes: optional(listSet(scope, 32), 'Scopes that are asked for.', 'those that the issuer gives'),
     audience: optional(z.string().min(1).max(1024), 'Audience that is asked for, for issuers that know it.', 'none'),
     tls: optional(
-      tlsFields.omit({ serverName: true, insecureSkipVerify: true }),
+      tlsFields.omit({ serverName: true, insecureSkipVerify: true, negotiation: true }),
       'How the token URL is trusted; needs https.',
       'verified by the system roots',
     ),
@@ -269,6 +274,18 @@ const failureRate = z.object({
   window: doc(duration(), 'How far back attempts are counted.').default('10s'),
 })
 
+const slowCall = z.object({
+  duration: doc(
+    duration(),
+    'An attempt is slow when its answer begins this long after the end of the request, or later; a probe that is slow has failed.',
+  ),
+  ratio: doc(percent({ positive: true }), 'Share of slow attempts at which the circuit opens.'),
+  minimumRequests: doc(integer(1, 100_000), 'With fewer attempts than this in the window nothing is decided.').default(
+    20,
+  ),
+  window: doc(duration(), 'How far back attempts are counted.').default('10s'),
+})
+
 const circuitBreaker = rule(
   z.object({
     consecutiveFailures: optional(
@@ -279,6 +296,11 @@ const circuitBreaker = rule(
     failureRate: optional(
       failureRate,
       'The circuit of an endpoint opens when this share of the latest attempts failed. Together with consecutiveFailures, whichever comes first.',
+      'not counted',
+    ),
+    slowCall: optional(
+      slowCall,
+      'The circuit of an endpoint opens when this share of the latest attempts was slow, whether they failed or not. HTTP only.',
       'not counted',
     ),
     openDuration: doc(
@@ -438,6 +460,11 @@ export const upstream = rule(
         auth,
         'Credential that is added to each request (HTTP) or that the sidecar logs in by (PostgreSQL), read from a Secret that is mounted in the sidecar alone and read again when it changes. Exactly one of its fields must be given.',
         'none',
+      ),
+      role: optional(
+        z.enum(ROLES),
+        'What a PostgreSQL server must be to get a connection, asked of it (pg_is_in_recovery) at each login: Primary is one that takes writes, Replica is a standby. Another one is passed over. PostgreSQL only.',
+        'Any',
       ),
       proxyProtocol: optional(
         z.enum(PROXY_PROTOCOLS),

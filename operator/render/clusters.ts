@@ -45,6 +45,7 @@ export function cluster(upstream: DefaultedUpstream, { protocol, namespace, serv
     ...(upstream.proxyProtocol && { proxyProtocol: upstream.proxyProtocol }),
     ...(isBalancingSet(upstream.loadBalancing) && { loadBalancing: balancing(upstream.loadBalancing) }),
     ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck) }),
+    ...(upstream.role !== undefined && upstream.role !== 'Any' && { role: upstream.role }),
     ...(upstream.outlierDetection && { outlierDetection: outlierDetection(upstream.outlierDetection) }),
   }
 }
@@ -77,8 +78,8 @@ function serviceDiscovery(ref: ServiceRef, services: ServiceLookup): DiscoveryCo
   }
 }
 
-function tls(given: NonNullable<DefaultedUpstream['tls']>): TlsConfig {
-  const { serverName, ca, clientCertificate, minVersion, insecureSkipVerify } = given
+function tls(given: Omit<NonNullable<DefaultedUpstream['tls']>, 'serverName'> & { serverName?: string }): TlsConfig {
+  const { serverName, ca, clientCertificate, minVersion, negotiation, insecureSkipVerify } = given
   const secretName = clientCertificate?.secretName
   return {
     serverName: serverName ?? null,
@@ -90,6 +91,7 @@ function tls(given: NonNullable<DefaultedUpstream['tls']>): TlsConfig {
         }
       : null,
     minVersion,
+    ...(negotiation === 'Direct' && { negotiation }),
     ...(insecureSkipVerify && { insecureSkipVerify }),
   }
 }
@@ -130,7 +132,7 @@ function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null 
 }
 
 function breaker(given: NonNullable<DefaultedUpstream['circuitBreaker']>): BreakerConfig {
-  const { consecutiveFailures, failureRate, openDuration, maxOpenDuration, halfOpenRequests } = given
+  const { consecutiveFailures, failureRate, slowCall, openDuration, maxOpenDuration, halfOpenRequests } = given
   const openMs = durationMs(openDuration)!
   return {
     consecutiveFailures: consecutiveFailures ?? (failureRate ? null : CONSECUTIVE_FAILURES),
@@ -141,6 +143,14 @@ function breaker(given: NonNullable<DefaultedUpstream['circuitBreaker']>): Break
           windowMs: durationMs(failureRate.window)!,
         }
       : null,
+    ...(slowCall && {
+      slowCall: {
+        durationMs: durationMs(slowCall.duration)!,
+        ratio: percentRatio(slowCall.ratio)!,
+        minimumRequests: slowCall.minimumRequests,
+        windowMs: durationMs(slowCall.window)!,
+      },
+    }),
     openMs,
     maxOpenMs: maxOpenDuration ? durationMs(maxOpenDuration)! : Math.max(MAX_OPEN_MS, openMs),
     halfOpenRequests,
@@ -192,7 +202,7 @@ function limits(given: DefaultedUpstream['limits'], protocol: DefaultedSpec['pro
   return {
     maxConnections: given.maxConnections,
     maxPendingRequests: given.maxPendingRequests,
-    maxConcurrentRetries: protocol === 'HTTP' ? (given.maxConcurrentRetries ?? CONCURRENT_RETRIES) : 0,
+    maxConcurrentRetries: protocol === 'TCP' ? 0 : (given.maxConcurrentRetries ?? CONCURRENT_RETRIES),
   }
 }
 

@@ -5,7 +5,21 @@ import { type Answer, type Asked, HttpServer } from './http-server.ts'
 import type { LogLevel } from './log.ts'
 import type { UpstreamsReport } from './upstreams.ts'
 
+/** Circuits that a person wants to hold as they are, or to let go of. */
+export interface CircuitWish {
+  readonly to: (typeof CIRCUIT_WISHES)[number]
+  /** Null: whichever Ambassador has the upstream. */
+  readonly ambassador: string | null
+  readonly upstream: string
+  /** `ip:port`; null: all of the upstream. */
+  readonly endpoint: string | null
+}
+
+const CIRCUIT_WISHES = ['open', 'closed', 'auto'] as const
+
 export interface AdminControl {
+  /** Returns the number of circuits that were set, or why none was. */
+  setCircuit(wish: CircuitWish): number | string
   upstreams(): UpstreamsReport
   /** Stops taking connections and ends what is idle; the process stays and answers. */
   drain(): void
@@ -32,6 +46,28 @@ export function adminServer(control: AdminControl): HttpServer {
           type: 'application/json',
           body: `${JSON.stringify(control.upstreams(), null, 2)}\n`,
         }),
+      },
+      '/circuit': {
+        PUT: (body, query) => {
+          const to = CIRCUIT_WISHES.find((each) => each === body.trim())
+          const asked = new URLSearchParams(query)
+          const upstream = asked.get('upstream')
+          if (to === undefined) {
+            return {
+              status: 400,
+              body: `'${body.trim().slice(0, 40)}' is not a state, use ${CIRCUIT_WISHES.join(', ')}\n`,
+            }
+          }
+          if (upstream === null) return { status: 400, body: 'no upstream is named, use /circuit?upstream=NAME\n' }
+          const set = control.setCircuit({
+            to,
+            upstream,
+            ambassador: asked.get('ambassador'),
+            endpoint: asked.get('endpoint'),
+          })
+          if (typeof set === 'string') return { status: 404, body: `${set}\n` }
+          return { status: 200, body: `${to}: ${set} ${set === 1 ? 'endpoint' : 'endpoints'}\n` }
+        },
       },
       '/drain': {
         POST: () => {

@@ -7,6 +7,12 @@ export class EventLoopDelay {
   #timer: NodeJS.Timeout | null = null
   #dueAt = 0
   #maxMs = 0
+  readonly #onLook: (delayMs: number) => void
+
+  /** @param onLook told how late each look is */
+  constructor(onLook: (delayMs: number) => void = () => {}) {
+    this.#onLook = onLook
+  }
 
   start(): void {
     this.#look()
@@ -29,7 +35,9 @@ export class EventLoopDelay {
   #look(): void {
     this.#dueAt = performance.now() + LOOK_MS
     this.#timer = setTimeout(() => {
-      this.#maxMs = Math.max(this.#maxMs, performance.now() - this.#dueAt)
+      const delayMs = performance.now() - this.#dueAt
+      this.#maxMs = Math.max(this.#maxMs, delayMs)
+      this.#onLook(delayMs)
       this.#look()
     }, LOOK_MS)
     this.#timer.unref()

@@ -1,6 +1,7 @@
 /** Every metric of the proxy, written from plain numbers when somebody scrapes; nothing is kept for it in between. */
 import { PRODUCT_VERSION } from '../../common/names.ts'
 import { now } from '../runtime/clock.ts'
+import { overloadCause } from '../runtime/overload.ts'
 import type { Served } from '../served.ts'
 import type { Endpoint } from '../upstream/endpoint.ts'
 import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
@@ -323,6 +324,10 @@ function writeProcess(out: Exposition, numbers: ProcessNumbers): void {
     'The longest delay of the event loop since the last scrape.',
     numbers.eventLoopDelayMs / 1000,
   )
+  out.metric('ambassador_overloaded', 'gauge', '1 while new requests are refused because of the cause.')
+  for (const cause of ['memory', 'event_loop'] as const) {
+    out.sample('ambassador_overloaded', { cause }, overloadCause() === cause ? 1 : 0)
+  }
   const { user, system } = process.cpuUsage()
   out.single('process_cpu_seconds_total', 'counter', 'User and system CPU time.', (user + system) / 1e6)
   out.single('process_resident_memory_bytes', 'gauge', 'Resident memory.', process.memoryUsage.rss())

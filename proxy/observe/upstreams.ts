@@ -72,6 +72,8 @@ export interface EndpointReport {
   readonly failures: number
   /** closed, half-open, open; null without a breaker. */
   readonly circuit: string | null
+  /** A person holds it so; see PUT /circuit. */
+  readonly isCircuitForced: boolean
   /** healthy, unhealthy (by its checks), ejected (by its attempts). */
   readonly health: string
 }
@@ -119,6 +121,7 @@ function ambassadorReport(served: Served): AmbassadorUpstreams {
         attempts: endpoint.attempts,
         failures: endpoint.failures,
         circuit: endpoint.breaker?.state ?? null,
+        isCircuitForced: endpoint.breaker?.isForced ?? false,
         health: healthOf(endpoint),
       })),
     })),

@@ -1,6 +1,6 @@
 /** Refuses attempts at an endpoint that keeps failing. One per endpoint, shared by everything that uses it. */
 import type { BreakerConfig } from '../../common/proxy-config.ts'
-import { type FailureDetector, failureDetector } from './failure-detector.ts'
+import { type FailureDetector, failureDetector, slowCallDetector } from './failure-detector.ts'
 import type { Millis, Outcome, Random } from './policy.ts'
 
 /** `closed`: traffic flows. `open`: none does. `half-open`: a few probes find out. */
@@ -18,10 +18,12 @@ export interface BreakerOptions {
 // closed    => open       when the detector judges the endpoint failing
 // open      => half-open  at the first attempt after `until`
 // half-open => closed     when all probes have succeeded
-// half-open => open       at the first probe that failed or hung, for twice as long
+// half-open => open       at the first probe that failed, was slow or hung, for twice as long
+// any       => forced     when a person says so; forced => closed when a person lets go
 type State =
   | { readonly kind: 'closed' }
   | { readonly kind: 'open'; readonly trips: number; readonly until: Millis }
+  | { readonly kind: 'forced'; readonly isOpen: boolean }
   | { readonly kind: 'half-open'; readonly trips: number; started: number; passed: number; deadline: Millis }
 
 /** Share by which an open time is made longer or shorter, so that the sidecars of a fleet do not probe together. */
@@ -31,6 +33,8 @@ export class CircuitBreaker {
   #config: BreakerConfig
   #probeTimeoutMs: Millis
   #detector: FailureDetector | null
+  /** Counts slow attempts as failures. */
+  #slow: FailureDetector | null
   readonly #onChange: ((state: CircuitState) => void) | undefined
   readonly #random: Random
   #state: State = { kind: 'closed' }
@@ -41,13 +45,15 @@ export class CircuitBreaker {
     this.#config = options.config
     this.#probeTimeoutMs = options.probeTimeoutMs
     this.#detector = failureDetector(options.config)
+    this.#slow = slowCallDetector(options.config)
     this.#onChange = options.onChange
     this.#random = options.random ?? Math.random
   }
 
   /** As it is known; an open circuit whose time has passed stays `open` here until the next attempt. */
   get state(): CircuitState {
-    return this.#state.kind
+    const state = this.#state
+    return state.kind === 'forced' ? (state.isOpen ? 'open' : 'closed') : state.kind
   }
 
   /** True when `tryAcquire` would admit an attempt now. Changes nothing but a hung probe into the failure that it is. */
@@ -55,6 +61,7 @@ export class CircuitBreaker {
     const state = this.#state
     if (state.kind === 'closed') return true
     if (state.kind === 'open') return now >= state.until
+    if (state.kind === 'forced') return !state.isOpen
     if (state.started < this.#config.halfOpenRequests) return true
     if (now >= state.deadline) this.#trip(state.trips + 1, now)
     return false
@@ -65,6 +72,7 @@ export class CircuitBreaker {
     let state = this.#state
     if (state.kind === 'closed') return this.#epoch
     if (!this.wouldAdmit(now)) return -1
+    if (state.kind === 'forced') return this.#epoch
     if (state.kind === 'open') {
       state = { kind: 'half-open', trips: state.trips, started: 0, passed: 0, deadline: 0 }
       this.#become(state)
@@ -74,17 +82,25 @@ export class CircuitBreaker {
     return this.#epoch
   }
 
-  /** Tells how an admitted attempt ended. What was admitted in an earlier state changes nothing. */
-  settle(token: number, outcome: Outcome, now: Millis): void {
+  /**
+   * Tells how an admitted attempt ended. What was admitted in an earlier state changes nothing.
+   * @param tookMs how long the endpoint took to answer; 0 when nobody knows
+   */
+  settle(token: number, outcome: Outcome, now: Millis, tookMs: Millis = 0): void {
     if (token !== this.#epoch) return
     const state = this.#state
+    const { slowCall } = this.#config
+    const isSlow = slowCall !== undefined && tookMs >= slowCall.durationMs
     if (state.kind === 'closed') {
-      if (outcome !== 'abandoned' && this.#detector !== null && this.#detector.record(outcome, now)) this.#trip(1, now)
+      if (outcome === 'abandoned') return
+      const isFailing = this.#detector?.record(outcome, now)
+      const isTooSlow = this.#slow?.record(isSlow ? 'failure' : 'success', now)
+      if (isFailing || isTooSlow) this.#trip(1, now)
     } else if (state.kind === 'half-open') {
       if (outcome === 'abandoned') state.started--
-      else if (outcome !== 'success') this.#trip(state.trips + 1, now)
+      else if (outcome !== 'success' || isSlow) this.#trip(state.trips + 1, now)
       else if (++state.passed >= this.#config.halfOpenRequests) {
-        this.#detector?.reset()
+        this.#forget()
         this.#become({ kind: 'closed' })
       }
     }
@@ -107,9 +123,32 @@ export class CircuitBreaker {
       config.failureRate?.minimumRequests !== failureRate?.minimumRequests ||
       config.failureRate?.windowMs !== failureRate?.windowMs
     if (detectorChanged) this.#detector = failureDetector(config)
+    const slow = this.#config.slowCall
+    const slowChanged =
+      config.slowCall?.durationMs !== slow?.durationMs ||
+      config.slowCall?.ratio !== slow?.ratio ||
+      config.slowCall?.minimumRequests !== slow?.minimumRequests ||
+      config.slowCall?.windowMs !== slow?.windowMs
+    if (slowChanged) this.#slow = slowCallDetector(config)
     this.#config = config
     this.#probeTimeoutMs = probeTimeoutMs
     if (this.#state.kind === 'half-open') this.#become({ kind: 'open', trips: this.#state.trips, until: 0 })
+  }
+
+  /** What people want of the circuit: `open` and `closed` last until `auto`, which begins closed with nothing counted. */
+  force(to: 'open' | 'closed' | 'auto'): void {
+    this.#forget()
+    this.#become(to === 'auto' ? { kind: 'closed' } : { kind: 'forced', isOpen: to === 'open' })
+  }
+
+  /** People have decided on its state. */
+  get isForced(): boolean {
+    return this.#state.kind === 'forced'
+  }
+
+  #forget(): void {
+    this.#detector?.reset()
+    this.#slow?.reset()
   }
 
   #trip(trips: number, now: Millis): void {
@@ -122,6 +161,6 @@ export class CircuitBreaker {
   #become(state: State): void {
     this.#state = state
     this.#epoch++
-    this.#onChange?.(state.kind)
+    this.#onChange?.(this.state)
   }
 }

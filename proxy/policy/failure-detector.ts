@@ -113,6 +113,11 @@ class Either implements FailureDetector {
   }
 }
 
+/** The detector of slow attempts, which are recorded as failures; null when they are not counted. */
+export function slowCallDetector({ slowCall }: Pick<BreakerConfig, 'slowCall'>): FailureDetector | null {
+  return slowCall === undefined ? null : new FailureRate(slowCall)
+}
+
 /** The detector that a breaker's configuration asks for; null when it asks for none. */
 export function failureDetector(
   config: Pick<BreakerConfig, 'consecutiveFailures' | 'failureRate'>,

@@ -44,6 +44,19 @@ export class RateLimit {
     return -waitMs
   }
 
+  /**
+   * Field lines for the answer to a request that was refused: RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10).
+   * The quota is that of the rate, in whole seconds as the draft wants it; the burst is not part of it.
+   * @param waitMs as admit() told it, without its sign
+   */
+  fieldLines(waitMs: Millis): readonly string[] {
+    const { requests, perMs } = this.#config
+    const seconds = Math.ceil(perMs / 1000)
+    const quota = Math.max(1, Math.floor((requests * seconds * 1000) / perMs))
+    const resetSeconds = Math.max(1, Math.ceil(waitMs / 1000))
+    return [`RateLimit-Policy: "ambassador";q=${quota};w=${seconds}`, `RateLimit: "ambassador";r=0;t=${resetSeconds}`]
+  }
+
   /** Returns a token whose request left before its delay was over. */
   giveBack(): void {
     this.#fullAt -= this.#tokenMs

@@ -82,6 +82,8 @@ export class Cluster {
   readonly #holds = new Set<Hold>()
   #holdRefresh: NodeJS.Timeout | undefined
   #isClosed = false
+  /** What a person wants of the circuits of endpoints that are still to come. */
+  #forced: 'open' | 'closed' | 'auto' = 'auto'
 
   constructor(options: ClusterOptions, parts: ClusterParts) {
     this.name = options.config.name
@@ -229,6 +231,22 @@ export class Cluster {
   }
 
   /**
+   * Holds the circuits of all endpoints, also of those that discovery finds later, or of one of them open or closed until `auto`.
+   * @param endpoint its name (`ip:port`); null: all
+   * @returns the number of circuits that were set
+   */
+  forceCircuits(to: 'open' | 'closed' | 'auto', endpoint: string | null): number {
+    if (endpoint === null) this.#forced = to
+    let count = 0
+    for (const each of this.#byKey.values()) {
+      if (endpoint !== null && each.name !== endpoint) continue
+      each.forceCircuit(to, this.#breakerOptions())
+      count++
+    }
+    return count
+  }
+
+  /**
    * Takes over a changed configuration. An endpoint that is still named keeps its breaker, pool and counts. When the
    * discovery part changed, attempts wait for the first set of the new one: the old addresses are not where they want to go.
    */
@@ -288,6 +306,7 @@ export class Cluster {
       let endpoint = left.get(key)
       if (endpoint === undefined) {
         endpoint = new Endpoint(address, this.#breakerOptions(), this.#turns)
+        if (this.#forced !== 'auto') endpoint.forceCircuit(this.#forced, this.#breakerOptions())
         // Those of the first set are all as cold.
         if (!isFirst) this.#startSlowly(endpoint, now())
       }

@@ -294,7 +294,17 @@ class DialAttempt implements Dial, SocketHandler {
     socket.prependOnceListener('secure', () => {
       this.#outdated = outdated(socket)
     })
-    socket.once('secureConnect', () => this.#succeed(raw, refreshClock() - this.#connectedAt))
+    socket.once('secureConnect', () => {
+      const { alpn, address: at } = this.#target
+      const chosen = socket.alpnProtocol
+      // HTTP/1.1 is what a server without ALPN speaks; of another protocol it has to say so.
+      if (alpn !== null && !alpn.includes('http/1.1') && !alpn.includes(String(chosen))) {
+        this.#fail(
+          'tls_verify_failed',
+          `${name(at)} does not speak ${alpn.join(' or ')} (ALPN) over TLS from the first byte`,
+        )
+      } else this.#succeed(raw, refreshClock() - this.#connectedAt)
+    })
     // TLS 1.3 sends its tickets after the handshake, so this outlives the dial.
     socket.on('session', (session: Buffer) => tls.keepSession(key, session))
   }

@@ -44,6 +44,15 @@ export interface Turns {
 const AVOID_MS = 500
 const MAX_AVOID_MS = 30_000
 
+/** Of a breaker that only a person opens. */
+const NOTHING_COUNTED: BreakerConfig = {
+  consecutiveFailures: null,
+  failureRate: null,
+  openMs: 1,
+  maxOpenMs: 1,
+  halfOpenRequests: 1,
+}
+
 /** How long the others wait for the verdict of the one attempt that tries an avoided endpoint again. */
 const TRIAL_MS = 5_000
 
@@ -79,6 +88,8 @@ export class Endpoint {
   /** When it is its turn; the earliest is next. See Turns. */
   turnAt = 0
   readonly #turns: Turns
+  /** False: it has a breaker only while a person decides on it. */
+  #hasOwnBreaker = false
   /** Its slow start: when it ends, and how long it takes. 0: it has its whole weight. */
   #warmAt: Millis = 0
   #warmUpMs: Millis = 0
@@ -158,14 +169,17 @@ export class Endpoint {
     return token
   }
 
-  /** Says how the attempt went, as soon as it is known (HTTP: the head of the answer; TCP: connected or not). */
-  settle(token: number, outcome: Outcome, now: Millis): void {
+  /**
+   * Says how the attempt went, as soon as it is known (HTTP: the head of the answer; TCP: connected or not).
+   * @param tookMs from the end of the request to the head of the answer; 0 when nobody knows
+   */
+  settle(token: number, outcome: Outcome, now: Millis, tookMs: Millis = 0): void {
     if (outcome === 'failure') this.failures++
     else if (outcome === 'success') {
       this.#avoidUntil = 0
       this.#dialFailures = 0
     }
-    this.breaker?.settle(token, outcome, now)
+    this.breaker?.settle(token, outcome, now, tookMs)
     if (this.onOutcome !== null && outcome !== 'abandoned') this.onOutcome(this, outcome === 'failure', now)
   }
 
@@ -183,8 +197,10 @@ export class Endpoint {
   /** Takes over a changed breaker configuration; a breaker that stays keeps its state. */
   configureBreaker(options: EndpointBreakerOptions): void {
     const { config, probeTimeoutMs, onCircuit, random } = options
-    if (config === null) this.breaker = null
-    else if (this.breaker !== null) this.breaker.reconfigure(config, probeTimeoutMs)
+    this.#hasOwnBreaker = config !== null
+    if (config === null) {
+      if (this.breaker?.isForced !== true) this.breaker = null
+    } else if (this.breaker !== null) this.breaker.reconfigure(config, probeTimeoutMs)
     else
       this.breaker = new CircuitBreaker({
         config,
@@ -192,6 +208,20 @@ export class Endpoint {
         onChange: onCircuit === undefined ? undefined : (state) => onCircuit(this, state),
         random,
       })
+  }
+
+  /** Holds the circuit open or closed, whether a breaker is configured or not, until `auto`. */
+  forceCircuit(to: 'open' | 'closed' | 'auto', options: EndpointBreakerOptions): void {
+    if (to === 'auto') {
+      this.breaker?.force(to)
+      if (!this.#hasOwnBreaker) this.breaker = null
+      return
+    }
+    if (this.breaker === null) {
+      this.configureBreaker({ ...options, config: NOTHING_COUNTED })
+      this.#hasOwnBreaker = false
+    }
+    this.breaker?.force(to)
   }
 
   /** Discovery does not name it any more. */

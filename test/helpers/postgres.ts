@@ -14,6 +14,8 @@ export interface PostgresOptions {
   /** Lines of pg_hba.conf. Default: SCRAM for everybody on loopback. */
   readonly hba?: readonly string[]
   readonly tls?: Leaf
+  /** Port of a primary that this one follows as a standby. */
+  readonly follows?: number
   /** Settings beside those. */
   readonly settings?: readonly string[]
 }
@@ -52,8 +54,17 @@ export async function postgresServer(options: PostgresOptions, ends: (() => unkn
     '-E',
     'UTF8',
   ]
-  execFileSync(program('initdb'), init, { ...as, stdio: 'pipe', env: { PATH: process.env['PATH'], LC_ALL: 'C' } })
-  const hba = options.hba ?? ['host all all 127.0.0.1/32 scram-sha-256']
+  const env = { PATH: process.env['PATH'], LC_ALL: 'C', PGPASSWORD: POSTGRES_PASSWORD }
+  if (options.follows === undefined) execFileSync(program('initdb'), init, { ...as, stdio: 'pipe', env })
+  else {
+    const from = ['-h', '127.0.0.1', '-p', String(options.follows), '-U', POSTGRES_USER]
+    const backup = [...from, '-D', data, '-R', '-X', 'stream', '-c', 'fast', '--no-sync']
+    execFileSync(program('pg_basebackup'), backup, { ...as, stdio: 'pipe', env })
+  }
+  const hba = options.hba ?? [
+    'host all all 127.0.0.1/32 scram-sha-256',
+    'host replication all 127.0.0.1/32 scram-sha-256',
+  ]
   const port = await closedPort()
   const tls = options.tls
     ? [
@@ -83,7 +94,7 @@ export async function postgresServer(options: PostgresOptions, ends: (() => unkn
     server.stderr.setEncoding('utf8')
     server.stderr.on('data', (text: string) => {
       log += text
-      if (log.includes('database system is ready to accept connections')) resolve()
+      if (/database system is ready to accept (?:read-only )?connections/.test(log)) resolve()
     })
     server.once('exit', () => reject(new Error(`postgres did not start: ${log}`)))
   })

@@ -104,6 +104,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   readonly #owner: AttemptOwner
   #endpoint: Endpoint | null = null
   #token = -1
+  /** When the request was complete at the upstream; 0 before that. */
+  #askedAt = 0
   /** No connection that was used before will do. */
   #isFresh = false
   #connection: UpstreamConnection | null = null
@@ -174,6 +176,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     this.#endpoint = endpoint
     this.asked = endpoint
     this.begunAt = time
+    this.#askedAt = 0
     owner.attempts++
     owner.target.upstream.cells.attempts++
   }
@@ -282,6 +285,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   }
 
   #awaitHead(time: number): void {
+    this.#askedAt = time
     const { retry } = this.#owner.target
     const perTryMs = retry === null ? null : retry.config.perTryTimeoutMs
     if (perTryMs !== null) this.#step.set(time + perTryMs)
@@ -490,7 +494,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   /** Tells the breaker how the attempt went; once. */
   #settle(outcome: Outcome, time: number): void {
     if (this.#token >= 0) {
-      this.#endpoint?.settle(this.#token, outcome, time)
+      this.#endpoint?.settle(this.#token, outcome, time, this.#askedAt === 0 ? 0 : time - this.#askedAt)
       this.#token = -1
     }
     this.endRetry(outcome === 'success')

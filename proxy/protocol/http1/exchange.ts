@@ -5,6 +5,7 @@ import type { HeaderCredential } from '../../policy/credential.ts'
 import type { Outcome } from '../../policy/policy.ts'
 import { hashOf, type Router, rewritten } from '../../routing/router.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
+import { overloadCause, overloadDetail } from '../../runtime/overload.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { Trace } from '../../tracing/trace-context.ts'
@@ -196,10 +197,15 @@ export class Exchange implements AttemptOwner {
       this.#refuseWithoutToken()
       return behind
     }
+    if (overloadCause() !== null) {
+      this.#refuse({ reason: 'overloaded', detail: overloadDetail(), retryAfterMs: 1000 })
+      return behind
+    }
     if (this.request.isComplete) this.#onRequestComplete(time)
     const waitMs = target.rateLimit === null ? 0 : target.rateLimit.admit(time)
     if (waitMs < 0) {
-      this.#refuse({ reason: 'rate_limited', detail: '', retryAfterMs: -waitMs })
+      const fields = target.rateLimit?.fieldLines(-waitMs)
+      this.#refuse({ reason: 'rate_limited', detail: '', retryAfterMs: -waitMs, fields })
     } else if (waitMs > 0) {
       this.#state = 'delayed'
       this.#waitingSince = time
@@ -377,7 +383,10 @@ export class Exchange implements AttemptOwner {
     } else if (refusal !== 'circuit_open') {
       this.#refuse({ reason: refusal, detail: cluster.discoveryFailure ?? '' })
     } else {
-      const detail = `every endpoint of upstream '${cluster.name}' fails`
+      const isForced = [...cluster.endpoints].some(({ breaker }) => breaker?.isForced)
+      const detail = isForced
+        ? `a person holds the circuit of upstream '${cluster.name}' open, PUT /circuit of the admin port lets it go`
+        : `every endpoint of upstream '${cluster.name}' fails`
       this.#refuse({ reason: 'circuit_open', detail, retryAfterMs: cluster.retryAfterMs(time) })
     }
   }

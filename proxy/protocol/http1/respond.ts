@@ -13,6 +13,8 @@ export interface Refusal {
   readonly proxyError?: string
   /** When it is worth trying again: becomes Retry-After. */
   readonly retryAfterMs?: number
+  /** More field lines. */
+  readonly fields?: readonly string[]
 }
 
 export interface AnswerShape {
@@ -54,6 +56,7 @@ export function answer(refusal: Refusal, shape: AnswerShape): Buffer {
   if (refusal.retryAfterMs !== undefined) {
     lines.push(`Retry-After: ${Math.max(1, Math.ceil(refusal.retryAfterMs / 1000))}`)
   }
+  if (refusal.fields !== undefined) lines.push(...refusal.fields)
   // RFC 9110 section 15.5.6: a 405 names what is offered; the upstream knows what more it refuses.
   if (status === 405) lines.push('Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS')
   if (shape.closes) lines.push('Connection: close')

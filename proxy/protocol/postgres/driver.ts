@@ -25,6 +25,13 @@ const START_TLS: StartTls = {
   refused: 'does not offer TLS: turn on ssl at the server, or remove tls here',
 }
 
+/** How TLS begins. */
+function tlsOf({ cluster }: PostgresSnapshot): Pick<Greeter, 'startTls' | 'alpn'> {
+  // PostgreSQL demands the name of its protocol where TLS begins with the first byte, so that nobody can make another server answer.
+  if (cluster.config.tls?.negotiation === 'Direct') return { startTls: null, alpn: ['postgresql'] }
+  return { startTls: START_TLS, alpn: null }
+}
+
 /** Of a connection that is open: where its server can be asked to cancel. */
 interface Cancelable {
   readonly address: Address
@@ -97,7 +104,7 @@ export class PostgresDriver implements Driver, StartupOwner {
     this.#fronts.delete(front)
     const startup = startupFor(packet, parameters, credential.username)
     const greeter: Greeter = {
-      startTls: START_TLS,
+      ...tlsOf(snapshot),
       refusal: errorResponse,
       greet: (upstream, timeoutMs, greeted) => {
         return new Login({
@@ -105,14 +112,12 @@ export class PostgresDriver implements Driver, StartupOwner {
           startup,
           credential,
           timeoutMs,
+          role: snapshot.cluster.config.role ?? 'Any',
           onWelcome: (welcome, key) => {
             if (key !== null) this.#remember(key, upstream, snapshot)
             greeted.onGreeted(welcome)
           },
-          onFailure: (detail, response, isServer) => {
-            const reason = isServer ? 'auth_unavailable' : 'upstream_reset'
-            greeted.onGreetingFailed({ reason, detail }, response, isServer)
-          },
+          onFailure: (failure, response, isFinal) => greeted.onGreetingFailed(failure, response, isFinal),
         })
       },
     }
@@ -129,7 +134,8 @@ export class PostgresDriver implements Driver, StartupOwner {
     const { address, snapshot } = found
     const { cluster, timeouts } = snapshot
     const { guard, tls } = cluster
-    const target = { address, guard, tls, alpn: null, timeoutMs: timeouts.connectMs, startTls: START_TLS }
+    const proxyProtocol = cluster.config.proxyProtocol ?? null
+    const target = { address, guard, tls, proxyProtocol, timeoutMs: timeouts.connectMs, ...tlsOf(snapshot) }
     dial(target, {
       onDialFailed: () => front.client.destroy(),
       onDialled: (upstream) => {

@@ -1,10 +1,13 @@
 /** Logs in at a server with a credential of ours, and hands on what it says of the session once it has let us in. */
 import type { TLSSocket } from 'node:tls'
+import type { RoleConfig } from '../../../common/proxy-config.ts'
+import type { Reason } from '../../../common/reasons.ts'
 import type { PostgresLogin } from '../../policy/credential.ts'
 import { now } from '../../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
-import { Auth, Back, HEAD_BYTES, message, PASSWORD } from './messages.ts'
+import type { DialFailure } from '../../upstream/connector.ts'
+import { Auth, Back, HEAD_BYTES, message, PASSWORD, QUERY } from './messages.ts'
 import { errorResponse, withHint } from './respond.ts'
 import { Scram } from './scram.ts'
 
@@ -14,14 +17,18 @@ export interface LoginOptions {
   readonly startup: Buffer
   readonly credential: PostgresLogin
   readonly timeoutMs: number
+  /** What the server must be. */
+  readonly role: RoleConfig
   /** `welcome`: from AuthenticationOk to the bytes behind the first ReadyForQuery, for the application. */
   readonly onWelcome: (welcome: Buffer, key: Buffer | null) => void
-  /** `response`: what the application gets. `isServer`: the server is alive and said no. */
-  readonly onFailure: (detail: string, response: Buffer, isServer: boolean) => void
+  /** `response`: what the application gets. `isFinal`: the server is alive and said no; another one would too. */
+  readonly onFailure: (failure: DialFailure, response: Buffer, isFinal: boolean) => void
 }
 
 /** A server that says more than this before it is ready is not PostgreSQL. */
 const MAX_BYTES = 256 * 1024
+
+const ASK_ROLE = message(QUERY, 'select pg_catalog.pg_is_in_recovery()')
 
 export class Login implements SocketHandler {
   readonly #options: LoginOptions
@@ -32,6 +39,8 @@ export class Login implements SocketHandler {
   #scram: Scram | null = null
   #isVerified = true
   #isLetIn = false
+  /** Asked after the login: pg_is_in_recovery(). */
+  #recovery: 'not asked' | 'asked' | 't' | 'f' = 'not asked'
   #isOver = false
 
   constructor(options: LoginOptions) {
@@ -102,13 +111,36 @@ export class Login implements SocketHandler {
           this.#fail('says that it is ready before it has let us in')
           return
         }
+        if (this.#options.role !== 'Any' && this.#recovery === 'not asked') {
+          this.#recovery = 'asked'
+          this.#options.upstream.write(ASK_ROLE)
+          return
+        }
+        if (this.#isWrongRole()) return
         this.#end()
         this.#options.onWelcome(Buffer.concat([...this.#welcome, whole, this.#bytes]), this.#key)
         return
       }
+      case Back.dataRow:
+      case Back.rowDescription:
+      case Back.commandComplete:
+        if (this.#recovery === 'not asked') break
+        // One column: its count, its length, and the letter.
+        if (code === Back.dataRow) this.#recovery = body.at(-1) === 0x74 ? 't' : 'f'
+        return
       default:
-        this.#fail('does not speak the protocol of PostgreSQL, check host and port')
+        break
     }
+    this.#fail('does not speak the protocol of PostgreSQL, check host and port')
+  }
+
+  /** Refuses a server that is not what the upstream wants, so that no write reaches a standby or a demoted primary. */
+  #isWrongRole(): boolean {
+    const { role } = this.#options
+    if (role === 'Any' || (role === 'Replica') === (this.#recovery === 't')) return false
+    const is = this.#recovery === 't' ? 'a standby (pg_is_in_recovery() is true)' : 'not a standby'
+    this.#fail(`is ${is}, and the role of the upstream is ${role}`, 'no_healthy_endpoint')
+    return true
   }
 
   #onAuthentication(body: Buffer, whole: Buffer): void {
@@ -178,14 +210,16 @@ export class Login implements SocketHandler {
     this.#end()
     this.#options.upstream.destroy()
     const response = isOurs ? withHint(fields, hint) : message(Back.error, fields)
-    this.#options.onFailure(`the server refused the login: ${code} ${text('M')}`, response, true)
+    const detail = `the server refused the login: ${code} ${text('M')}`
+    this.#options.onFailure({ reason: 'auth_unavailable', detail }, response, true)
   }
 
-  #fail(what: string): void {
+  #fail(what: string, reason: Reason = 'upstream_reset'): void {
     if (this.#isOver) return
     this.#end()
     this.#options.upstream.destroy()
-    this.#options.onFailure(`the server ${what}`, errorResponse('upstream_reset', `the server ${what}`), false)
+    const detail = `the server ${what}`
+    this.#options.onFailure({ reason, detail }, errorResponse(reason, detail), false)
   }
 
   #end(): void {

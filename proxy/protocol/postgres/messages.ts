@@ -9,15 +9,19 @@ export const GSSENC_REQUEST = 80_877_104
 export const Back = {
   authentication: 0x52, // R
   backendKeyData: 0x4b, // K
+  commandComplete: 0x43, // C
+  dataRow: 0x44, // D
   error: 0x45, // E
   negotiateVersion: 0x76, // v
   notice: 0x4e, // N
   parameterStatus: 0x53, // S
   readyForQuery: 0x5a, // Z
+  rowDescription: 0x54, // T
 } as const
 
 /** Every answer of a client to an AuthenticationRequest. */
 export const PASSWORD = 0x70 // p
+export const QUERY = 0x51 // Q
 
 /** Kinds of AuthenticationRequest. */
 export const Auth = { ok: 0, cleartext: 3, md5: 5, sasl: 10, saslContinue: 11, saslFinal: 12 } as const

@@ -52,6 +52,8 @@ export interface SessionOwner {
 export interface Greeter {
   /** How TLS begins in the middle of a connection; null: with the first byte. */
   readonly startTls: StartTls | null
+  /** Protocols offered in the TLS handshake; null: none. */
+  readonly alpn: readonly string[] | null
   /** Does at a connected endpoint what comes before the bytes of the application go through. Calls back once, later. */
   greet(upstream: RawSocket, timeoutMs: number, greeted: Greeted): Dial
   /** What the application is told in place of a reset. */
@@ -208,12 +210,13 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
       return
     }
     const token = picked.begin(now())
+    this.#response = null
     const target = {
       address: picked,
       guard: cluster.guard,
       rival: cluster.rivalOf(picked, now()),
       tls: cluster.tls,
-      alpn: null,
+      alpn: this.#greeter?.alpn ?? null,
       proxyProtocol: cluster.config.proxyProtocol ?? null,
       timeoutMs: timeouts.connectMs,
       startTls: this.#greeter?.startTls ?? null,

@@ -55,6 +55,7 @@ function report(name: string): UpstreamsReport {
         attempts: 1,
         failures: 0,
         circuit: 'closed',
+        isCircuitForced: false,
         health: 'healthy',
       },
     ],
@@ -131,7 +132,13 @@ describe('the admin page in a browser', { skip }, () => {
 
   it('shows HTML in a value as text, and fits a phone', async () => {
     const hostile = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
-    const server = adminServer({ upstreams: () => report(hostile), drain() {}, quit() {}, setLogLevel() {} })
+    const server = adminServer({
+      upstreams: () => report(hostile),
+      setCircuit: () => 0,
+      drain() {},
+      quit() {},
+      setLogLevel() {},
+    })
     await server.listen(0, 'loopback', 'admin')
     ends.push(() => server.close())
     const { page, faults } = await open(`http://127.0.0.1:${server.port}/`)
@@ -146,7 +153,13 @@ describe('the admin page in a browser', { skip }, () => {
   })
 
   it('names its tables and says changes politely', async () => {
-    const server = adminServer({ upstreams: () => report('plain'), drain() {}, quit() {}, setLogLevel() {} })
+    const server = adminServer({
+      upstreams: () => report('plain'),
+      setCircuit: () => 0,
+      drain() {},
+      quit() {},
+      setLogLevel() {},
+    })
     await server.listen(0, 'loopback', 'admin')
     ends.push(() => server.close())
     const { page } = await open(`http://127.0.0.1:${server.port}/`, 'dark')

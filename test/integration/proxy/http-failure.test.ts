@@ -1,6 +1,7 @@
 /** What the application sees when something goes wrong: answers of our own, cut answers, gates, deadlines and clients that leave. */
 import assert from 'node:assert/strict'
 import { afterEach, describe, it } from 'node:test'
+import { OverloadWatch } from '../../../proxy/runtime/overload.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { closedPort } from '../../helpers/tcp.ts'
@@ -214,6 +215,102 @@ describe('gates', () => {
     assert.equal(statuses.filter((status) => status === 503).length, 19)
     assert.equal(upstream.requests.length, 4)
     assert.equal((await client.get().response()).status, 200)
+  })
+
+  it('refuse while a person holds the circuit open, serve while it is held closed, and begin anew when it is let go', async () => {
+    let status = 500
+    const upstream = await scriptedUpstream(ends, () => withStatus(status))
+    const breaker = {
+      consecutiveFailures: 1,
+      failureRate: null,
+      openMs: 60_000,
+      maxOpenMs: 60_000,
+      halfOpenRequests: 1,
+    }
+    const proxy = await httpProxy({ ports: [upstream.port], breaker }, ends)
+    const ask = async () => (await proxy.connect().get().response()).status
+    proxy.cluster.forceCircuits('closed', null)
+    for (let i = 0; i < 3; i++) assert.equal(await ask(), 500)
+    assert.equal(proxy.cluster.forceCircuits('open', null), 1)
+    const refused = await proxy.connect().get().response()
+    assert.equal(refused.field('x-ambassador-reason'), 'circuit_open')
+    assert.match(refused.body, /a person holds the circuit of upstream '[^']+' open/)
+    assert.equal(upstream.requests.length, 3)
+    proxy.cluster.forceCircuits('auto', null)
+    status = 200
+    assert.equal(await ask(), 200)
+    status = 500
+    assert.equal(await ask(), 500)
+    assert.equal(await ask(), 503)
+    assert.equal(upstream.requests.length, 5)
+  })
+
+  it('open on slow answers, for the time from the end of the request counts', async () => {
+    const upstream = await scriptedUpstream(ends, ({ target, socket }) => {
+      if (target !== '/slow') return withStatus(200)
+      setTimeout(() => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'), 60)
+      return null
+    })
+    const slowCall = { durationMs: 50, ratio: 1, minimumRequests: 2, windowMs: 60_000 }
+    const breaker = {
+      consecutiveFailures: null,
+      failureRate: null,
+      slowCall,
+      openMs: 60_000,
+      maxOpenMs: 60_000,
+      halfOpenRequests: 1,
+    }
+    const proxy = await httpProxy({ ports: [upstream.port], breaker }, ends)
+    const client = proxy.connect()
+    assert.equal((await client.get('/slow').response()).status, 200)
+    assert.equal((await client.get('/slow').response()).status, 200)
+    assert.equal((await client.get('/').response()).field('x-ambassador-reason'), 'circuit_open')
+  })
+
+  it('let exactly one of 200 callers probe while it is half-open, and tell the others so', async () => {
+    let isDead = true
+    const upstream = await scriptedUpstream(ends, ({ socket }) => {
+      if (isDead) socket.destroy()
+      return null
+    })
+    const breaker = { consecutiveFailures: 2, failureRate: null, openMs: 100, maxOpenMs: 100, halfOpenRequests: 1 }
+    const proxy = await httpProxy({ ports: [upstream.port], breaker, timeouts: { requestMs: 300 } }, ends)
+    const reason = async () => (await proxy.connect().get().response()).field('x-ambassador-reason')
+    await reason()
+    await reason()
+    assert.equal(await reason(), 'circuit_open')
+    isDead = false
+    const before = upstream.requests.length
+    await new Promise((resolve) => setTimeout(resolve, 150))
+    const reasons = await Promise.all(Array.from({ length: 200 }, reason))
+    assert.equal(upstream.requests.length - before, 1)
+    assert.equal(reasons.filter((each) => each === 'circuit_open').length, 199)
+    assert.equal(reasons.filter((each) => each === 'deadline').length, 1)
+  })
+
+  it('refuse new requests of an overloaded sidecar with 503 and Retry-After, and let the one under way end', async () => {
+    const upstream = await scriptedUpstream(ends, ({ target, socket }) => {
+      if (target === '/held') ends.push(() => socket.destroy())
+      return target === '/held' ? null : withStatus(200)
+    })
+    const proxy = await httpProxy({ ports: [upstream.port] }, ends)
+    const held = proxy.connect().get('/held')
+    await proxy.connect().get().response()
+    const watch = new OverloadWatch({ cgroupDir: '/nowhere' })
+    ends.push(() => watch.stop())
+    watch.look(1000)
+    watch.look(1000)
+    const refused = await proxy.connect().get().response()
+    assert.equal(refused.status, 503)
+    assert.equal(refused.field('x-ambassador-reason'), 'overloaded')
+    assert.equal(refused.field('retry-after'), '1')
+    assert.match(refused.body, /the event loop is 1000 ms late/)
+    upstream.requests
+      .find(({ target }) => target === '/held')
+      ?.socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
+    assert.equal((await held.response()).status, 200)
+    watch.look(0)
+    assert.equal((await proxy.connect().get().response()).status, 200)
   })
 
   it('queue a bounded number of requests for a bounded number of connections', async () => {

@@ -53,6 +53,10 @@ async function admin() {
     upstreams: () => report,
     drain: () => calls.push('drain'),
     quit: () => calls.push('quit'),
+    setCircuit: ({ to, upstream, ambassador, endpoint }) => {
+      calls.push([to, upstream, ambassador, endpoint].join(' '))
+      return upstream === 'live' ? 2 : 'there is no such upstream'
+    },
     setLogLevel: (level) => calls.push(level),
   })
   servers.push(server)
@@ -151,6 +155,23 @@ describe('the admin port', () => {
     assert.equal((await ask(port, '/quitquitquit', { method: 'POST' })).status, 202)
     assert.equal((await ask(port, '/loglevel', { method: 'PUT', body: 'debug\n' })).status, 200)
     assert.deepEqual(calls, ['drain', 'quit', 'debug'])
+  })
+
+  it('sets the circuits of an upstream, of one endpoint or one Ambassador, and names what is wrong', async () => {
+    const { port, calls } = await admin()
+    const set = (query: string, body: string) => ask(port, `/circuit${query}`, { method: 'PUT', body })
+    assert.equal((await set('?upstream=live', 'open\n')).body, 'open: 2 endpoints\n')
+    assert.equal((await set('?upstream=live&ambassador=a&endpoint=10.0.0.1:80', 'auto')).status, 200)
+    assert.deepEqual(calls.splice(0), ['open live  ', 'auto live a 10.0.0.1:80'])
+    for (const [query, body, status, says] of [
+      ['?upstream=live', 'half', 400, "'half' is not a state, use open, closed, auto\n"],
+      ['', 'open', 400, 'no upstream is named, use /circuit?upstream=NAME\n'],
+      ['?upstream=other', 'open', 404, 'there is no such upstream\n'],
+    ] as const) {
+      const answer = await set(query, body)
+      assert.deepEqual([answer.status, answer.body], [status, says])
+    }
+    assert.equal((await ask(port, '/circuit', { method: 'POST' })).status, 405)
   })
 
   it('refuses a log level that it does not have, with those that it has', async () => {

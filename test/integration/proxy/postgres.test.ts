@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
+import { createServer as createTlsServer } from 'node:tls'
 import pg from 'pg'
 import postgres from 'postgres'
 import type { Ambassador } from '../../../operator/api/ambassador.ts'
@@ -16,7 +17,7 @@ import { LISTEN_OPTIONS } from '../../../proxy/runtime/raw-socket.ts'
 import { TlsContexts } from '../../../proxy/tls/contexts.ts'
 import { discover } from '../../../proxy/upstream/discovery/discover.ts'
 import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
-import { Pki } from '../../helpers/pki.ts'
+import { type Leaf, Pki } from '../../helpers/pki.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
 import { closedPort, TestClient, TestServer, tcpServer } from '../../helpers/tcp.ts'
 
@@ -25,6 +26,7 @@ const root = mkdtempSync(join(tmpdir(), 'ambassador-postgres-test-'))
 const secrets = join(root, 'secrets')
 const configMaps = join(root, 'configmaps')
 const lasting: (() => unknown)[] = []
+let leaf: Leaf
 const md5Hash = `md5${createHash('md5').update('oldpasswordold').digest('hex')}`
 let plain = 0
 let encrypted = 0
@@ -46,8 +48,8 @@ before(async () => {
     'hostssl all all 127.0.0.1/32 scram-sha-256',
     'hostnossl all old 127.0.0.1/32 password',
   ]
-  const tls = authority.issue({ names: ['127.0.0.1'] })
-  encrypted = (await postgresServer({ tls, hba: hbaTls }, lasting)).port
+  leaf = authority.issue({ names: ['127.0.0.1'] })
+  encrypted = (await postgresServer({ tls: leaf, hba: hbaTls }, lasting)).port
   for (const [port, ssl] of [
     [plain, false],
     [encrypted, { ca: authority.cert }],
@@ -67,6 +69,10 @@ after(async () => {
 
 interface Setup {
   readonly port: number
+  /** Of more endpoints. */
+  readonly others?: readonly number[]
+  readonly role?: 'Primary' | 'Replica'
+  readonly negotiation?: 'Direct'
   readonly tls?: boolean
   readonly user?: string
   readonly secret?: string
@@ -77,8 +83,14 @@ async function proxy(setup: Setup, ends: (() => unknown)[]) {
   const dirs = { secrets, configMaps, isPod: false }
   const upstream = {
     name: 'primary',
-    endpoints: [{ host: '127.0.0.1', port: setup.port }],
-    ...(setup.tls && { tls: { ca: { configMapKeyRef: { name: 'ca', key: 'ca.crt' } } } }),
+    endpoints: [setup.port, ...(setup.others ?? [])].map((port, priority) => ({ host: '127.0.0.1', port, priority })),
+    ...(setup.role && { role: setup.role }),
+    ...(setup.tls && {
+      tls: {
+        ca: { configMapKeyRef: { name: 'ca', key: 'ca.crt' } },
+        ...(setup.negotiation && { negotiation: setup.negotiation }),
+      },
+    }),
     auth: {
       postgres: {
         username: setup.user ?? POSTGRES_USER,
@@ -324,6 +336,63 @@ describe('PostgreSQL', () => {
       sleep.cancel()
       assert.equal(await ended, '57014')
       assert.equal((await other)[0]?.['one'], 1)
+    }),
+  )
+
+  it(
+    'begins TLS with the first byte where it is told so (a TLS server before a real PostgreSQL stands for one of version 17)',
+    scope(async (ends) => {
+      for (const [protocol, expected] of [
+        ['postgresql', null],
+        ['http/1.1', 'ambassador: upstream_reset'],
+        [null, 'ambassador: tls_verify_failed'],
+      ] as const) {
+        const front = createTlsServer(
+          { cert: leaf.cert, key: leaf.key, ...(protocol && { ALPNProtocols: [protocol] }) },
+          (socket) => {
+            const inner = connect(plain, '127.0.0.1')
+            for (const each of [socket, inner]) each.on('error', () => {})
+            socket.pipe(inner).pipe(socket)
+          },
+        )
+        const server = await new TestServer(front).listen()
+        ends.push(() => server.close())
+        const { options } = await proxy({ port: server.port, tls: true, negotiation: 'Direct' }, ends)
+        if (expected !== null) assert.equal((await failure(options)).hint, expected)
+        else assert.equal((await (await connected(options, ends)).query('select 1 as one')).rows[0].one, 1)
+      }
+    }),
+  )
+
+  it(
+    'passes over a server that has not the role, until it is promoted',
+    scope(async (ends) => {
+      const { port: primary } = await postgresServer({}, ends)
+      const { port: standby } = await postgresServer({ follows: primary }, ends)
+      const recovery = async (options: pg.ClientConfig): Promise<boolean> => {
+        const client = await connected(options, ends)
+        return (await client.query('select pg_is_in_recovery() as is')).rows[0].is
+      }
+      const writer = await proxy({ port: standby, others: [primary], role: 'Primary' }, ends)
+      const reader = await proxy({ port: primary, others: [standby], role: 'Replica' }, ends)
+      for (let n = 0; n < 3; n++) {
+        assert.equal(await recovery(writer.options), false)
+        assert.equal(await recovery(reader.options), true)
+      }
+      const wrong = await proxy({ port: standby, role: 'Primary' }, ends)
+      const error = await failure(wrong.options)
+      assert.deepEqual([error.code, error.hint], ['57P03', 'ambassador: no_healthy_endpoint'])
+      assert.match(error.message, /is a standby .* and the role of the upstream is Primary/)
+      const admin = new pg.Client({
+        port: standby,
+        host: '127.0.0.1',
+        user: POSTGRES_USER,
+        password: POSTGRES_PASSWORD,
+      })
+      await admin.connect()
+      await admin.query('select pg_promote()')
+      await admin.end()
+      assert.equal(await recovery(wrong.options), false)
     }),
   )
 })

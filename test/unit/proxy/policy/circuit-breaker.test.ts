@@ -199,6 +199,58 @@ describe('circuit breaker', () => {
     assert.equal(circuit.state, 'closed')
   })
 
+  describe('slow calls', () => {
+    const slowCall = { durationMs: 100, ratio: 0.5, minimumRequests: 4, windowMs: 1000 }
+    const took = (circuit: CircuitBreaker, ms: number, now: number, outcome: 'success' | 'abandoned' = 'success') =>
+      circuit.settle(circuit.tryAcquire(now), outcome, now, ms)
+
+    it('open the circuit at their share, though each of them succeeded', () => {
+      const { circuit } = breaker({ consecutiveFailures: null, slowCall })
+      took(circuit, 99, 0)
+      took(circuit, 10, 0)
+      took(circuit, 100, 0)
+      assert.equal(circuit.state, 'closed')
+      took(circuit, 5000, 0)
+      assert.equal(circuit.state, 'open')
+    })
+
+    it('that were abandoned or are older than the window do not count', () => {
+      const { circuit } = breaker({ consecutiveFailures: null, slowCall })
+      for (let i = 0; i < 10; i++) took(circuit, 5000, 0, 'abandoned')
+      for (let i = 0; i < 3; i++) took(circuit, 5000, 0)
+      for (let i = 0; i < 10; i++) took(circuit, 1, 2000)
+      assert.equal(circuit.state, 'closed')
+    })
+
+    it('fail a probe', () => {
+      const { circuit } = openBreaker({ slowCall })
+      took(circuit, 100, 1000)
+      assert.equal(circuit.state, 'open')
+      took(circuit, 99, 3000)
+      assert.equal(circuit.state, 'closed')
+    })
+  })
+
+  it('is held open or closed by a person whatever happens, and begins anew when it is let go', () => {
+    const { circuit, changes } = breaker()
+    const token = circuit.tryAcquire(0)
+    circuit.force('open')
+    assert.deepEqual(
+      [circuit.state, circuit.isForced, circuit.wouldAdmit(1e9), circuit.tryAcquire(1e9)],
+      ['open', true, false, -1],
+    )
+    circuit.settle(token, 'success', 0)
+    circuit.force('closed')
+    for (let i = 0; i < 100; i++) assert.equal(attempt(circuit, 'failure', i), true)
+    assert.deepEqual([circuit.state, circuit.isForced], ['closed', true])
+    circuit.force('auto')
+    for (let i = 0; i < 2; i++) attempt(circuit, 'failure', 200)
+    assert.deepEqual([circuit.state, circuit.isForced], ['closed', false])
+    attempt(circuit, 'failure', 200)
+    assert.equal(circuit.state, 'open')
+    assert.deepEqual(changes, ['open', 'closed', 'closed', 'open'])
+  })
+
   it('behaves like its state table over any sequence of attempts, ends and waits', () => {
     type Step = {
       readonly wait: number

@@ -70,6 +70,27 @@ describe('rate limit', () => {
     )
   })
 
+  it('tells its quota and when it is worth trying again, in whole seconds', () => {
+    const lines = (requests: number, perMs: number, waitMs: number) =>
+      new RateLimit({ requests, perMs, burst: 7, onLimit: 'Reject', maxDelayMs: 0 }).fieldLines(waitMs)
+    assert.deepEqual(lines(10, 1000, 100), [
+      'RateLimit-Policy: "ambassador";q=10;w=1',
+      'RateLimit: "ambassador";r=0;t=1',
+    ])
+    assert.deepEqual(lines(2, 100, 1001), [
+      'RateLimit-Policy: "ambassador";q=20;w=1',
+      'RateLimit: "ambassador";r=0;t=2',
+    ])
+    assert.deepEqual(lines(600, 60_000, 0), [
+      'RateLimit-Policy: "ambassador";q=600;w=60',
+      'RateLimit: "ambassador";r=0;t=1',
+    ])
+    assert.deepEqual(lines(1, 1500, 1500), [
+      'RateLimit-Policy: "ambassador";q=1;w=2',
+      'RateLimit: "ambassador";r=0;t=2',
+    ])
+  })
+
   it('never admits more than the burst and the rate in any span of time', () => {
     const scenario = fc.record({
       requests: fc.integer({ min: 1, max: 50 }),

@@ -1,0 +1,109 @@
+/** Whether the process should take no more work: the memory of its cgroup is nearly used up, or its event loop cannot keep up. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+/** Share of the memory limit at which new work is refused, and at which it is taken again. */
+const SHED_AT = 0.85
+const RESUME_AT = 0.8
+/** An event loop that is this late twice in a row has more to do than it can; once may be a pause of the machine. */
+const LATE_MS = 1_000
+const LATE_LOOKS = 2
+/** A collection stops everything, so it is tried no more often than this. */
+const COLLECT_EVERY_MS = 5_000
+
+export type OverloadCause = 'memory' | 'event_loop'
+
+let cause: OverloadCause | null = null
+let detail = ''
+
+/** Asked for each request: null, or why it should be refused. */
+export function overloadCause(): OverloadCause | null {
+  return cause
+}
+
+/** The same for a person. */
+export function overloadDetail(): string {
+  return detail
+}
+
+export interface OverloadOptions {
+  /** Where the cgroup (version 2) of this container is. Default /sys/fs/cgroup. Without a limit there, memory is not watched. */
+  readonly cgroupDir?: string
+  /** Frees what nobody needs. Default: the collector, when Node was started with --expose-gc. */
+  readonly collect?: () => void
+  /** Told when it begins and when it ends (null). */
+  readonly onChange?: (cause: OverloadCause | null, detail: string) => void
+}
+
+/** Looks at what it is told to, as often as look() is called. One per process: what it finds is what overloadCause() says. */
+export class OverloadWatch {
+  readonly #dir: string
+  readonly #collect: (() => void) | undefined
+  readonly #onChange: NonNullable<OverloadOptions['onChange']>
+  #lateLooks = 0
+  #collectedAt = Number.NEGATIVE_INFINITY
+
+  constructor({ cgroupDir, collect, onChange }: OverloadOptions = {}) {
+    this.#dir = cgroupDir ?? '/sys/fs/cgroup'
+    this.#collect = collect ?? (globalThis as { gc?: () => void }).gc
+    this.#onChange = onChange ?? (() => {})
+  }
+
+  /** @param delayMs how late this look is */
+  look(delayMs: number): void {
+    this.#lateLooks = delayMs >= LATE_MS ? this.#lateLooks + 1 : 0
+    if (this.#lateLooks >= LATE_LOOKS) {
+      this.#become('event_loop', `the event loop is ${Math.round(delayMs)} ms late`)
+      return
+    }
+    const memory = this.#memory()
+    if (memory !== null && memory.used >= (cause === 'memory' ? RESUME_AT : SHED_AT) * memory.max) {
+      const percent = Math.round((100 * memory.used) / memory.max)
+      this.#become('memory', `${percent} % of the memory limit of ${memory.max} bytes are used`)
+    } else this.#become(null, '')
+  }
+
+  /** Nobody is overloaded any more. */
+  stop(): void {
+    cause = null
+    detail = ''
+  }
+
+  #become(next: OverloadCause | null, text: string): void {
+    detail = text
+    if (cause === next) return
+    cause = next
+    this.#onChange(next, text)
+  }
+
+  /** What is used and cannot be given back, of what there is; null without a limit. */
+  #memory(): { readonly used: number; readonly max: number } | null {
+    const max = Number(this.#read('memory.max'))
+    // "max" is no limit, and so is a file that is not there.
+    if (!(max > 0)) return null
+    let used = this.#used(max)
+    const time = performance.now()
+    if (used >= SHED_AT * max && this.#collect !== undefined && time - this.#collectedAt >= COLLECT_EVERY_MS) {
+      this.#collectedAt = time
+      this.#collect()
+      used = this.#used(max)
+    }
+    return { used, max }
+  }
+
+  #used(max: number): number {
+    const current = Number(this.#read('memory.current'))
+    if (current < RESUME_AT * max) return current
+    // The kernel takes back the pages of files that nobody used lately before it kills anybody.
+    const inactive = /^inactive_file (\d+)$/m.exec(this.#read('memory.stat'))?.[1] ?? 0
+    return current - Number(inactive)
+  }
+
+  #read(name: string): string {
+    try {
+      return readFileSync(join(this.#dir, name), 'utf8')
+    } catch {
+      return ''
+    }
+  }
+}
