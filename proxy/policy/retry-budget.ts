@@ -7,6 +7,8 @@ import type { Millis } from './policy.ts'
 export const BUDGET_TTL_MS = 1_000
 /** So much of the reserve is saved up: a few requests that need two retries each want more than one second gives. */
 export const RESERVE_MS = 10_000
+/** What a retry of the reserve costs: a little more than one, so that a dead upstream is under its share again soon after it is known to be busy. */
+const RESERVE_PRICE = 1.1
 /** A retry helps when at least one of so many succeeds. */
 const HELPFUL = 4
 const SLICES = 10
@@ -89,7 +91,7 @@ export class RetryBudget {
     const isOfShare = ratio * this.#paidInSum - this.#takenOutSum >= 1 - 1e-9
     if (!isOfShare) {
       if (!hasReserve || this.#debt + 1 > (minPerSecond * RESERVE_MS) / 1000 + 1e-9) return false
-      this.#debt++
+      this.#debt += RESERVE_PRICE
       return true
     }
     this.#count(this.#takenOut)

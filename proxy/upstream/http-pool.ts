@@ -16,6 +16,12 @@ const IDLE_MARGIN_MS = 1_000
 const MAX_IDLE_MS = 60_000
 /** A connection is not used again after this time (so that load follows DNS and rotated certificates), give or take a tenth. */
 const MAX_AGE_MS = 600_000
+/** A server that closes a connection this soon after an answer, without having said so, is hasty. */
+const HASTY_MS = 100
+/** What a hasty server has left open for this long after an answer, it has probably not closed. */
+const SETTLED_MS = 25
+/** It counts as hasty for this long after the last time. */
+const REMEMBER_MS = 60_000
 /** Requests on one connection. */
 const MAX_REQUESTS = 10_000
 
@@ -46,6 +52,10 @@ export class UpstreamConnection implements SocketHandler {
   #user: ConnectionUser | null = null
   readonly #expiresAt: number
   #idleUntil = 0
+  /** Since when it rests, or rested before the request under way. */
+  #restsSince = 0
+  /** How long it rested before the request under way. */
+  restedMs = 0
   readonly #idleTimer: CoarseTimer
 
   constructor(pool: HttpPool, raw: RawSocket) {
@@ -59,6 +69,7 @@ export class UpstreamConnection implements SocketHandler {
   /** Takes it into use for one request. */
   use(user: ConnectionUser): void {
     this.#user = user
+    this.restedMs = now() - this.#restsSince
     this.#idleTimer.clear()
     this.requests++
   }
@@ -88,6 +99,7 @@ export class UpstreamConnection implements SocketHandler {
     if (!isUsable || this.raw.destroyed) return false
     // A slow client may have had it paused at the end of the response; paused, it would miss the server's FIN.
     this.raw.resume()
+    this.#restsSince = time
     this.#idleUntil = time + idleMs
     this.#idleTimer.set(this.#idleUntil)
     return true
@@ -97,6 +109,15 @@ export class UpstreamConnection implements SocketHandler {
     return time < this.#idleUntil && !this.raw.destroyed
   }
 
+  /** It has rested long enough that a close by its server would be known. */
+  isSettled(time: number): boolean {
+    return time - this.#restsSince >= SETTLED_MS
+  }
+
+  #closedByServer(): void {
+    this.pool.onStale(now() - this.#restsSince)
+  }
+
   onData(chunk: Buffer, length: number): void {
     // Nobody asked: an answer without a request would be taken for the answer to the next one.
     if (this.#user === null) this.destroy()
@@ -104,8 +125,10 @@ export class UpstreamConnection implements SocketHandler {
   }
 
   onEnd(): void {
-    if (this.#user === null) this.destroy()
-    else this.#user.onUpstreamEnd()
+    if (this.#user === null) {
+      this.#closedByServer()
+      this.destroy()
+    } else this.#user.onUpstreamEnd()
   }
 
   onDrain(): void {
@@ -114,6 +137,7 @@ export class UpstreamConnection implements SocketHandler {
 
   onClose(error: Error | null): void {
     const user = this.#user
+    if (user === null && error !== null) this.#closedByServer()
     this.#user = null
     this.#idleTimer.release()
     this.pool.onClosed(this)
@@ -181,6 +205,8 @@ export class HttpPool implements EndpointPool {
   readonly #open = new Set<UpstreamConnection>()
   readonly #dials = new Set<PoolDial>()
   #isRetired = false
+  /** Its server closes connections soon after an answer, without a word, up to this time. */
+  #hastyUntil = 0
 
   constructor(cluster: Cluster, endpoint: Endpoint) {
     this.cluster = cluster
@@ -205,14 +231,34 @@ export class HttpPool implements EndpointPool {
     return this.#open.size
   }
 
-  /** An idle connection, the one that was used last; null when there is none. */
-  take(time: number): UpstreamConnection | null {
+  /**
+   * An idle connection, the one that was used last; null when there is none.
+   * @param isRepeatable the request may be sent again when the connection turns out to be closed; one that may not does not meet the
+   *   close of a hasty server: it gets a connection that has settled
+   */
+  take(time: number, isRepeatable = true): UpstreamConnection | null {
+    if (!isRepeatable && time < this.#hastyUntil) return this.#takeSettled(time)
     for (;;) {
       const connection = this.#idle.pop()
       if (connection === undefined) return null
       if (connection.isFresh(time)) return connection
       connection.destroy()
     }
+  }
+
+  #takeSettled(time: number): UpstreamConnection | null {
+    for (let at = this.#idle.length - 1; at >= 0; at--) {
+      const connection = this.#idle[at]!
+      if (!connection.isSettled(time) || !connection.isFresh(time)) continue
+      this.#idle.splice(at, 1)
+      return connection
+    }
+    return null
+  }
+
+  /** The server closed a connection that it had left open behind an answer. @param afterMs after that answer */
+  onStale(afterMs: number): void {
+    if (afterMs < HASTY_MS) this.#hastyUntil = now() + REMEMBER_MS
   }
 
   /** Dials for a waiter, which has acquired a slot of the cluster for it. */

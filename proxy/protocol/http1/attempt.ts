@@ -149,7 +149,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       return
     }
     const pool = HttpPool.of(cluster, endpoint)
-    const connection = isFresh ? null : pool.take(time)
+    const connection = isFresh ? null : pool.take(time, this.#owner.isIdempotent)
     if (connection !== null) {
       this.#beginAt(endpoint, time)
       this.#use(connection)
@@ -207,7 +207,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       return
     }
     const pool = HttpPool.of(cluster, endpoint)
-    const connection = this.#isFresh ? null : pool.take(time)
+    const connection = this.#isFresh ? null : pool.take(time, this.#owner.isIdempotent)
     this.#beginAt(endpoint, time)
     if (connection === null) this.#connect(pool, time)
     else {
@@ -434,6 +434,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     }
     const isStale = connection.requests > 1 && !this.response.hasBegun && proxyError === undefined
     const mayReplay = isUnsent || (owner.isIdempotent && owner.request.isReplayable)
+    // Only of a connection that nothing was sent on it is certain that the close is not the answer to the request.
+    if (isStale && isUnsent) connection.pool.onStale(connection.restedMs)
     this.end(isStale ? 'abandoned' : 'failure')
     // The server closed an idle connection while the request was on its way: nobody failed.
     if (isStale && mayReplay && !this.#isFresh) owner.onStale(this)

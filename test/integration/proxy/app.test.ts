@@ -191,7 +191,7 @@ describe('a config that cannot be put in force', () => {
       'that breaks the schema',
       (port) => ({ ...config(port, { generation: 2 }), protocol: 'gRPC' }),
       'Invalid',
-      /^config file '.*': config: protocol: 'gRPC' is not allowed, use HTTP or TCP$/,
+      /^config file '.*': config: protocol: 'gRPC' is not allowed, use HTTP or TCP or /,
     ],
     [
       'of another Ambassador',

@@ -163,9 +163,10 @@ const CASES: Readonly<Partial<Record<Reason, Case>>> = {
   bad_request: { spec: plain, act: (client) => client.write('GET / HTTP/1.1\r\n\r\n').response() },
 }
 
-/** Codes that no HTTP request of this version ends with, and why. */
+/** Codes that no request here ends with, and why. */
 const ELSEWHERE: Readonly<Partial<Record<Reason, string>>> = {
   draining: 'a request that is under way is finished; connections of TCP are told',
+  overloaded: 'the process itself must be short of memory or time: the tests of shedding have it',
   no_route: 'what no route takes goes to the first upstream',
   no_healthy_endpoint: 'endpoints that are not well are asked when there is no other',
 }

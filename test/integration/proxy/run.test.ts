@@ -93,7 +93,7 @@ describe('ambassador run', () => {
     const slip = await proxy.logged('the files are not usable, the last good version goes on')
     assert.match(
       String(slip['detail']),
-      /^.*\.yaml:6: Ambassador 'a': spec\.protocol: 'UDP' is not known, use one of HTTP, TCP$/,
+      /^.*\.yaml:6: Ambassador 'a': spec\.protocol: 'UDP' is not known, use one of HTTP, TCP, /,
     )
     assert.equal(await answers(a), true)
     proxy.forget()
