@@ -14,7 +14,7 @@ import type {
   TlsConfig,
 } from '../../common/proxy-config.ts'
 import { percentRatio } from '../../common/quantity.ts'
-import type { DefaultedSpec, DefaultedUpstream } from '../api/ambassador.ts'
+import type { DefaultedUpstream } from '../api/ambassador.ts'
 import { BASIC_AUTH_KEYS, TLS_KEYS } from './references.ts'
 import { type ServiceLookup, type ServiceRef, serviceRef } from './services.ts'
 
@@ -26,21 +26,20 @@ const MAX_EJECTION_MS = 300_000
 
 /** What rendering an upstream depends on besides itself. */
 export interface ClusterContext {
-  readonly protocol: DefaultedSpec['protocol']
   /** Of the Ambassador. */
   readonly namespace: string
   readonly services: ServiceLookup
 }
 
 /** One upstream of a checked spec. */
-export function cluster(upstream: DefaultedUpstream, { protocol, namespace, services }: ClusterContext): ClusterConfig {
+export function cluster(upstream: DefaultedUpstream, { namespace, services }: ClusterContext): ClusterConfig {
   return {
     name: upstream.name,
     discovery: discovery(upstream, namespace, services),
     tls: upstream.tls ? tls(upstream.tls) : null,
     auth: upstream.auth ? auth(upstream.auth) : null,
     circuitBreaker: upstream.circuitBreaker ? breaker(upstream.circuitBreaker) : null,
-    limits: limits(upstream.limits, protocol),
+    limits: limits(upstream.limits),
     // Left out where it is what an older sidecar does anyway: then an upgrade of the operator changes no config.
     ...(upstream.proxyProtocol && { proxyProtocol: upstream.proxyProtocol }),
     ...(isBalancingSet(upstream.loadBalancing) && { loadBalancing: balancing(upstream.loadBalancing) }),
@@ -198,11 +197,12 @@ function outlierDetection(given: NonNullable<DefaultedUpstream['outlierDetection
   }
 }
 
-function limits(given: DefaultedUpstream['limits'], protocol: DefaultedSpec['protocol']): LimitsConfig {
+function limits(given: DefaultedUpstream['limits']): LimitsConfig {
   return {
     maxConnections: given.maxConnections,
     maxPendingRequests: given.maxPendingRequests,
-    maxConcurrentRetries: protocol === 'TCP' ? 0 : (given.maxConcurrentRetries ?? CONCURRENT_RETRIES),
+    // Of connections too: one that an endpoint does not accept goes on to another.
+    maxConcurrentRetries: given.maxConcurrentRetries ?? CONCURRENT_RETRIES,
   }
 }
 

@@ -40,7 +40,7 @@ export function render(world: World): Rendered {
 
 function configOf({ ambassador, services = NO_SERVICES }: World, spec: DefaultedSpec): ProxyConfig {
   const { namespace = 'default', name, generation = 0 } = ambassador.metadata
-  const context = { protocol: spec.protocol, namespace, services }
+  const context = { namespace, services }
   const content: Omit<ProxyConfig, 'hash'> = {
     version: 1,
     ambassador: { namespace, name, generation },

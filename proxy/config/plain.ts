@@ -56,7 +56,7 @@ export function plainConfig(options: PlainOptions): ProxyConfig {
                 maxOpenMs: 300_000,
                 halfOpenRequests: 1,
               },
-        limits: { maxConnections: 1024, maxPendingRequests: 1024, maxConcurrentRetries: isHttp ? 64 : 0 },
+        limits: { maxConnections: 1024, maxPendingRequests: 1024, maxConcurrentRetries: 64 },
       },
     ],
     routes: [],

@@ -10,6 +10,8 @@ export interface Upstream {
 }
 
 export interface Setting {
+  /** What the proxy is set to understand: requests, or bytes alone. */
+  readonly mode: 'HTTP' | 'TCP'
   readonly upstream: Upstream
   /** Where the proxy must listen, on 127.0.0.1. */
   readonly port: number

@@ -4,10 +4,10 @@ import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import { table } from './report.ts'
 import { runSuite } from './run-suite.ts'
-import { http, https } from './suites/http.ts'
+import { http, https, tcp, tls } from './suites/http.ts'
 import type { Suite } from './suites/suite.ts'
 
-const SUITES: readonly Suite[] = [http, https]
+const SUITES: readonly Suite[] = [http, https, tcp, tls]
 
 const USAGE = `usage: npm run bench -- SUITE... [--json] [--seconds N] [--rounds N] [--only NAME,...]
 
@@ -15,7 +15,7 @@ ${SUITES.map(({ name, about }) => `  ${name.padEnd(8)} ${about}`).join('\n')}
 
   --seconds N   of load in each round (default: 5)
   --rounds N    rounds, of which the median is told (default: 5)
-  --only NAMES  of these alone, with commas between: ambassador, haproxy, nginx, envoy
+  --only NAMES  of these alone, with commas between: ambassador, haproxy, nginx, envoy, stunnel
   --json        print JSON, for a program
 `
 

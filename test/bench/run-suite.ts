@@ -67,7 +67,13 @@ export const runSuite = async (suite: Suite, options: SuiteOptions): Promise<Res
     for (const contender of suite.contenders) {
       const version = await progress.step(`${contender.name} prepared`, () => contender.prepare())
       const port = await freePort()
-      const proxy = await contender.start({ upstream, port, core: PROXY_CORE, directory: folder(contender.name) })
+      const proxy = await contender.start({
+        mode: suite.mode,
+        upstream,
+        port,
+        core: PROXY_CORE,
+        directory: folder(contender.name),
+      })
       stops.push(proxy.stop)
       entries.push({ contender, version, port, running: proxy, anonymousIdle: await settled(proxy.pid), rounds: [] })
     }

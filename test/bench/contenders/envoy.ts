@@ -49,7 +49,7 @@ const fetchProgram = async (): Promise<void> => {
 const address = (port: number): object => ({ socket_address: { address: '127.0.0.1', port_value: port } })
 const typed = (name: string, value: object = {}): object => ({ '@type': `type.googleapis.com/envoy.${name}`, ...value })
 
-const configFor = ({ upstream, port }: Setting): object => ({
+const configFor = ({ mode, upstream, port }: Setting): object => ({
   static_resources: {
     listeners: [
       {
@@ -58,13 +58,15 @@ const configFor = ({ upstream, port }: Setting): object => ({
         filter_chains: [
           {
             filters: [
-              {
-                name: 'envoy.filters.network.http_connection_manager',
-                typed_config: typed(
-                  'extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
-                  connectionManager(),
-                ),
-              },
+              mode === 'TCP'
+                ? tcpProxy()
+                : {
+                    name: 'envoy.filters.network.http_connection_manager',
+                    typed_config: typed(
+                      'extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
+                      connectionManager(),
+                    ),
+                  },
             ],
           },
         ],
@@ -89,6 +91,15 @@ const configFor = ({ upstream, port }: Setting): object => ({
       },
     ],
   },
+})
+
+const tcpProxy = (): object => ({
+  name: 'envoy.filters.network.tcp_proxy',
+  typed_config: typed('extensions.filters.network.tcp_proxy.v3.TcpProxy', {
+    stat_prefix: 'in',
+    cluster: 'out',
+    max_connect_attempts: 3,
+  }),
 })
 
 const connectionManager = (): object => ({

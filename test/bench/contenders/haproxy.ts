@@ -17,12 +17,29 @@ export const haproxy: Contender = {
   },
 }
 
-const configFor = ({ upstream, port }: Setting): string => {
+const configFor = ({ mode, upstream, port }: Setting): string => {
   const { tls } = upstream
   const secure =
     tls === null
       ? ''
       : ` ssl verify required ca-file ${tls.caFile} sni str(${tls.serverName}) verifyhost ${tls.serverName}`
+  if (mode === 'TCP') {
+    return `
+global
+  nbthread 1
+  maxconn 2000
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+  retries 3
+  option redispatch
+listen in
+  bind 127.0.0.1:${port}
+  server upstream 127.0.0.1:${upstream.port} maxconn 100${secure}
+`
+  }
   return `
 global
   nbthread 1

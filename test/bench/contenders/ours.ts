@@ -42,12 +42,12 @@ export const ours: Contender = {
   },
 }
 
-const configFor = ({ upstream, port }: Setting): ProxyConfig => {
+const configFor = ({ mode, upstream, port }: Setting): ProxyConfig => {
   const { tls } = upstream
   const config: Omit<ProxyConfig, 'hash'> = {
     version: 1,
     ambassador: { namespace: 'bench', name: 'bench', generation: 1 },
-    protocol: 'HTTP',
+    protocol: mode,
     listener: { port },
     clusters: [
       {
@@ -77,17 +77,20 @@ const configFor = ({ upstream, port }: Setting): ProxyConfig => {
       },
     ],
     routes: [],
-    retry: {
-      maxRetries: 3,
-      on: ['ConnectFailure', 'Reset', 'Timeout'],
-      statuses: [429, 502, 503, 504],
-      perTryTimeoutMs: 5_000,
-      backoff: { initialMs: 100, maxMs: 10_000 },
-      budget: { ratio: 0.2, minPerSecond: 10 },
-      maxBufferedBodyBytes: 65_536,
-      methods: 'Idempotent',
-    },
-    timeouts: { connectMs: 5_000, requestMs: 10_000, idleMs: 60_000 },
+    retry:
+      mode === 'TCP'
+        ? null
+        : {
+            maxRetries: 3,
+            on: ['ConnectFailure', 'Reset', 'Timeout'],
+            statuses: [429, 502, 503, 504],
+            perTryTimeoutMs: 5_000,
+            backoff: { initialMs: 100, maxMs: 10_000 },
+            budget: { ratio: 0.2, minPerSecond: 10 },
+            maxBufferedBodyBytes: 65_536,
+            methods: 'Idempotent',
+          },
+    timeouts: { connectMs: 5_000, requestMs: mode === 'TCP' ? null : 10_000, idleMs: 60_000 },
     // Present and never reached, so that its cost is counted.
     rateLimit: { requests: 10_000_000, perMs: 1_000, burst: 10_000_000, onLimit: 'Reject', maxDelayMs: 0 },
     accessLog: { mode: 'Errors', sample: 0 },

@@ -1,10 +1,11 @@
-/** HTTP/1.1 to HTTP/1.1, and to HTTPS: heads as applications send them, a small answer. */
+/** HTTP/1.1 to HTTP/1.1 and to HTTPS, and the same bytes over TCP and TCP to TLS: heads as applications send them, a small answer. */
 
 import { makeAuthority } from '../certificates.ts'
 import { envoy } from '../contenders/envoy.ts'
 import { haproxy } from '../contenders/haproxy.ts'
 import { nginx, startNginx } from '../contenders/nginx.ts'
 import { ours } from '../contenders/ours.ts'
+import { stunnel } from '../contenders/stunnel.ts'
 import { freePort } from '../process.ts'
 import type { Suite } from './suite.ts'
 
@@ -24,6 +25,7 @@ const ANSWER = `
 
 export const http: Suite = {
   name: 'http',
+  mode: 'HTTP',
   about: 'HTTP/1.1 to HTTP/1.1, 8 fields of request, 9 of response, 118 bytes of body, 32 kept connections',
   contenders: CONTENDERS,
   packages: PACKAGES,
@@ -39,6 +41,7 @@ export const http: Suite = {
 
 export const https: Suite = {
   name: 'https',
+  mode: 'HTTP',
   about: 'HTTP/1.1 to HTTPS with chain and name verified, otherwise as http',
   contenders: CONTENDERS,
   packages: [...PACKAGES, 'openssl'],
@@ -52,4 +55,22 @@ export const https: Suite = {
     )
     return { upstream: { port, tls: { caFile, serverName: SERVER_NAME } }, running }
   },
+}
+
+export const tcp: Suite = {
+  name: 'tcp',
+  mode: 'TCP',
+  about: 'TCP to TCP, the messages of http on 32 kept connections',
+  contenders: [ours, haproxy, envoy],
+  packages: PACKAGES,
+  startUpstream: http.startUpstream,
+}
+
+export const tls: Suite = {
+  name: 'tls',
+  mode: 'TCP',
+  about: 'TCP to TLS with chain and name verified, otherwise as tcp',
+  contenders: [ours, haproxy, envoy, stunnel],
+  packages: [...PACKAGES, 'openssl', 'stunnel4'],
+  startUpstream: https.startUpstream,
 }

@@ -7,6 +7,7 @@ export interface Suite {
   readonly name: string
   /** One sentence for the report. */
   readonly about: string
+  readonly mode: 'HTTP' | 'TCP'
   readonly contenders: readonly Contender[]
   /** Debian packages that it needs. */
   readonly packages: readonly string[]

@@ -1,0 +1,165 @@
+/** The examples of TCP, DNS and Compose as a person runs them; hosts and ports are stand-ins, all else is as it stands. */
+import assert from 'node:assert/strict'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, afterEach, describe, it } from 'node:test'
+import { createServer, type TLSSocket } from 'node:tls'
+import { load } from 'js-yaml'
+import { parseDocuments } from '../../../cli/documents.ts'
+import type { Ambassador } from '../../../operator/api/ambassador.ts'
+import { render } from '../../../operator/render/render.ts'
+import { discover } from '../../../proxy/upstream/discovery/discover.ts'
+import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
+import { DnsServer } from '../../helpers/dns-server.ts'
+import { HttpTestClient } from '../../helpers/http-client.ts'
+import { ok, scriptedUpstream } from '../../helpers/http-upstream.ts'
+import { Pki } from '../../helpers/pki.ts'
+import { freePort } from '../../helpers/ports.ts'
+import { ProxyProcess } from '../../helpers/proxy-process.ts'
+import { closedPort, TestClient, TestServer, tcpServer } from '../../helpers/tcp.ts'
+import { tcpProxy } from '../../helpers/tcp-proxy.ts'
+
+const EXAMPLES = join(import.meta.dirname, '../../../examples')
+const pki = new Pki()
+after(() => pki.remove())
+const ends: (() => unknown)[] = []
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end()
+})
+
+const example = (name: string, file = 'ambassador.yaml') => readFileSync(join(EXAMPLES, name, file), 'utf8')
+
+function folder(): string {
+  const root = mkdtempSync(join(tmpdir(), 'ambassador-example-'))
+  ends.push(() => rmSync(root, { recursive: true }))
+  return root
+}
+
+/** Starts a sidecar process that is ended with the test. */
+async function started(env: Readonly<Record<string, string>>, args?: readonly string[]) {
+  const proxy = await ProxyProcess.start(env, args)
+  ends.push(async () => {
+    proxy.kill('SIGKILL')
+    await proxy.exit
+  })
+  return await proxy.ready()
+}
+
+/** `ambassador run` with an example in which each `host, port` of the list is a port of this machine. */
+async function run(name: string, places: Readonly<Record<string, number>>, root = folder()) {
+  const port = await freePort()
+  let text = example(name)
+  for (const [place, own] of Object.entries(places)) {
+    assert.ok(text.includes(place), `${name} has no '${place}'`)
+    text = text.replaceAll(place, `host: 127.0.0.1, port: ${own}`)
+  }
+  text = text.replace(/(listen:\s+port: )\d+/, `$1${port}`)
+  const file = join(root, 'ambassador.yaml')
+  writeFileSync(file, text)
+  const own = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`, '--secrets', root]
+  const proxy = await started({}, ['cli/main.ts', 'run', '-f', file, ...own])
+  const client = () => {
+    const made = new TestClient({ port })
+    ends.push(() => made.socket.destroy())
+    return made
+  }
+  return { proxy, client }
+}
+
+describe('the example', () => {
+  it('haproxy-tcp goes to the standby when the first database is down, and no connection fails', async () => {
+    const primary = await tcpServer((socket) => socket.end('a'))
+    const standby = await tcpServer((socket) => socket.end('b'))
+    ends.push(() => standby.close())
+    const { client } = await run('haproxy-tcp', {
+      'host: db-a.prod.example.com, port: 5432': primary.port,
+      'host: db-b.prod.example.com, port: 5432': standby.port,
+    })
+    assert.equal(await client().end().ended(), 'a')
+    await primary.close()
+    for (let i = 0; i < 10; i++) assert.equal(await client().end().ended(), 'b')
+  })
+
+  it('tls-stunnel speaks TLS for an application that does not, with a verified name and a client certificate', async () => {
+    const authority = pki.authority()
+    const leaf = authority.issue({ names: ['secure.example.com'] })
+    const shown = Promise.withResolvers<string>()
+    const options = { cert: leaf.cert, key: leaf.key, ca: authority.cert, requestCert: true, rejectUnauthorized: true }
+    const server = createServer(options, (socket: TLSSocket) => {
+      shown.resolve(String(socket.getPeerCertificate().subject?.CN))
+      socket.on('error', () => {})
+      socket.pipe(socket)
+    })
+    const upstream = await new TestServer(server, 'secureConnection').listen()
+    ends.push(() => upstream.close())
+    const root = folder()
+    const own = authority.issue({ names: ['legacy'], usage: 'clientAuth', commonName: 'legacy' })
+    mkdirSync(join(root, 'secure-ca'))
+    writeFileSync(join(root, 'secure-ca', 'ca.pem'), authority.cert)
+    mkdirSync(join(root, 'legacy-client'))
+    writeFileSync(join(root, 'legacy-client', 'tls.crt'), own.cert)
+    writeFileSync(join(root, 'legacy-client', 'tls.key'), own.key)
+    const { client } = await run('tls-stunnel', { 'host: secure.example.com, port: 7443': upstream.port }, root)
+    assert.equal(await client().write('plain words').read(11), 'plain words')
+    assert.equal(await shown.promise, 'legacy')
+  })
+
+  it('dns-srv-migration follows the records, and keeps the last targets when they vanish', async () => {
+    const dns = await DnsServer.start()
+    ends.push(() => dns.close())
+    const resolvConf = join(folder(), 'resolv.conf')
+    writeFileSync(resolvConf, 'nameserver 127.0.0.1\n')
+    const resolver = new Resolver({ resolvConf, hosts: '/nonexistent', port: dns.port })
+    const ambassador = parseDocuments(example('dns-srv-migration'), 'ambassador.yaml')[0]?.value as Ambassador
+    const { config } = render({ ambassador })
+    const cluster = config?.clusters[0]
+    assert.ok(cluster !== undefined)
+    const name = '_redis._tcp.prod.example.com'
+    const servers = await Promise.all(['old', 'new'].map((word) => tcpServer((socket) => socket.end(word))))
+    for (const each of servers) ends.push(() => each.close())
+    const [before, behind] = servers
+    dns.addresses('redis.prod.example.com', ['127.0.0.1'], 1)
+    dns.services(name, [[0, 1, before!.port, 'redis.prod.example.com']], 1)
+    const { client } = await tcpProxy({ discovery: discover(cluster.discovery, resolver) }, ends)
+    assert.equal(await client().end().ended(), 'old')
+    dns.services(name, [[0, 1, behind!.port, 'redis.prod.example.com']], 1)
+    const changedAt = performance.now()
+    while ((await client().end().ended()) !== 'new') {
+      assert.ok(performance.now() - changedAt < 10_000)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    dns.services(name, [], 1)
+    const gone = dns.queries.length
+    while (!dns.queries.slice(gone).some(({ type }) => type === 'SRV')) {
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+    assert.equal(await client().end().ended(), 'new')
+  })
+
+  it('compose is a file of services of which the sidecar shares the network, and its variables are enough', async () => {
+    const compose = load(example('compose', 'compose.yaml')) as {
+      services: Record<string, { image: string; network_mode?: string; environment?: Record<string, string> }>
+    }
+    const { ambassador, ...others } = compose.services
+    assert.ok(ambassador !== undefined)
+    const [, shared] = /^service:(.+)$/.exec(ambassador.network_mode ?? '') ?? []
+    assert.ok(shared !== undefined && Object.hasOwn(others, shared))
+    const { UPSTREAM_HOST = '', UPSTREAM_PORT, ...rest } = ambassador.environment ?? {}
+    assert.ok(Object.hasOwn(others, UPSTREAM_HOST))
+    assert.equal(UPSTREAM_PORT, '80')
+    for (const value of Object.values(ambassador.environment ?? {})) assert.equal(typeof value, 'string')
+    const api = await scriptedUpstream(ends, () => ok('api'))
+    const port = await freePort()
+    await started({ ...rest, UPSTREAM_HOST: '127.0.0.1', UPSTREAM_PORT: `${api.port}`, LISTEN_PORT: `${port}` })
+    const client = new HttpTestClient({ port })
+    ends.push(() => client.socket.destroy())
+    assert.equal((await client.get().response()).body, 'api')
+  })
+
+  it('compose says which variable is wrong, and ends', async () => {
+    const proxy = await ProxyProcess.start({ UPSTREAM_HOST: 'api', UPSTREAM_PORT: `${await closedPort()}x` })
+    assert.notEqual(await proxy.exit, 0)
+    assert.match(proxy.stdout + proxy.stderr, /UPSTREAM_PORT/)
+  })
+})
