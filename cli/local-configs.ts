@@ -11,6 +11,7 @@ import { type RefDirs, readRef, refText } from '../proxy/config/refs.ts'
 import { TlsContexts } from '../proxy/tls/contexts.ts'
 import { readDocuments, type SourceDocument, UnreadableError } from './documents.ts'
 import { liftLocalRefs, restoreLocalRefs } from './local-refs.ts'
+import { noStandIn, standIns } from './services.ts'
 import { unknownFields } from './unknown-fields.ts'
 
 /** What files came to. */
@@ -21,8 +22,15 @@ export interface LoadedFiles {
   readonly warnings: readonly string[]
 }
 
-/** Reads and renders every Ambassador in the files. Never throws. */
-export async function loadFiles(files: readonly string[], secrets: string | null): Promise<LoadedFiles> {
+/**
+ * Reads and renders every Ambassador in the files. `services` are stand-ins for Kubernetes Services, see standIns().
+ * @throws {UsageError} for a stand-in that is none
+ */
+export async function loadFiles(
+  files: readonly string[],
+  secrets: string | null,
+  services: readonly string[] = [],
+): Promise<LoadedFiles> {
   let documents: SourceDocument[]
   try {
     documents = await readDocuments(files)
@@ -47,7 +55,10 @@ export async function loadFiles(files: readonly string[], secrets: string | null
     const broken = [...issues, ...checkObject(object), ...unknownFields(object)]
     problems.push(...broken.map(({ field, message }) => at(field) + message))
     if (broken.length > 0) continue
-    const rendered = render({ ambassador: object as Ambassador })
+    const lookup = standIns(services, (ref) => {
+      problems.push(`${at('spec.upstreams')}${noStandIn(ref)}, use --service ${ref.name}=HOST:PORT`)
+    })
+    const rendered = render({ ambassador: object as Ambassador, services: lookup })
     for (const problem of rendered.problems) {
       const lines = problem.severity === 'Error' ? problems : warnings
       lines.push(`${file}:${lineOf(problem.field)}: Ambassador '${name}': ${problemText(problem)}`)

@@ -1,5 +1,5 @@
 /** Equal configs are equal bytes, and their content hash. Apart from proxy-config.ts so that the proxy carries no schema library. */
-import type { ProxyConfig } from './proxy-config.ts'
+import type { DiscoveryConfig, ProxyConfig } from './proxy-config.ts'
 
 /** JSON with the keys of every object in order, so that equal configs are equal bytes. */
 export function canonicalJson(value: unknown): string {
@@ -10,11 +10,35 @@ export function canonicalJson(value: unknown): string {
   )
 }
 
-/** The content hash of a config: 16 hex digits of SHA-256 over everything but `hash` and the generation, so a change of metadata alone is no change. */
+/**
+ * The content hash of a config: 16 hex digits of SHA-256 over everything but `hash`, the generation and the endpoints of Services,
+ * so a change of metadata alone is no change, nor are pods that come and go.
+ */
 export function configHash(config: Omit<ProxyConfig, 'hash'>): string {
   const { namespace, name: ambassador } = config.ambassador
+  const clusters = config.clusters.map((each) => ({ ...each, discovery: withoutEndpoints(each.discovery) }))
+  return digest({
+    ...config,
+    clusters,
+    hash: undefined,
+    endpointsHash: undefined,
+    ambassador: { namespace, name: ambassador },
+  })
+}
+
+/** Hash of the endpoints of every Service in a config; undefined when it names none. */
+export function endpointsHash({ clusters }: Pick<ProxyConfig, 'clusters'>): string | undefined {
+  const services = clusters.map(({ discovery }) => discovery).filter(({ kind }) => kind === 'service')
+  return services.length === 0 ? undefined : digest(services)
+}
+
+/** What a person wrote of where endpoints come from. */
+export function withoutEndpoints(discovery: DiscoveryConfig): DiscoveryConfig {
+  return discovery.kind === 'service' ? { ...discovery, endpoints: [] } : discovery
+}
+
+function digest(value: unknown): string {
   // Loaded here because a sidecar, which is told its hash, has no other use for OpenSSL: a megabyte.
   const { createHash } = process.getBuiltinModule('node:crypto')
-  const content = { ...config, hash: undefined, ambassador: { namespace, name: ambassador } }
-  return createHash('sha256').update(canonicalJson(content)).digest('hex').slice(0, 16)
+  return createHash('sha256').update(canonicalJson(value)).digest('hex').slice(0, 16)
 }

@@ -25,6 +25,8 @@ export interface AmbassadorReport {
   /** Of the config in force; null while none was ever loaded. */
   readonly hash: string | null
   readonly generation: number | null
+  /** Of the endpoints of Services that are in use; null: the newest config names no Service. */
+  readonly endpointsHash: string | null
   /** ISO time since when that config is in force. */
   readonly since: string | null
   /** Newest config that could not be put in force, or null when the newest one is. */

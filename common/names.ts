@@ -34,6 +34,9 @@ export const Annotation = {
   touched: `${GROUP}/touched`,
 } as const
 
+/** On a Service: comma-separated namespaces whose Ambassadors may name it, or `*`. Its own namespace always may. */
+export const ALLOW_FROM = `${GROUP}/allow-from`
+
 /** Labels that we write. */
 export const Label = {
   /** On injected pods, always "true". */

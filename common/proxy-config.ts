@@ -1,7 +1,7 @@
 /** ProxyConfig: what the operator writes into an Ambassador's ConfigMap and the proxy obeys. Everything is resolved: milliseconds, bytes, no defaults. */
 import { z } from 'zod'
 
-export { canonicalJson, configHash } from './config-hash.ts'
+export { canonicalJson, configHash, endpointsHash } from './config-hash.ts'
 
 const name = z.string().min(1).max(253)
 const port = z.int().min(1).max(65535)
@@ -33,12 +33,34 @@ export const discovery = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('dns'), hostname: name, port }),
   /** SRV records of the name (RFC 2782): targets with ports, priorities and weights. */
   z.object({ kind: z.literal('srv'), name }),
+  /**
+   * The pods of a Kubernetes Service, which the operator keeps up to date. None: it has none that can be used. They are no part of
+   * the config's hash, since nobody changed the Ambassador: see `endpointsHash`.
+   */
+  z.object({
+    kind: z.literal('service'),
+    namespace: z.string(),
+    name,
+    /** As the Ambassador says it: `80` or `http`. */
+    port: name,
+    /** Of requests, and the name that TLS verifies unless the config says another. */
+    host: name,
+    endpoints: z.array(
+      z.object({
+        ip: name,
+        port,
+        /** Of its node; absent: not known. */
+        zone: name.optional(),
+      }),
+    ),
+  }),
   /** A list that another program writes; see docs/endpoints-file.md. */
   z.object({ kind: z.literal('file'), ref: dataRef }),
   /** Whatever host a request names in this field, of those that are allowed; see common/host-list.ts. HTTP only. */
   z.object({ kind: z.literal('fromHeader'), name, allowed: z.array(name).min(1) }),
 ])
 export type DiscoveryConfig = z.infer<typeof discovery>
+export type ServiceDiscoveryConfig = Extract<DiscoveryConfig, { kind: 'service' }>
 
 export const tlsConfig = z.object({
   /** Name sent as SNI and verified in the certificate; null: the host of the endpoint. */
@@ -280,6 +302,8 @@ export const proxyConfig = z.object({
   ambassador: z.object({ namespace: z.string(), name, generation: count }),
   /** Content hash of everything else but the generation; see configHash(). */
   hash: z.string(),
+  /** Of the endpoints of every Service in it, which change without a new hash; absent: it names no Service. */
+  endpointsHash: z.string().optional(),
   protocol: z.enum(['HTTP', 'TCP', 'Redis', 'PostgreSQL']),
   /** Data ports are on 127.0.0.1 and [::1] alone, whatever the config says. */
   listener: z.object({ port }),

@@ -279,6 +279,34 @@ export function dataKey() {
   })
 }
 
+/** Port names are labels; one of digits alone would be taken for a number that somebody put in quotes. */
+const PORT_NAME_PATTERN = '^([a-z0-9]([-a-z0-9]*[a-z0-9])?)$'
+const PORT_REMEDY = 'use a number from 1 to 65535, or the name that the Service gives it'
+
+/** A port of a Service, by number or by name. */
+export function servicePort() {
+  const either = z
+    .union([z.int32(), z.string().max(63)], {
+      error: (issue) =>
+        issue.input === undefined
+          ? 'is required, add it'
+          : `${JSON.stringify(issue.input)} is not a port: ${PORT_REMEDY}`,
+    })
+    .meta({ 'x-kubernetes-int-or-string': true, maxLength: 63 })
+  return rule(either, {
+    cel: `type(self) == int ? self >= 1 && self <= 65535 : self.matches(${lit(PORT_NAME_PATTERN)}) && !self.matches('^[0-9]+$')`,
+    holds: (value) =>
+      typeof value === 'number'
+        ? value >= 1 && value <= 65535
+        : new RegExp(PORT_NAME_PATTERN).test(value) && !/^[0-9]+$/.test(value),
+    message: `not a port: ${PORT_REMEDY}`,
+    says: {
+      cel: `"'" + string(self) + "' is not a port: ${PORT_REMEDY}"`,
+      text: (value) => `'${value}' is not a port: ${PORT_REMEDY}`,
+    },
+  })
+}
+
 const SECRET = 'The Secret is looked up in the namespace of the pod.'
 
 /** One key of a Secret of the same namespace. */

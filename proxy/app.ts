@@ -19,8 +19,8 @@ import { OverloadWatch } from './runtime/overload.ts'
 import { IdleTrim } from './runtime/trim.ts'
 import { type MakeDriver, Served, type ServedParts } from './served.ts'
 import { TlsContexts } from './tls/contexts.ts'
+import type { DiscoverySource } from './upstream/discovery/discover.ts'
 import type { Discovery } from './upstream/discovery/discovery.ts'
-import type { TargetSource } from './upstream/discovery/file.ts'
 
 /** A log whose level an admin may change. */
 export interface LevelLog extends Log {
@@ -40,7 +40,7 @@ export interface ProxyOptions {
   readonly drainMs: number
   readonly podName: string | null
   readonly log: LevelLog
-  readonly discover: (config: DiscoveryConfig, source: TargetSource | null) => Discovery
+  readonly discover: (config: DiscoveryConfig, source: DiscoverySource | null) => Discovery
   readonly makeDriver: MakeDriver
   /** POST /quitquitquit: the owner of the process stops the proxy and ends. */
   readonly onQuit: () => void

@@ -1,5 +1,5 @@
 /** One Ambassador as this process serves it: the config in force, its port, its driver, and the newest config that is not in force. */
-import { canonicalJson } from '../common/config-hash.ts'
+import { canonicalJson, withoutEndpoints } from '../common/config-hash.ts'
 import type { AmbassadorReport, LoadFailure, RefReport } from '../common/configz.ts'
 import type { Log } from '../common/log.ts'
 import type { ProxyConfig } from '../common/proxy-config.ts'
@@ -75,6 +75,7 @@ export class Served {
   #inForce: InForce | null = null
   #refs: readonly RefReport[] = []
   #rejected: Rejected | null = null
+  #endpointsHash: string | null = null
   #lastError: AmbassadorReport['lastError'] = null
   #listener: Listener | null = null
   /** The port before the last move: whoever uses it needs a moment to follow. */
@@ -110,12 +111,12 @@ export class Served {
         if (failure === null) parts.log.info(fields, 'endpoint is healthy again')
         else parts.log.warn({ ...fields, detail: failure }, 'endpoint is out of use while others are well')
       },
-      onDiscovery: ({ name: cluster }, failure) => {
+      onDiscovery: ({ name: cluster, whyUnready }, failure) => {
         const fields = { ...this.#keys(), cluster }
         if (failure === null) parts.log.info(fields, 'endpoints are found again')
         else {
           parts.log.warn({ ...fields, detail: failure }, 'endpoints cannot be looked up, those that are known stay')
-          this.#trouble('dns_failed', `upstream '${cluster}': ${failure}`)
+          this.#trouble(whyUnready, `upstream '${cluster}': ${failure}`)
         }
       },
     })
@@ -202,6 +203,8 @@ export class Served {
       return
     }
     const { config } = read
+    this.#compiler.takeEndpoints(config)
+    this.#endpointsHash = config.endpointsHash ?? null
     if (inForce !== null && contentOf(config) === contentOf(inForce.config)) {
       this.#refs = this.#compiler.refresh()
       this.#rejected = null
@@ -350,6 +353,7 @@ export class Served {
       name: this.name,
       hash: this.#inForce?.config.hash ?? null,
       generation: this.#inForce?.config.ambassador.generation ?? null,
+      endpointsHash: this.#endpointsHash,
       since: this.#inForce?.since ?? null,
       rejected: this.#rejected?.report ?? null,
       refs,
@@ -382,5 +386,6 @@ export class Served {
 
 /** What makes two configs the same, whatever their hashes say: somebody may have edited a file by hand. */
 function contentOf(config: ProxyConfig): string {
-  return canonicalJson({ ...config, hash: null, ambassador: null })
+  const clusters = config.clusters.map((each) => ({ ...each, discovery: withoutEndpoints(each.discovery) }))
+  return canonicalJson({ ...config, clusters, hash: null, endpointsHash: null, ambassador: null })
 }

@@ -9,17 +9,19 @@ import { render } from '../../operator/render/render.ts'
 import { readDocuments, type SourceDocument, UnreadableError } from '../documents.ts'
 import { Exit } from '../exit.ts'
 import { printDocument } from '../print.ts'
+import { noStandIn, SERVICE_USAGE, standIns } from '../services.ts'
 
 export const summary = 'print the ConfigMaps that the operator would write for Ambassadors'
 
 export const usage = `
-Usage: ambassador render -f FILE [-f FILE ...] [-n NAMESPACE]
+Usage: ambassador render -f FILE [-f FILE ...] [-n NAMESPACE] [--service NAME=HOST:PORT ...]
 
 Prints one ConfigMap for each Ambassador in the files, as YAML: what its sidecars would read. Problems and warnings go to the
 standard error; an Ambassador with a problem is left out. Other objects are passed over.
 
   -f, --file FILE       YAML or JSON, several documents allowed; - is the standard input
   -n, --namespace NAME  namespace of Ambassadors that name none (default: default)
+${SERVICE_USAGE}
 
 Exit code: 0 all were rendered, 1 one was not, 2 wrong usage.
 `
@@ -27,7 +29,11 @@ Exit code: 0 all were rendered, 1 one was not, 2 wrong usage.
 export async function run(args: string[]): Promise<number> {
   const { values } = parseArgs({
     args,
-    options: { file: { type: 'string', short: 'f', multiple: true }, namespace: { type: 'string', short: 'n' } },
+    options: {
+      file: { type: 'string', short: 'f', multiple: true },
+      namespace: { type: 'string', short: 'n' },
+      service: { type: 'string', multiple: true },
+    },
   })
   let documents: SourceDocument[]
   try {
@@ -54,7 +60,13 @@ export async function run(args: string[]): Promise<number> {
     }
     const namespace = object.metadata.namespace ?? values.namespace
     const ambassador = { ...object, metadata: { ...object.metadata, namespace } }
-    const { config, problems } = render({ ambassador })
+    const services = standIns(values.service ?? [], (ref) => {
+      say(
+        'spec.upstreams',
+        `warning: spec.upstreams: ${noStandIn(ref)}, so it has no endpoint here: the operator fills them in`,
+      )
+    })
+    const { config, problems } = render({ ambassador, services })
     for (const problem of problems) say(problem.field, `${problem.severity.toLowerCase()}: ${problemText(problem)}`)
     if (config) printDocument(configMapOf(ambassador, config))
     else exit = Exit.problem

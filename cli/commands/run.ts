@@ -16,11 +16,12 @@ import { Resolver } from '../../proxy/upstream/dns/resolver.ts'
 import { Exit, UsageError } from '../exit.ts'
 import { loadFiles, missingRefs } from '../local-configs.ts'
 import { runLog } from '../run-log.ts'
+import { SERVICE_USAGE } from '../services.ts'
 
 export const summary = 'run the proxy in the foreground for the Ambassadors in files'
 
 export const usage = `
-Usage: ambassador run -f FILE [-f FILE ...] [--secrets DIR] [--telemetry-port N] [--admin-port N] [--log-level LEVEL]
+Usage: ambassador run -f FILE [-f FILE ...] [--secrets DIR] [--service NAME=HOST:PORT ...] [--telemetry-port N] [--admin-port N] [--log-level LEVEL]
 
 Renders every Ambassador in the files with the operator's own code and serves them on 127.0.0.1 and [::1] until it is stopped.
 The files and everything that they refer to are watched: what changes is in force a moment later, and what is wrong is said
@@ -28,6 +29,7 @@ while the last good version goes on.
 
   -f, --file FILE       YAML or JSON, several documents allowed; - is the standard input
   --secrets DIR         where Secrets and ConfigMaps are: a reference to a key is the file DIR/NAME/KEY
+${SERVICE_USAGE}
   --telemetry-port N    port of /livez /readyz /metrics /configz on all addresses (default ${TELEMETRY_PORT}; 0: a free one)
   --admin-port N        port of the page for people on loopback (default ${ADMIN_PORT}; 0: a free one)
   --log-level LEVEL     ${LOG_LEVELS.join(', ')} (default info)
@@ -52,6 +54,7 @@ export async function run(args: string[]): Promise<number> {
     options: {
       file: { type: 'string', short: 'f', multiple: true },
       secrets: { type: 'string' },
+      service: { type: 'string', multiple: true },
       'telemetry-port': { type: 'string' },
       'admin-port': { type: 'string' },
       'log-level': { type: 'string' },
@@ -63,6 +66,7 @@ export async function run(args: string[]): Promise<number> {
   }
   return serveFiles(values.file ?? [], {
     secrets: values.secrets ?? null,
+    services: values.service ?? [],
     telemetryPort: port('--telemetry-port', values['telemetry-port'], TELEMETRY_PORT),
     adminPort: port('--admin-port', values['admin-port'], ADMIN_PORT),
     logLevel,
@@ -76,13 +80,16 @@ export interface ServeOptions
   extends Pick<Settings, 'telemetryPort' | 'adminPort' | 'logLevel' | 'readiness' | 'sidecarMode' | 'drainMs'> {
   /** Where Secrets and ConfigMaps are; null: nowhere. */
   readonly secrets: string | null
+  /** Stand-ins for Kubernetes Services, such as `orders=localhost:8080`. */
+  readonly services?: readonly string[]
 }
 
 /** Serves the Ambassadors in files until the process is stopped. Returns an exit code when they cannot be served. */
 export async function serveFiles(files: readonly string[], options: ServeOptions): Promise<number> {
   const directory = options.secrets === null ? null : resolve(options.secrets)
   const dirs: RefDirs = { secrets: directory ?? '', configMaps: directory ?? '', tokens: directory ?? '', isPod: false }
-  const first = await loadFiles(files, directory)
+  const { services = [] } = options
+  const first = await loadFiles(files, directory, services)
   const problems = first.problems.length > 0 ? first.problems : missingRefs(first.configs, dirs)
   for (const line of [...problems, ...first.warnings]) console.error(line)
   if (problems.length > 0) return Exit.problem
@@ -116,7 +123,7 @@ export async function serveFiles(files: readonly string[], options: ServeOptions
   let loading = Promise.resolve()
   const watcher = new FileWatcher(() => {
     loading = loading.then(async () => {
-      const again = await loadFiles(files, directory)
+      const again = await loadFiles(files, directory, services)
       for (const detail of again.problems)
         log.error({ detail }, 'the files are not usable, the last good version goes on')
       for (const detail of again.warnings) log.warn({ detail }, 'a file has a warning')

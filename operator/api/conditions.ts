@@ -36,17 +36,25 @@ export const CONDITIONS = {
     },
   },
   ResolvedRefs: {
-    text: 'Can the sidecars read and use each Secret and ConfigMap that the spec names?',
+    text: 'Can the sidecars read and use each Secret and ConfigMap, and find each Service, that the spec names?',
     reasons: {
       Resolved: { status: 'True', text: 'Every sidecar that was asked has read every reference.' },
-      NoReferences: { status: 'True', text: 'The spec refers to no Secret and no ConfigMap.' },
+      NoReferences: { status: 'True', text: 'The spec refers to no Secret, no ConfigMap and no Service.' },
       ReferenceMissing: {
         status: 'False',
-        text: 'A Secret or ConfigMap does not exist, or does not hold the key. The message names it. Create it or correct the name; the sidecars read it within the refresh time of the kubelet, without a restart.',
+        text: 'A Secret or ConfigMap does not exist, or does not hold the key; or a Service does not exist or has no such port, and its last good endpoints stay in use. The message names it. Create it or correct the name; the sidecars read it within the refresh time of the kubelet, without a restart.',
       },
       ReferenceInvalid: {
         status: 'False',
         text: 'A value is there and cannot be used: a certificate that does not parse, a private key of another certificate, a line break inside a token. The message names the key and never shows the value.',
+      },
+      RefNotPermitted: {
+        status: 'False',
+        text: 'A Service of another namespace does not exist or does not allow this one, which are told alike. Its owner allows it with the annotation `ambassador.dev/allow-from` on the Service.',
+      },
+      NoEndpoints: {
+        status: 'False',
+        text: 'A Service exists and none of its pods is ready. Requests and connections wait for one, as long as a connection may take to be made. Look at its pods and its selector.',
       },
       NotMounted: {
         status: 'Unknown',
@@ -54,7 +62,7 @@ export const CONDITIONS = {
       },
       NotChecked: {
         status: 'Unknown',
-        text: 'No pod runs that could have looked, and the operator may not read Secrets. Start a pod, or grant the operator `get` on Secrets of the namespace with the chart value `operator.secretChecks`.',
+        text: 'A Service was not looked at yet or may not be read, as the message says; or no pod runs that could have looked, and the operator may not read Secrets. Start a pod, or grant the operator `get` on Secrets of the namespace with the chart value `operator.secretChecks`.',
       },
       Unreachable: {
         status: 'Unknown',

@@ -3,7 +3,7 @@ import { z } from 'zod'
 
 /** The part of OpenAPI v3 that structural schemas use. */
 export interface Structural {
-  /** Absent only with preserve-unknown-fields and an enum. */
+  /** Absent only with preserve-unknown-fields and an enum, and with int-or-string. */
   type?: 'object' | 'array' | 'string' | 'integer' | 'number' | 'boolean'
   description?: string
   format?: string
@@ -20,6 +20,8 @@ export interface Structural {
   properties?: Record<string, Structural>
   items?: Structural
   'x-kubernetes-preserve-unknown-fields'?: true
+  /** A number or a text; then there is no type. */
+  'x-kubernetes-int-or-string'?: true
   'x-kubernetes-list-type'?: 'map' | 'set' | 'atomic'
   'x-kubernetes-list-map-keys'?: string[]
   'x-kubernetes-validations'?: { rule: string; message: string; messageExpression?: string; fieldPath?: string }[]
@@ -45,6 +47,7 @@ const KEYS = [
   'properties',
   'items',
   'x-kubernetes-preserve-unknown-fields',
+  'x-kubernetes-int-or-string',
   'x-kubernetes-list-type',
   'x-kubernetes-list-map-keys',
   'x-kubernetes-validations',
@@ -66,13 +69,14 @@ function convert(json: Record<string, unknown>, path: string): Structural {
   }
   const node: Record<string, unknown> = { ...json }
   const isMixedEnum = node['x-kubernetes-preserve-unknown-fields'] === true && node.enum !== undefined
-  if (isMixedEnum) delete node.anyOf
+  const isIntOrString = node['x-kubernetes-int-or-string'] === true
+  if (isMixedEnum || isIntOrString) delete node.anyOf
   for (const key of Object.keys(node)) {
     if (!(KEYS as readonly string[]).includes(key))
       refuse(`'${key}' cannot be in a structural schema, write the rule in CEL`)
   }
   const { type } = node as { type?: Structural['type'] }
-  if (type === undefined && !isMixedEnum) refuse('has no type, a structural schema needs one')
+  if (type === undefined && !isMixedEnum && !isIntOrString) refuse('has no type, a structural schema needs one')
   if (typeof node.pattern === 'string') checkPattern(node.pattern, refuse)
   for (const each of (node['x-kubernetes-validations'] ?? []) as { rule: string }[]) checkPattern(each.rule, refuse)
   if (type === 'integer') integer(node)

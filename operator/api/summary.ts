@@ -12,6 +12,10 @@ export function upstreamSummary(spec: AmbassadorSpec): string {
   }
   if (first?.fromHeader) return cut(`header ${first.fromHeader.name}`, '')
   if (first?.srv) return cut(String(first.srv.name), '')
+  if (first?.service) {
+    const { name, namespace, port } = first.service
+    return cut(`service/${namespace ? `${namespace}/` : ''}${name}`, `:${port}`)
+  }
   const { host, port } = first?.dns ? { host: first.dns.hostname, port: first.dns.port } : (endpoints[0] ?? {})
   if (host === undefined) return ''
   const name = host.includes(':') ? `[${host}]` : host

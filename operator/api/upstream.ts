@@ -20,6 +20,7 @@ import {
   port,
   rule,
   secretKeyRef,
+  servicePort,
 } from '../../common/schema-kit.ts'
 import { loadBalancing } from './balancing.ts'
 import { writtenFieldName } from './fields.ts'
@@ -67,6 +68,16 @@ const srv = z.object({
     }),
     'Name of the SRV records (RFC 2782). Each target gives endpoints with its port, priority and weight, which its addresses share; records and addresses are looked up again when they expire.',
   ),
+})
+
+const service = z.object({
+  name: doc(label(), 'Name of the Service.'),
+  namespace: optional(
+    label(),
+    'Namespace of the Service. Another one than that of the Ambassador must allow it: the Service there carries the annotation `ambassador.dev/allow-from` with the names of namespaces, or `*`.',
+    'that of the Ambassador',
+  ),
+  port: doc(servicePort(), 'Port of the Service, by number or by name.'),
 })
 
 const ca = exactlyOne(
@@ -465,7 +476,7 @@ const outlierDetection = z.object({
 })
 
 /** The ways to say where an upstream is. */
-const WHERE = ['endpoints', 'dns', 'srv', 'file', 'fromHeader'] as const
+const WHERE = ['endpoints', 'dns', 'srv', 'service', 'file', 'fromHeader'] as const
 const ONE_OF = `Exactly one of ${WHERE.join(', ')} must be given.`
 
 export const upstream = rule(
@@ -481,6 +492,11 @@ export const upstream = rule(
       srv: optional(
         srv,
         `DNS SRV records that say where the endpoints are, with their ports, priorities and weights. ${ONE_OF}`,
+        'none',
+      ),
+      service: optional(
+        service,
+        `A Kubernetes Service, headless or not. Its pods are the endpoints, without the load balancing of the node in between; the operator follows them, and sidecars need no rights. ${ONE_OF}`,
         'none',
       ),
       file: optional(

@@ -6,7 +6,7 @@ import type { ConditionStatus, ConditionType, ReasonOf } from '../api/conditions
 import { acceptance } from '../render/render.ts'
 import type { Answered, Facts, RefId } from './facts.ts'
 import { count, pods, reference, sentences } from './words.ts'
-import type { PodState } from './world.ts'
+import type { PodState, World } from './world.ts'
 
 /** The answer to one question, before it has a time. */
 export interface Verdict<T extends ConditionType> {
@@ -50,6 +50,15 @@ function taken({ world }: Facts): string {
 function resolvedRefs(facts: Facts): Verdict<'ResolvedRefs'> {
   const is = verdictOf('ResolvedRefs')
   const { references, answered, silent, world } = facts
+  const services = serviceVerdict(world)
+  if (services !== null) return is(...services)
+  if (references.length === 0 && world.services.length > 0) {
+    return is(
+      'True',
+      'Resolved',
+      `${count(world.services.length, 'Service')} found, and no Secret or ConfigMap is named`,
+    )
+  }
   if (references.length === 0) return is('True', 'NoReferences', 'the spec refers to no Secret and no ConfigMap')
   const said = whatSidecarsSay(facts)
   const checked = world.checkedRefs
@@ -85,6 +94,27 @@ function resolvedRefs(facts: Facts): Verdict<'ResolvedRefs'> {
     'no sidecar runs that could have looked: start a pod, or add the namespace to operator.secretChecks of the chart',
   )
 }
+
+/** What is wrong with the Services that the spec names; null: nothing is. */
+function serviceVerdict({ services }: World): Parameters<ReturnType<typeof verdictOf<'ResolvedRefs'>>> | null {
+  const problems = services.flatMap(({ field, found }) =>
+    found.kind === 'endpoints' && found.problem !== null ? [{ field, ...found.problem }] : [],
+  )
+  for (const [kinds, status, reason] of SERVICE_REASONS) {
+    const chosen = problems.filter(({ kind }) => kinds.includes(kind))
+    if (chosen.length > 0)
+      return [status, reason, sentences(chosen.map(({ field, message }) => `${field}: ${message}`))]
+  }
+  return null
+}
+
+/** Worst first. */
+const SERVICE_REASONS = [
+  [['NotPermitted'], 'False', 'RefNotPermitted'],
+  [['Missing', 'PortMissing'], 'False', 'ReferenceMissing'],
+  [['NoEndpoints'], 'False', 'NoEndpoints'],
+  [['Unknown'], 'Unknown', 'NotChecked'],
+] as readonly (readonly [readonly string[], ConditionStatus, ReasonOf<'ResolvedRefs'>])[]
 
 function programmed(facts: Facts): Verdict<'Programmed'> {
   const is = verdictOf('Programmed')

@@ -1,9 +1,10 @@
 /** The ConfigMaps that we wrote: told apart from everybody else's, and compared with what they should be. */
 import { createHash } from 'node:crypto'
 import { CONFIG_KEY, FIELD_MANAGER, GROUP, KIND, Label } from '../../common/names.ts'
-import { canonicalJson } from '../../common/proxy-config.ts'
+import { canonicalJson, discovery } from '../../common/proxy-config.ts'
 import type { KubeObject } from '../kube/objects.ts'
 import { Reflector, type ReflectorOptions } from '../kube/reflector.ts'
+import { type ServiceEndpoint, serviceKey } from '../render/services.ts'
 import type { ConfigMapState } from './world.ts'
 
 /** What is kept of a ConfigMap with our label. */
@@ -16,6 +17,9 @@ export interface StoredConfigMap {
   readonly digest: string
   readonly hash: string | null
   readonly generation: number | null
+  readonly endpointsHash: string | null
+  /** Of each Service in it, by serviceKey(): what stays in use when the Service is gone. */
+  readonly endpoints: Readonly<Record<string, readonly ServiceEndpoint[]>>
 }
 
 /** Watches the ConfigMaps that carry our label. */
@@ -52,8 +56,8 @@ export function projectConfigMap(object: KubeObject): StoredConfigMap {
 export function stateOf(stored: StoredConfigMap | undefined, ambassadorUid: string | undefined): ConfigMapState {
   if (stored === undefined) return { kind: 'absent' }
   if (stored.ownerUid !== ambassadorUid && !stored.isApplied) return { kind: 'foreign' }
-  const { uid, digest, hash, generation } = stored
-  return { kind: 'ours', uid, digest, hash, generation }
+  const { uid, digest, hash, generation, endpointsHash, endpoints } = stored
+  return { kind: 'ours', uid, digest, hash, generation, endpointsHash, endpoints }
 }
 
 interface Comparable {
@@ -75,16 +79,36 @@ export function digestOf({ metadata, data }: Comparable): string {
   return createHash('sha256').update(canonicalJson(parts)).digest('hex').slice(0, 32)
 }
 
-/** Hash and generation of the config in a ConfigMap: what an operator that just started knows of what was published. */
-function identity(text: string | undefined): { hash: string | null; generation: number | null } {
+type Identity = Pick<StoredConfigMap, 'hash' | 'generation' | 'endpointsHash' | 'endpoints'>
+
+/** What an operator that just started knows of what was published. Total: anybody may have edited it. */
+function identity(text: string | undefined): Identity {
   try {
-    const config = JSON.parse(text ?? '') as { hash?: unknown; ambassador?: { generation?: unknown } }
-    const { hash, ambassador } = config
+    const config = JSON.parse(text ?? '') as {
+      hash?: unknown
+      endpointsHash?: unknown
+      ambassador?: { generation?: unknown }
+      clusters?: unknown
+    }
+    const { hash, endpointsHash, ambassador, clusters } = config
     return {
       hash: typeof hash === 'string' ? hash : null,
       generation: typeof ambassador?.generation === 'number' ? ambassador.generation : null,
+      endpointsHash: typeof endpointsHash === 'string' ? endpointsHash : null,
+      endpoints: typeof endpointsHash === 'string' ? endpointsOf(clusters) : NO_ENDPOINTS,
     }
   } catch {
-    return { hash: null, generation: null }
+    return { hash: null, generation: null, endpointsHash: null, endpoints: NO_ENDPOINTS }
   }
+}
+
+const NO_ENDPOINTS: StoredConfigMap['endpoints'] = {}
+
+function endpointsOf(clusters: unknown): StoredConfigMap['endpoints'] {
+  const found: Record<string, readonly ServiceEndpoint[]> = {}
+  for (const cluster of Array.isArray(clusters) ? clusters : []) {
+    const place = discovery.safeParse((cluster as { discovery?: unknown } | null)?.discovery)
+    if (place.success && place.data.kind === 'service') found[serviceKey(place.data)] = place.data.endpoints
+  }
+  return found
 }

@@ -220,10 +220,11 @@ export class Reports {
 }
 
 /** Without times, which differ from pod to pod and decide nothing. */
-function reduce({ hash, generation, rejected, refs }: AmbassadorReport): SidecarState {
+function reduce({ hash, generation, endpointsHash, rejected, refs }: AmbassadorReport): SidecarState {
   return {
     hash,
     generation,
+    endpointsHash: endpointsHash ?? null,
     refs: refs.map(({ ref, state, message }): RefReport => ({ ref, state, message })),
     rejected:
       rejected === null

@@ -17,9 +17,10 @@ import type { OperatorMetrics } from './metrics.ts'
 import { BY_AMBASSADOR, type InjectedPod, injectedPods, type UninjectedPod, uninjectedPods } from './pods.ts'
 import { type ReconcileDeps, reconcile } from './reconcile.ts'
 import { RefChecker } from './secret-checks.ts'
+import { Services } from './services.ts'
 import { Toucher } from './touch.ts'
 import { Workloads } from './workloads.ts'
-import { StatusWriter } from './write.ts'
+import { Pace, StatusWriter } from './write.ts'
 
 export interface ControllerOptions {
   /** Writes only while this replica leads; see kube/fence.ts. */
@@ -45,6 +46,9 @@ export interface ControllerOptions {
 /** Changes of pods and reports come in swarms; an Ambassador is looked at this long after the first of them. */
 const GATHER_MS = 100
 
+/** A step of a rollout takes one pod away and brings another: this long after the first of them, both are published at once. */
+const SETTLE_MS = 200
+
 /** Every Ambassador is looked at once in this time, whether or not anything was seen to change. */
 const RESYNC_MS = 600_000
 
@@ -56,6 +60,7 @@ export class Controller {
   readonly #uninjected: Reflector<UninjectedPod>
   readonly #configMaps: Reflector<StoredConfigMap>
   readonly #workloads: Workloads
+  readonly #services: Services
   readonly #reports: Reports
   readonly #toucher: Toucher
   readonly #statusWriter: StatusWriter
@@ -93,6 +98,7 @@ export class Controller {
     })
     this.#configMaps = configMaps({ ...watched('configmaps'), onChange: (change) => this.#configMapChanged(change) })
     this.#workloads = new Workloads({ ...watched('workloads'), wake: (key) => this.#queue.addAfter(key, GATHER_MS) })
+    this.#services = new Services({ ...watched('services'), wake: (key) => this.#queue.addAfter(key, SETTLE_MS) })
     const pod = (key: string): InjectedPod | undefined => this.#injected.store.get(key)
     this.#reports = new Reports({
       clock,
@@ -140,6 +146,8 @@ export class Controller {
       uninjected: this.#uninjected.store,
       reports: this.#reports,
       workloads: this.#workloads,
+      services: this.#services,
+      pace: new Pace(clock),
       refChecker: new RefChecker({ client, clock, log, namespaces: options.secretChecks }),
       proxyImage: options.proxyImage,
       statusWriter: this.#statusWriter,
@@ -188,6 +196,7 @@ export class Controller {
         this.#reports.stop(),
         this.#toucher.stop(),
         this.#workloads.stop(),
+        this.#services.stop(),
         ...reflectors.map((reflector) => reflector.stop()),
       ])
       await this.#events.settled()
@@ -231,7 +240,7 @@ export class Controller {
     }
     const before = this.#published.get(key)
     this.#published.set(key, published)
-    if (before?.hash === published.hash) return
+    if (before !== undefined && versionOf(before) === versionOf(published)) return
     for (const pod of this.#injected.store.byIndex(BY_AMBASSADOR, key)) this.#toucher.consider(keyOfPod(pod))
   }
 
@@ -242,12 +251,16 @@ export class Controller {
       const published = this.#published.get(`${pod.namespace}/${name}`)
       if (published === undefined) continue
       const report = this.#reports.of(key, pod, name)
+      const version = versionOf(published)
       // A sidecar that does not answer gets one touch, in case it listens to its kubelet all the same.
-      if (report.kind === 'silent' && !pod.touched.startsWith(published.hash)) return published.hash
+      if (report.kind === 'silent' && !pod.touched.startsWith(version)) return version
       if (report.kind !== 'answered') continue
       const state = report.ambassador
-      if (state?.hash === published.hash || state?.rejected?.hash === published.hash) continue
-      return published.hash
+      const hasRead = state?.hash === published.hash || state?.rejected?.hash === published.hash
+      // Endpoints are taken over even from a config that cannot be put in force; null: the sidecar is too old to know of them.
+      const isBehind = state != null && state.endpointsHash !== null && state.endpointsHash !== published.endpointsHash
+      if (hasRead && !isBehind) continue
+      return version
     }
     return undefined
   }
@@ -260,6 +273,7 @@ export class Controller {
       const report = this.#reports.of(key, pod, name)
       if (published === undefined || report.kind !== 'answered') return true
       const { ambassador: state } = report
+      if (state?.endpointsHash !== published.endpointsHash) return false
       return state?.hash === published.hash && state.refs.every((ref) => ref.state === 'Found')
     })
   }
@@ -302,6 +316,11 @@ export class Controller {
       { type: 'Warning', reason: 'Trouble', action: 'Serve', message: `a sidecar reports ${reason}: ${message}` },
     )
   }
+}
+
+/** Of everything that a sidecar should have read. */
+function versionOf({ hash, endpointsHash }: Published): string {
+  return endpointsHash === null ? hash : `${hash}-${endpointsHash}`
 }
 
 function keyOfPod({ namespace, name }: InjectedPod): string {

@@ -14,6 +14,8 @@ export interface Answered {
 /** What is, or is being, published. */
 export interface Published {
   readonly hash: string
+  /** Of the endpoints of Services; null: it names none. */
+  readonly endpointsHash: string | null
   readonly generation: number
 }
 
@@ -88,10 +90,12 @@ export function factsOf(world: World, rendered: Rendered): Facts {
 function publishedOf({ configMap, publishFailure }: World, { config }: Rendered): Published | null {
   if (configMap.kind === 'foreign') return null
   if (config !== null && publishFailure === null) {
-    return { hash: config.hash, generation: config.ambassador.generation }
+    const { hash, endpointsHash = null, ambassador } = config
+    return { hash, endpointsHash, generation: ambassador.generation }
   }
   if (configMap.kind === 'absent' || configMap.hash === null) return null
-  return { hash: configMap.hash, generation: configMap.generation ?? 0 }
+  const { hash, endpointsHash, generation } = configMap
+  return { hash, endpointsHash, generation: generation ?? 0 }
 }
 
 function idsOf({ ambassador }: World): RefId[] {

@@ -7,10 +7,12 @@ import { hasStatus } from '../kube/errors.ts'
 import { type KubeObject, splitKey } from '../kube/objects.ts'
 import type { ReadStore } from '../kube/store.ts'
 import { references } from '../render/references.ts'
+import { serviceRefs } from '../render/services.ts'
 import { projectConfigMap, type StoredConfigMap, stateOf } from './config-maps.ts'
 import type { Reports } from './configz.ts'
 import { BY_AMBASSADOR, BY_LACK, type InjectedPod, type UninjectedPod } from './pods.ts'
 import type { RefChecker } from './secret-checks.ts'
+import type { Services } from './services.ts'
 import type { Workloads } from './workloads.ts'
 import type { ConfigMapState, MissingPod, PodState, World } from './world.ts'
 
@@ -24,6 +26,7 @@ export interface Sources {
   readonly reports: Pick<Reports, 'of'>
   readonly workloads: Pick<Workloads, 'rolloutsOf'>
   readonly refChecker: Pick<RefChecker, 'check'>
+  readonly services: Pick<Services, 'want' | 'known' | 'resolve'>
   /** Image of the sidecars that are injected now; null: not known. */
   readonly proxyImage: string | null
 }
@@ -33,9 +36,15 @@ export async function gather(key: string, sources: Sources, signal?: AbortSignal
   const ambassador = sources.ambassadors.get(key)
   if (ambassador === undefined) return undefined
   const { namespace, name } = splitKey(key)
+  const refs = serviceRefs(ambassador.spec, namespace)
+  sources.services.want(
+    key,
+    refs.map(({ ref }) => ref),
+  )
   const [configMap, checkedRefs] = await Promise.all([
     configMapState(sources, ambassador, namespace, signal),
     sources.refChecker.check(namespace, references(ambassador.spec), signal),
+    sources.services.known(key, signal),
   ])
   // From here on nothing waits, so that pods, reports and workloads are of one moment.
   const { rollouts, unknown } = sources.workloads.rolloutsOf(key)
@@ -43,6 +52,11 @@ export async function gather(key: string, sources: Sources, signal?: AbortSignal
   return {
     ambassador,
     configMap,
+    services: refs.map(({ ref, field }) => ({
+      ref,
+      field,
+      found: sources.services.resolve(ref, namespace, configMap.kind === 'ours' ? configMap.endpoints : {}),
+    })),
     pods: injected.map((pod) => podState(sources, pod, name)).sort(byName),
     missing: missingPods(sources, key),
     rollouts,

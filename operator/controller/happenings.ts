@@ -11,7 +11,12 @@ type Condition = NonNullable<AmbassadorStatus['conditions']>[number]
  */
 const TOLD: { readonly [T in ConditionType]?: Readonly<Record<string, KubeEvent['type']>> } = {
   Accepted: { Invalid: 'Warning', NameTaken: 'Warning', AcceptedWithWarnings: 'Warning' },
-  ResolvedRefs: { ReferenceMissing: 'Warning', ReferenceInvalid: 'Warning' },
+  ResolvedRefs: {
+    ReferenceMissing: 'Warning',
+    ReferenceInvalid: 'Warning',
+    RefNotPermitted: 'Warning',
+    NoEndpoints: 'Warning',
+  },
   Programmed: { PublishFailed: 'Warning', Rejected: 'Warning', Unreachable: 'Warning', Programmed: 'Normal' },
   Injected: { PodsMissingSidecar: 'Warning' },
   UpToDate: { RestartRequired: 'Warning' },

@@ -3,13 +3,16 @@ import { GROUP, KIND, VERSION } from '../../common/names.ts'
 import { hasStatus } from '../kube/errors.ts'
 import type { EventSink } from '../kube/events.ts'
 import type { KubeObject } from '../kube/objects.ts'
-import { render } from '../render/render.ts'
+import { type Rendered, render } from '../render/render.ts'
+import { NO_SERVICES, type ServiceLookup, serviceKey } from '../render/services.ts'
 import { decide } from './decide.ts'
 import type { Published } from './facts.ts'
 import { gather, type Sources } from './gather.ts'
-import { isTerminating, publish, type StatusWriter } from './write.ts'
+import type { World } from './world.ts'
+import { isTerminating, type Pace, publish, type StatusWriter } from './write.ts'
 
 export interface ReconcileDeps extends Sources {
+  readonly pace: Pace
   readonly statusWriter: StatusWriter
   readonly events: EventSink
   /** Told what sidecars should have in force; null: nothing. */
@@ -27,15 +30,21 @@ export async function reconcile(key: string, deps: ReconcileDeps, signal?: Abort
   const world = await gather(key, deps, signal)
   if (world === undefined) {
     deps.statusWriter.forget(key)
+    deps.pace.forget(key)
+    deps.services.want(key, [])
     deps.onPublished(key, null)
     return undefined
   }
-  const rendered = render(world)
+  const rendered = render({ ambassador: world.ambassador, services: lookupOf(world) })
   let decision = decide(world, rendered)
   const { name, namespace = '', uid = '' } = world.ambassador.metadata
   const regarding = { apiVersion: `${GROUP}/${VERSION}`, kind: KIND, namespace, name, uid }
   try {
+    const waitMs =
+      decision.configMap !== null && isOfEndpoints(world, rendered) ? deps.pace.delay(key, world.pods.length) : 0
+    if (waitMs > 0) return waitMs
     if (decision.configMap !== null) {
+      deps.pace.mark(key)
       const result = await publish(deps.client, decision.configMap, signal)
       if ('written' in result) {
         deps.onConfigMap(result.written)
@@ -55,4 +64,18 @@ export async function reconcile(key: string, deps: ReconcileDeps, signal?: Abort
     throw error
   }
   return decision.againMs ?? undefined
+}
+
+/** Whether nothing but pods of Services changed since the last time that something was published. */
+function isOfEndpoints({ configMap }: World, { config }: Rendered): boolean {
+  const isSame = configMap.kind === 'ours' && configMap.hash === config?.hash
+  return isSame && configMap.generation === config?.ambassador.generation
+}
+
+/** What rendering asks of the Services in a world. */
+export function lookupOf({ ambassador, services }: World): ServiceLookup {
+  const found = new Map(services.map(({ ref, found }) => [serviceKey(ref), found]))
+  return services.length === 0 || ambassador.metadata.namespace === undefined
+    ? NO_SERVICES
+    : (ref) => found.get(serviceKey(ref)) ?? NO_SERVICES(ref)
 }

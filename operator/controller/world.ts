@@ -1,6 +1,7 @@
 /** Everything that one reconcile may see of an Ambassador: plain data, gathered once, decided on without another read. */
 import type { AmbassadorReport } from '../../common/configz.ts'
 import type { Ambassador } from '../api/ambassador.ts'
+import type { ResolvedService, ServiceEndpoint, ServiceRef } from '../render/services.ts'
 
 /** What stands where the ConfigMap of an Ambassador belongs. */
 export type ConfigMapState =
@@ -15,6 +16,10 @@ export type ConfigMapState =
       /** Of the config in it; null when it does not parse. */
       readonly hash: string | null
       readonly generation: number | null
+      /** What it says of the endpoints of Services; null: it names none. */
+      readonly endpointsHash: string | null
+      /** Of each Service in it, by serviceKey(). */
+      readonly endpoints: Readonly<Record<string, readonly ServiceEndpoint[]>>
     }
 
 /** What is known of the inside of a sidecar. */
@@ -30,6 +35,8 @@ export type SidecarReport =
 
 /** What decisions need of common/configz.ts's report. */
 export type SidecarState = Pick<AmbassadorReport, 'hash' | 'generation' | 'refs'> & {
+  /** Null also of a sidecar that knows nothing of Services. */
+  readonly endpointsHash: string | null
   readonly rejected: Omit<NonNullable<AmbassadorReport['rejected']>, 'at'> | null
 }
 
@@ -74,9 +81,18 @@ export interface CheckedRef {
   readonly state: 'Found' | 'ObjectMissing' | 'KeyMissing'
 }
 
+/** A Service that the spec names, as it is now. */
+export interface WorldService {
+  readonly ref: ServiceRef
+  /** Path of the first field that names it. */
+  readonly field: string
+  readonly found: ResolvedService
+}
+
 export interface World {
   readonly ambassador: Ambassador
   readonly configMap: ConfigMapState
+  readonly services: readonly WorldService[]
   readonly pods: readonly PodState[]
   readonly missing: readonly MissingPod[]
   readonly rollouts: readonly Rollout[]

@@ -88,3 +88,32 @@ export class StatusWriter {
     this.#writtenAt.delete(key)
   }
 }
+
+/** A rolling Service must not rewrite a ConfigMap with each of its pods: at least this long between two of its changes. */
+const PACE_MS = { min: 1_000, perPod: 10, max: 5_000 }
+
+/** When the ConfigMap of each Ambassador was published last, to keep changes of endpoints apart. */
+export class Pace {
+  readonly #clock: Clock
+  readonly #publishedAt = new Map<string, number>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** Milliseconds until new endpoints may be published; 0: now. More sidecars that must be touched, longer. */
+  delay(key: string, pods: number): number {
+    const at = this.#publishedAt.get(key)
+    if (at === undefined) return 0
+    const gapMs = Math.min(PACE_MS.max, Math.max(PACE_MS.min, pods * PACE_MS.perPod))
+    return Math.max(0, at + gapMs - this.#clock.now())
+  }
+
+  mark(key: string): void {
+    this.#publishedAt.set(key, this.#clock.now())
+  }
+
+  forget(key: string): void {
+    this.#publishedAt.delete(key)
+  }
+}

@@ -16,6 +16,7 @@ import type {
 import { percentRatio } from '../../common/quantity.ts'
 import type { DefaultedUpstream } from '../api/ambassador.ts'
 import { BASIC_AUTH_KEYS, TLS_KEYS } from './references.ts'
+import { type ServiceLookup, type ServiceRef, serviceRef } from './services.ts'
 
 /** Without any detector of its own, a circuit breaker opens after this many failures in a row. */
 const CONSECUTIVE_FAILURES = 5
@@ -23,11 +24,18 @@ const MAX_OPEN_MS = 300_000
 const CONCURRENT_RETRIES = 64
 const MAX_EJECTION_MS = 300_000
 
+/** What rendering an upstream depends on besides itself. */
+export interface ClusterContext {
+  /** Of the Ambassador. */
+  readonly namespace: string
+  readonly services: ServiceLookup
+}
+
 /** One upstream of a checked spec. */
-export function cluster(upstream: DefaultedUpstream): ClusterConfig {
+export function cluster(upstream: DefaultedUpstream, { namespace, services }: ClusterContext): ClusterConfig {
   return {
     name: upstream.name,
-    discovery: discovery(upstream),
+    discovery: discovery(upstream, namespace, services),
     tls: upstream.tls ? tls(upstream.tls) : null,
     auth: upstream.auth ? auth(upstream.auth) : null,
     circuitBreaker: upstream.circuitBreaker ? breaker(upstream.circuitBreaker) : null,
@@ -41,7 +49,12 @@ export function cluster(upstream: DefaultedUpstream): ClusterConfig {
   }
 }
 
-function discovery({ endpoints, dns, srv, file, fromHeader }: DefaultedUpstream): DiscoveryConfig {
+function discovery(
+  { endpoints, dns, srv, service, file, fromHeader }: DefaultedUpstream,
+  namespace: string,
+  services: ServiceLookup,
+): DiscoveryConfig {
+  if (service) return serviceDiscovery(serviceRef(service, namespace), services)
   if (fromHeader) return { kind: 'fromHeader', name: fromHeader.name, allowed: fromHeader.allowed }
   if (dns) return { kind: 'dns', hostname: dns.hostname, port: dns.port }
   if (file) return { kind: 'file', ref: configMap(file.configMapKeyRef) }
@@ -49,6 +62,19 @@ function discovery({ endpoints, dns, srv, file, fromHeader }: DefaultedUpstream)
   return {
     kind: 'endpoints',
     endpoints: (endpoints ?? []).map(({ host, port, weight, priority }) => ({ host, port, weight, priority })),
+  }
+}
+
+function serviceDiscovery(ref: ServiceRef, services: ServiceLookup): DiscoveryConfig {
+  const found = services(ref)
+  if (found.kind === 'name') return { kind: 'dns', hostname: found.hostname, port: found.port }
+  return {
+    kind: 'service',
+    namespace: ref.namespace,
+    name: ref.name,
+    port: String(ref.port),
+    host: `${ref.name}.${ref.namespace}.svc`,
+    endpoints: [...found.endpoints],
   }
 }
 

@@ -1,5 +1,5 @@
 /** The translation of an Ambassador into what its sidecars obey: pure and total. */
-import { configHash, type ProxyConfig, parseProxyConfig } from '../../common/proxy-config.ts'
+import { configHash, endpointsHash, type ProxyConfig, parseProxyConfig } from '../../common/proxy-config.ts'
 import type { Ambassador, DefaultedSpec } from '../api/ambassador.ts'
 import { checkSpec } from '../api/check.ts'
 import { cluster } from './clusters.ts'
@@ -7,11 +7,14 @@ import { listener } from './listeners.ts'
 import { accessLog, rateLimit, retry, timeouts, tracing } from './policies.ts'
 import { type Problem, problemText } from './problems.ts'
 import { routes } from './routes.ts'
+import { NO_SERVICES, type ServiceLookup } from './services.ts'
 import { warnings } from './warnings.ts'
 
 /** All that a rendering may depend on. */
 export interface World {
   readonly ambassador: Ambassador
+  /** What is known of Services. Default: nothing, so that a Service has no endpoints yet. */
+  readonly services?: ServiceLookup
 }
 
 export interface Rendered {
@@ -32,17 +35,18 @@ export function render(world: World): Rendered {
     })
     return { config: null, problems }
   }
-  return { config: configOf(world.ambassador, checked.spec), problems: warnings(checked.spec) }
+  return { config: configOf(world, checked.spec), problems: warnings(checked.spec) }
 }
 
-function configOf({ metadata }: Ambassador, spec: DefaultedSpec): ProxyConfig {
-  const { namespace = 'default', name, generation = 0 } = metadata
+function configOf({ ambassador, services = NO_SERVICES }: World, spec: DefaultedSpec): ProxyConfig {
+  const { namespace = 'default', name, generation = 0 } = ambassador.metadata
+  const context = { namespace, services }
   const content: Omit<ProxyConfig, 'hash'> = {
     version: 1,
     ambassador: { namespace, name, generation },
     protocol: spec.protocol,
     listener: listener(spec),
-    clusters: spec.upstreams.map((each) => cluster(each)),
+    clusters: spec.upstreams.map((each) => cluster(each, context)),
     routes: routes(spec),
     retry: retry(spec),
     timeouts: timeouts(spec),
@@ -53,7 +57,12 @@ function configOf({ metadata }: Ambassador, spec: DefaultedSpec): ProxyConfig {
     ...(spec.tracing && { tracing: tracing(spec) }),
   }
   // Parsed before anybody writes it, so that what the proxy refuses never leaves the operator.
-  return parseProxyConfig({ ...content, hash: configHash(content) })
+  const ofEndpoints = endpointsHash(content)
+  return parseProxyConfig({
+    ...content,
+    hash: configHash(content),
+    ...(ofEndpoints !== undefined && { endpointsHash: ofEndpoints }),
+  })
 }
 
 /** The message of the Accepted condition for a rendering, with its reason. */

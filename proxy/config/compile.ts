@@ -7,6 +7,7 @@ import type {
   ProxyConfig,
   RateLimitConfig,
   RouteConfig,
+  ServiceDiscoveryConfig,
 } from '../../common/proxy-config.ts'
 import { HttpCells } from '../observe/cells.ts'
 import type { HeaderCredential, LoginSource } from '../policy/credential.ts'
@@ -15,8 +16,9 @@ import { RateLimit } from '../policy/rate-limit.ts'
 import { now } from '../runtime/clock.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
 import { Cluster, type ClusterOptions, type ClusterParts } from '../upstream/cluster.ts'
+import type { DiscoverySource } from '../upstream/discovery/discover.ts'
 import type { Discovery } from '../upstream/discovery/discovery.ts'
-import type { TargetSource } from '../upstream/discovery/file.ts'
+import { ServiceFeed } from '../upstream/discovery/service.ts'
 import { EndpointFile } from './endpoint-file.ts'
 import { makeCredential } from './make-credential.ts'
 import type { OwnedCredential } from './owned-credential.ts'
@@ -27,8 +29,8 @@ import type { RefDirs } from './refs.ts'
 export interface CompileParts {
   readonly dirs: RefDirs
   readonly tls: TlsContexts
-  /** `source` is given for the kind `file`. */
-  readonly discover: (config: DiscoveryConfig, source: TargetSource | null) => Discovery
+  /** `source` is given for the kinds `file` and `service`. */
+  readonly discover: (config: DiscoveryConfig, source: DiscoverySource | null) => Discovery
   /** Told of each fetch of a token for a cluster that failed. */
   readonly onTokenFailure?: (cluster: string, message: string) => void
   readonly onCircuit?: ClusterParts['onCircuit']
@@ -98,6 +100,8 @@ export class Compiler {
   /** By what their routes match. */
   #routeLimits: ReadonlyMap<string, RateLimit> = new Map()
   readonly #files = new WeakMap<DiscoveryConfig, EndpointFile>()
+  /** By Service and port. */
+  #feeds = new Map<string, ServiceFeed>()
 
   constructor(parts: CompileParts) {
     this.#parts = parts
@@ -123,6 +127,14 @@ export class Compiler {
     return { config, refs, problem: problemOf(refs), parts }
   }
 
+  /**
+   * Takes over the endpoints of Services from the newest config, whether or not it can be put in force: pods come and go while
+   * a person still looks for a Secret that is missing.
+   */
+  takeEndpoints(config: ProxyConfig): void {
+    for (const service of servicesOf(config)) this.#feeds.get(feedKey(service))?.set(service)
+  }
+
   /** Puts a candidate in force. A cluster of the same name over the same TLS is kept, with its endpoints, breakers and pools. */
   commit(candidate: Candidate): Snapshot {
     const { config } = candidate
@@ -130,6 +142,7 @@ export class Compiler {
     const guard = guardOf(config)
     this.#guard = guard
     for (const { config: each, file } of candidate.parts) if (file !== null) this.#files.set(each.discovery, file)
+    this.#feed(config)
     const isSameProtocol = this.#protocol === config.protocol
     this.#protocol = config.protocol
     this.#inForce = candidate.parts.map((part) => {
@@ -214,7 +227,20 @@ export class Compiler {
   }
 
   #discover(config: DiscoveryConfig): Discovery {
-    return this.#parts.discover(config, this.#files.get(config) ?? null)
+    const source = config.kind === 'service' ? this.#feeds.get(feedKey(config)) : this.#files.get(config)
+    return this.#parts.discover(config, source ?? null)
+  }
+
+  /** One feed for each Service of the config, those that were there with their endpoints. */
+  #feed(config: ProxyConfig): void {
+    const feeds = new Map<string, ServiceFeed>()
+    for (const service of servicesOf(config)) {
+      const key = feedKey(service)
+      const feed = feeds.get(key) ?? this.#feeds.get(key) ?? new ServiceFeed()
+      feeds.set(key, feed)
+    }
+    this.#feeds = feeds
+    this.takeEndpoints(config)
   }
 
   #refsOf(part: Part): RefReport[] {
@@ -271,6 +297,14 @@ function endpointFile({ discovery }: ClusterConfig, old: Part | undefined): Endp
   if (discovery.kind !== 'file') return null
   const isSame = old?.file && canonicalJson(old.config.discovery) === canonicalJson(discovery)
   return isSame ? old.file : new EndpointFile(discovery.ref)
+}
+
+function servicesOf({ clusters }: ProxyConfig): ServiceDiscoveryConfig[] {
+  return clusters.map(({ discovery }) => discovery).filter((each) => each.kind === 'service')
+}
+
+function feedKey({ namespace, name, port }: ServiceDiscoveryConfig): string {
+  return `${namespace}/${name}:${port}`
 }
 
 /** @throws {Error} for an entry that is no host; who reads the config has seen to it that there is none */

@@ -1,5 +1,5 @@
 /** One upstream of an Ambassador: its endpoints as discovery finds them, who gets the next attempt, and what it may carry. */
-import { canonicalJson } from '../../common/config-hash.ts'
+import { canonicalJson, withoutEndpoints } from '../../common/config-hash.ts'
 import type { ClusterConfig, DiscoveryConfig } from '../../common/proxy-config.ts'
 import { Bulkhead } from '../policy/bulkhead.ts'
 import type { CircuitState } from '../policy/circuit-breaker.ts'
@@ -112,7 +112,7 @@ export class Cluster {
       },
       onFailedCheck: () => this.#discovery.refresh(),
     })
-    this.#discoveryKey = canonicalJson(options.config.discovery)
+    this.#discoveryKey = canonicalJson(withoutEndpoints(options.config.discovery))
     this.#discovery = parts.discover(options.config.discovery)
   }
 
@@ -184,6 +184,11 @@ export class Cluster {
     return this.#groups.length > 0 || this.#denied.size > 0
   }
 
+  /** The reason code of an attempt while there is no endpoint. */
+  get whyUnready(): 'dns_failed' | 'no_healthy_endpoint' {
+    return this.#options.config.discovery.kind === 'service' ? 'no_healthy_endpoint' : 'dns_failed'
+  }
+
   /** Why endpoints are missing, for a person: the newest look-up failed, or one must not be dialled. Null when none is. */
   get discoveryFailure(): string | null {
     return this.#discovery.failure ?? this.denied?.detail ?? null
@@ -222,7 +227,7 @@ export class Cluster {
   }
 
   #refusal(): PickRefusal {
-    if (this.#denied.size === 0) return 'dns_failed'
+    if (this.#denied.size === 0) return this.whyUnready
     this.#denials++
     return 'egress_denied'
   }
@@ -294,7 +299,8 @@ export class Cluster {
       this.#configureOutlier(endpoint)
     }
     this.#health.update(healthOptions(options), this.#byKey.values())
-    const key = canonicalJson(options.config.discovery)
+    // The endpoints of a Service come by its feed; only another Service is another place.
+    const key = canonicalJson(withoutEndpoints(options.config.discovery))
     if (key === this.#discoveryKey) {
       if (guarded !== this.guard.key) this.#replace(this.#addresses)
       return
@@ -327,7 +333,8 @@ export class Cluster {
   }
 
   #replace(addresses: readonly Address[]): void {
-    if (addresses.length === 0) return
+    const isEmpty = addresses.length === 0
+    if (isEmpty && this.#options.config.discovery.kind !== 'service') return
     this.#addresses = addresses
     this.#deny(addresses)
     const left = new Map(this.#byKey)
@@ -352,7 +359,7 @@ export class Cluster {
     this.#groups = groupByPriority(this.#byKey.values())
     this.#health.setEndpoints(this.#byKey.values())
     for (const endpoint of left.values()) endpoint.retire()
-    for (const hold of this.#holds) this.#endHold(hold, true)
+    if (!isEmpty) for (const hold of this.#holds) this.#endHold(hold, true)
     this.#parts.onEndpoints?.(this)
   }
 

@@ -127,6 +127,13 @@ const anyUpstream = record({
     }),
   ),
   dns: maybe(record({ hostname: anyHost, port: anyPort })),
+  service: maybe(
+    record({
+      name: anyName,
+      namespace: maybe(anyName),
+      port: fc.constantFrom<unknown>(80, 0, 65536, 'http', '80', 'Http', '-a', 'a'),
+    }),
+  ),
   tls: maybe(
     record({
       serverName: maybe(anyHost),

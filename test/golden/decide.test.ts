@@ -7,6 +7,7 @@ import { CONDITION_TYPES, CONDITIONS } from '../../operator/api/conditions.ts'
 import { digestOf } from '../../operator/controller/config-maps.ts'
 import { type Decision, decide } from '../../operator/controller/decide.ts'
 import type { ConfigMapState, PodState, SidecarReport, World } from '../../operator/controller/world.ts'
+import { lookupOf } from '../../operator/controller/reconcile.ts'
 import { configMapOf } from '../../operator/render/objects.ts'
 import { render } from '../../operator/render/render.ts'
 import { goldenFiles, matchGolden } from '../helpers/golden.ts'
@@ -25,6 +26,7 @@ interface Input {
   readonly rolloutsUnknown?: boolean
   readonly checkedRefs?: World['checkedRefs']
   readonly publishFailure?: string
+  readonly services?: World['services']
 }
 
 /** Default: this generation is in force. Null: the sidecar does not know the Ambassador. */
@@ -65,6 +67,7 @@ function worldOf(text: string): { world: World; hash: string } {
     world: {
       ambassador,
       configMap: configMap(input.configMap, right, hash),
+      services: input.services ?? [],
       pods: (input.pods ?? []).map((pod) => podOf(pod, hash)),
       missing: input.missing ?? [],
       rollouts: input.rollouts ?? [],
@@ -76,10 +79,12 @@ function worldOf(text: string): { world: World; hash: string } {
   }
 }
 
+const NO_SERVICE = { endpointsHash: null, endpoints: {} }
+
 function configMap(input: Input['configMap'], right: string, hash: string): ConfigMapState {
   if (input === 'absent' || input === 'foreign') return { kind: input }
-  if (input === undefined) return { kind: 'ours', uid: 'c1', digest: right, hash, generation: 3 }
-  return { kind: 'ours', uid: 'c1', digest: 'another', hash: input.hash, generation: input.generation }
+  if (input === undefined) return { kind: 'ours', uid: 'c1', digest: right, hash, generation: 3, ...NO_SERVICE }
+  return { kind: 'ours', uid: 'c1', digest: 'another', hash: input.hash, generation: input.generation, ...NO_SERVICE }
 }
 
 function podOf({ ageMs = 3_600_000, report, ...pod }: NonNullable<Input['pods']>[number], hash: string): PodState {
@@ -102,7 +107,7 @@ function reportOf(report: InputReport | undefined, hash: string): SidecarReport 
   if (report !== undefined && 'unasked' in report) return { kind: 'unasked' }
   if (report !== undefined && 'starting' in report) return { kind: 'starting' }
   if (report !== undefined && 'silent' in report) return { kind: 'silent', message: report.silent }
-  return { kind: 'answered', ambassador: { hash, generation: 3, refs: [], rejected: null, ...report } }
+  return { kind: 'answered', ambassador: { hash, generation: 3, endpointsHash: null, refs: [], rejected: null, ...report } }
 }
 
 /** What a reader wants to see of a decision. */
@@ -121,7 +126,7 @@ function outputOf({ configMap: write, published, status, events, againMs }: Deci
 describe('decide', () => {
   for (const { name, text } of goldenFiles('decide', '.in.yaml')) {
     const { world, hash } = worldOf(text)
-    const rendered = render(world)
+    const rendered = render({ ambassador: world.ambassador, services: lookupOf(world) })
     const decision = decide(world, rendered)
 
     it((load(text) as Input).about, () => {

@@ -83,12 +83,13 @@ function celValue(node: Structural, value: unknown): unknown {
       Object.entries(value).flatMap(([name, child]) => {
         const schema = node.properties?.[name]
         // Without a type a field is not there for CEL.
-        if (!schema?.type) return []
+        if (!schema?.type && !schema?.['x-kubernetes-int-or-string']) return []
         return [[name === 'true' || name === 'in' ? `__${name}__` : name, celValue(schema, child)]]
       }),
     )
   }
-  return node.type === 'integer' ? BigInt(value as number) : value
+  const isInt = node.type === 'integer' || (node['x-kubernetes-int-or-string'] && typeof value === 'number')
+  return isInt ? BigInt(value as number) : value
 }
 
 /** What the API server makes of an object before it looks at the rules: fields that are null are absent, defaults are set. */

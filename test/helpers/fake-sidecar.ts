@@ -87,6 +87,7 @@ export async function fakeSidecar(options: FakeSidecarOptions): Promise<FakeSide
       rejected: null,
       refs: [],
       lastError: null,
+      endpointsHash: null,
       ...known,
       ...report,
     })

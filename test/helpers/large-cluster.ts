@@ -127,6 +127,7 @@ function reportOf(ambassador: number, hash: string | null): Configz {
     rejected: null,
     refs: [{ ref: { kind: 'secret', name: 'token', key: 'token' }, state: 'Found', message: '' }],
     lastError: null,
+    endpointsHash: null,
   }
   return { version: '1', pod: null, startedAt: '', ambassadors: [report] }
 }

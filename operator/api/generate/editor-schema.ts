@@ -33,6 +33,7 @@ function plain(node: Structural): Record<string, unknown> {
   const known = Object.fromEntries(Object.entries(rest).filter(([key]) => !key.startsWith('x-kubernetes-')))
   return {
     ...known,
+    ...(node['x-kubernetes-int-or-string'] && { type: ['integer', 'string'] }),
     ...(format === 'date-time' && { format }),
     ...(items && { items: plain(items) }),
     ...(properties && {

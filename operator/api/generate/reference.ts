@@ -46,6 +46,7 @@ function tables(path: string, node: Structural): string[] {
 
 function typeOf(field: Structural): string {
   if (field.type === 'array') return field.items!.properties ? 'list of objects' : `list of ${field.items!.type}s`
+  if (field['x-kubernetes-int-or-string']) return 'integer or string'
   return field.type ?? 'string'
 }
 

@@ -26,6 +26,7 @@ export interface HttpDriverOptions {
 /** Failures that say something of the upstream or the configuration rather than of load or of the application. */
 const TROUBLE: ReadonlySet<string> = new Set([
   'dns_failed',
+  'no_healthy_endpoint',
   'connect_refused',
   'connect_timeout',
   'tls_verify_failed',

@@ -412,7 +412,7 @@ export class Exchange implements AttemptOwner {
       const later = refreshClock()
       this.#waited(later)
       if (isReady) this.#try(later, null)
-      else this.onNoEndpoint('dns_failed', later)
+      else this.onNoEndpoint(cluster.whyUnready, later)
     })
     if (this.#state === 'held') this.#leaveHold = leave
   }
@@ -434,13 +434,13 @@ export class Exchange implements AttemptOwner {
     if (this.attempts > 0 && this.reason !== null) {
       // What the attempts failed of says more than that there is nobody left to ask.
       this.#refuse({ reason: this.reason, detail: this.detail })
-    } else if (refusal === 'dns_failed') {
-      this.#refuse({ reason: 'dns_failed', detail: cluster.discoveryFailure ?? '' })
-    } else if (refusal === 'no_healthy_endpoint') {
+    } else if (refusal === 'no_healthy_endpoint' && cluster.isReady) {
       const detail = `no endpoint of upstream '${cluster.name}' is healthy by its checks and attempts`
       this.#refuse({ reason: refusal, detail })
     } else if (refusal === 'egress_denied') {
       this.#refuse({ reason: 'egress_denied', ...(cluster.denied ?? { detail: '' }) })
+    } else if (refusal !== 'circuit_open') {
+      this.#refuse({ reason: refusal, detail: cluster.discoveryFailure ?? '' })
     } else {
       const isForced = [...cluster.endpoints].some(({ breaker }) => breaker?.isForced)
       const detail = isForced
@@ -619,7 +619,7 @@ export class Exchange implements AttemptOwner {
     }
     if (this.#state === 'held') {
       this.#waited(now())
-      this.onNoEndpoint('dns_failed', now())
+      this.onNoEndpoint(this.target.upstream.cluster.whyUnready, now())
       return
     }
     if (this.#state === 'delayed') this.target.rateLimit?.giveBack()

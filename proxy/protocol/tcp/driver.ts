@@ -35,6 +35,7 @@ const ORDERLY: ReadonlySet<TcpEnd> = new Set<TcpEnd>(['client_closed', 'upstream
 /** Failures that say something of the upstream or the configuration rather than of load or of the application. */
 const TROUBLE: ReadonlySet<TcpEnd> = new Set<TcpEnd>([
   'dns_failed',
+  'no_healthy_endpoint',
   'connect_refused',
   'connect_timeout',
   'tls_verify_failed',

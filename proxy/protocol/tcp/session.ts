@@ -161,7 +161,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
       if (this.#phase.kind !== 'held') return
       refreshClock()
       if (ready) this.#queue()
-      else this.#refuse('dns_failed', cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`)
+      else
+        this.#refuse(cluster.whyUnready, cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`)
     })
   }
 
@@ -362,8 +363,10 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
   #whyNoEndpoint(reason: PickRefusal): string {
     const { cluster } = this.#snapshot
     if (reason === 'egress_denied') return cluster.denied?.detail ?? ''
-    if (reason === 'dns_failed') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
-    if (reason === 'no_healthy_endpoint') return `no endpoint of upstream '${cluster.name}' is healthy by its checks`
+    if (reason === 'no_healthy_endpoint' && cluster.isReady) {
+      return `no endpoint of upstream '${cluster.name}' is healthy by its checks`
+    }
+    if (reason !== 'circuit_open') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
     const ms = Math.ceil(cluster.retryAfterMs(now()))
     return `the circuit breakers of upstream '${cluster.name}' are open, the next attempt may come in ${ms} ms`
   }

@@ -9,11 +9,14 @@ export interface Address {
   readonly weight: number
   /** 0 is used first; higher ones when every lower one is down. */
   readonly priority: number
+  /** Of its node; absent: not known. */
+  readonly zone?: string | undefined
 }
 
 export interface Discovery {
   /**
-   * Begins; `onChange` gets every new set, never an empty one once there was another (an empty DNS answer keeps the last good).
+   * Begins; `onChange` gets every new set, never an empty one once there was another (an empty DNS answer keeps the last good). Only
+   * a Service says that it has none, by an empty set: its addresses may belong to other pods by then.
    * `onFailure` is told when `failure` has become another text or null.
    */
   start(onChange: (endpoints: readonly Address[]) => void, onFailure?: (failure: string | null) => void): void

@@ -141,6 +141,24 @@ describe('ambassador render', () => {
     assert.deepEqual(config.ambassador, { namespace: 'shop', name: 'payments', generation: 0 })
   })
 
+  it('says that the operator fills in the pods of a Service, unless an argument stands in for it', () => {
+    const text = GOOD.replace(/endpoints: .*/, 'service: { name: orders, port: 80 }')
+    const { code, out, err } = ambassador(['render', '-f', '-'], text)
+    assert.equal(code, 0)
+    assert.match(
+      err[0]!,
+      /warning: spec.upstreams: Service 'orders' of namespace 'default' cannot be looked up outside a cluster/,
+    )
+    assert.match(out.join(), /"kind":"service"/)
+    const given = ambassador(['render', '--service', 'orders=localhost:8080', '-f', '-'], text)
+    assert.deepEqual(given.err, [''])
+    assert.match(given.out.join(), /"hostname":"localhost","kind":"dns","port":8080/)
+    assert.match(
+      ambassador(['render', '--service', 'orders', '-f', '-'], text).err[0]!,
+      /--service: 'orders' is not a stand-in/,
+    )
+  })
+
   it('leaves out what is invalid, says why and fails', () => {
     const { code, out, err } = ambassador(['render', '-f', '-'], `${BAD}---\n${other('orders')}`)
     assert.equal(code, 1)

@@ -189,6 +189,76 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
     )
   })
 
+  describe('an upstream that is a Service', () => {
+    const upstreams = (service: object) => ({ upstreams: [{ name: 'live', service }] })
+    const ports = [{ name: 'http', port: 80, targetPort: 8080 }]
+    // Without a selector, so that the slices are ours to write.
+    const service = (namespace: string, name: string, annotations = {}): object => ({
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name, namespace, annotations },
+      spec: { ports },
+    })
+    const slice = (namespace: string, name: string, ...ips: string[]): object => ({
+      apiVersion: 'discovery.k8s.io/v1',
+      kind: 'EndpointSlice',
+      metadata: { name: `${name}-1`, namespace, labels: { 'kubernetes.io/service-name': name } },
+      addressType: 'IPv4',
+      ports: [{ name: 'http', port: 8080, protocol: 'TCP' }],
+      endpoints: ips.map((ip) => ({ addresses: [ip], conditions: { ready: true }, zone: 'a' })),
+    })
+    const discovery = async (name: string): Promise<Json> =>
+      JSON.parse((await configMap(name)).data['config.json']).clusters[0].discovery
+    /** Waits until these are the published endpoints. */
+    const publishes = (name: string, ...ips: string[]): Promise<Json> =>
+      eventually(`endpoints of ${name}`, async () => {
+        const { endpoints } = await discovery(name)
+        return JSON.stringify(endpoints.map(({ ip }: Json) => ip)) === JSON.stringify(ips) && { endpoints }
+      })
+
+    it('has its endpoints in the ConfigMap, follows them under one hash, and keeps them when the Service goes', async () => {
+      await kubectl.apply([manifest('of-service', upstreams({ name: 'orders', port: 80 }))])
+      const missing = await becomes('of-service', { ResolvedRefs: 'False ReferenceMissing', Programmed: 'True NoPods' })
+      assert.match(
+        message(missing, 'ResolvedRefs'),
+        /Service 'orders' of namespace 'test-controller' does not exist: create it/,
+      )
+      assert.deepEqual((await discovery('of-service')).endpoints, [])
+
+      await kubectl.apply([service(NAMESPACE, 'orders')])
+      await becomes('of-service', { ResolvedRefs: 'False NoEndpoints' })
+      await kubectl.apply([slice(NAMESPACE, 'orders', '10.9.0.1')])
+      const { status } = await becomes('of-service', { ResolvedRefs: 'True Resolved' })
+      assert.deepEqual((await discovery('of-service')).endpoints, [{ ip: '10.9.0.1', port: 8080, zone: 'a' }])
+
+      const startedAt = performance.now()
+      await kubectl.apply([slice(NAMESPACE, 'orders', '10.9.0.2', '10.9.0.3')])
+      await publishes('of-service', '10.9.0.2', '10.9.0.3')
+      const tookMs = performance.now() - startedAt
+      assert.ok(tookMs < 10_000, `${tookMs} ms`)
+      const later = await becomes('of-service', { ResolvedRefs: 'True Resolved' })
+      assert.equal(later.status.config.hash, status.config.hash)
+      assert.ok(!(await reasons('of-service')).includes('Restored'))
+
+      await kubectl.run(['delete', 'service', 'orders'])
+      await becomes('of-service', { ResolvedRefs: 'False ReferenceMissing' })
+      await publishes('of-service', '10.9.0.2', '10.9.0.3')
+    })
+
+    it('of another namespace is used only while it allows it', async () => {
+      await kubectl.in(OTHER).apply([service(OTHER, 'billing'), slice(OTHER, 'billing', '10.9.1.1')])
+      await kubectl.apply([manifest('of-other', upstreams({ name: 'billing', namespace: OTHER, port: 'http' }))])
+      await becomes('of-other', { ResolvedRefs: 'False RefNotPermitted' })
+      assert.deepEqual((await discovery('of-other')).endpoints, [])
+      await kubectl.in(OTHER).apply([service(OTHER, 'billing', { 'ambassador.dev/allow-from': NAMESPACE })])
+      await becomes('of-other', { ResolvedRefs: 'True Resolved' })
+      await publishes('of-other', '10.9.1.1')
+      await kubectl.in(OTHER).apply([service(OTHER, 'billing', { 'ambassador.dev/allow-from': 'somebody' })])
+      await becomes('of-other', { ResolvedRefs: 'False RefNotPermitted' })
+      await publishes('of-other')
+    })
+  })
+
   describe('the ConfigMap', () => {
     it('is published within a second of the Ambassador, owned by it, and status tells of it', async () => {
       await client.request({

@@ -540,6 +540,7 @@ describe('/configz', () => {
           rejected: null,
           refs: [{ ref: TOKEN, state: 'Found', message: '' }],
           lastError: null,
+          endpointsHash: null,
         },
         {
           namespace: 'shop',
@@ -556,6 +557,7 @@ describe('/configz', () => {
           },
           refs: [],
           lastError: null,
+          endpointsHash: null,
         },
       ],
     })

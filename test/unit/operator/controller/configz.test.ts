@@ -47,6 +47,7 @@ function report(over: Partial<AmbassadorReport> = {}): AmbassadorReport {
     rejected: null,
     refs: [],
     lastError: null,
+    endpointsHash: null,
     ...over,
   }
 }
@@ -115,7 +116,7 @@ describe('reports of sidecars', () => {
     await t.set(pod())
     assert.deepEqual(t.report(), {
       kind: 'answered',
-      ambassador: { hash: 'h1', generation: 1, refs: [], rejected: null },
+      ambassador: { hash: 'h1', generation: 1, endpointsHash: null, refs: [], rejected: null },
     })
     assert.deepEqual(t.reported, ['a'])
   })

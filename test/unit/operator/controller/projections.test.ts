@@ -173,6 +173,8 @@ describe('a ConfigMap', () => {
       kind: 'ours',
       uid: 'c1',
       digest: digestOf(wanted),
+      endpointsHash: null,
+      endpoints: {},
       hash: config?.hash,
       generation: 4,
     })

@@ -5,11 +5,12 @@ import { projectConfigMap, type StoredConfigMap } from '../../../../operator/con
 import type { Published } from '../../../../operator/controller/facts.ts'
 import { type ReconcileDeps, reconcile } from '../../../../operator/controller/reconcile.ts'
 import { RefChecker } from '../../../../operator/controller/secret-checks.ts'
-import { StatusWriter } from '../../../../operator/controller/write.ts'
+import { Pace, StatusWriter } from '../../../../operator/controller/write.ts'
 import type { KubeRequest } from '../../../../operator/kube/client.ts'
 import { ApiError } from '../../../../operator/kube/errors.ts'
 import { fenced } from '../../../../operator/kube/fence.ts'
 import type { KubeObject } from '../../../../operator/kube/objects.ts'
+import { NO_SERVICES, type ResolvedService } from '../../../../operator/render/services.ts'
 import { FakeClock } from '../../../helpers/fake-clock.ts'
 import { fakeKubeClient } from '../../../helpers/kube-client.ts'
 
@@ -37,7 +38,9 @@ function setup() {
     ambassador: Ambassador | undefined
     configMap: KubeObject | undefined
     cached: StoredConfigMap | undefined
+    service: ResolvedService
   } = {
+    service: NO_SERVICES({ namespace: 'shop', name: 'orders', port: 80 }),
     ambassador: ambassador(),
     configMap: undefined,
     cached: undefined,
@@ -77,6 +80,8 @@ function setup() {
     uninjected: { byIndex: () => [] },
     reports: { of: () => ({ kind: 'starting' }) },
     workloads: { rolloutsOf: () => ({ rollouts: [], unknown: false }) },
+    services: { want: () => {}, known: async () => {}, resolve: () => state.service },
+    pace: new Pace(clock),
     refChecker: new RefChecker({ client, clock, namespaces: new Set() }),
     proxyImage: null,
     statusWriter: new StatusWriter({ client, clock }),
@@ -108,6 +113,46 @@ function setup() {
     },
   }
 }
+
+describe('reconcile of an upstream that is a Service', () => {
+  const spec = {
+    protocol: 'TCP',
+    listen: { port: 5432 },
+    upstreams: [{ name: 'db', service: { name: 'orders', port: 80 } }],
+  } as Ambassador['spec']
+  const at = (...ips: string[]): ResolvedService => {
+    return { kind: 'endpoints', endpoints: ips.map((ip) => ({ ip, port: 80 })), problem: null }
+  }
+
+  it('publishes new endpoints under the same hash, at most once a second, and calls that no restoration', async () => {
+    const t = setup()
+    t.state.ambassador = ambassador({ spec })
+    t.state.service = at('10.0.0.1')
+    await t.run()
+    const [first] = t.published.slice(-1)
+    await t.clock.advance(300)
+    t.state.service = at('10.0.0.1', '10.0.0.2')
+    const waitMs = await t.run()
+    assert.equal(waitMs, 700)
+    await t.clock.advance(700)
+    t.state.service = at('10.0.0.2')
+    await t.run()
+    const [second] = t.published.slice(-1)
+    assert.equal(first?.hash, second?.hash)
+    assert.notEqual(first?.endpointsHash, second?.endpointsHash)
+    assert.deepEqual(t.state.cached?.endpoints, { 'shop/orders:80': [{ ip: '10.0.0.2', port: 80 }] })
+    assert.ok(!t.events.includes('Restored'), t.events.join())
+  })
+
+  it('says what is missing in ResolvedRefs, and publishes all the same, so that pods can start first', async () => {
+    const t = setup()
+    t.state.ambassador = ambassador({ spec })
+    t.state.service = { kind: 'endpoints', endpoints: [], problem: { kind: 'Missing', message: 'it does not exist' } }
+    await t.run()
+    assert.equal(t.condition('ResolvedRefs'), 'False ReferenceMissing')
+    assert.equal(t.condition('Programmed'), 'True NoPods')
+  })
+})
 
 describe('reconcile', () => {
   it('writes the ConfigMap before the status that tells of it, and then nothing', async () => {
