@@ -138,6 +138,15 @@ async function reasons(name: string): Promise<string[]> {
 const sidecar = (name: string, serves: readonly string[], more: object = {}): Promise<FakeSidecar> =>
   fakeSidecar({ client, namespace: NAMESPACE, name, serves, node: NODE, ...more })
 
+/** `kubectl wait` refuses a definition whose conditions are still null, as they are just after it is made. */
+async function established(): Promise<void> {
+  await eventually('definition established', async () => {
+    const definition = await kubectl.get('crd', 'ambassadors.ambassador.dev')
+    const conditions: { type: string; status: string }[] = definition.status?.conditions ?? []
+    return conditions.some(({ type, status }) => type === 'Established' && status === 'True')
+  })
+}
+
 before(async () => {
   cluster = await clusterForTests()
   kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, NAMESPACE)
@@ -151,7 +160,7 @@ before(async () => {
     ownsDefinition = true
     await kubectl.run(['create', '-f', '-'], { input: dump(crd(), { noRefs: true }) })
   }
-  await kubectl.run(['wait', 'crd/ambassadors.ambassador.dev', '--for=condition=Established', '--timeout=30s'])
+  await established()
   await kubectl.apply([
     {
       apiVersion: 'v1',
@@ -668,7 +677,7 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
       await new Promise((resolve) => setTimeout(resolve, 2000))
       assert.deepEqual(operator.notReady(), [])
       await kubectl.run(['create', '-f', '-'], { input: dump(crd(), { noRefs: true }) })
-      await kubectl.run(['wait', 'crd/ambassadors.ambassador.dev', '--for=condition=Established', '--timeout=30s'])
+      await established()
       await kubectl.apply([manifest('reborn')])
       await becomes('reborn', { Programmed: 'True NoPods' }, { timeoutMs: 60_000 })
     })
