@@ -47,6 +47,7 @@ export function cluster(upstream: DefaultedUpstream, { namespace, services }: Cl
     ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck) }),
     ...(role(upstream) !== 'Any' && { role: role(upstream) }),
     ...(upstream.outlierDetection && { outlierDetection: outlierDetection(upstream.outlierDetection) }),
+    ...(upstream.pacing && { pacing: { maxDelayMs: durationMs(upstream.pacing.maxDelay)! } }),
   }
 }
 

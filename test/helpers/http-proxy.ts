@@ -31,6 +31,8 @@ export interface HttpProxySetup {
   readonly tls?: UpstreamTls
   readonly credential?: HeaderCredential
   readonly limits?: Partial<ClusterConfig['limits']>
+  /** Other fields of the cluster. */
+  readonly cluster?: Partial<ClusterConfig>
   readonly breaker?: BreakerConfig | null
   /** Default: none. `{}`: three retries of everything, with backoffs of a millisecond or two. */
   readonly retry?: Partial<RetryConfig>
@@ -91,6 +93,7 @@ export async function httpProxy(setup: HttpProxySetup, ends: (() => unknown)[]) 
         auth: null,
         circuitBreaker: setup.breaker ?? null,
         limits: { maxConnections: 100, maxPendingRequests: 10, maxConcurrentRetries: 3, ...setup.limits },
+        ...setup.cluster,
       },
       tls: setup.tls ?? null,
       budget: retry?.budget ?? null,
