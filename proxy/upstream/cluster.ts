@@ -14,6 +14,7 @@ import { type Balancing, groupByPriority, NONE, type PriorityGroup, pickEndpoint
 import { NO_HASH } from './consistent-hash.ts'
 import type { Address, Discovery } from './discovery/discovery.ts'
 import { addressKey, Endpoint, type Turns } from './endpoint.ts'
+import type { Prober } from './health/check.ts'
 import { Health, type HealthOptions } from './health/health.ts'
 import { HostClusters } from './host-clusters.ts'
 import type { RedisLogin } from './redis/login.ts'
@@ -28,6 +29,8 @@ export interface ClusterOptions {
   readonly tls: UpstreamTls | null
   /** How connections log in; absent: they do not. */
   readonly login?: RedisLogin
+  /** What a check of the protocol's own asks; absent: the protocol has none. */
+  readonly prober?: Prober
   /** What must not be dialled, whatever discovery finds. Default: everything may be. */
   readonly guard?: DialGuard
   /** Of the retry block of the route; null: no budget beyond limits.maxConcurrentRetries. */
@@ -469,8 +472,9 @@ function balancingOptions({ config: { loadBalancing, discovery } }: ClusterOptio
   }
 }
 
-function healthOptions({ config, tls, guard }: ClusterOptions): HealthOptions {
+function healthOptions({ config, tls, guard, prober }: ClusterOptions): HealthOptions {
   return {
+    prober: prober ?? null,
     config: config.healthCheck ?? null,
     tls,
     guard: guard ?? NO_GUARD,
