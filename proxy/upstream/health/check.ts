@@ -21,6 +21,8 @@ export interface CheckTarget {
 
 /** Of an answer, the head is read at most this far for its status. */
 const MAX_HEAD_BYTES = 16 * 1024
+/** A server has this long to close as well. */
+const LEAVE_MS = 1000
 
 /**
  * Checks once, within config.timeoutMs in all. Never throws and calls `done` once, later: null when it passed, else why not.
@@ -55,14 +57,28 @@ export function check(target: CheckTarget, done: (failure: string | null) => voi
           })
           return
         }
-        socket.handler = NO_HANDLER
-        socket.destroy()
+        if (isTls) leave(socket)
+        else {
+          socket.handler = NO_HANDLER
+          socket.destroy()
+        }
         done(null)
       },
     },
   )
   stop = () => attempt.cancel()
   return () => stop()
+}
+
+/**
+ * Ends a connection in order. Closed at once, a handshake of TLS 1.3 has not sent its last message yet: the server would log a
+ * broken handshake for each check.
+ */
+function leave(socket: RawSocket): void {
+  const timer = new CoarseTimer(() => socket.destroy())
+  socket.handler = { ...NO_HANDLER, onEnd: () => socket.destroy(), onClose: () => timer.release() }
+  timer.set(now() + LEAVE_MS)
+  socket.end()
 }
 
 function isExpected(statuses: readonly number[] | null, status: number): boolean {
