@@ -5,6 +5,7 @@ import type { Outcome } from '../../policy/policy.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import { breakText } from '../../tls/alerts.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import type { Dial, DialFailure, DialTimes } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
@@ -341,8 +342,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
 
   onUpstreamClose(error: Error | null): void {
     if (this.#connection === null) return
-    const code = (error as NodeJS.ErrnoException | null)?.code ?? 'closed'
-    this.#lost('upstream_reset', `the connection to endpoint ${this.asked?.name} broke: ${code}`)
+    const why = breakText(error) ?? 'closed'
+    this.#lost('upstream_reset', `the connection to endpoint ${this.asked?.name} broke: ${why}`)
   }
 
   onInterim(status: number): boolean {

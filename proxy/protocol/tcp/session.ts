@@ -4,6 +4,7 @@ import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import { breakText } from '../../tls/alerts.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import {
   type Dial,
@@ -314,12 +315,9 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
     else if (end.kind === 'idle') this.#ended('idle_timeout', null)
     else if (end.kind === 'destroyed') this.#ended('draining', 'the sidecar is shutting down')
     else {
-      const code = (end.error as NodeJS.ErrnoException | null)?.code
       const text = `the ${end.by === 'client' ? 'application' : 'upstream'} broke the connection`
-      this.#ended(
-        end.by === 'client' ? 'client_gone' : 'upstream_reset',
-        code === undefined ? text : `${text} (${code})`,
-      )
+      const why = breakText(end.error)
+      this.#ended(end.by === 'client' ? 'client_gone' : 'upstream_reset', why === null ? text : `${text}: ${why}`)
     }
   }
 
