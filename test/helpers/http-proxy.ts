@@ -40,6 +40,10 @@ export interface HttpProxySetup {
   readonly tracing?: HttpSnapshot['tracing']
   /** Tells of the endpoints only when the test does. */
   readonly isLate?: boolean
+  /** In place of the ports: how endpoints are found. */
+  readonly discovery?: Discovery
+  /** Of the config of the cluster, above what the rest says. */
+  readonly cluster?: Partial<ClusterConfig>
 }
 
 /** The statuses that `5xx` stands for. */
@@ -91,13 +95,14 @@ export async function httpProxy(setup: HttpProxySetup, ends: (() => unknown)[]) 
         auth: null,
         circuitBreaker: setup.breaker ?? null,
         limits: { maxConnections: 100, maxPendingRequests: 10, maxConcurrentRetries: 3, ...setup.limits },
+        ...setup.cluster,
       },
       tls: setup.tls ?? null,
       budget: retry?.budget ?? null,
       probeTimeoutMs: 5000,
       queue: 'Newest',
     },
-    { discover: () => discovery },
+    { discover: () => setup.discovery ?? discovery },
   )
   cluster.start()
   const cells = new HttpCells()
