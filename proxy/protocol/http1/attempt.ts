@@ -251,7 +251,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   onDialFailed(failure: DialFailure): void {
     this.#dial = null
     const owner = this.#owner
-    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now())
+    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now(), failure.isSilent)
     this.end('failure')
     owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
   }
@@ -341,7 +341,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
 
   onUpstreamClose(error: Error | null): void {
     if (this.#connection === null) return
-    const code = (error as NodeJS.ErrnoException | null)?.code ?? 'closed'
+    // Without a code it is an end of our own.
+    const code = (error as NodeJS.ErrnoException | null)?.code ?? error?.message ?? 'closed'
     this.#lost('upstream_reset', `the connection to endpoint ${this.asked?.name} broke: ${code}`)
   }
 

@@ -12,14 +12,15 @@ import {
   type DialTimes,
   dial,
   type StartTls,
+  watchClosely,
 } from '../../upstream/connector.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
-import type { Endpoint } from '../../upstream/endpoint.ts'
+import type { Endpoint, Tenant } from '../../upstream/endpoint.ts'
 import { Relay, type RelayEnd } from './relay.ts'
 import type { TcpSnapshot } from './snapshot.ts'
 
-/** How a connection ended: a reason code when something went wrong, or one of three orderly ends. */
-export type TcpEnd = Reason | 'client_closed' | 'upstream_closed' | 'idle_timeout'
+/** How a connection ended: a reason code when something went wrong, one of three orderly ends, or that its endpoint has left. */
+export type TcpEnd = Reason | 'client_closed' | 'upstream_closed' | 'idle_timeout' | 'endpoint_left'
 
 /** What is known of a connection when it has ended. */
 export interface TcpRecord {
@@ -88,7 +89,7 @@ type Phase =
   | { readonly kind: 'relaying'; readonly endpoint: Endpoint; readonly relay: Relay }
   | { readonly kind: 'ended' }
 
-export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
+export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tenant {
   nextWaiter: Waiter | null = null
   previousWaiter: Waiter | null = null
   waitsAt: Bulkhead | null = null
@@ -99,6 +100,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
   readonly #greeter: Greeter | null
   #response: Buffer | null = null
   #upstream: RawSocket | null = null
+  /** Why it must end; null while it need not. */
+  #evicted: string | null = null
   readonly #timer: CoarseTimer
   readonly #openedAt = now()
   #phase: Phase = { kind: 'delayed' }
@@ -233,7 +236,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
     this.#phase = { kind: 'queued' }
     endpoint.settle(token, 'failure', now())
     endpoint.leave()
-    cluster.dialFailed(endpoint, now())
+    cluster.dialFailed(endpoint, now(), failure.isSilent)
     this.#endRetry(false)
     this.#lastFailure = failure
     if (this.#tried.length < MAX_DIALS) this.#dial()
@@ -290,6 +293,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
 
   #relay(upstream: RawSocket, endpoint: Endpoint, token: number): void {
     endpoint.settle(token, 'success', now())
+    endpoint.tenants.add(this)
+    this.#upstream = upstream
     this.#endRetry(true)
     const relay = new Relay({
       client: this.#client,
@@ -299,6 +304,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
       idleMs: () => this.#owner.snapshot.timeouts.idleMs,
       onUpstreamClosed: () => {
         endpoint.leave()
+        endpoint.tenants.delete(this)
         this.#releaseSlot()
       },
       onEnd: (end) => this.#onRelayEnd(end),
@@ -309,9 +315,19 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
     relay.start()
   }
 
+  onEndpointLeft(): void {
+    if (this.#upstream !== null) watchClosely(this.#upstream)
+  }
+
+  evict(why: string): void {
+    this.#evicted = why
+    this.destroy()
+  }
+
   #onRelayEnd(end: RelayEnd): void {
     if (end.kind === 'closed') this.#ended(end.by === 'client' ? 'client_closed' : 'upstream_closed', null)
     else if (end.kind === 'idle') this.#ended('idle_timeout', null)
+    else if (this.#evicted !== null) this.#ended('endpoint_left', this.#evicted)
     else if (end.kind === 'destroyed') this.#ended('draining', 'the sidecar is shutting down')
     else {
       const code = (end.error as NodeJS.ErrnoException | null)?.code

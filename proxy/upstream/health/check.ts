@@ -23,10 +23,11 @@ export interface CheckTarget {
 const MAX_HEAD_BYTES = 16 * 1024
 
 /**
- * Checks once, within config.timeoutMs in all. Never throws and calls `done` once, later: null when it passed, else why not.
+ * Checks once, within config.timeoutMs in all. Never throws and calls `done` once, later: null when it passed, else why not, and
+ * whether nobody answered in any way.
  * @returns gives up; `done` is then never called
  */
-export function check(target: CheckTarget, done: (failure: string | null) => void): () => void {
+export function check(target: CheckTarget, done: (failure: string | null, isSilent?: boolean) => void): () => void {
   const { config, guard, tls } = target
   const { host, ip, weight, priority } = target.address
   const address: Address = { host, ip, weight, priority, port: config.port ?? target.address.port }
@@ -44,7 +45,7 @@ export function check(target: CheckTarget, done: (failure: string | null) => voi
       timeoutMs: config.timeoutMs,
     },
     {
-      onDialFailed: ({ detail }) => done(detail),
+      onDialFailed: ({ detail, isSilent }) => done(detail, isSilent),
       onDialled: (socket) => {
         const { probe } = config
         if (probe.kind === 'http') {

@@ -103,8 +103,9 @@ export class Health {
       this.#schedule(endpoint)
       return
     }
-    checked.cancel = check({ address: endpoint, guard, tls, proxyProtocol, config }, (failure) => {
+    checked.cancel = check({ address: endpoint, guard, tls, proxyProtocol, config }, (failure, isSilent = false) => {
       checked.cancel = () => {}
+      endpoint.heard(isSilent)
       this.#schedule(endpoint)
       this.#ended(endpoint, checked, config, failure)
     })
