@@ -178,6 +178,13 @@ export type OutlierConfig = z.infer<typeof outlierConfig>
 export const ROLES = ['Primary', 'Replica', 'Any'] as const
 export type RoleConfig = (typeof ROLES)[number]
 
+/** Requests keep to what the upstream says it takes, in 429, Retry-After and RateLimit. HTTP only. */
+export const pacingConfig = z.object({
+  /** A request that would wait longer is refused. */
+  maxDelayMs: ms,
+})
+export type PacingConfig = z.infer<typeof pacingConfig>
+
 /** What is optional here was added later: a config without it, of an older operator, means what it always meant. */
 export const clusterConfig = z.object({
   name,
@@ -198,6 +205,8 @@ export const clusterConfig = z.object({
   outlierDetection: outlierConfig.optional(),
   /** PostgreSQL only: what a server must be to be used. Default Any. */
   role: z.enum(ROLES).optional(),
+  /** HTTP only. Absent: what the upstream says of its limits is passed on and nothing else. */
+  pacing: pacingConfig.optional(),
 })
 export type ClusterConfig = z.infer<typeof clusterConfig>
 

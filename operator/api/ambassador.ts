@@ -170,6 +170,7 @@ export const ambassadorSpec = rules(
     'has(u.loadBalancing) && has(u.loadBalancing.consistentHash)',
     (each) => each.loadBalancing.consistentHash !== undefined,
   ),
+  upstreamNeedsHttp('pacing', 'has(u.pacing)', (each) => each.pacing !== undefined),
   {
     cel: `self.upstreams.all(u, !has(u.endpoints) || !u.endpoints.exists(e, ${ITSELF}))`,
     holds: (spec) => !ownEndpoint(spec),

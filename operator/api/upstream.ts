@@ -25,6 +25,7 @@ import {
 import { loadBalancing } from './balancing.ts'
 import { writtenFieldName } from './fields.ts'
 import { fromHeader } from './from-header.ts'
+import { pacing } from './pacing.ts'
 
 const endpoint = z.object({
   host: doc(
@@ -556,6 +557,11 @@ export const upstream = rule(
         'none',
       ),
       limits: doc(limits, 'Bounds what this upstream may use.').prefault({}),
+      pacing: optional(
+        pacing,
+        'Slows requests down to what the upstream says it takes: none for the time of the Retry-After of its 429 and 503, and further apart when its RateLimit fields (or RateLimit-Remaining and X-RateLimit-Remaining with their Reset) say that less than a quarter of its quota is left. `{}` is enough. HTTP only.',
+        'what it says is passed on to the application, and nothing else',
+      ),
     }),
     WHERE,
     'an upstream',

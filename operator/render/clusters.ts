@@ -47,6 +47,7 @@ export function cluster(upstream: DefaultedUpstream, { namespace, services }: Cl
     ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck) }),
     ...(upstream.role !== undefined && upstream.role !== 'Any' && { role: upstream.role }),
     ...(upstream.outlierDetection && { outlierDetection: outlierDetection(upstream.outlierDetection) }),
+    ...(upstream.pacing && { pacing: { maxDelayMs: durationMs(upstream.pacing.maxDelay)! } }),
   }
 }
 

@@ -299,6 +299,16 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
     out.sample('ambassador_rate_delayed_total', { ambassador: name }, delayed)
   }
   out.metric(
+    'ambassador_paced_total',
+    'counter',
+    'Requests that were delayed or refused because their upstream said that it takes no more; only with pacing.',
+  )
+  for (const { cluster, labels } of all) {
+    if (cluster.config.pacing === undefined) continue
+    out.sample('ambassador_paced_total', { ...labels, outcome: 'delayed' }, cluster.paced.delayed)
+    out.sample('ambassador_paced_total', { ...labels, outcome: 'refused' }, cluster.paced.refused)
+  }
+  out.metric(
     'ambassador_token_expiry_seconds',
     'gauge',
     'When the token that requests carry expires, in seconds since 1970.',

@@ -5,6 +5,7 @@ import { Bulkhead } from '../policy/bulkhead.ts'
 import type { CircuitState } from '../policy/circuit-breaker.ts'
 import { type DialGuard, type DialRefusal, NO_GUARD } from '../policy/dial-guard.ts'
 import { hearOutcome } from '../policy/outliers.ts'
+import { Pacer, type PacingCounts } from '../policy/pacer.ts'
 import type { Millis, Random } from '../policy/policy.ts'
 import { RetryBudget } from '../policy/retry-budget.ts'
 import { now } from '../runtime/clock.ts'
@@ -53,8 +54,9 @@ export interface ClusterParts {
   /** Told when checks find an endpoint unhealthy or it is ejected (with the reason), and when it is well again by its checks (null). */
   readonly onHealth?: (cluster: Cluster, endpoint: Endpoint, failure: string | null) => void
   readonly random?: Random
-  /** Shared by the hosts of one upstream. Default: its own. */
+  /** These are shared by the hosts of one upstream. Default: its own. */
   readonly retryBudget?: RetryBudget
+  readonly paced?: PacingCounts
 }
 
 interface Hold {
@@ -70,9 +72,12 @@ export class Cluster {
   /** Slots for connections and the bounded queue for them. */
   readonly connections: Bulkhead
   readonly budget: RetryBudget
+  /** What pacing did to requests. */
+  readonly paced: PacingCounts
   /** Of discovery by header: the clusters of the hosts that requests name. Null: its endpoints are its own. */
   readonly hosts: HostClusters | null
   #denials = 0
+  #pacer: Pacer | null = null
   #options: ClusterOptions
   #balancing: Balancing
   readonly #parts: ClusterParts
@@ -102,9 +107,14 @@ export class Cluster {
     this.#random = parts.random ?? Math.random
     this.connections = new Bulkhead(bulkheadOptions(options))
     this.budget = parts.retryBudget ?? new RetryBudget(budgetOptions(options))
+    this.paced = parts.paced ?? { delayed: 0, refused: 0 }
+    this.#pacer = this.#pacerOf(options)
     this.hosts =
       options.config.discovery.kind === 'fromHeader'
-        ? new HostClusters(options, (own) => new Cluster(own, { ...parts, retryBudget: this.budget }))
+        ? new HostClusters(
+            options,
+            (own) => new Cluster(own, { ...parts, retryBudget: this.budget, paced: this.paced }),
+          )
         : null
     this.#health = new Health(healthOptions(options), {
       random: this.#random,
@@ -143,6 +153,11 @@ export class Cluster {
 
   get login(): RedisLogin | null {
     return this.#options.login ?? null
+  }
+
+  /** Keeps requests to what the upstream says it takes; null: they need not. */
+  get pacer(): Pacer | null {
+    return this.#pacer
   }
 
   /** Something else than a failed dial speaks against the endpoints that are known: discovery looks again soon. */
@@ -298,6 +313,7 @@ export class Cluster {
     this.#balancing = balancingOptions(options)
     this.connections.reconfigure(bulkheadOptions(options))
     this.budget.reconfigure(budgetOptions(options))
+    this.#pacer = this.#pacerOf(options)
     this.hosts?.update(options)
     this.#departures.setDeadline(options.config.drainDeadlineMs ?? null)
     for (const endpoint of this.#byKey.values()) {
@@ -419,6 +435,14 @@ export class Cluster {
     const ms = Math.round(endpoint.outlier.ejectedUntil - now)
     const why = `${config.consecutiveFailures} attempts in a row failed, it gets none for ${ms} ms`
     this.#parts.onHealth?.(this, endpoint, why)
+  }
+
+  /** One that was there keeps what it has learned. */
+  #pacerOf({ config: { pacing } }: ClusterOptions): Pacer | null {
+    if (pacing === undefined) return null
+    if (this.#pacer === null) return new Pacer(pacing, this.paced)
+    this.#pacer.reconfigure(pacing)
+    return this.#pacer
   }
 
   #others(endpoint: Endpoint, now: Millis) {

@@ -31,6 +31,8 @@ export interface HttpProxySetup {
   readonly tls?: UpstreamTls
   readonly credential?: HeaderCredential
   readonly limits?: Partial<ClusterConfig['limits']>
+  /** Other fields of the cluster. */
+  readonly cluster?: Partial<ClusterConfig>
   readonly breaker?: BreakerConfig | null
   /** Default: none. `{}`: three retries of everything, with backoffs of a millisecond or two. */
   readonly retry?: Partial<RetryConfig>
