@@ -44,8 +44,6 @@ export interface HttpProxySetup {
   readonly isLate?: boolean
   /** In place of the ports: how endpoints are found. */
   readonly discovery?: Discovery
-  /** Of the config of the cluster, above what the rest says. */
-  readonly cluster?: Partial<ClusterConfig>
 }
 
 /** The statuses that `5xx` stands for. */
