@@ -154,6 +154,8 @@ export const healthCheckConfig = z.object({
     z.object({ kind: z.literal('http'), path: z.string().min(1), statuses: z.array(z.int()).nullable() }),
     z.object({ kind: z.literal('tcp') }),
     z.object({ kind: z.literal('tls') }),
+    /** Logs in at a PostgreSQL server and asks for its role. */
+    z.object({ kind: z.literal('postgres') }),
   ]),
   /** Null: that of the endpoint. */
   port: port.nullable(),

@@ -13,6 +13,7 @@ import { HttpCells } from '../observe/cells.ts'
 import type { HeaderCredential, LoginSource } from '../policy/credential.ts'
 import { DialGuard, NO_GUARD } from '../policy/dial-guard.ts'
 import { RateLimit } from '../policy/rate-limit.ts'
+import { PostgresProber } from '../protocol/postgres/prober.ts'
 import { now } from '../runtime/clock.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
 import { Cluster, type ClusterOptions, type ClusterParts } from '../upstream/cluster.ts'
@@ -328,6 +329,7 @@ function clusterOptions(config: ProxyConfig, part: Part, guard: DialGuard): Clus
     budget: config.retry?.budget ?? null,
     probeTimeoutMs: config.timeouts.connectMs + (config.protocol === 'HTTP' ? perTryMs : 0),
     queue: config.protocol === 'HTTP' ? 'Newest' : 'Oldest',
+    ...(part.login !== null && { prober: new PostgresProber(part.login, part.config) }),
     ...(config.protocol === 'Redis' && { login: { credential: part.credential, role: null } }),
   }
 }

@@ -15,6 +15,7 @@ import { NO_HASH } from './consistent-hash.ts'
 import { Departures } from './departures.ts'
 import type { Address, Discovery } from './discovery/discovery.ts'
 import { addressKey, Endpoint, type Turns } from './endpoint.ts'
+import type { Prober } from './health/check.ts'
 import { Health, type HealthOptions } from './health/health.ts'
 import { HostClusters } from './host-clusters.ts'
 import type { RedisLogin } from './redis/login.ts'
@@ -29,6 +30,8 @@ export interface ClusterOptions {
   readonly tls: UpstreamTls | null
   /** How connections log in; absent: they do not. */
   readonly login?: RedisLogin
+  /** What a check of the protocol's own asks; absent: the protocol has none. */
+  readonly prober?: Prober
   /** What must not be dialled, whatever discovery finds. Default: everything may be. */
   readonly guard?: DialGuard
   /** Of the retry block of the route; null: no budget beyond limits.maxConcurrentRetries. */
@@ -476,8 +479,9 @@ function balancingOptions({ config: { loadBalancing, discovery } }: ClusterOptio
   }
 }
 
-function healthOptions({ config, tls, guard }: ClusterOptions): HealthOptions {
+function healthOptions({ config, tls, guard, prober }: ClusterOptions): HealthOptions {
   return {
+    prober: prober ?? null,
     config: config.healthCheck ?? null,
     tls,
     guard: guard ?? NO_GUARD,

@@ -59,6 +59,8 @@ export interface Greeter {
   greet(upstream: RawSocket, timeoutMs: number, greeted: Greeted): Dial
   /** What the application is told in place of a reset. */
   refusal(reason: Reason, detail: string): Buffer
+  /** Whether a connection that no endpoint takes for this reason waits for one that does, as long as timeouts.connect. */
+  isPatient(reason: Reason): boolean
 }
 
 export interface Greeted {
@@ -71,6 +73,10 @@ export interface Greeted {
 /** Dials per connection. Nothing of the application's was sent before one succeeds, so another endpoint is always safe to try. */
 const MAX_DIALS = 3
 
+/** Of a patient protocol, the first and the longest time between two rounds of dials; each is up to half longer by chance. */
+const REST_MS = 50
+const MAX_REST_MS = 500
+
 // delayed   => held       when the rate limit lets it go on
 // held      => queued     when discovery has found endpoints
 // queued    => dialling   when it has one of the upstream's connections
@@ -79,11 +85,14 @@ const MAX_DIALS = 3
 // dialling  => relaying   when the endpoint is connected
 // greeting  => relaying   when it has been said
 // greeting  => queued     when that fails, as after a failed dial
+// queued    => resting    when no endpoint takes the connection and the protocol is patient
+// resting   => queued     after a moment, with every endpoint to be tried again
 // any       => ended
 type Phase =
   | { readonly kind: 'delayed' }
   | { readonly kind: 'held'; readonly cancel: () => void }
   | { readonly kind: 'queued' }
+  | { readonly kind: 'resting' }
   | { readonly kind: 'dialling'; readonly endpoint: Endpoint; readonly token: number; readonly dial: Dial }
   | { readonly kind: 'greeting'; readonly endpoint: Endpoint; readonly token: number; readonly dial: Dial }
   | { readonly kind: 'relaying'; readonly endpoint: Endpoint; readonly relay: Relay }
@@ -108,9 +117,13 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   /** What the application sent before there was an upstream: one read, then reading stops. */
   #early: Buffer | null = null
   #clientEnded = false
+  /** In this round of dials. */
   readonly #tried: Endpoint[] = []
+  #lastTried: Endpoint | null = null
   #lastFailure: DialFailure | null = null
   #isRetrying = false
+  #dials = 0
+  #rests = 0
   #hasSlot = false
   #dialledAt = 0
   #times: DialTimes = { connectMs: 0, tlsMs: 0 }
@@ -196,13 +209,13 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     const failed = this.#lastFailure
     const picked = cluster.pick(now(), this.#tried)
     if (typeof picked === 'string') {
-      if (failed !== null) this.#refuse(failed.reason, failed.detail)
-      else this.#refuse(picked, this.#whyNoEndpoint(picked))
+      const failure = failed ?? { reason: picked, detail: this.#whyNoEndpoint(picked) }
+      this.#restOrRefuse(failure)
       return
     }
     if (failed !== null) {
       if (this.#tried.includes(picked) || !cluster.budget.tryRetry(now())) {
-        this.#refuse(failed.reason, failed.detail)
+        this.#restOrRefuse(failed)
         return
       }
       this.#isRetrying = true
@@ -225,7 +238,27 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       startTls: this.#greeter?.startTls ?? null,
     }
     this.#phase = { kind: 'dialling', endpoint: picked, token, dial: dial(target, this) }
-    this.#tried.push(picked)
+    this.#onTried(picked)
+  }
+
+  #onTried(endpoint: Endpoint): void {
+    this.#tried.push(endpoint)
+    this.#lastTried = endpoint
+    this.#dials++
+  }
+
+  // queued => resting
+  #restOrRefuse(failure: DialFailure): void {
+    const wait = Math.min(MAX_REST_MS, REST_MS * 2 ** this.#rests) * (1 + Math.random() / 2)
+    const isLate = now() + wait >= this.#dialledAt + this.#snapshot.timeouts.connectMs
+    if (isLate || this.#greeter?.isPatient(failure.reason) !== true) {
+      this.#refuse(failure.reason, failure.detail)
+      return
+    }
+    this.#rests++
+    this.#phase = { kind: 'resting' }
+    this.#tried.length = 0
+    this.#timer.set(now() + wait)
   }
 
   // dialling => queued
@@ -234,13 +267,14 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     const { endpoint, token } = this.#phase
     const { cluster } = this.#snapshot
     this.#phase = { kind: 'queued' }
-    endpoint.settle(token, 'failure', now())
+    // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
+    endpoint.settle(token, failure.reason === 'no_healthy_endpoint' ? 'abandoned' : 'failure', now())
     endpoint.leave()
     cluster.dialFailed(endpoint, now(), failure.isSilent)
     this.#endRetry(false)
     this.#lastFailure = failure
     if (this.#tried.length < MAX_DIALS) this.#dial()
-    else this.#refuse(failure.reason, failure.detail)
+    else this.#restOrRefuse(failure)
   }
 
   // dialling => relaying | greeting
@@ -254,7 +288,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       endpoint.dialFailed(now())
       endpoint = address as Endpoint
       token = endpoint.beginConnected(now())
-      this.#tried.push(endpoint)
+      this.#onTried(endpoint)
     }
     this.#times = times
     if (this.#greeter === null) {
@@ -368,6 +402,11 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       this.#hold()
       return
     }
+    if (this.#phase.kind === 'resting') {
+      this.#phase = { kind: 'queued' }
+      this.#dial()
+      return
+    }
     const { name, connections } = this.#snapshot.cluster
     const waitedMs = this.#snapshot.timeouts.connectMs
     this.#refuse(
@@ -431,7 +470,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
 
   #ended(end: TcpEnd, detail: string | null): void {
     if (this.#phase.kind === 'ended') return
-    const endpoint = this.#tried.at(-1)
+    const endpoint = this.#lastTried
     this.#phase = { kind: 'ended' }
     this.#timer.release()
     this.#early = null
@@ -442,7 +481,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       detail,
       upstream: this.#snapshot.cluster.name,
       endpoint: endpoint?.name ?? null,
-      attempts: this.#tried.length,
+      attempts: this.#dials,
       bytesIn: this.#client.bytesRead,
       bytesOut: this.#client.bytesWritten,
       queueMs: (this.#dialledAt === 0 ? at : this.#dialledAt) - this.#openedAt,
