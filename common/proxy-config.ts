@@ -244,6 +244,8 @@ export const rateLimitConfig = z.object({
   onLimit: z.enum(['Reject', 'Delay']),
   /** With Delay: a request that would wait longer is rejected. */
   maxDelayMs: ms,
+  /** Of all sidecars of the Ambassador together: each takes its share by `fleet`. Absent: of each. */
+  perFleet: z.literal(true).optional(),
 })
 export type RateLimitConfig = z.infer<typeof rateLimitConfig>
 
@@ -315,8 +317,10 @@ export const proxyConfig = z.object({
   ambassador: z.object({ namespace: z.string(), name, generation: count }),
   /** Content hash of everything else but the generation; see configHash(). */
   hash: z.string(),
-  /** Of the endpoints of every Service in it, which change without a new hash; absent: it names no Service. */
+  /** Of the endpoints of every Service in it and of `fleet`, which change without a new hash; absent: it has neither. */
   endpointsHash: z.string().optional(),
+  /** Sidecars that serve the Ambassador, which the operator keeps up to date; absent: no limit is shared by them. */
+  fleet: z.object({ sidecars: z.int().min(1) }).optional(),
   protocol: z.enum(['HTTP', 'TCP', 'Redis', 'PostgreSQL']),
   /** Data ports are on 127.0.0.1 and [::1] alone, whatever the config says. */
   listener: z.object({ port }),

@@ -298,6 +298,10 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
     const delayed = rateLimits.reduce((sum, each) => sum + each.delayed, 0)
     out.sample('ambassador_rate_delayed_total', { ambassador: name }, delayed)
   }
+  out.metric('ambassador_fleet_sidecars', 'gauge', 'Sidecars among which a rate limit with perFleet is shared.')
+  for (const { name, sidecars } of served) {
+    if (sidecars !== null) out.sample('ambassador_fleet_sidecars', { ambassador: name }, sidecars)
+  }
   out.metric(
     'ambassador_paced_total',
     'counter',
