@@ -252,7 +252,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   onDialFailed(failure: DialFailure): void {
     this.#dial = null
     const owner = this.#owner
-    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now())
+    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now(), failure.isSilent)
     this.end('failure')
     owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
   }
@@ -342,7 +342,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
 
   onUpstreamClose(error: Error | null): void {
     if (this.#connection === null) return
-    const why = breakText(error) ?? 'closed'
+    // Without a code it is an end of our own.
+    const why = breakText(error) ?? error?.message ?? 'closed'
     this.#lost('upstream_reset', `the connection to endpoint ${this.asked?.name} broke: ${why}`)
   }
 
