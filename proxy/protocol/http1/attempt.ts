@@ -5,6 +5,7 @@ import type { Outcome } from '../../policy/policy.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import { breakText } from '../../tls/alerts.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import type { Dial, DialFailure, DialTimes } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
@@ -252,7 +253,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   onDialFailed(failure: DialFailure): void {
     this.#dial = null
     const owner = this.#owner
-    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now())
+    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now(), failure.isSilent)
     this.end('failure')
     owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
   }
@@ -342,8 +343,9 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
 
   onUpstreamClose(error: Error | null): void {
     if (this.#connection === null) return
-    const code = (error as NodeJS.ErrnoException | null)?.code ?? 'closed'
-    this.#lost('upstream_reset', `the connection to endpoint ${this.asked?.name} broke: ${code}`)
+    // Without a code it is an end of our own.
+    const why = breakText(error) ?? error?.message ?? 'closed'
+    this.#lost('upstream_reset', `the connection to endpoint ${this.asked?.name} broke: ${why}`)
   }
 
   onInterim(status: number): boolean {

@@ -104,6 +104,8 @@ describe('/metrics', () => {
       ambassador_queue_full_total: 'counter ambassador upstream',
       ambassador_rate_limited_total: 'counter',
       ambassador_rate_delayed_total: 'counter',
+      ambassador_fleet_sidecars: 'gauge',
+      ambassador_paced_total: 'counter',
       ambassador_token_expiry_seconds: 'gauge',
       ambassador_tls_certificate_expiry_seconds: 'gauge',
       ambassador_discovery_failing: 'gauge ambassador upstream',
