@@ -199,6 +199,8 @@ export const clusterConfig = z.object({
   loadBalancing: balancingConfig.optional(),
   /** Header that goes before the first byte of each connection. Absent: none. */
   proxyProtocol: z.enum(PROXY_PROTOCOLS).optional(),
+  /** What still goes on at an endpoint that has left is cut after this time. Absent: never, while the endpoint is there. */
+  drainDeadlineMs: z.int().min(1).optional(),
   /** Absent: nothing is checked. */
   healthCheck: healthCheckConfig.optional(),
   /** Absent: nothing is ejected. */

@@ -175,7 +175,7 @@ function writeRedis(out: Exposition, served: readonly Served[]): void {
   out.metric(
     'ambassador_redis_connections_total',
     'counter',
-    'Connections of the application that ended, by how: a reason code, client_closed, upstream_closed or idle_timeout.',
+    'Connections of the application that ended, by how: a reason code, client_closed, upstream_closed, idle_timeout or endpoint_left.',
   )
   for (const { labels, redis } of all) {
     for (const [end, count] of Object.entries(redis.totals.ends)) {
@@ -199,7 +199,7 @@ function writeTcp(out: Exposition, served: readonly Served[]): void {
   out.metric(
     'ambassador_tcp_connections_total',
     'counter',
-    'Connections of the application that ended, by how: a reason code, client_closed, upstream_closed or idle_timeout.',
+    'Connections of the application that ended, by how: a reason code, client_closed, upstream_closed, idle_timeout or endpoint_left.',
   )
   for (const { labels, totals } of all) {
     for (const [end, count] of Object.entries(totals.ends)) {
