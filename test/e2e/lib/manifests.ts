@@ -21,6 +21,7 @@ const scriptsConfigMap = {
   data: {
     'upstream.mjs': readFileSync(join(scripts, 'upstream.mjs'), 'utf8'),
     'load.mjs': readFileSync(join(scripts, 'load.mjs'), 'utf8'),
+    'burst.mjs': readFileSync(join(scripts, 'burst.mjs'), 'utf8'),
   },
 }
 
