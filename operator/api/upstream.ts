@@ -573,6 +573,11 @@ export const upstream = rules(
         'none',
       ),
       loadBalancing: doc(loadBalancing, 'Which endpoint an attempt (HTTP) or connection (TCP) goes to.').prefault({}),
+      drainDeadline: optional(
+        duration(),
+        'How long a request, a transaction or a connection may go on at an endpoint that has left (it is gone from DNS, the list, the Service or this spec), before it is cut. Nothing new begins there, and what can be moved at a boundary is. Where nobody answers any more it is cut at once in any case.',
+        'it may go on for ever',
+      ),
       healthCheck: optional(
         healthCheck,
         'Checks each endpoint from each sidecar; an unhealthy one gets nothing while another is healthy, and when none is they are all tried. A passing check does not close a circuit that traffic opened. One of http, tcp and tls must be given; without one, a check of a PostgreSQL server logs in and asks for its role.',

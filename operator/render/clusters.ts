@@ -43,6 +43,7 @@ export function cluster(upstream: DefaultedUpstream, { namespace, services }: Cl
     limits: limits(upstream.limits),
     // Left out where it is what an older sidecar does anyway: then an upgrade of the operator changes no config.
     ...(upstream.proxyProtocol && { proxyProtocol: upstream.proxyProtocol }),
+    ...(upstream.drainDeadline && { drainDeadlineMs: durationMs(upstream.drainDeadline)! }),
     ...(isBalancingSet(upstream.loadBalancing) && { loadBalancing: balancing(upstream.loadBalancing) }),
     ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck) }),
     ...(role(upstream) !== 'Any' && { role: role(upstream) }),

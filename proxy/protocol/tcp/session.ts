@@ -4,6 +4,7 @@ import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import { breakText } from '../../tls/alerts.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import {
   type Dial,
@@ -12,14 +13,15 @@ import {
   type DialTimes,
   dial,
   type StartTls,
+  watchClosely,
 } from '../../upstream/connector.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
-import type { Endpoint } from '../../upstream/endpoint.ts'
+import type { Endpoint, Tenant } from '../../upstream/endpoint.ts'
 import { Relay, type RelayEnd } from './relay.ts'
 import type { TcpSnapshot } from './snapshot.ts'
 
-/** How a connection ended: a reason code when something went wrong, or one of three orderly ends. */
-export type TcpEnd = Reason | 'client_closed' | 'upstream_closed' | 'idle_timeout'
+/** How a connection ended: a reason code when something went wrong, one of three orderly ends, or that its endpoint has left. */
+export type TcpEnd = Reason | 'client_closed' | 'upstream_closed' | 'idle_timeout' | 'endpoint_left'
 
 /** What is known of a connection when it has ended. */
 export interface TcpRecord {
@@ -97,7 +99,7 @@ type Phase =
   | { readonly kind: 'relaying'; readonly endpoint: Endpoint; readonly relay: Relay }
   | { readonly kind: 'ended' }
 
-export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
+export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tenant {
   nextWaiter: Waiter | null = null
   previousWaiter: Waiter | null = null
   waitsAt: Bulkhead | null = null
@@ -108,6 +110,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
   readonly #greeter: Greeter | null
   #response: Buffer | null = null
   #upstream: RawSocket | null = null
+  /** Why it must end; null while it need not. */
+  #evicted: string | null = null
   readonly #timer: CoarseTimer
   readonly #openedAt = now()
   #phase: Phase = { kind: 'delayed' }
@@ -267,7 +271,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
     // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
     endpoint.settle(token, failure.reason === 'no_healthy_endpoint' ? 'abandoned' : 'failure', now())
     endpoint.leave()
-    cluster.dialFailed(endpoint, now())
+    cluster.dialFailed(endpoint, now(), failure.isSilent)
     this.#endRetry(false)
     this.#lastFailure = failure
     if (this.#tried.length < MAX_DIALS) this.#dial()
@@ -324,6 +328,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
 
   #relay(upstream: RawSocket, endpoint: Endpoint, token: number): void {
     endpoint.settle(token, 'success', now())
+    endpoint.tenants.add(this)
+    this.#upstream = upstream
     this.#endRetry(true)
     const relay = new Relay({
       client: this.#client,
@@ -333,6 +339,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
       idleMs: () => this.#owner.snapshot.timeouts.idleMs,
       onUpstreamClosed: () => {
         endpoint.leave()
+        endpoint.tenants.delete(this)
         this.#releaseSlot()
       },
       onEnd: (end) => this.#onRelayEnd(end),
@@ -343,17 +350,24 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
     relay.start()
   }
 
+  onEndpointLeft(): void {
+    if (this.#upstream !== null) watchClosely(this.#upstream)
+  }
+
+  evict(why: string): void {
+    this.#evicted = why
+    this.destroy()
+  }
+
   #onRelayEnd(end: RelayEnd): void {
     if (end.kind === 'closed') this.#ended(end.by === 'client' ? 'client_closed' : 'upstream_closed', null)
     else if (end.kind === 'idle') this.#ended('idle_timeout', null)
+    else if (this.#evicted !== null) this.#ended('endpoint_left', this.#evicted)
     else if (end.kind === 'destroyed') this.#ended('draining', 'the sidecar is shutting down')
     else {
-      const code = (end.error as NodeJS.ErrnoException | null)?.code
       const text = `the ${end.by === 'client' ? 'application' : 'upstream'} broke the connection`
-      this.#ended(
-        end.by === 'client' ? 'client_gone' : 'upstream_reset',
-        code === undefined ? text : `${text} (${code})`,
-      )
+      const why = breakText(end.error)
+      this.#ended(end.by === 'client' ? 'client_gone' : 'upstream_reset', why === null ? text : `${text}: ${why}`)
     }
   }
 

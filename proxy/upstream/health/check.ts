@@ -34,12 +34,15 @@ export interface CheckTarget {
 
 /** Of an answer, the head is read at most this far for its status. */
 const MAX_HEAD_BYTES = 16 * 1024
+/** A server has this long to close as well. */
+const LEAVE_MS = 1000
 
 /**
- * Checks once, within config.timeoutMs in all. Never throws and calls `done` once, later: null when it passed, else why not.
+ * Checks once, within config.timeoutMs in all. Never throws and calls `done` once, later: null when it passed, else why not, and
+ * whether nobody answered in any way.
  * @returns gives up; `done` is then never called
  */
-export function check(target: CheckTarget, done: (failure: string | null) => void): () => void {
+export function check(target: CheckTarget, done: (failure: string | null, isSilent?: boolean) => void): () => void {
   const { config, guard, tls } = target
   const { host, ip, weight, priority } = target.address
   const address: Address = { host, ip, weight, priority, port: config.port ?? target.address.port }
@@ -59,7 +62,7 @@ export function check(target: CheckTarget, done: (failure: string | null) => voi
       timeoutMs: config.timeoutMs,
     },
     {
-      onDialFailed: ({ detail }) => done(detail),
+      onDialFailed: ({ detail, isSilent }) => done(detail, isSilent),
       onDialled: (socket) => {
         const { probe } = config
         if (probe.kind === 'http') {
@@ -75,14 +78,28 @@ export function check(target: CheckTarget, done: (failure: string | null) => voi
           stop = () => probing.cancel()
           return
         }
-        socket.handler = NO_HANDLER
-        socket.destroy()
+        if (isTls) leave(socket)
+        else {
+          socket.handler = NO_HANDLER
+          socket.destroy()
+        }
         done(null)
       },
     },
   )
   stop = () => attempt.cancel()
   return () => stop()
+}
+
+/**
+ * Ends a connection in order. Closed at once, a handshake of TLS 1.3 has not sent its last message yet: the server would log a
+ * broken handshake for each check.
+ */
+function leave(socket: RawSocket): void {
+  const timer = new CoarseTimer(() => socket.destroy())
+  socket.handler = { ...NO_HANDLER, onEnd: () => socket.destroy(), onClose: () => timer.release() }
+  timer.set(now() + LEAVE_MS)
+  socket.end()
 }
 
 function isExpected(statuses: readonly number[] | null, status: number): boolean {

@@ -106,8 +106,10 @@ export class Health {
       this.#schedule(endpoint)
       return
     }
-    checked.cancel = check({ address: endpoint, guard, tls, proxyProtocol, prober, config }, (failure) => {
+    const target = { address: endpoint, guard, tls, proxyProtocol, prober, config }
+    checked.cancel = check(target, (failure, isSilent = false) => {
       checked.cancel = () => {}
+      endpoint.heard(isSilent)
       this.#schedule(endpoint)
       this.#ended(endpoint, checked, config, failure)
     })
