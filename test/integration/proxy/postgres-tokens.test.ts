@@ -74,7 +74,7 @@ type Proof =
 /** As an example has it, with this machine in place of the cloud's. */
 function example(name: string, ca: string) {
   const path = join(import.meta.dirname, '../../../examples', name, 'ambassador.yaml')
-  const { spec } = parseDocuments(readFileSync(path, 'utf8'), path)[0]?.value as Ambassador
+  const { spec } = parseDocuments(readFileSync(path, 'utf8'), path)[0]!.value as Ambassador
   const [upstream] = spec.upstreams
   assert.equal(upstream?.endpoints?.length, 1)
   const { key } = upstream.tls?.ca?.configMapKeyRef ?? { key: '' }
