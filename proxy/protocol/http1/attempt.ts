@@ -17,8 +17,9 @@ import {
   type UpstreamConnection,
 } from '../../upstream/http-pool.ts'
 import type { ResponseFacts } from './headers.ts'
-import type { OutgoingRequest } from './outgoing.ts'
+import { type OutgoingRequest, protocols } from './outgoing.ts'
 import type { HeadParser } from './parser.ts'
+import { fieldText } from './request-view.ts'
 import { type ResponseOwner, ResponseRelay } from './response.ts'
 import type { HttpTarget } from './snapshot.ts'
 
@@ -364,6 +365,13 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const owner = this.#owner
     if (!owner.isUpgrade || !owner.request.isComplete) {
       this.onBadResponse('it switches protocols without being asked')
+      return
+    }
+    // RFC 9110 section 7.8: only to what was offered, and it has to say what that is.
+    const chosen = protocols(fieldText(head, 'upgrade') ?? '')
+    const { offered } = owner.request
+    if (chosen.length === 0 || !chosen.every((each) => offered.includes(each))) {
+      this.onBadResponse(`it switches to protocol '${chosen.join(', ')}', which was not offered`)
       return
     }
     const connection = this.#connection as UpstreamConnection

@@ -257,6 +257,13 @@ export class OutgoingRequest {
     return this.#bytes.toString('latin1', this.marks.idStart, this.marks.idEnd)
   }
 
+  /** The protocols that the client offers to switch to, in lower case. */
+  get offered(): readonly string[] {
+    const head = this.#bytes.toString('latin1', 0, this.marks.end)
+    const lines = [...head.matchAll(/^upgrade:(.*)$/gim)]
+    return lines.flatMap(([, list = '']) => protocols(list))
+  }
+
   get method(): string {
     return this.#bytes.toString('latin1', 0, this.#bytes.indexOf(0x20))
   }
@@ -268,4 +275,13 @@ export class OutgoingRequest {
     while (this.#bytes[end] !== 0x20 && this.#bytes[end] !== 0x3f) end++
     return this.#bytes.toString('latin1', start, end)
   }
+}
+
+/** The protocols of an Upgrade field, in lower case. */
+export function protocols(list: string): string[] {
+  return list
+    .toLowerCase()
+    .split(',')
+    .map((each) => each.trim())
+    .filter((each) => each !== '')
 }
