@@ -124,7 +124,7 @@ describe('the sidecar says of', () => {
       assert.deepEqual([answer.status, answer.field('x-ambassador-reason')], [502, 'dns_failed'])
       assert.equal(JSON.parse(answer.body).detail, detail)
       assert.deepEqual(app.unready(), [`ambassador 'orders': upstream 'live': ${detail}`])
-      assert.deepEqual(app.unready(true), [])
+      assert.deepEqual(app.unready({ isStartup: true }), [])
       assert.deepEqual(
         [app.configz().ambassadors[0]?.lastError?.reason, app.configz().ambassadors[0]?.lastError?.message],
         ['dns_failed', detail],
