@@ -96,9 +96,10 @@ export class ProxyApp {
     this.#tls = new TlsContexts({
       read: (ref) => readRef(ref, dirs),
       name: refText,
-      onReload: ({ isReplaced, failure }) => {
-        if (failure !== null) log.warn({ detail: failure }, 'TLS files are not usable, the last good ones are kept')
-        else if (isReplaced) log.info({}, 'TLS files replaced')
+      onReload: ({ tls, isReplaced, failure }) => {
+        const detail = failure ?? tls.refs.map(({ ref }) => refText(ref)).join('; ')
+        if (failure !== null) log.warn({ detail }, 'TLS files are not usable, the last good ones are kept')
+        else log.info({ detail }, isReplaced ? 'TLS files replaced' : 'TLS files are usable again')
       },
     })
     this.#parts = {

@@ -82,6 +82,7 @@ const specFields = z.object({
 })
 type Fields = z.output<typeof specFields>
 
+const WITHOUT_PROBE = '!has(u.healthCheck.http) && !has(u.healthCheck.tcp) && !has(u.healthCheck.tls)'
 const REMEDY = 'remove it or change the protocol'
 const LOOPBACK = ['localhost', '127.0.0.1', '::1']
 const ITSELF = `e.port == self.listen.port && e.host in ['${LOOPBACK.join("', '")}']`
@@ -154,6 +155,15 @@ export const ambassadorSpec = rules(
       spec.protocol === 'PostgreSQL' || !spec.upstreams.some(({ tls }) => tls?.negotiation !== undefined),
     field: ['upstreams'],
     message: `upstreams[].tls.negotiation needs protocol PostgreSQL: ${REMEDY}`,
+  },
+  {
+    cel: `self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.healthCheck) && ${WITHOUT_PROBE})`,
+    holds: ({ protocol, upstreams }) =>
+      protocol === 'PostgreSQL' ||
+      !upstreams.some(({ healthCheck: check }) => check && !check.http && !check.tcp && !check.tls),
+    field: ['upstreams'],
+    message:
+      'upstreams[].healthCheck needs one of http, tcp, tls: add one, only a PostgreSQL server is checked without',
   },
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',

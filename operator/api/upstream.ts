@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { isShorter } from '../../common/duration.ts'
 import { PROXY_PROTOCOLS, ROLES } from '../../common/proxy-config.ts'
 import {
+  atMostOne,
   configMapKeyRef,
   dnsName,
   doc,
@@ -426,7 +427,7 @@ const httpCheck = z.object({
 })
 
 const healthCheck = rule(
-  exactlyOne(
+  atMostOne(
     z.object({
       http: optional(httpCheck, 'Healthy is what answers a GET with an expected status.', 'none'),
       tcp: optional(
@@ -527,8 +528,8 @@ export const upstream = rule(
       ),
       role: optional(
         z.enum(ROLES),
-        'What a PostgreSQL server must be to get a connection, asked of it (pg_is_in_recovery) at each login: Primary is one that takes writes, Replica is a standby. Another one is passed over. PostgreSQL only.',
-        'Any',
+        'What a PostgreSQL server must be to get a connection, asked of it (pg_is_in_recovery) at each login: Primary is one that takes writes, Replica is a standby. Another one is passed over, and while there is none a connection is held, within timeouts.connect. PostgreSQL only.',
+        'Primary where endpoints of different priorities are written out, else Any',
       ),
       proxyProtocol: optional(
         z.enum(PROXY_PROTOCOLS),
@@ -536,9 +537,14 @@ export const upstream = rule(
         'none',
       ),
       loadBalancing: doc(loadBalancing, 'Which endpoint an attempt (HTTP) or connection (TCP) goes to.').prefault({}),
+      drainDeadline: optional(
+        duration(),
+        'How long a request, a transaction or a connection may go on at an endpoint that has left (it is gone from DNS, the list, the Service or this spec), before it is cut. Nothing new begins there, and what can be moved at a boundary is. Where nobody answers any more it is cut at once in any case.',
+        'it may go on for ever',
+      ),
       healthCheck: optional(
         healthCheck,
-        'Checks each endpoint from each sidecar; an unhealthy one gets nothing while another is healthy, and when none is they are all tried. A passing check does not close a circuit that traffic opened. Exactly one of http, tcp and tls must be given.',
+        'Checks each endpoint from each sidecar; an unhealthy one gets nothing while another is healthy, and when none is they are all tried. A passing check does not close a circuit that traffic opened. One of http, tcp and tls must be given; without one, a check of a PostgreSQL server logs in and asks for its role.',
         'no checks',
       ),
       outlierDetection: optional(

@@ -8,6 +8,7 @@ export type PostgresAuth = Extract<AuthConfig, { kind: 'postgres' }>
 
 /** Keeps the last good password when the files become unusable, so that a slip does not stop traffic. */
 export class FileLogin implements LoginSource {
+  database: string | null = null
   readonly #auth: PostgresAuth
   #login: PostgresLogin | null = null
   #failure: string | null = 'the credential was not read yet'

@@ -23,12 +23,14 @@ export interface PostgresLogin {
   readonly password: string
 }
 
-/** A login that is read from files. */
+/** Where the login of an upstream comes from. */
 export interface LoginSource {
   /** Null while unavailable; then nothing is dialled. */
   readonly login: PostgresLogin | null
   /** Why it is unavailable; null when it is available. */
   readonly failure: string | null
+  /** The database that an application logged in to last, where checks can ask too; null: none did. */
+  database: string | null
 }
 
 export interface RenewedCredential {

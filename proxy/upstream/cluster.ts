@@ -12,8 +12,10 @@ import { now } from '../runtime/clock.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
 import { type Balancing, groupByPriority, NONE, type PriorityGroup, pickEndpoint } from './balancer.ts'
 import { NO_HASH } from './consistent-hash.ts'
+import { Departures } from './departures.ts'
 import type { Address, Discovery } from './discovery/discovery.ts'
 import { addressKey, Endpoint, type Turns } from './endpoint.ts'
+import type { Prober } from './health/check.ts'
 import { Health, type HealthOptions } from './health/health.ts'
 import { HostClusters } from './host-clusters.ts'
 import type { RedisLogin } from './redis/login.ts'
@@ -28,6 +30,8 @@ export interface ClusterOptions {
   readonly tls: UpstreamTls | null
   /** How connections log in; absent: they do not. */
   readonly login?: RedisLogin
+  /** What a check of the protocol's own asks; absent: the protocol has none. */
+  readonly prober?: Prober
   /** What must not be dialled, whatever discovery finds. Default: everything may be. */
   readonly guard?: DialGuard
   /** Of the retry block of the route; null: no budget beyond limits.maxConcurrentRetries. */
@@ -90,6 +94,7 @@ export class Cluster {
   /** Addresses that are left out, by key. */
   #denied: ReadonlyMap<string, DialRefusal> = new Map()
   readonly #health: Health
+  readonly #departures: Departures
   readonly #turns: Turns = { at: 0 }
   readonly #holds = new Set<Hold>()
   #holdRefresh: NodeJS.Timeout | undefined
@@ -122,6 +127,7 @@ export class Cluster {
       },
       onFailedCheck: () => this.#discovery.refresh(),
     })
+    this.#departures = new Departures(options.config.drainDeadlineMs ?? null)
     this.#discoveryKey = canonicalJson(withoutEndpoints(options.config.discovery))
     this.#discovery = parts.discover(options.config.discovery)
   }
@@ -276,9 +282,11 @@ export class Cluster {
   /**
    * An endpoint could not be connected to (TCP or TLS): others are preferred for a while, and discovery looks again soon, since
    * it may have moved. Call it for each failed dial, beside `settle`.
+   * @param isSilent nobody answered in any way
    */
-  dialFailed(endpoint: Endpoint, now: Millis): void {
+  dialFailed(endpoint: Endpoint, now: Millis, isSilent = false): void {
     endpoint.dialFailed(now)
+    endpoint.heard(isSilent)
     this.#discovery.refresh()
   }
 
@@ -310,6 +318,7 @@ export class Cluster {
     this.budget.reconfigure(budgetOptions(options))
     this.#pacer = this.#pacerOf(options)
     this.hosts?.update(options)
+    this.#departures.setDeadline(options.config.drainDeadlineMs ?? null)
     for (const endpoint of this.#byKey.values()) {
       endpoint.configureBreaker(this.#breakerOptions())
       this.#configureOutlier(endpoint)
@@ -338,7 +347,7 @@ export class Cluster {
     this.#discovery.stop()
     this.#health.close()
     for (const hold of this.#holds) this.#endHold(hold, false)
-    for (const endpoint of this.#byKey.values()) endpoint.retire()
+    for (const [key, endpoint] of this.#byKey) this.#departures.leave(key, endpoint)
   }
 
   /** Ends everything now. Idempotent. */
@@ -365,6 +374,7 @@ export class Cluster {
         if (this.#forced !== 'auto') endpoint.forceCircuit(this.#forced, this.#breakerOptions())
         // Those of the first set are all as cold.
         if (!isFirst) this.#startSlowly(endpoint, now())
+        this.#departures.takeBack(key, endpoint)
       }
       endpoint.weight = address.weight
       endpoint.priority = address.priority
@@ -374,7 +384,7 @@ export class Cluster {
     }
     this.#groups = groupByPriority(this.#byKey.values())
     this.#health.setEndpoints(this.#byKey.values())
-    for (const endpoint of left.values()) endpoint.retire()
+    for (const [key, endpoint] of left) this.#departures.leave(key, endpoint)
     if (!isEmpty) for (const hold of this.#holds) this.#endHold(hold, true)
     this.#parts.onEndpoints?.(this)
   }
@@ -469,8 +479,9 @@ function balancingOptions({ config: { loadBalancing, discovery } }: ClusterOptio
   }
 }
 
-function healthOptions({ config, tls, guard }: ClusterOptions): HealthOptions {
+function healthOptions({ config, tls, guard, prober }: ClusterOptions): HealthOptions {
   return {
+    prober: prober ?? null,
     config: config.healthCheck ?? null,
     tls,
     guard: guard ?? NO_GUARD,

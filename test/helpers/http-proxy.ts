@@ -42,6 +42,8 @@ export interface HttpProxySetup {
   readonly tracing?: HttpSnapshot['tracing']
   /** Tells of the endpoints only when the test does. */
   readonly isLate?: boolean
+  /** In place of the ports: how endpoints are found. */
+  readonly discovery?: Discovery
 }
 
 /** The statuses that `5xx` stands for. */
@@ -100,7 +102,7 @@ export async function httpProxy(setup: HttpProxySetup, ends: (() => unknown)[]) 
       probeTimeoutMs: 5000,
       queue: 'Newest',
     },
-    { discover: () => discovery },
+    { discover: () => setup.discovery ?? discovery },
   )
   cluster.start()
   const cells = new HttpCells()

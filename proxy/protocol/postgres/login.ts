@@ -22,7 +22,12 @@ export interface LoginOptions {
   /** `welcome`: from AuthenticationOk to the bytes behind the first ReadyForQuery, for the application. */
   readonly onWelcome: (welcome: Buffer, key: Buffer | null) => void
   /** `response`: what the application gets. `isFinal`: the server is alive and said no; another one would too. */
-  readonly onFailure: (failure: DialFailure, response: Buffer, isFinal: boolean) => void
+  readonly onFailure: (failure: LoginFailure, response: Buffer, isFinal: boolean) => void
+}
+
+export interface LoginFailure extends DialFailure {
+  /** Of the server's refusal; null when it did not refuse in words. */
+  readonly sqlstate: string | null
 }
 
 /** A server that says more than this before it is ready is not PostgreSQL. */
@@ -211,7 +216,10 @@ export class Login implements SocketHandler {
     this.#options.upstream.destroy()
     const response = isOurs ? withHint(fields, hint) : message(Back.error, fields)
     const detail = `the server refused the login: ${code} ${text('M')}`
-    this.#options.onFailure({ reason: 'auth_unavailable', detail }, response, true)
+    // It begins, ends or recovers (57P01 to 57P03): another server may take the connection, or this one soon.
+    const isPassing = code.startsWith('57P')
+    const reason = isPassing ? 'no_healthy_endpoint' : 'auth_unavailable'
+    this.#options.onFailure({ reason, detail, sqlstate: code }, response, !isPassing)
   }
 
   #fail(what: string, reason: Reason = 'upstream_reset'): void {
@@ -219,7 +227,7 @@ export class Login implements SocketHandler {
     this.#end()
     this.#options.upstream.destroy()
     const detail = `the server ${what}`
-    this.#options.onFailure({ reason, detail }, errorResponse(reason, detail), false)
+    this.#options.onFailure({ reason, detail, sqlstate: null }, errorResponse(reason, detail), false)
   }
 
   #end(): void {
