@@ -327,10 +327,10 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
   out.metric(
     'ambassador_token_expiry_seconds',
     'gauge',
-    'When the token that requests carry expires, in seconds since 1970.',
+    'When the token that requests carry or connections log in by expires, in seconds since 1970.',
   )
-  for (const { credential, labels } of all) {
-    const at = credential?.expiresAt ?? null
+  for (const { credential, login, labels } of all) {
+    const at = credential?.expiresAt ?? login?.expiresAt ?? null
     if (at !== null) out.sample('ambassador_token_expiry_seconds', labels, at / 1000)
   }
   out.metric(
