@@ -8,6 +8,7 @@ import type { DialGuard } from '../policy/dial-guard.ts'
 import { now, refreshClock } from '../runtime/clock.ts'
 import { openTcp, openTls, type RawSocket, type SocketHandler, upgradeTls } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
+import { breakText } from '../tls/alerts.ts'
 import { subjectOf, validityProblem } from '../tls/pem.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
 import type { Address } from './discovery/discovery.ts'
@@ -374,7 +375,7 @@ class DialAttempt implements Dial, SocketHandler {
     if (tls !== null && untrusted) {
       this.#fail('tls_verify_failed', describeUntrusted(address, tls, error, this.#outdated))
     } else if (this.#connectedAt > 0) {
-      this.#fail('upstream_reset', `${name(address)} ended the TLS handshake: ${error.message}`)
+      this.#fail('upstream_reset', `${name(address)} ended the TLS handshake: ${breakText(error) ?? error.message}`)
     } else if (code === 'ETIMEDOUT') {
       this.#fail('connect_timeout', `${name(address)} did not accept a connection: ETIMEDOUT`, true)
     } else {

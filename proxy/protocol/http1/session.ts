@@ -105,7 +105,7 @@ export class Session implements SocketHandler, ExchangeClient {
     const reader = this.#reader
     const result = reader.read(chunk, start, end)
     if (result === 0) {
-      if (this.#timer.at === Number.POSITIVE_INFINITY) this.#timer.set(now() + HEAD_MS)
+      if (reader.isPartial && this.#timer.at === Number.POSITIVE_INFINITY) this.#timer.set(now() + HEAD_MS)
       return end
     }
     this.#timer.clear()

@@ -16,7 +16,7 @@ export interface Prober {
   /** Nothing can be asked now, and nothing be known of the endpoint: there is no credential. */
   readonly isUnable: boolean
   /** Asks within timeoutMs and closes the connection. Calls `done` once, later: null when it passed, else why not. */
-  probe(socket: RawSocket, timeoutMs: number, done: (failure: string | null) => void): Dial
+  probe(socket: RawSocket, address: Address, timeoutMs: number, done: (failure: string | null) => void): Dial
 }
 
 export interface CheckTarget {
@@ -34,6 +34,8 @@ export interface CheckTarget {
 
 /** Of an answer, the head is read at most this far for its status. */
 const MAX_HEAD_BYTES = 16 * 1024
+/** A server has this long to close as well. */
+const LEAVE_MS = 1000
 
 /**
  * Checks once, within config.timeoutMs in all. Never throws and calls `done` once, later: null when it passed, else why not, and
@@ -72,18 +74,32 @@ export function check(target: CheckTarget, done: (failure: string | null, isSile
           return
         }
         if (prober !== null) {
-          const probing = prober.probe(socket, Math.max(1, startedAt + config.timeoutMs - now()), done)
+          const probing = prober.probe(socket, address, Math.max(1, startedAt + config.timeoutMs - now()), done)
           stop = () => probing.cancel()
           return
         }
-        socket.handler = NO_HANDLER
-        socket.destroy()
+        if (isTls) leave(socket)
+        else {
+          socket.handler = NO_HANDLER
+          socket.destroy()
+        }
         done(null)
       },
     },
   )
   stop = () => attempt.cancel()
   return () => stop()
+}
+
+/**
+ * Ends a connection in order. Closed at once, a handshake of TLS 1.3 has not sent its last message yet: the server would log a
+ * broken handshake for each check.
+ */
+function leave(socket: RawSocket): void {
+  const timer = new CoarseTimer(() => socket.destroy())
+  socket.handler = { ...NO_HANDLER, onEnd: () => socket.destroy(), onClose: () => timer.release() }
+  timer.set(now() + LEAVE_MS)
+  socket.end()
 }
 
 function isExpected(statuses: readonly number[] | null, status: number): boolean {
