@@ -93,6 +93,7 @@ describe('settings of a pod', () => {
       readiness: 'Listening',
       drainMs: 25_000,
       sidecarMode: 'Legacy',
+      endedFile: null,
       podName: null,
       podNamespace: '',
     })
@@ -125,6 +126,7 @@ describe('settings of a pod', () => {
       readiness: 'UpstreamHealthy',
       drainMs: 3000,
       sidecarMode: 'Native',
+      endedFile: '/pod/ended',
       podName: 'p',
       podNamespace: 'n',
     })
