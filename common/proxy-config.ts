@@ -287,6 +287,8 @@ export const routeConfig = z.object({
   timeouts: z.object({ requestMs: ms.nullable(), idleMs: ms.nullable() }).nullable(),
   retry: retryConfig.nullable(),
   rateLimit: rateLimitConfig.nullable(),
+  /** Copies of this share of the requests go there too, 0 to 1; their answers are thrown away. Absent: none do. */
+  mirror: z.object({ cluster: name, ratio: z.number().min(0).max(1) }).optional(),
 })
 export type RouteConfig = z.infer<typeof routeConfig>
 

@@ -100,6 +100,18 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
     out.metric(name, 'counter', help)
     for (const { cells, labels } of all) out.sample(name, labels, value(cells))
   }
+  out.metric(
+    'ambassador_mirrored_total',
+    'counter',
+    'Copies of requests for an upstream: sent (answered), failed, dropped (something was scarce), too_large (the body was not kept).',
+  )
+  for (const { cells, labels } of all) {
+    const { sent, failed, dropped, tooLarge } = cells.mirrored
+    if (sent + failed + dropped + tooLarge === 0) continue
+    for (const [outcome, count] of Object.entries({ sent, failed, dropped, too_large: tooLarge })) {
+      out.sample('ambassador_mirrored_total', { ...labels, outcome }, count)
+    }
+  }
   for (const name of ['ambassador_requests_active', 'ambassador_inflight']) {
     out.metric(name, 'gauge', 'Requests under way.')
     for (const { cells, labels } of all) out.sample(name, labels, cells.active)
