@@ -66,14 +66,15 @@ export const Mount = {
   configMaps: '/etc/ambassador/configmaps',
   /** Projected tokens of the pod's service account, one directory for each audience and life. */
   tokens: '/etc/ambassador/tokens',
-  /** What the pod itself says: one file for each annotation that a sidecar follows. */
+  /** What the pod itself says: a directory with a file for each annotation that a sidecar follows. */
   pod: '/etc/ambassador/pod',
 } as const
 
 /** Key of the one entry in an Ambassador's ConfigMap. */
 export const CONFIG_KEY = 'config.json'
 
-/** File below Mount.pod with the annotation of this meaning: empty until the application has ended. */
+/** Directory below Mount.pod and file in it with the annotation of this meaning: empty until the application has ended. */
+export const POD_ANNOTATIONS = 'annotations'
 export const APPLICATION_ENDED_FILE = 'application-ended'
 
 /** Name of the one file in a volume with a token of the service account. */

@@ -1,5 +1,5 @@
 /** The sidecar container: image, environment, probes, resources, security context. Every default of the API server is written out, so that what it stores is what we rendered. */
-import { APPLICATION_ENDED_FILE, CONTAINER_NAME, Env, Mount } from '../../common/names.ts'
+import { APPLICATION_ENDED_FILE, CONTAINER_NAME, Env, Mount, POD_ANNOTATIONS } from '../../common/names.ts'
 import type { InjectableAmbassador } from './ambassador.ts'
 import type { JsonObject } from './json.ts'
 import { resourcesOf } from './qos.ts'
@@ -59,7 +59,9 @@ function environment({ spec, ambassadors, mode, isToldOfEnd, pod, settings }: Co
     { name: Env.readiness, value: pod.readiness },
     { name: Env.drainSeconds, value: String(pod.drainSeconds ?? drainWithin(spec, settings.drainSeconds)) },
     { name: Env.sidecarMode, value: mode },
-    ...(isToldOfEnd ? [{ name: Env.endedFile, value: `${Mount.pod}/${APPLICATION_ENDED_FILE}` }] : []),
+    ...(isToldOfEnd
+      ? [{ name: Env.endedFile, value: `${Mount.pod}/${POD_ANNOTATIONS}/${APPLICATION_ENDED_FILE}` }]
+      : []),
     { name: Env.podName, valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.name' } } },
     { name: Env.podNamespace, valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.namespace' } } },
   ]

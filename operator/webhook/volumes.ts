@@ -1,6 +1,6 @@
 /** Volumes of the sidecar: each ConfigMap and Secret mounted whole and read-only, never by subPath, so that the kubelet refreshes them. */
 import { createHash } from 'node:crypto'
-import { Annotation, APPLICATION_ENDED_FILE, Mount, TOKEN_FILE } from '../../common/names.ts'
+import { Annotation, APPLICATION_ENDED_FILE, Mount, POD_ANNOTATIONS, TOKEN_FILE } from '../../common/names.ts'
 import type { AccountToken } from '../render/references.ts'
 import type { InjectableAmbassador } from './ambassador.ts'
 import type { JsonObject } from './json.ts'
@@ -53,7 +53,7 @@ function podPart(): { volume: JsonObject; mount: JsonObject } {
   const items = [{ fieldRef, path: APPLICATION_ENDED_FILE }]
   return {
     volume: { downwardAPI: { defaultMode: READABLE, items }, name },
-    mount: { mountPath: Mount.pod, name, readOnly: true },
+    mount: { mountPath: `${Mount.pod}/${POD_ANNOTATIONS}`, name, readOnly: true },
   }
 }
 

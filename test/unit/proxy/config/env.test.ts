@@ -112,6 +112,7 @@ describe('settings of a pod', () => {
       AMBASSADOR_READINESS: 'UpstreamHealthy',
       AMBASSADOR_DRAIN_SECONDS: '3',
       AMBASSADOR_SIDECAR_MODE: 'Native',
+      AMBASSADOR_ENDED_FILE: '/pod/ended',
       POD_NAME: 'p',
       POD_NAMESPACE: 'n',
     })
