@@ -7,7 +7,7 @@ import { after, afterEach, before, describe, it } from 'node:test'
 import { plainConfig } from '../../../proxy/config/plain.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
-import { Volumes } from '../../helpers/volume.ts'
+import { Volumes, writeVolume } from '../../helpers/volume.ts'
 
 let echo: Server
 let echoPort: string
@@ -229,6 +229,56 @@ spec:
   })
 })
 
+describe('readiness', () => {
+  it('UpstreamHealthy follows the checks of the upstream, down and up; the startup probe and liveness do not', async () => {
+    const port = await freePort()
+    const upstreamPort = await freePort()
+    const base = plainConfig({
+      namespace: 'shop',
+      host: '127.0.0.1',
+      port: upstreamPort,
+      listenPort: port,
+      protocol: 'TCP',
+      tls: null,
+    })
+    const healthCheck = {
+      probe: { kind: 'tcp' as const },
+      port: null,
+      intervalMs: 50,
+      timeoutMs: 1000,
+      unhealthyThreshold: 2,
+      healthyThreshold: 2,
+    }
+    volumes.config('orders', {
+      ...base,
+      ambassador: { namespace: 'shop', name: 'orders', generation: 1 },
+      clusters: base.clusters.map((each) => ({ ...each, healthCheck })),
+    })
+    const proxy = await start({
+      AMBASSADOR_NAMES: 'orders',
+      AMBASSADOR_CONFIG_DIR: volumes.configDir,
+      AMBASSADOR_READINESS: 'UpstreamHealthy',
+    })
+    await proxy.logged('endpoint is out of use while others are well')
+    const { status, body } = await proxy.get('/readyz')
+    assert.equal(status, 503)
+    assert.equal(
+      body,
+      "ambassador 'orders': upstream 'upstream': no endpoint is available by its circuit breaker, its checks and its attempts\n",
+    )
+    assert.deepEqual(await proxy.get('/readyz?startup'), { status: 200, body: 'ok\n' })
+    assert.equal((await proxy.get('/readyz?startup&upstream=orders')).status, 503)
+    assert.equal((await proxy.get('/livez')).status, 200)
+    const server = createServer((socket) => socket.end()).listen(upstreamPort, '127.0.0.1')
+    await proxy.logged('endpoint is healthy again')
+    assert.equal((await proxy.get('/readyz')).status, 200)
+    assert.equal((await proxy.get('/readyz?startup&upstream=orders')).status, 200)
+    server.close()
+    await proxy.line(() => proxy.log.filter(({ msg }) => String(msg).startsWith('endpoint is out of use')).length === 2)
+    assert.equal((await proxy.get('/readyz')).status, 503)
+  })
+})
+
 describe('SIGTERM in the native order', () => {
   it('ends an idle process in less than a second with code 0', async () => {
     const { proxy } = await plain({ AMBASSADOR_SIDECAR_MODE: 'Native' })
@@ -328,6 +378,33 @@ describe('other ways to end', () => {
     assert.equal((await proxy.admin('POST', '/quitquitquit')).status, 202)
     assert.equal(await proxy.exit, 0)
     assert.ok(performance.now() - startedAt < 1000)
+  })
+
+  it('the end of the application, which the pod is annotated with, ends a sidecar that kubelet does not end', async () => {
+    const directory = join(volumes.root, 'pod')
+    writeVolume(directory, { 'application-ended': '' })
+    const { proxy, port } = await plain({
+      AMBASSADOR_SIDECAR_MODE: 'Legacy',
+      AMBASSADOR_ENDED_FILE: join(directory, 'application-ended'),
+    })
+    const socket = await application(port)
+    await echoes(socket, 'still at work')
+    // Another annotation of the pod changes: kubelet writes the volume again.
+    writeVolume(directory, { 'application-ended': '' })
+    await echoes(socket, 'still at work')
+    socket.destroy()
+    const startedAt = performance.now()
+    writeVolume(directory, { 'application-ended': '2026-11-21T09:00:00Z' })
+    assert.equal(await proxy.exit, 0)
+    assert.ok(performance.now() - startedAt < 5000)
+    const line = proxy.log.find(({ msg }) => msg === 'the application has ended')
+    assert.equal(line?.['detail'], '2026-11-21T09:00:00Z')
+    const late = await start({
+      UPSTREAM_HOST: '127.0.0.1',
+      UPSTREAM_PORT: echoPort,
+      AMBASSADOR_ENDED_FILE: join(directory, 'application-ended'),
+    })
+    assert.equal(await late.exit, 0)
   })
 
   it('a fault that nobody caught is logged and ends it with code 1, so that kubelet starts it anew', async () => {
