@@ -24,7 +24,7 @@ const MAX_LINGER_MS = 10_000
 /** A client that has not read its last answer yet is waited for as long as it reads something within this time. */
 const SLOW_READER_MS = 30_000
 /** Bytes of later requests that are kept while one is under way; then reading stops. */
-const MAX_AHEAD_BYTES = 64 * 1024
+const MAX_AHEAD_BYTES = 16 * 1024
 
 /** A client that half-closed and waits is looked at this often. */
 const ASK_AGAIN_MS = 1_000
