@@ -713,6 +713,44 @@ describe('a client that leaves', { timeout: 20_000 }, () => {
   }
 })
 
+describe('a client that leaves unseen, for nothing is read from it', { timeout: 20_000 }, () => {
+  for (const how of ['close', 'reset'] as const) {
+    it(`because its upload is not taken, frees the upstream within seconds after a ${how}`, async () => {
+      let socket: Socket | null = null
+      onHead = (request) => {
+        socket = request.socket.pause()
+        return true
+      }
+      const client = open().write(lined('POST /', 'Content-Length: 100000000'))
+      const piece = Buffer.alloc(1 << 20)
+      for (let i = 0; i < 64; i++) client.write(piece)
+      while (socket === null) await wait(2)
+      let taken = -1
+      while (taken !== client.socket.bytesWritten - client.socket.writableLength) {
+        taken = client.socket.bytesWritten - client.socket.writableLength
+        await wait(200)
+      }
+      proxy.forget()
+      if (how === 'close') client.socket.destroy()
+      else client.socket.resetAndDestroy()
+      // Of the close of a connection that it does not read the upstream would hear nothing.
+      await proxy.line((line) => line['reason'] === 'client_gone')
+      await closed(socket)
+    })
+  }
+
+  it('because it sent requests far ahead, frees the upstream within seconds', async () => {
+    respond = () => null
+    const client = open().write(lined('GET /').repeat(4000))
+    while (seen().length === 0) await wait(2)
+    const [{ socket } = { socket: null as never }] = seen()
+    await wait(200)
+    client.socket.destroy()
+    await closed(socket)
+    assert.equal(seen().length, 1)
+  })
+})
+
 describe('large answers that are cut', { timeout: 20_000 }, () => {
   for (const how of ['fin', 'reset'] as const) {
     for (const [framing, head] of [
