@@ -173,12 +173,16 @@ describe('routes on a real cluster', () => {
     assert.deepEqual(Object.keys(await authorizations('stable')), ['Bearer first'])
     const before = await reports()
     await w.kubectl.apply([token('second')])
-    // Kubelets look at Secrets every minute or so; a change of the pod object has them look at once.
-    for (const pod of await callers())
-      await w.kubectl.run(['annotate', 'pod', pod.metadata.name, 'example.com/rotated=second'])
-    await eventually('the new token is sent', async () => (await authorizations('stable'))['Bearer second']! > 0, {
-      timeoutMs: 120_000,
-    })
+    // Kubelets look at Secrets every minute or so, and when the pod changes.
+    await eventually(
+      'the new token is sent',
+      async () => {
+        for (const { metadata } of await callers())
+          await w.kubectl.run(['annotate', 'pod', metadata.name, '--overwrite', `example.com/rotated=${Date.now()}`])
+        return (await authorizations('stable'))['Bearer second']! > 0
+      },
+      { timeoutMs: 120_000, everyMs: 1000 },
+    )
     // Both pods, and then the old one never again.
     let old = -1
     await eventually(

@@ -727,6 +727,8 @@ export class Exchange implements AttemptOwner {
     cells.add(this.status, this.endedAt - this.startedAt)
     if (this.queueMs > 0) cells.queueWait.add(this.queueMs)
     if (this.reason !== null) cells.reasons[this.reason]++
+    const mirror = this.target.route?.mirror ?? null
+    if (mirror !== null && this.attempts > 0 && this.request.isComplete && !this.isUpgrade) mirror.offer(this.request)
     if (after !== 'keep') response.abandon(null)
     this.#client.record(this)
     this.request.end(isHeld)
