@@ -335,6 +335,118 @@ describe('an answer during an upload', { timeout: 30_000 }, () => {
   })
 })
 
+describe('an error of ours during an upload', { timeout: 30_000 }, () => {
+  /** Sends on as long as it can, then reads what came. */
+  async function sends(client: HttpTestClient, head: string, piece: Buffer): Promise<void> {
+    client.write(head)
+    for (let i = 0; i < 160 && !client.socket.destroyed; i++) {
+      client.write(piece)
+      if (client.socket.writableNeedDrain) {
+        await Promise.race([once(client.socket, 'drain'), once(client.socket, 'close'), wait(3000)])
+      }
+    }
+  }
+
+  const PIECE = Buffer.alloc(1 << 16, 'x')
+  const CASES: readonly (readonly [title: string, status: number, head: string, piece: Buffer, onHead: OnHead])[] = [
+    [
+      'the server ends in the middle of it',
+      502,
+      lined('POST /', 'Content-Length: 10485760'),
+      PIECE,
+      ({ socket }) => socket.end() !== null,
+    ],
+    [
+      'the server resets in the middle of it',
+      502,
+      lined('POST /', 'Content-Length: 10485760'),
+      PIECE,
+      ({ socket }) => socket.resetAndDestroy() !== null,
+    ],
+    [
+      'the server answers nonsense in the middle of it',
+      502,
+      lined('POST /', 'Content-Length: 10485760'),
+      PIECE,
+      ({ socket }) => socket.write('nonsense\r\n\r\n') || true,
+    ],
+    ['a head without end', 431, 'GET / HTTP/1.1\r\nHost: a\r\nX: ', PIECE, () => undefined],
+    ['fields without end', 431, lined('GET /').slice(0, -2), Buffer.from('X: y\r\n'.repeat(10_000)), () => undefined],
+    ['a target without end', 414, 'GET /', PIECE, () => undefined],
+    ['chunks that are none', 400, lined('POST /', 'Transfer-Encoding: chunked'), PIECE, () => undefined],
+    ['a refused method', 405, lined('TRACE /', 'Content-Length: 10485760'), PIECE, () => undefined],
+    [
+      'a refused framing',
+      400,
+      lined('POST /', 'Content-Length: 10485760', 'Transfer-Encoding: chunked'),
+      PIECE,
+      () => undefined,
+    ],
+  ]
+  for (const [title, status, head, piece, handler] of CASES) {
+    it(`can be read: ${title}`, async () => {
+      onHead = handler
+      const client = open()
+      const sent = sends(client, head, piece)
+      const response = await client.response()
+      assert.equal(response.status, status)
+      assert.equal(response.field('connection'), 'close')
+      await client.tcp.ended()
+      assert.equal(client.tcp.error, null)
+      client.socket.destroy()
+      await sent
+      assert.equal(seen().length, 0)
+    })
+  }
+
+  it('to HEAD has no body', async () => {
+    respond = ({ socket }) => {
+      socket.end()
+      return null
+    }
+    const client = open().write(lined('HEAD /')).write(lined('HEAD /'))
+    for (let i = 0; i < 2; i++) {
+      const response = await client.response({ isHead: true })
+      assert.equal(response.status, 502)
+      assert.ok(Number(response.field('content-length')) > 0)
+    }
+    client.write('HEAD / HTTP/1.1\r\n\r\n')
+    assert.equal((await client.response({ isHead: true })).status, 400)
+    assert.match(await client.tcp.ended(), /\r\n\r\n$/)
+  })
+
+  it('to HTTP/1.0 ends its connection, or says that it goes on', async () => {
+    respond = ({ socket }) => {
+      socket.end()
+      return null
+    }
+    const one = open().write('GET / HTTP/1.0\r\n\r\n')
+    assert.equal((await one.response()).field('connection'), 'close')
+    await one.tcp.ended()
+    const other = open().write('GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n')
+    assert.equal((await other.response()).field('connection'), 'keep-alive')
+    respond = () => ok()
+    other.write('GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n')
+    assert.equal((await other.response()).status, 200)
+  })
+
+  it('is what an answer without end of its head becomes', async () => {
+    respond = ({ socket }) => {
+      socket.on('error', () => {})
+      const more = (): void => {
+        while (!socket.destroyed && socket.write(PIECE)) {}
+      }
+      socket.write('HTTP/1.1 200 OK\r\nX: ')
+      socket.on('drain', more)
+      more()
+      return null
+    }
+    const client = open().get()
+    assert.equal((await client.response()).status, 502)
+    await freed()
+  })
+})
+
 describe('Expect: 100-continue', { timeout: 20_000 }, () => {
   const WAITS = lined('PUT /', 'Expect: 100-continue', 'Content-Length: 5')
   const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
