@@ -243,6 +243,8 @@ export const retryConfig = z.object({
   budget: z.object({ ratio: z.number().min(0).max(1), minPerSecond: count }),
   maxBufferedBodyBytes: count,
   methods: z.enum(['Idempotent', 'All']),
+  /** A request without an answer after this time is sent a second time, within the budget. Absent: it is not. */
+  hedgeMs: z.int().min(1).optional(),
 })
 export type RetryConfig = z.infer<typeof retryConfig>
 
