@@ -642,6 +642,20 @@ describe('a tunnel', { timeout: 20_000 }, () => {
   })
 })
 
+describe('OPTIONS that may not be passed on', () => {
+  it('is answered with what is offered, and nobody else gets it', async () => {
+    const client = open()
+      .write(lined('OPTIONS *', 'Max-Forwards: 0', 'Content-Length: 2'))
+      .write('hi')
+    const response = await client.response()
+    assert.equal(response.status, 200)
+    assert.match(response.field('allow') ?? '', /GET, .*OPTIONS/)
+    assert.equal(response.field('connection'), 'close')
+    await client.tcp.ended()
+    assert.equal(seen().length, 0)
+  })
+})
+
 describe('pipelined requests', { timeout: 20_000 }, () => {
   it('are answered in order, whoever is quicker', async () => {
     respond = async ({ target }) => {
