@@ -251,7 +251,8 @@ describe('a connection that rests', { timeout: 20_000 }, () => {
     assert.equal(first!.connection, second!.connection)
     await closed(first!.socket)
     const took = performance.now() - started
-    assert.ok(took > 900 && took < 1900, String(took))
+    // Without the field it would rest for four seconds.
+    assert.ok(took > 900 && took < 3500, String(took))
   })
 
   it('with a server of HTTP/1.0 is one only when it says so', async () => {
@@ -833,7 +834,7 @@ describe('a client that leaves', { timeout: 20_000 }, () => {
         if (how === 'close') client.socket.destroy()
         else client.socket.resetAndDestroy()
         await closed(socket)
-        assert.ok(performance.now() - started < 1500, String(performance.now() - started))
+        assert.ok(performance.now() - started < 4000, String(performance.now() - started))
       })
     }
   }
