@@ -101,7 +101,19 @@ export const authConfig = z.discriminatedUnion('kind', [
   /** A bearer token of Google's metadata server, or by the key file that the environment names. */
   z.object({ kind: z.literal('gcpIdToken'), audience: z.string() }),
   /** PostgreSQL only: what the proxy logs in by, whatever user the application names. */
-  z.object({ kind: z.literal('postgres'), username: z.string().min(1), password: dataRef }),
+  z.object({
+    kind: z.literal('postgres'),
+    username: z.string().min(1),
+    /** Null: a token is fetched in its place, see `token`. */
+    password: dataRef.nullable(),
+    token: z
+      .discriminatedUnion('kind', [
+        z.object({ kind: z.literal('awsRdsIam'), region: z.string().min(1) }),
+        z.object({ kind: z.literal('gcpCloudSqlIam') }),
+        z.object({ kind: z.literal('azureEntra') }),
+      ])
+      .optional(),
+  }),
 ])
 export type AuthConfig = z.infer<typeof authConfig>
 
@@ -125,6 +137,10 @@ export const limitsConfig = z.object({
   maxConnections: z.int().min(1),
   maxPendingRequests: count,
   maxConcurrentRetries: count,
+  /** A connection takes no request after this time; null: it may be of any age. Absent: ten minutes. HTTP only. */
+  maxConnectionAgeMs: z.int().min(1).nullable().optional(),
+  /** Absent: 10,000. HTTP only. */
+  maxConnectionRequests: z.int().min(1).optional(),
 })
 export type LimitsConfig = z.infer<typeof limitsConfig>
 

@@ -136,6 +136,14 @@ export function atMostOne<T extends z.ZodType>(schema: T, keys: readonly string[
   })
 }
 
+/** Marks an object that is meant to have no fields: that it is there says all. */
+export const NO_FIELDS = 'x-no-fields'
+
+/** A choice without settings, written as `{}`. */
+export function choice() {
+  return z.object({}).meta({ [NO_FIELDS]: true })
+}
+
 /** A field as CEL names it: the API server writes underscores around words of the language. */
 function celName(key: string): string {
   return CEL_WORDS.includes(key) ? `__${key}__` : key

@@ -113,10 +113,7 @@ function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null 
   } = given
   if (redis) return { kind: 'redis', username: redis.username ?? null, password: secret(redis.password.secretKeyRef) }
   if (awsSigV4) return { kind: 'awsSigV4', service: awsSigV4.service, region: awsSigV4.region }
-  if (postgres) {
-    const { username, password } = postgres
-    return { kind: 'postgres', username, password: secret(password.secretKeyRef) }
-  }
+  if (postgres) return postgresAuth(postgres)
   if (gcpIdToken) return { kind: 'gcpIdToken', audience: gcpIdToken.audience }
   if (serviceAccountToken) {
     const { audience, expirationSeconds } = serviceAccountToken
@@ -143,6 +140,18 @@ function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null 
     kind: 'basic',
     username: { kind: 'secret', name: basic.secretName, key: BASIC_AUTH_KEYS.username },
     password: { kind: 'secret', name: basic.secretName, key: BASIC_AUTH_KEYS.password },
+  }
+}
+
+function postgresAuth(given: NonNullable<NonNullable<DefaultedUpstream['auth']>['postgres']>): AuthConfig {
+  const { username, password, awsRdsIam, gcpCloudSqlIam, azureEntra } = given
+  return {
+    kind: 'postgres',
+    username,
+    password: password ? secret(password.secretKeyRef) : null,
+    ...(awsRdsIam && { token: { kind: 'awsRdsIam', region: awsRdsIam.region } }),
+    ...(gcpCloudSqlIam && { token: { kind: 'gcpCloudSqlIam' } }),
+    ...(azureEntra && { token: { kind: 'azureEntra' } }),
   }
 }
 
@@ -225,6 +234,8 @@ function limits(given: DefaultedUpstream['limits']): LimitsConfig {
     maxPendingRequests: given.maxPendingRequests,
     // Of connections too: one that an endpoint does not accept goes on to another.
     maxConcurrentRetries: given.maxConcurrentRetries ?? CONCURRENT_RETRIES,
+    ...(given.maxConnectionAge !== undefined && { maxConnectionAgeMs: durationMs(given.maxConnectionAge)! || null }),
+    ...(given.maxRequestsPerConnection !== undefined && { maxConnectionRequests: given.maxRequestsPerConnection }),
   }
 }
 

@@ -23,7 +23,7 @@ import { ServiceFeed } from '../upstream/discovery/service.ts'
 import { EndpointFile } from './endpoint-file.ts'
 import { makeCredential } from './make-credential.ts'
 import type { OwnedCredential } from './owned-credential.ts'
-import { FileLogin } from './postgres-login.ts'
+import { DatabaseLogin } from './postgres-login.ts'
 import type { RefDirs } from './refs.ts'
 
 /** What every Ambassador of the process shares. */
@@ -69,7 +69,7 @@ interface Part {
   readonly config: ClusterConfig
   readonly tls: FileTls | null
   readonly credential: OwnedCredential | null
-  readonly login: FileLogin | null
+  readonly login: DatabaseLogin | null
   /** The list of endpoints of discovery by file. */
   readonly file: EndpointFile | null
   /** Counters never go back, so they are kept as long as the name is. */
@@ -119,7 +119,7 @@ export class Compiler {
         config: cluster,
         tls: this.#tls(cluster, old),
         credential: this.#credential(cluster, old),
-        login: loginOf(cluster, old),
+        login: this.#login(cluster, old),
         file: endpointFile(cluster, old),
         cells: old?.cells ?? new HttpCells(),
         cluster: null,
@@ -273,6 +273,12 @@ export class Compiler {
     return isSame ? old.tls : this.#parts.tls.open(config.tls)
   }
 
+  #login({ name, auth }: ClusterConfig, old: Part | undefined): DatabaseLogin | null {
+    if (auth?.kind !== 'postgres') return null
+    if (old?.login && canonicalJson(old.config.auth) === canonicalJson(auth)) return old.login
+    return new DatabaseLogin(auth, (message) => this.#parts.onTokenFailure?.(name, message))
+  }
+
   #credential({ name, auth }: ClusterConfig, old: Part | undefined): Part['credential'] {
     if (auth === null || auth.kind === 'postgres') return null
     if (old?.credential && canonicalJson(old.config.auth) === canonicalJson(auth)) return old.credential
@@ -296,11 +302,6 @@ function limitOf(config: RateLimitConfig | null, old: RateLimit | null, sidecars
   if (config === null || old === null) return config && new RateLimit(config, sidecars)
   old.reconfigure(config, now(), sidecars)
   return old
-}
-
-function loginOf({ auth }: ClusterConfig, old: Part | undefined): FileLogin | null {
-  if (auth?.kind !== 'postgres') return null
-  return old?.login && canonicalJson(old.config.auth) === canonicalJson(auth) ? old.login : new FileLogin(auth)
 }
 
 function endpointFile({ discovery }: ClusterConfig, old: Part | undefined): EndpointFile | null {

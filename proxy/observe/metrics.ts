@@ -327,10 +327,10 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
   out.metric(
     'ambassador_token_expiry_seconds',
     'gauge',
-    'When the token that requests carry expires, in seconds since 1970.',
+    'When the token that requests carry or connections log in by expires, in seconds since 1970.',
   )
-  for (const { credential, labels } of all) {
-    const at = credential?.expiresAt ?? null
+  for (const { credential, login, labels } of all) {
+    const at = credential?.expiresAt ?? login?.expiresAt ?? null
     if (at !== null) out.sample('ambassador_token_expiry_seconds', labels, at / 1000)
   }
   out.metric(
@@ -359,6 +359,16 @@ function writeTrouble(out: Exposition, served: readonly Served[]): void {
   )
   for (const { cluster, labels } of all) {
     out.sample('ambassador_discovery_failing', labels, cluster.discoveryFailure === null ? 0 : 1)
+  }
+  out.metric(
+    'ambassador_dns_age_seconds',
+    'gauge',
+    'Seconds since DNS last confirmed the names of an upstream, the oldest of them.',
+  )
+  const time = now()
+  for (const { cluster, labels } of all) {
+    const at = cluster.lookedUpAt
+    if (at !== null) out.sample('ambassador_dns_age_seconds', labels, Math.max(0, time - at) / 1000)
   }
   const secured = all.filter(({ tls }) => tls !== null)
   if (secured.length === 0) return

@@ -20,7 +20,16 @@ export interface PostgresLogin {
   /** Where the password comes from, as a person calls it: `Secret 'orders-db', key 'password'`. */
   readonly name: string
   readonly username: string
-  readonly password: string
+  /** Null: a token takes its place. */
+  readonly password: string | null
+  /** Gives the token for a server, which must not be sent without TLS; null: there is a password. */
+  readonly tokens: DatabaseTokens | null
+}
+
+/** Tokens that databases take for a password. */
+export interface DatabaseTokens {
+  /** Rejects with a message that names the field, what happened and the remedy; never a secret. */
+  tokenFor(host: string, port: number): Promise<string>
 }
 
 /** Where the login of an upstream comes from. */

@@ -123,6 +123,7 @@ export class Cluster {
       random: this.#random,
       onHealth: (endpoint, failure) => {
         if (failure === null) this.#startSlowly(endpoint, now())
+        else endpoint.failed('health_check', failure)
         parts.onHealth?.(this, endpoint, failure)
       },
       onFailedCheck: () => this.#discovery.refresh(),
@@ -166,6 +167,11 @@ export class Cluster {
   /** Something else than a failed dial speaks against the endpoints that are known: discovery looks again soon. */
   lookAgain(): void {
     this.#discovery.refresh()
+  }
+
+  /** When what DNS said of it was last confirmed, in monotonic milliseconds; null without DNS, or while it said nothing. */
+  get lookedUpAt(): Millis | null {
+    return this.#discovery.lookedUpAt ?? null
   }
 
   /** What must not be dialled. */

@@ -108,9 +108,10 @@ export class PostgresDriver implements Driver, StartupOwner {
       ...tlsOf(snapshot.cluster.config),
       refusal: errorResponse,
       isPatient: (reason) => isPatient(snapshot, reason),
-      greet: (upstream, timeoutMs, greeted) => {
+      greet: (upstream, address, timeoutMs, greeted) => {
         return new Login({
           upstream,
+          address,
           startup,
           credential,
           timeoutMs,

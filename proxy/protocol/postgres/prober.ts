@@ -3,6 +3,7 @@ import type { ClusterConfig, RoleConfig } from '../../../common/proxy-config.ts'
 import type { LoginSource, PostgresLogin } from '../../policy/credential.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import type { Dial, StartTls } from '../../upstream/connector.ts'
+import type { Address } from '../../upstream/discovery/discovery.ts'
 import type { Prober } from '../../upstream/health/check.ts'
 import { Login } from './login.ts'
 import { tlsOf } from './start-tls.ts'
@@ -33,7 +34,7 @@ export class PostgresProber implements Prober {
     return this.#source.login === null
   }
 
-  probe(socket: RawSocket, timeoutMs: number, done: (failure: string | null) => void): Dial {
+  probe(socket: RawSocket, address: Address, timeoutMs: number, done: (failure: string | null) => void): Dial {
     const credential = this.#source.login
     if (credential === null) {
       socket.destroy()
@@ -43,6 +44,7 @@ export class PostgresProber implements Prober {
     const database = this.#database(credential)
     return new Login({
       upstream: socket,
+      address,
       startup: startupPacket({ user: username, database, application_name: 'ambassador health check' }),
       credential,
       timeoutMs,

@@ -57,7 +57,7 @@ export interface Greeter {
   /** Protocols offered in the TLS handshake; null: none. */
   readonly alpn: readonly string[] | null
   /** Does at a connected endpoint what comes before the bytes of the application go through. Calls back once, later. */
-  greet(upstream: RawSocket, timeoutMs: number, greeted: Greeted): Dial
+  greet(upstream: RawSocket, address: Address, timeoutMs: number, greeted: Greeted): Dial
   /** What the application is told in place of a reset. */
   refusal(reason: Reason, detail: string): Buffer
   /** Whether a connection that no endpoint takes for this reason waits for one that does, as long as timeouts.connect. */
@@ -270,6 +270,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     this.#phase = { kind: 'queued' }
     // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
     endpoint.settle(token, failure.reason === 'no_healthy_endpoint' ? 'abandoned' : 'failure', now())
+    endpoint.failed(failure.reason, failure.detail)
     endpoint.leave()
     cluster.dialFailed(endpoint, now(), failure.isSilent)
     this.#endRetry(false)
@@ -297,7 +298,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       return
     }
     this.#upstream = upstream
-    const greeting = this.#greeter.greet(upstream, this.#snapshot.timeouts.connectMs, this)
+    const greeting = this.#greeter.greet(upstream, endpoint, this.#snapshot.timeouts.connectMs, this)
     this.#phase = { kind: 'greeting', endpoint, token, dial: greeting }
   }
 

@@ -16,7 +16,7 @@ export interface Prober {
   /** Nothing can be asked now, and nothing be known of the endpoint: there is no credential. */
   readonly isUnable: boolean
   /** Asks within timeoutMs and closes the connection. Calls `done` once, later: null when it passed, else why not. */
-  probe(socket: RawSocket, timeoutMs: number, done: (failure: string | null) => void): Dial
+  probe(socket: RawSocket, address: Address, timeoutMs: number, done: (failure: string | null) => void): Dial
 }
 
 export interface CheckTarget {
@@ -74,7 +74,7 @@ export function check(target: CheckTarget, done: (failure: string | null, isSile
           return
         }
         if (prober !== null) {
-          const probing = prober.probe(socket, Math.max(1, startedAt + config.timeoutMs - now()), done)
+          const probing = prober.probe(socket, address, Math.max(1, startedAt + config.timeoutMs - now()), done)
           stop = () => probing.cancel()
           return
         }
