@@ -16,7 +16,7 @@ const DIST = join(import.meta.dirname, '../../dist')
 /** Programs that tests call beside Node. */
 export const prepareMachine = async (): Promise<Cleanup> => {
   const { ensurePackages } = await import('../../build/machine/packages.ts')
-  await orCannotRun(() => ensurePackages(['openssl', 'postgresql', 'redis-server', 'redis-tools']))
+  await orCannotRun(() => ensurePackages(['haproxy', 'openssl', 'postgresql', 'redis-server', 'redis-tools']))
   return async () => {}
 }
 
@@ -71,7 +71,7 @@ const makeImages = async (): Promise<void> => {
   const { bundle } = await import('../../build/bundle.ts')
   const { buildImages } = await import('../../build/images.ts')
   await bundle({ root: join(DIST, '..'), dist: DIST })
-  await buildImages({ dist: DIST })
+  await buildImages({ dist: DIST, forTests: true })
 }
 
 const orCannotRun = async <T>(work: () => Promise<T>): Promise<T> => {
