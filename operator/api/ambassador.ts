@@ -143,6 +143,12 @@ export const ambassadorSpec = rules(
     message: `upstreams[].auth.redis needs protocol Redis: ${REMEDY}`,
   },
   {
+    cel: "self.protocol == 'Redis' || !self.upstreams.exists(u, has(u.sentinel))",
+    holds: (spec) => spec.protocol === 'Redis' || !spec.upstreams.some(({ sentinel }) => sentinel !== undefined),
+    field: ['upstreams'],
+    message: `upstreams[].sentinel needs protocol Redis: ${REMEDY}`,
+  },
+  {
     cel: "self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.role))",
     holds: (spec) => spec.protocol === 'PostgreSQL' || !spec.upstreams.some(({ role }) => role !== undefined),
     field: ['upstreams'],

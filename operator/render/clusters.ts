@@ -50,7 +50,7 @@ export function cluster(upstream: DefaultedUpstream, { namespace, services }: Cl
 }
 
 function discovery(
-  { endpoints, dns, srv, service, file, fromHeader }: DefaultedUpstream,
+  { endpoints, dns, srv, sentinel, service, file, fromHeader }: DefaultedUpstream,
   namespace: string,
   services: ServiceLookup,
 ): DiscoveryConfig {
@@ -59,6 +59,7 @@ function discovery(
   if (dns) return { kind: 'dns', hostname: dns.hostname, port: dns.port }
   if (file) return { kind: 'file', ref: configMap(file.configMapKeyRef) }
   if (srv) return { kind: 'srv', name: srv.name }
+  if (sentinel) return sentinelDiscovery(sentinel)
   return {
     kind: 'endpoints',
     endpoints: (endpoints ?? []).map(({ host, port, weight, priority }) => ({ host, port, weight, priority })),
@@ -76,6 +77,22 @@ function serviceDiscovery(ref: ServiceRef, services: ServiceLookup): DiscoveryCo
     host: `${ref.name}.${ref.namespace}.svc`,
     endpoints: [...found.endpoints],
   }
+}
+
+function sentinelDiscovery(given: NonNullable<DefaultedUpstream['sentinel']>): DiscoveryConfig {
+  const { masterName, sentinels, role, auth: own, tls: ownTls } = given
+  return {
+    kind: 'sentinel',
+    masterName,
+    sentinels: sentinels.map(({ host, port }) => ({ host, port })),
+    role,
+    auth: own ? redisAuth(own.redis) : null,
+    tls: ownTls ? tls(ownTls) : null,
+  }
+}
+
+function redisAuth({ username, password }: NonNullable<NonNullable<DefaultedUpstream['auth']>['redis']>) {
+  return { kind: 'redis', username: username ?? null, password: secret(password.secretKeyRef) } as const
 }
 
 function tls(given: Omit<NonNullable<DefaultedUpstream['tls']>, 'serverName'> & { serverName?: string }): TlsConfig {
@@ -108,7 +125,7 @@ function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null 
     redis,
     postgres,
   } = given
-  if (redis) return { kind: 'redis', username: redis.username ?? null, password: secret(redis.password.secretKeyRef) }
+  if (redis) return redisAuth(redis)
   if (awsSigV4) return { kind: 'awsSigV4', service: awsSigV4.service, region: awsSigV4.region }
   if (postgres) {
     const { username, password } = postgres

@@ -11,6 +11,8 @@ import { logIn } from './redis/login.ts'
 export interface PoolMember {
   /** The endpoint is no longer the one to talk to. */
   onEndpointRetired(): void
+  /** Nothing more may be sent to it for now, or it may again. */
+  onEndpointHalted(): void
   destroy(): void
 }
 
@@ -143,6 +145,10 @@ export class RedisPool implements EndpointPool {
     this.#isRetired = true
     this.#stop()
     for (const member of [...this.#members]) member.onEndpointRetired()
+  }
+
+  halt(): void {
+    for (const member of [...this.#members]) member.onEndpointHalted()
   }
 
   destroy(): void {

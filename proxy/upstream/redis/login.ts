@@ -119,7 +119,8 @@ function wrongRole(reply: Reply, wanted: 'Master' | 'Replica'): string | null {
   }
   const [role, , , link] = Array.isArray(reply) ? reply : []
   if (wanted === 'Master') return role === 'master' ? null : `is not the master, its role is '${role}'`
-  // A master that is all that Sentinel has left is tried last and taken then.
-  if (role === 'master' || (role === 'slave' && link === 'connected')) return null
-  return role === 'slave' ? `is a replica without its master, its link is '${link}'` : `has the role '${role}'`
+  if (role === 'slave' && link === 'connected') return null
+  return role === 'slave'
+    ? `is a replica without its master, its link is '${link}'`
+    : `is not a replica, its role is '${role}'`
 }
