@@ -24,7 +24,10 @@ async function watch(all: RedisWithSentinels) {
     })
     await client.subscribe('+failover-state-send-slaveof-noone', '+switch-master')
   }
-  return { times, stop: () => clients.forEach((client) => client.disconnect()) }
+  const stop = () => {
+    for (const client of clients) client.disconnect()
+  }
+  return { times, stop }
 }
 
 /** How many of the keys the server does not have. */
