@@ -14,6 +14,16 @@ export interface EndpointPool {
   destroy(): void
   /** What is under way waits at its next boundary, until it may go on. Absent: it does not. */
   halt?(isHalted: boolean): void
+  /** Close every connection now; their users live on and hear why. Default: destroy(). */
+  cut?(why: string): void
+}
+
+/** A connection of the application that is bound to one connection to the endpoint and cannot be moved. */
+export interface Tenant {
+  /** The endpoint has left: a peer that is gone must be noticed soon. */
+  onEndpointLeft(): void
+  /** Ends it now. @param why for a person */
+  evict(why: string): void
 }
 
 export interface EndpointBreakerOptions {
@@ -58,6 +68,9 @@ const NOTHING_COUNTED: BreakerConfig = {
 /** How long the others wait for the verdict of the one attempt that tries an avoided endpoint again. */
 const TRIAL_MS = 5_000
 
+/** So many dials and checks in a row without any answer mean that nobody is there; one may be lost on its way. */
+const SILENCES = 2
+
 /** The share of its weight with which a slow start begins. */
 const COLD_SHARE = 0.1
 
@@ -74,6 +87,8 @@ export class Endpoint {
   breaker: CircuitBreaker | null = null
   /** Belongs to the protocol that uses the endpoint; null until it puts something there. */
   pool: EndpointPool | null = null
+  /** What cannot be moved to another endpoint. */
+  tenants = new Set<Tenant>()
   /** True from the moment that discovery does not name it any more; nothing new begins on it. */
   retired = false
   /** Attempts that began and have not left: the load that the balancer compares. */
@@ -96,6 +111,8 @@ export class Endpoint {
   #warmAt: Millis = 0
   #warmUpMs: Millis = 0
   #dialFailures = 0
+  /** Dials and checks in a row that nobody answered, not even with a refusal. */
+  #silences = 0
   /** 0: not avoided. */
   #avoidUntil: Millis = 0
 
@@ -180,6 +197,7 @@ export class Endpoint {
     else if (outcome === 'success') {
       this.#avoidUntil = 0
       this.#dialFailures = 0
+      this.#silences = 0
     }
     this.breaker?.settle(token, outcome, now, tookMs)
     if (this.onOutcome !== null && outcome !== 'abandoned') this.onOutcome(this, outcome === 'failure', now)
@@ -188,6 +206,16 @@ export class Endpoint {
   /** The attempt puts no load on the endpoint any more (HTTP: the body is over; TCP: the connection is). */
   leave(): void {
     this.active--
+  }
+
+  /** Its machine is gone or cut off, as far as anybody can tell. */
+  get isSilent(): boolean {
+    return this.#silences >= SILENCES
+  }
+
+  /** A dial or check ended. @param isSilent nobody answered it in any way */
+  heard(isSilent: boolean): void {
+    this.#silences = isSilent ? this.#silences + 1 : 0
   }
 
   /** It could not be connected to; see Cluster.dialFailed. */
@@ -230,5 +258,14 @@ export class Endpoint {
   retire(): void {
     this.retired = true
     this.pool?.retire()
+    for (const tenant of this.tenants) tenant.onEndpointLeft()
+  }
+
+  /** Ends everything that still goes on there. @param why for a person */
+  cut(why: string): void {
+    const { pool } = this
+    if (pool?.cut !== undefined) pool.cut(why)
+    else pool?.destroy()
+    for (const tenant of [...this.tenants]) tenant.evict(why)
   }
 }

@@ -301,6 +301,12 @@ export class HttpPool implements EndpointPool {
     for (const connection of [...this.#open]) connection.destroy()
   }
 
+  /** As destroy(), but whoever uses a connection hears of its end. */
+  cut(why: string): void {
+    this.retire()
+    for (const { raw } of [...this.#open]) raw.destroy(new Error(why))
+  }
+
   get #slots(): Bulkhead {
     return this.cluster.connections
   }

@@ -13,6 +13,8 @@ export interface PoolMember {
   onEndpointRetired(): void
   /** Nothing more may be sent to it for now, or it may again. */
   onEndpointHalted(): void
+  /** Whatever is under way ends now. @param why for a person */
+  onEndpointCut(why: string): void
   destroy(): void
 }
 
@@ -145,6 +147,11 @@ export class RedisPool implements EndpointPool {
     this.#isRetired = true
     this.#stop()
     for (const member of [...this.#members]) member.onEndpointRetired()
+  }
+
+  cut(why: string): void {
+    this.#dropSpares()
+    for (const member of [...this.#members]) member.onEndpointCut(why)
   }
 
   halt(): void {

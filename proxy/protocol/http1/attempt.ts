@@ -5,6 +5,7 @@ import type { Outcome } from '../../policy/policy.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import { breakText } from '../../tls/alerts.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import type { Dial, DialFailure, DialTimes } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
@@ -16,8 +17,9 @@ import {
   type UpstreamConnection,
 } from '../../upstream/http-pool.ts'
 import type { ResponseFacts } from './headers.ts'
-import type { OutgoingRequest } from './outgoing.ts'
+import { type OutgoingRequest, protocols } from './outgoing.ts'
 import type { HeadParser } from './parser.ts'
+import { fieldText } from './request-view.ts'
 import { type ResponseOwner, ResponseRelay } from './response.ts'
 import type { HttpTarget } from './snapshot.ts'
 
@@ -251,7 +253,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   onDialFailed(failure: DialFailure): void {
     this.#dial = null
     const owner = this.#owner
-    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now())
+    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now(), failure.isSilent)
     this.end('failure')
     owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
   }
@@ -341,8 +343,9 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
 
   onUpstreamClose(error: Error | null): void {
     if (this.#connection === null) return
-    const code = (error as NodeJS.ErrnoException | null)?.code ?? 'closed'
-    this.#lost('upstream_reset', `the connection to endpoint ${this.asked?.name} broke: ${code}`)
+    // Without a code it is an end of our own.
+    const why = breakText(error) ?? error?.message ?? 'closed'
+    this.#lost('upstream_reset', `the connection to endpoint ${this.asked?.name} broke: ${why}`)
   }
 
   onInterim(status: number): boolean {
@@ -362,6 +365,13 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const owner = this.#owner
     if (!owner.isUpgrade || !owner.request.isComplete) {
       this.onBadResponse('it switches protocols without being asked')
+      return
+    }
+    // RFC 9110 section 7.8: only to what was offered, and it has to say what that is.
+    const chosen = protocols(fieldText(head, 'upgrade') ?? '')
+    const { offered } = owner.request
+    if (chosen.length === 0 || !chosen.every((each) => offered.includes(each))) {
+      this.onBadResponse(`it switches to protocol '${chosen.join(', ')}', which was not offered`)
       return
     }
     const connection = this.#connection as UpstreamConnection

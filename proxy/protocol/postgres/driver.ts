@@ -1,35 +1,24 @@
 /** Serves the connections of a PostgreSQL listener: each gets a connection to a server of its own, which the proxy logs in at. */
 import type { Socket } from 'node:net'
+import type { Reason } from '../../../common/reasons.ts'
 import type { LoginSource } from '../../policy/credential.ts'
 import { refreshClock } from '../../runtime/clock.ts'
 import { adopt, NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
-import { dial, type StartTls } from '../../upstream/connector.ts'
+import { dial } from '../../upstream/connector.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
 import type { Driver } from '../driver.ts'
 import { TcpDriver, type TcpDriverOptions } from '../tcp/driver.ts'
 import type { Greeter } from '../tcp/session.ts'
 import type { TcpSnapshot } from '../tcp/snapshot.ts'
 import { Login } from './login.ts'
-import { CANCEL_REQUEST, SSL_REQUEST, untyped } from './messages.ts'
+import { CANCEL_REQUEST, untyped } from './messages.ts'
 import { errorResponse } from './respond.ts'
-import { parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
+import { tlsOf } from './start-tls.ts'
+import { databaseOf, parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
 
 export interface PostgresSnapshot extends TcpSnapshot {
   /** Whom the proxy logs in as. */
   readonly login: LoginSource
-}
-
-const START_TLS: StartTls = {
-  question: untyped(SSL_REQUEST),
-  yes: 0x53,
-  refused: 'does not offer TLS: turn on ssl at the server, or remove tls here',
-}
-
-/** How TLS begins. */
-function tlsOf({ cluster }: PostgresSnapshot): Pick<Greeter, 'startTls' | 'alpn'> {
-  // PostgreSQL demands the name of its protocol where TLS begins with the first byte, so that nobody can make another server answer.
-  if (cluster.config.tls?.negotiation === 'Direct') return { startTls: null, alpn: ['postgresql'] }
-  return { startTls: START_TLS, alpn: null }
 }
 
 /** Of a connection that is open: where its server can be asked to cancel. */
@@ -37,6 +26,18 @@ interface Cancelable {
   readonly address: Address
   readonly snapshot: PostgresSnapshot
 }
+
+/**
+ * Whether another server, or the same one in a moment, may take a connection that none takes now: the upstream is made for a
+ * failover, or a server says that it begins or ends.
+ */
+function isPatient({ cluster }: PostgresSnapshot, reason: Reason): boolean {
+  if (reason === 'no_healthy_endpoint') return true
+  return (cluster.config.role ?? 'Any') !== 'Any' && PASSING.includes(reason)
+}
+
+/** Reasons of a server that is down, which a failover ends. */
+const PASSING: readonly Reason[] = ['connect_refused', 'connect_timeout', 'upstream_reset', 'circuit_open']
 
 export class PostgresDriver implements Driver, StartupOwner {
   readonly tcp: TcpDriver
@@ -104,17 +105,20 @@ export class PostgresDriver implements Driver, StartupOwner {
     this.#fronts.delete(front)
     const startup = startupFor(packet, parameters, credential.username)
     const greeter: Greeter = {
-      ...tlsOf(snapshot),
+      ...tlsOf(snapshot.cluster.config),
       refusal: errorResponse,
-      greet: (upstream, timeoutMs, greeted) => {
+      isPatient: (reason) => isPatient(snapshot, reason),
+      greet: (upstream, address, timeoutMs, greeted) => {
         return new Login({
           upstream,
+          address,
           startup,
           credential,
           timeoutMs,
           role: snapshot.cluster.config.role ?? 'Any',
           onWelcome: (welcome, key) => {
             if (key !== null) this.#remember(key, upstream, snapshot)
+            snapshot.login.database = databaseOf(parameters, credential.username)
             greeted.onGreeted(welcome)
           },
           onFailure: (failure, response, isFinal) => greeted.onGreetingFailed(failure, response, isFinal),
@@ -135,7 +139,14 @@ export class PostgresDriver implements Driver, StartupOwner {
     const { cluster, timeouts } = snapshot
     const { guard, tls } = cluster
     const proxyProtocol = cluster.config.proxyProtocol ?? null
-    const target = { address, guard, tls, proxyProtocol, timeoutMs: timeouts.connectMs, ...tlsOf(snapshot) }
+    const target = {
+      address,
+      guard,
+      tls,
+      proxyProtocol,
+      timeoutMs: timeouts.connectMs,
+      ...tlsOf(snapshot.cluster.config),
+    }
     dial(target, {
       onDialFailed: () => front.client.destroy(),
       onDialled: (upstream) => {

@@ -219,16 +219,22 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     return this.#isLeaving || this.#snapshot.cluster.isHalted
   }
 
-  /** A command that came while a failover was under way is held for as long as a connection may take. */
+  /** A command that came while a failover was under way is held for as long as a connection may take, and so is a last reply waited for. */
   #waitForEnd(): void {
-    if (!this.#snapshot.cluster.isHalted || this.#kept === null) return
-    this.#patience ??= new CoarseTimer(() => {
-      if (this.#phase.kind !== 'open' || !this.#snapshot.cluster.isHalted || this.#kept === null) return
-      const { cluster, timeouts } = this.#snapshot
+    const isHeld = this.#snapshot.cluster.isHalted && this.#kept !== null
+    if (!isHeld && !(this.#isLeaving && this.#snapshot.cluster.isFollowed)) return
+    this.#patience ??= new CoarseTimer(() => this.#onImpatience())
+    if (this.#patience.at === Number.POSITIVE_INFINITY) this.#patience.set(now() + this.#snapshot.timeouts.connectMs)
+  }
+
+  #onImpatience(): void {
+    if (this.#phase.kind !== 'open') return
+    const { cluster, timeouts } = this.#snapshot
+    if (this.#isLeaving) this.#fail('upstream_reset', `${NOT_THE_ONE}, and does not answer any more`)
+    else if (cluster.isHalted && this.#kept !== null) {
       const why = cluster.discoveryFailure ?? 'the new master is not known yet'
       this.#fail('no_healthy_endpoint', `a failover has taken more than ${timeouts.connectMs} ms: ${why}`)
-    })
-    if (this.#patience.at === Number.POSITIVE_INFINITY) this.#patience.set(now() + this.#snapshot.timeouts.connectMs)
+    }
   }
 
   #toServer(chunk: Buffer, from: number, to: number): void {
@@ -419,9 +425,14 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     else this.#patience?.clear()
   }
 
+  onEndpointCut(why: string): void {
+    this.#fail('upstream_reset', why)
+  }
+
   onEndpointRetired(): void {
     this.#isLeaving = true
     this.#updateStop()
+    this.#waitForEnd()
     this.#atBoundary()
   }
 
