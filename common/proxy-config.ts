@@ -154,6 +154,10 @@ export const limitsConfig = z.object({
   maxConnections: z.int().min(1),
   maxPendingRequests: count,
   maxConcurrentRetries: count,
+  /** A connection takes no request after this time; null: it may be of any age. Absent: ten minutes. HTTP only. */
+  maxConnectionAgeMs: z.int().min(1).nullable().optional(),
+  /** Absent: 10,000. HTTP only. */
+  maxConnectionRequests: z.int().min(1).optional(),
 })
 export type LimitsConfig = z.infer<typeof limitsConfig>
 

@@ -177,6 +177,16 @@ export const ambassadorSpec = rules(
     (each) => each.limits.maxConcurrentRetries !== undefined,
   ),
   upstreamNeedsHttp(
+    'limits.maxConnectionAge',
+    'has(u.limits) && has(u.limits.maxConnectionAge)',
+    (each) => each.limits.maxConnectionAge !== undefined,
+  ),
+  upstreamNeedsHttp(
+    'limits.maxRequestsPerConnection',
+    'has(u.limits) && has(u.limits.maxRequestsPerConnection)',
+    (each) => each.limits.maxRequestsPerConnection !== undefined,
+  ),
+  upstreamNeedsHttp(
     'circuitBreaker.slowCall',
     'has(u.circuitBreaker) && has(u.circuitBreaker.slowCall)',
     (each) => each.circuitBreaker?.slowCall !== undefined,

@@ -360,6 +360,16 @@ const limits = z.object({
     'Retries to this upstream that run at once, besides the budget of the retry policy. HTTP only.',
     '64',
   ),
+  maxConnectionAge: optional(
+    duration({ zero: true }),
+    'A connection takes no request any more after this time, give or take a tenth, so that load follows DNS and rotated certificates. The request under way ends first. `0s`: it may be of any age. HTTP only.',
+    '10m',
+  ),
+  maxRequestsPerConnection: optional(
+    integer(1, 1_000_000_000),
+    'Requests on one connection, up to a tenth less so that connections of one age do not end together. HTTP only.',
+    '10000',
+  ),
 })
 
 const PATH_PATTERN = '^/[!-~]*$'

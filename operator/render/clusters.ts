@@ -251,6 +251,8 @@ function limits(given: DefaultedUpstream['limits']): LimitsConfig {
     maxPendingRequests: given.maxPendingRequests,
     // Of connections too: one that an endpoint does not accept goes on to another.
     maxConcurrentRetries: given.maxConcurrentRetries ?? CONCURRENT_RETRIES,
+    ...(given.maxConnectionAge !== undefined && { maxConnectionAgeMs: durationMs(given.maxConnectionAge)! || null }),
+    ...(given.maxRequestsPerConnection !== undefined && { maxConnectionRequests: given.maxRequestsPerConnection }),
   }
 }
 

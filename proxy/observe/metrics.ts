@@ -367,6 +367,16 @@ function writeTrouble(out: Exposition, served: readonly Served[]): void {
   for (const { cluster, labels } of all) {
     out.sample('ambassador_discovery_failing', labels, cluster.discoveryFailure === null ? 0 : 1)
   }
+  out.metric(
+    'ambassador_dns_age_seconds',
+    'gauge',
+    'Seconds since DNS last confirmed the names of an upstream, the oldest of them.',
+  )
+  const time = now()
+  for (const { cluster, labels } of all) {
+    const at = cluster.lookedUpAt
+    if (at !== null) out.sample('ambassador_dns_age_seconds', labels, Math.max(0, time - at) / 1000)
+  }
   const secured = all.filter(({ tls }) => tls !== null)
   if (secured.length === 0) return
   out.metric('ambassador_tls_unverified', 'gauge', '1 for an upstream whose certificate nobody verifies.')

@@ -127,6 +127,7 @@ export class Cluster {
       random: this.#random,
       onHealth: (endpoint, failure) => {
         if (failure === null) this.#startSlowly(endpoint, now())
+        else endpoint.failed('health_check', failure)
         parts.onHealth?.(this, endpoint, failure)
       },
       onFailedCheck: () => this.#discovery.refresh(),
@@ -197,6 +198,11 @@ export class Cluster {
       for (const { pool } of this.#byKey.values()) pool?.halt?.(this.isHalted)
     }
     if (this.isReady) for (const hold of this.#holds) this.#endHold(hold, true)
+  }
+
+  /** When what DNS said of it was last confirmed, in monotonic milliseconds; null without DNS, or while it said nothing. */
+  get lookedUpAt(): Millis | null {
+    return this.#discovery.lookedUpAt ?? null
   }
 
   /** What must not be dialled. */

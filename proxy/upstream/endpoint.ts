@@ -39,6 +39,15 @@ export function addressName(ip: string, port: number): string {
   return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`
 }
 
+/** What went wrong on an endpoint. */
+export interface EndpointError {
+  /** A reason code, `answer` for a status of 500 and above, or `health_check`. */
+  readonly reason: string
+  readonly detail: string
+  /** Time of day in milliseconds since 1970. */
+  readonly at: number
+}
+
 /** What makes two addresses the same endpoint. */
 export function addressKey(address: Address): string {
   return `${address.host} ${addressName(address.ip, address.port)}`
@@ -96,6 +105,8 @@ export class Endpoint {
   /** Attempts that began, and how many of them failed. */
   attempts = 0
   failures = 0
+  /** What went wrong on it last; null: nothing has. */
+  lastError: EndpointError | null = null
   /** What its active checks say; true while there are none. */
   isHealthy = true
   /** What its attempts say. */
@@ -201,6 +212,11 @@ export class Endpoint {
     }
     this.breaker?.settle(token, outcome, now, tookMs)
     if (this.onOutcome !== null && outcome !== 'abandoned') this.onOutcome(this, outcome === 'failure', now)
+  }
+
+  /** Remembers what went wrong, for whoever looks at /upstreams. */
+  failed(reason: string, detail: string): void {
+    this.lastError = { reason, detail, at: Date.now() }
   }
 
   /** The attempt puts no load on the endpoint any more (HTTP: the body is over; TCP: the connection is). */

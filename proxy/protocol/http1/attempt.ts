@@ -254,6 +254,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     this.#dial = null
     const owner = this.#owner
     owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now(), failure.isSilent)
+    this.asked?.failed(failure.reason, failure.detail)
     this.end('failure')
     owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
   }
@@ -388,6 +389,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const outcome: Outcome =
       status === 429 ? 'throttled' : status >= 500 && status !== 501 && status !== 505 ? 'failure' : 'success'
     this.#settle(outcome, time)
+    if (outcome === 'failure') this.asked?.failed('answer', `status ${status}`)
     if (owner.onAnswer(this, head, time)) {
       this.#step.clear()
       return true
@@ -440,6 +442,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const connection = this.#connection as UpstreamConnection
     const isUnsent = this.state === 'checking'
     if (this.response.isStarted) {
+      this.asked?.failed('upstream_truncated', detail)
       this.end('abandoned')
       owner.onBroken('upstream_truncated', detail)
       return
@@ -448,6 +451,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const mayReplay = isUnsent || (owner.isIdempotent && owner.request.isReplayable)
     // Only of a connection that nothing was sent on it is certain that the close is not the answer to the request.
     if (isStale && isUnsent) connection.pool.onStale(connection.restedMs)
+    if (!isStale) this.asked?.failed(reason, detail)
     this.end(isStale ? 'abandoned' : 'failure')
     // The server closed an idle connection while the request was on its way: nobody failed.
     if (isStale && mayReplay && !this.#isFresh) owner.onStale(this)
@@ -499,6 +503,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   }
 
   #timedOut(detail: string): void {
+    this.asked?.failed('try_timeout', detail)
     this.end('failure')
     this.#owner.onFailed(this, 'try_timeout', detail, 'Timeout')
   }

@@ -270,6 +270,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     this.#phase = { kind: 'queued' }
     // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
     endpoint.settle(token, failure.reason === 'no_healthy_endpoint' ? 'abandoned' : 'failure', now())
+    endpoint.failed(failure.reason, failure.detail)
     endpoint.leave()
     cluster.dialFailed(endpoint, now(), failure.isSilent)
     this.#endRetry(false)

@@ -110,6 +110,7 @@ describe('/metrics', () => {
       ambassador_token_expiry_seconds: 'gauge',
       ambassador_tls_certificate_expiry_seconds: 'gauge',
       ambassador_discovery_failing: 'gauge ambassador upstream',
+      ambassador_dns_age_seconds: 'gauge',
       ambassador_config_info: 'gauge ambassador generation hash',
       ambassador_config_rejected: 'gauge ambassador',
       ambassador_config_loads_total: 'counter result',
