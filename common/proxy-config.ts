@@ -191,6 +191,8 @@ export const healthCheckConfig = z.object({
     z.object({ kind: z.literal('tls') }),
     /** Logs in at a PostgreSQL server and asks for its role. */
     z.object({ kind: z.literal('postgres') }),
+    /** Logs in; role null: PING is answered. */
+    z.object({ kind: z.literal('redis'), role: z.enum(SENTINEL_ROLES).nullable() }),
   ]),
   /** Null: that of the endpoint. */
   port: port.nullable(),

@@ -163,13 +163,14 @@ export const ambassadorSpec = rules(
     message: `upstreams[].tls.negotiation needs protocol PostgreSQL: ${REMEDY}`,
   },
   {
-    cel: `self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.healthCheck) && ${WITHOUT_PROBE})`,
+    cel: `self.protocol in ['PostgreSQL', 'Redis'] || !self.upstreams.exists(u, has(u.healthCheck) && ${WITHOUT_PROBE})`,
     holds: ({ protocol, upstreams }) =>
       protocol === 'PostgreSQL' ||
+      protocol === 'Redis' ||
       !upstreams.some(({ healthCheck: check }) => check && !check.http && !check.tcp && !check.tls),
     field: ['upstreams'],
     message:
-      'upstreams[].healthCheck needs one of http, tcp, tls: add one, only a PostgreSQL server is checked without',
+      'upstreams[].healthCheck needs one of http, tcp, tls: add one, only servers of PostgreSQL and Redis are checked without',
   },
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',

@@ -527,7 +527,7 @@ export const upstream = rules(
       ),
       healthCheck: optional(
         healthCheck,
-        'Checks each endpoint from each sidecar; an unhealthy one gets nothing while another is healthy, and when none is they are all tried. A passing check does not close a circuit that traffic opened. One of http, tcp and tls must be given; without one, a check of a PostgreSQL server logs in and asks for its role.',
+        'Checks each endpoint from each sidecar; an unhealthy one gets nothing while another is healthy, and when none is they are all tried. A passing check does not close a circuit that traffic opened. One of http, tcp and tls must be given; without one, a check of a PostgreSQL or Redis server logs in and asks for its role; that of Redis must be master where endpoints of different priorities are written out, that of `sentinel` there, else it answers PING.',
         'no checks',
       ),
       outlierDetection: optional(

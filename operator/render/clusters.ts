@@ -45,7 +45,7 @@ export function cluster(upstream: DefaultedUpstream, { namespace, services }: Cl
     ...(upstream.proxyProtocol && { proxyProtocol: upstream.proxyProtocol }),
     ...(upstream.drainDeadline && { drainDeadlineMs: durationMs(upstream.drainDeadline)! }),
     ...(isBalancingSet(upstream.loadBalancing) && { loadBalancing: balancing(upstream.loadBalancing) }),
-    ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck) }),
+    ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck, upstream) }),
     ...(role(upstream) !== 'Any' && { role: role(upstream) }),
     ...(upstream.outlierDetection && { outlierDetection: outlierDetection(upstream.outlierDetection) }),
     ...(upstream.pacing && { pacing: { maxDelayMs: durationMs(upstream.pacing.maxDelay)! } }),
@@ -216,12 +216,17 @@ function balancing(given: DefaultedUpstream['loadBalancing']): BalancingConfig {
   }
 }
 
-function healthCheck(given: NonNullable<DefaultedUpstream['healthCheck']>): HealthCheckConfig {
+function healthCheck(
+  given: NonNullable<DefaultedUpstream['healthCheck']>,
+  upstream: DefaultedUpstream,
+): HealthCheckConfig {
   const { http, tcp, tls, interval, timeout, unhealthyThreshold, healthyThreshold } = given
   return {
     probe: http
       ? { kind: 'http', path: http.path, statuses: http.expectedStatuses ?? null }
-      : { kind: tls ? 'tls' : tcp ? 'tcp' : 'postgres' },
+      : tls || tcp
+        ? { kind: tls ? 'tls' : 'tcp' }
+        : ownProbe(upstream),
     port: (http ?? tcp ?? tls)?.port ?? null,
     intervalMs: durationMs(interval)!,
     timeoutMs: durationMs(timeout)!,
@@ -230,10 +235,20 @@ function healthCheck(given: NonNullable<DefaultedUpstream['healthCheck']>): Heal
   }
 }
 
+/** A check of the protocol's own: the schema allows it for PostgreSQL, which always has a credential, and for Redis. */
+function ownProbe({ auth, sentinel, endpoints = [] }: DefaultedUpstream): HealthCheckConfig['probe'] {
+  if (auth?.postgres) return { kind: 'postgres' }
+  return { kind: 'redis', role: sentinel?.role ?? (hasOrder(endpoints) ? 'Master' : null) }
+}
+
+function hasOrder(endpoints: NonNullable<DefaultedUpstream['endpoints']>): boolean {
+  return new Set(endpoints.map(({ priority }) => priority)).size > 1
+}
+
 /** Of servers with an order in which they are used, the later ones are standbys until they are promoted. */
 function role({ role: given, auth, endpoints = [] }: DefaultedUpstream): RoleConfig {
   if (given !== undefined || !auth?.postgres) return given ?? 'Any'
-  return new Set(endpoints.map(({ priority }) => priority)).size > 1 ? 'Primary' : 'Any'
+  return hasOrder(endpoints) ? 'Primary' : 'Any'
 }
 
 function outlierDetection(given: NonNullable<DefaultedUpstream['outlierDetection']>): OutlierConfig {

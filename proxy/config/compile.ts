@@ -21,6 +21,7 @@ import type { DiscoverySource } from '../upstream/discovery/discover.ts'
 import type { Discovery } from '../upstream/discovery/discovery.ts'
 import { ServiceFeed } from '../upstream/discovery/service.ts'
 import type { RedisRole } from '../upstream/redis/login.ts'
+import { RedisProber } from '../upstream/redis/prober.ts'
 import { EndpointFile } from './endpoint-file.ts'
 import { makeCredential } from './make-credential.ts'
 import type { OwnedCredential } from './owned-credential.ts'
@@ -364,6 +365,9 @@ function clusterOptions(config: ProxyConfig, part: Part, guard: DialGuard): Clus
     budget: config.retry?.budget ?? null,
     probeTimeoutMs: config.timeouts.connectMs + (config.protocol === 'HTTP' ? perTryMs : 0),
     queue: config.protocol === 'HTTP' ? 'Newest' : 'Oldest',
+    ...(part.config.healthCheck?.probe.kind === 'redis' && {
+      prober: new RedisProber(part.credential, part.config.healthCheck.probe.role, guard),
+    }),
     ...(config.protocol === 'Redis' && { login: { credential: part.credential, role: redisRole(part.config) } }),
     ...(part.login !== null && { prober: new PostgresProber(part.login, part.config) }),
   }

@@ -44,6 +44,19 @@ export function logIn(target: DialTarget, login: RedisLogin, visitor: LoginVisit
   return attempt
 }
 
+/** The same over a connection that is there: asks within timeoutMs. */
+export function logInOver(
+  raw: RawSocket,
+  target: DialTarget,
+  login: RedisLogin,
+  visitor: LoginVisitor,
+  isCheck = false,
+): Dial {
+  const attempt = new LoginAttempt(target, login, visitor, isCheck)
+  attempt.onDialled(raw, { connectMs: 0, tlsMs: 0 })
+  return attempt
+}
+
 class LoginAttempt implements Dial, Dialler {
   readonly #target: DialTarget
   readonly #login: RedisLogin
