@@ -110,7 +110,8 @@ export const STAGES: readonly Stage[] = [
     limits: limits(300, 1200, 60),
     concurrency: CONCURRENCY, // a namespace for each file
     first: 'test/e2e/chart.test.ts', // wants a cluster without the product, and takes it away in the middle
-    last: 'test/e2e/live.test.ts', // measures times, and stops the operator
+    // The one measures times and stops the operator, the other drains a node.
+    last: ['test/e2e/live.test.ts', 'test/e2e/nodes.test.ts'],
     isSlow: true,
     ...onCluster('test'),
   },
