@@ -20,9 +20,9 @@ export interface Stage {
   readonly limits: FileLimits
   /** Test files that run at a time. */
   readonly concurrency: number
-  /** A file that runs alone before the others, and one that runs alone after them. */
+  /** A file that runs alone before the others, and those that run after them, one at a time in this order. */
   readonly first?: string
-  readonly last?: string
+  readonly last?: readonly string[]
   /** Environment of the files, beside that of the run. */
   readonly env?: Readonly<Record<string, string>>
   /** Prints a line for each file that ends, where a stage takes minutes. */
