@@ -36,7 +36,7 @@ export type MakeDriver = (snapshot: Snapshot, onTrouble: OnTrouble) => SnapshotD
 export type OnTrouble = (reason: string, message: string) => void
 
 export interface ServedParts
-  extends Omit<CompileParts, 'onCircuit' | 'onDenied' | 'onDiscovery' | 'onHealth' | 'onTokenFailure'> {
+  extends Omit<CompileParts, 'onCircuit' | 'onDenied' | 'onDiscovery' | 'onHealth' | 'onSwitch' | 'onTokenFailure'> {
   readonly log: Log
   readonly makeDriver: MakeDriver
   /** Who in this process has a port already, in words; null when nobody of ours has it. */
@@ -112,6 +112,9 @@ export class Served {
         const fields = { ...this.#keys(), cluster, endpoint }
         if (failure === null) parts.log.info(fields, 'endpoint is healthy again')
         else parts.log.warn({ ...fields, detail: failure }, 'endpoint is out of use while others are well')
+      },
+      onSwitch: ({ name: cluster }, from, endpoint) => {
+        parts.log.info({ ...this.#keys(), cluster, endpoint, detail: `instead of ${from}` }, 'another master is in use')
       },
       onDiscovery: ({ name: cluster, whyUnready }, failure) => {
         const fields = { ...this.#keys(), cluster }
