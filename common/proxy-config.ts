@@ -297,6 +297,26 @@ export const tracingConfig = z.object({
 })
 export type TracingConfig = z.infer<typeof tracingConfig>
 
+/** How connections to the server are shared; see docs/postgresql.md. */
+export const poolingConfig = z.object({
+  mode: z.enum(['Transaction', 'Session']),
+  /** The longest wait for a connection to the server. */
+  queueTimeoutMs: ms,
+  /** A free connection that nobody used for this long is closed; null: never. */
+  idleTimeoutMs: ms.nullable(),
+  /** A free connection that is older is closed; null: never. */
+  maxLifetimeMs: ms.nullable(),
+  /** On each connection. */
+  maxPreparedStatements: z.int().min(1),
+})
+export type PoolingConfig = z.infer<typeof poolingConfig>
+
+export const postgresConfig = z.object({
+  /** Absent: each connection of the application has one of its own. */
+  pooling: poolingConfig.optional(),
+})
+export type PostgresConfig = z.infer<typeof postgresConfig>
+
 export const proxyConfig = z.object({
   version: z.literal(1),
   ambassador: z.object({ namespace: z.string(), name, generation: count }),
@@ -320,6 +340,8 @@ export const proxyConfig = z.object({
   egress: egressConfig.optional(),
   /** Absent: no spans, and trace context is passed on untouched. */
   tracing: tracingConfig.optional(),
+  /** PostgreSQL only. */
+  postgres: postgresConfig.optional(),
 })
 export type ProxyConfig = z.infer<typeof proxyConfig>
 
