@@ -1,36 +1,18 @@
 /** Serves the connections of a PostgreSQL listener: each gets a connection to a server of its own, which the proxy logs in at. */
 import type { Socket } from 'node:net'
-import type { LoginSource } from '../../policy/credential.ts'
 import { refreshClock } from '../../runtime/clock.ts'
 import { adopt, NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
-import { dial, type StartTls } from '../../upstream/connector.ts'
+import { dial } from '../../upstream/connector.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
 import type { Driver } from '../driver.ts'
-import { TcpDriver, type TcpDriverOptions } from '../tcp/driver.ts'
+import { TcpDriver, type TcpDriverOptions, type TcpTotals } from '../tcp/driver.ts'
 import type { Greeter } from '../tcp/session.ts'
-import type { TcpSnapshot } from '../tcp/snapshot.ts'
 import { Login } from './login.ts'
-import { CANCEL_REQUEST, SSL_REQUEST, untyped } from './messages.ts'
+import { CANCEL_REQUEST, untyped } from './messages.ts'
+import { Pooling, type PoolingOptions } from './pooling.ts'
 import { errorResponse } from './respond.ts'
+import { type PostgresSnapshot, tlsOf } from './snapshot.ts'
 import { parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
-
-export interface PostgresSnapshot extends TcpSnapshot {
-  /** Whom the proxy logs in as. */
-  readonly login: LoginSource
-}
-
-const START_TLS: StartTls = {
-  question: untyped(SSL_REQUEST),
-  yes: 0x53,
-  refused: 'does not offer TLS: turn on ssl at the server, or remove tls here',
-}
-
-/** How TLS begins. */
-function tlsOf({ cluster }: PostgresSnapshot): Pick<Greeter, 'startTls' | 'alpn'> {
-  // PostgreSQL demands the name of its protocol where TLS begins with the first byte, so that nobody can make another server answer.
-  if (cluster.config.tls?.negotiation === 'Direct') return { startTls: null, alpn: ['postgresql'] }
-  return { startTls: START_TLS, alpn: null }
-}
 
 /** Of a connection that is open: where its server can be asked to cancel. */
 interface Cancelable {
@@ -45,15 +27,36 @@ export class PostgresDriver implements Driver, StartupOwner {
   readonly #cancelable = new Map<string, Cancelable>()
   #isDraining = false
 
-  constructor(options: Omit<TcpDriverOptions, 'snapshot'> & { readonly snapshot: PostgresSnapshot }) {
+  /** Connections that share those to the server. */
+  readonly pooled: Pooling
+
+  constructor(options: Omit<TcpDriverOptions, 'snapshot'> & PoolingOptions) {
     this.#snapshot = options.snapshot
     this.tcp = new TcpDriver(options)
+    this.pooled = new Pooling(options)
+  }
+
+  /** Of both kinds of connections. */
+  get totals(): TcpTotals {
+    const { tcp, pooled } = this
+    const ends: Record<string, number> = { ...tcp.totals.ends }
+    for (const [end, count] of Object.entries(pooled.totals.ends)) ends[end] = (ends[end] ?? 0) + count
+    const sum = (of: (totals: TcpTotals) => number) => of(tcp.totals) + of(pooled.totals)
+    return {
+      accepted: sum(({ accepted }) => accepted),
+      ends,
+      bytesIn: sum(({ bytesIn }) => bytesIn),
+      bytesOut: sum(({ bytesOut }) => bytesOut),
+      dials: sum(({ dials }) => dials),
+      redials: sum(({ redials }) => redials),
+    }
   }
 
   /** Connections from now on are served by this one. */
   update(snapshot: PostgresSnapshot): void {
     this.#snapshot = snapshot
     this.tcp.update(snapshot)
+    this.pooled.update(snapshot)
   }
 
   serve(socket: Socket): void {
@@ -62,22 +65,23 @@ export class PostgresDriver implements Driver, StartupOwner {
   }
 
   get open(): number {
-    return this.#fronts.size + this.tcp.open
+    return this.#fronts.size + this.tcp.open + this.pooled.open
   }
 
   get busy(): number {
-    return this.tcp.busy
+    return this.tcp.busy + this.pooled.busy
   }
 
   async drain(): Promise<void> {
     this.#isDraining = true
     for (const front of this.#fronts) front.client.destroy()
-    await this.tcp.drain()
+    await Promise.all([this.tcp.drain(), this.pooled.drain()])
   }
 
   destroy(): void {
     for (const front of this.#fronts) front.client.destroy()
     this.tcp.destroy()
+    this.pooled.destroy()
   }
 
   onGone(front: Startup): void {
@@ -102,6 +106,10 @@ export class PostgresDriver implements Driver, StartupOwner {
       return
     }
     this.#fronts.delete(front)
+    if (snapshot.pooling !== null) {
+      this.pooled.serve(front.client, packet, parameters, rest)
+      return
+    }
     const startup = startupFor(packet, parameters, credential.username)
     const greeter: Greeter = {
       ...tlsOf(snapshot),
@@ -126,6 +134,7 @@ export class PostgresDriver implements Driver, StartupOwner {
 
   /** The keys are those of the server, so a cancel request finds its way to the one connection that it is for. */
   onCancel(front: Startup, key: Buffer): void {
+    if (this.pooled.cancel(key, () => front.client.destroy())) return
     const found = this.#cancelable.get(key.toString('hex'))
     if (found === undefined) {
       front.client.destroy()
