@@ -101,10 +101,10 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   readonly #openedAt = now()
   #waitsSince = 0
   #isToldOfWait = false
+  #isReset = false
   #waitedMs = 0
   #clientEnded = false
   #endpoint: string | null = null
-  #transactions = 0
 
   /** Takes over a client whose startup packet was read. */
   constructor(host: SessionHost, client: RawSocket, login: ClientLogin) {
@@ -482,6 +482,12 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   // --- what the server says -----------------------------------------------------------------------------------------------------
 
   onQuiet(): void {
+    if (this.#isReset) {
+      this.#isReset = false
+      // What the session began with is what this client began with, not what the connection did.
+      const { values } = this.#server!
+      if (this.#own !== null) this.#values = this.pool.parameters.reset(values, this.#own)
+    }
     this.#rest()
   }
 
@@ -491,9 +497,8 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
 
   onTag(tag: string): void {
     if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') this.statements?.clear()
-    if (tag === 'DEALLOCATE ALL' || this.#own === null || this.#server === null) return
-    // What the session began with is what this client began with, not what the connection did.
-    this.#values = this.pool.parameters.reset(this.#server.values, this.#own)
+    // The new values are reported behind the tag, before ReadyForQuery.
+    if (tag !== 'DEALLOCATE ALL') this.#isReset = true
     if (tag === 'DISCARD ALL' && this.#pin !== null && !STAYS.has(this.#pin)) this.#pin = null
   }
 
@@ -538,13 +543,12 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       if (this.#phase !== 'attached') return
       if (server.owes > 0 || this.#requests?.isInside === true) return
       if (this.#pin !== null || !server.isFree) {
-        if (server.isFree) this.#atBoundary()
+        if (server.isFree) this.#isLeavingNow()
         else if (this.#clientEnded) this.#leave()
         return
       }
       const rest = this.#requests?.takeHeld() ?? null
       if (rest !== null) this.#hold(rest, 0, rest.length)
-      this.#transactions++
       this.#detach()
     }
     this.#phase = 'idle'
@@ -556,12 +560,6 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       return
     }
     this.#gather(NOTHING, 0)
-  }
-
-  /** Between transactions on a connection that it keeps. */
-  #atBoundary(): void {
-    this.#transactions++
-    this.#isLeavingNow()
   }
 
   /** Ends a client that is between transactions, if it should be. */

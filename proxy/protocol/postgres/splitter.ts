@@ -100,7 +100,7 @@ export class Splitter {
       const wanted = Math.min(size, this.#wanted[this.code]!)
       if (have < wanted) return this.#hold(wanted)
     }
-    const take = have < size ? have : size
+    const take = Math.min(have, size)
     this.bytes = chunk
     this.from = at
     this.to = at + take
