@@ -23,6 +23,7 @@ const VERBS: Readonly<Record<string, () => Promise<Verb>>> = {
   run: () => import('./commands/run.ts'),
   uninject: () => import('./commands/uninject.ts'),
   validate: () => import('./commands/validate.ts'),
+  wait: () => import('./commands/wait.ts'),
 }
 
 /** Runs the verb that the arguments name and returns the exit code: 0 fine, 1 a problem was found, 2 wrong usage. */

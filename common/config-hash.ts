@@ -11,8 +11,8 @@ export function canonicalJson(value: unknown): string {
 }
 
 /**
- * The content hash of a config: 16 hex digits of SHA-256 over everything but `hash`, the generation and the endpoints of Services,
- * so a change of metadata alone is no change, nor are pods that come and go.
+ * The content hash of a config: 16 hex digits of SHA-256 over everything but `hash`, the generation, the endpoints of Services and
+ * the size of the fleet, so a change of metadata alone is no change, nor are pods that come and go.
  */
 export function configHash(config: Omit<ProxyConfig, 'hash'>): string {
   const { namespace, name: ambassador } = config.ambassador
@@ -22,13 +22,15 @@ export function configHash(config: Omit<ProxyConfig, 'hash'>): string {
     clusters,
     hash: undefined,
     endpointsHash: undefined,
+    fleet: undefined,
     ambassador: { namespace, name: ambassador },
   })
 }
 
-/** Hash of the endpoints of every Service in a config; undefined when it names none. */
-export function endpointsHash({ clusters }: Pick<ProxyConfig, 'clusters'>): string | undefined {
+/** Hash of what changes with pods: the endpoints of every Service in a config and the size of the fleet; undefined without either. */
+export function endpointsHash({ clusters, fleet }: Pick<ProxyConfig, 'clusters' | 'fleet'>): string | undefined {
   const services = clusters.map(({ discovery }) => discovery).filter(({ kind }) => kind === 'service')
+  if (fleet !== undefined) return digest({ services, fleet })
   return services.length === 0 ? undefined : digest(services)
 }
 

@@ -101,7 +101,19 @@ export const authConfig = z.discriminatedUnion('kind', [
   /** A bearer token of Google's metadata server, or by the key file that the environment names. */
   z.object({ kind: z.literal('gcpIdToken'), audience: z.string() }),
   /** PostgreSQL only: what the proxy logs in by, whatever user the application names. */
-  z.object({ kind: z.literal('postgres'), username: z.string().min(1), password: dataRef }),
+  z.object({
+    kind: z.literal('postgres'),
+    username: z.string().min(1),
+    /** Null: a token is fetched in its place, see `token`. */
+    password: dataRef.nullable(),
+    token: z
+      .discriminatedUnion('kind', [
+        z.object({ kind: z.literal('awsRdsIam'), region: z.string().min(1) }),
+        z.object({ kind: z.literal('gcpCloudSqlIam') }),
+        z.object({ kind: z.literal('azureEntra') }),
+      ])
+      .optional(),
+  }),
 ])
 export type AuthConfig = z.infer<typeof authConfig>
 
@@ -125,6 +137,10 @@ export const limitsConfig = z.object({
   maxConnections: z.int().min(1),
   maxPendingRequests: count,
   maxConcurrentRetries: count,
+  /** A connection takes no request after this time; null: it may be of any age. Absent: ten minutes. HTTP only. */
+  maxConnectionAgeMs: z.int().min(1).nullable().optional(),
+  /** Absent: 10,000. HTTP only. */
+  maxConnectionRequests: z.int().min(1).optional(),
 })
 export type LimitsConfig = z.infer<typeof limitsConfig>
 
@@ -154,6 +170,8 @@ export const healthCheckConfig = z.object({
     z.object({ kind: z.literal('http'), path: z.string().min(1), statuses: z.array(z.int()).nullable() }),
     z.object({ kind: z.literal('tcp') }),
     z.object({ kind: z.literal('tls') }),
+    /** Logs in at a PostgreSQL server and asks for its role. */
+    z.object({ kind: z.literal('postgres') }),
   ]),
   /** Null: that of the endpoint. */
   port: port.nullable(),
@@ -178,6 +196,13 @@ export type OutlierConfig = z.infer<typeof outlierConfig>
 export const ROLES = ['Primary', 'Replica', 'Any'] as const
 export type RoleConfig = (typeof ROLES)[number]
 
+/** Requests keep to what the upstream says it takes, in 429, Retry-After and RateLimit. HTTP only. */
+export const pacingConfig = z.object({
+  /** A request that would wait longer is refused. */
+  maxDelayMs: ms,
+})
+export type PacingConfig = z.infer<typeof pacingConfig>
+
 /** What is optional here was added later: a config without it, of an older operator, means what it always meant. */
 export const clusterConfig = z.object({
   name,
@@ -190,12 +215,16 @@ export const clusterConfig = z.object({
   loadBalancing: balancingConfig.optional(),
   /** Header that goes before the first byte of each connection. Absent: none. */
   proxyProtocol: z.enum(PROXY_PROTOCOLS).optional(),
+  /** What still goes on at an endpoint that has left is cut after this time. Absent: never, while the endpoint is there. */
+  drainDeadlineMs: z.int().min(1).optional(),
   /** Absent: nothing is checked. */
   healthCheck: healthCheckConfig.optional(),
   /** Absent: nothing is ejected. */
   outlierDetection: outlierConfig.optional(),
   /** PostgreSQL only: what a server must be to be used. Default Any. */
   role: z.enum(ROLES).optional(),
+  /** HTTP only. Absent: what the upstream says of its limits is passed on and nothing else. */
+  pacing: pacingConfig.optional(),
 })
 export type ClusterConfig = z.infer<typeof clusterConfig>
 
@@ -231,6 +260,8 @@ export const rateLimitConfig = z.object({
   onLimit: z.enum(['Reject', 'Delay']),
   /** With Delay: a request that would wait longer is rejected. */
   maxDelayMs: ms,
+  /** Of all sidecars of the Ambassador together: each takes its share by `fleet`. Absent: of each. */
+  perFleet: z.literal(true).optional(),
 })
 export type RateLimitConfig = z.infer<typeof rateLimitConfig>
 
@@ -272,6 +303,8 @@ export const routeConfig = z.object({
   timeouts: z.object({ requestMs: ms.nullable(), idleMs: ms.nullable() }).nullable(),
   retry: retryConfig.nullable(),
   rateLimit: rateLimitConfig.nullable(),
+  /** Copies of this share of the requests go there too, 0 to 1; their answers are thrown away. Absent: none do. */
+  mirror: z.object({ cluster: name, ratio: z.number().min(0).max(1) }).optional(),
 })
 export type RouteConfig = z.infer<typeof routeConfig>
 
@@ -322,8 +355,10 @@ export const proxyConfig = z.object({
   ambassador: z.object({ namespace: z.string(), name, generation: count }),
   /** Content hash of everything else but the generation; see configHash(). */
   hash: z.string(),
-  /** Of the endpoints of every Service in it, which change without a new hash; absent: it names no Service. */
+  /** Of the endpoints of every Service in it and of `fleet`, which change without a new hash; absent: it has neither. */
   endpointsHash: z.string().optional(),
+  /** Sidecars that serve the Ambassador, which the operator keeps up to date; absent: no limit is shared by them. */
+  fleet: z.object({ sidecars: z.int().min(1) }).optional(),
   protocol: z.enum(['HTTP', 'TCP', 'Redis', 'PostgreSQL']),
   /** Data ports are on 127.0.0.1 and [::1] alone, whatever the config says. */
   listener: z.object({ port }),

@@ -119,6 +119,31 @@ export function exactlyOne<T extends z.ZodType>(schema: T, keys: readonly string
   })
 }
 
+/** Of a union that may be left out as a whole: two of its fields are one too many. */
+export function atMostOne<T extends z.ZodType>(schema: T, keys: readonly string[], subject: string): T {
+  const has = (key: string) => `has(self.${celName(key)})`
+  const given = (value: unknown) => keys.filter((key) => (value as Record<string, unknown>)?.[key] !== undefined)
+  const takes = `${subject} takes one of ${keys.join(', ')}`
+  const list = keys.map((key) => `(${has(key)} ? ' ${key}' : '')`).join(' + ')
+  return rule(schema, {
+    cel: `[${keys.map(has).join(', ')}].filter(x, x).size() <= 1`,
+    holds: (value) => given(value).length <= 1,
+    message: takes,
+    says: {
+      cel: `'${takes}, and has' + ${list}`,
+      text: (value) => `${takes}, and has ${given(value).join(' ')}`,
+    },
+  })
+}
+
+/** Marks an object that is meant to have no fields: that it is there says all. */
+export const NO_FIELDS = 'x-no-fields'
+
+/** A choice without settings, written as `{}`. */
+export function choice() {
+  return z.object({}).meta({ [NO_FIELDS]: true })
+}
+
 /** A field as CEL names it: the API server writes underscores around words of the language. */
 function celName(key: string): string {
   return CEL_WORDS.includes(key) ? `__${key}__` : key

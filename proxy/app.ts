@@ -12,7 +12,7 @@ import { EventLoopDelay } from './observe/event-loop.ts'
 import type { HttpServer } from './observe/http-server.ts'
 import type { LogLevel } from './observe/log.ts'
 import { metricsText } from './observe/metrics.ts'
-import { telemetryServer } from './observe/telemetry.ts'
+import { type ReadyQuestion, telemetryServer } from './observe/telemetry.ts'
 import { upstreamsReport } from './observe/upstreams.ts'
 import { refreshClock } from './runtime/clock.ts'
 import { OverloadWatch } from './runtime/overload.ts'
@@ -96,9 +96,10 @@ export class ProxyApp {
     this.#tls = new TlsContexts({
       read: (ref) => readRef(ref, dirs),
       name: refText,
-      onReload: ({ isReplaced, failure }) => {
-        if (failure !== null) log.warn({ detail: failure }, 'TLS files are not usable, the last good ones are kept')
-        else if (isReplaced) log.info({}, 'TLS files replaced')
+      onReload: ({ tls, isReplaced, failure }) => {
+        const detail = failure ?? tls.refs.map(({ ref }) => refText(ref)).join('; ')
+        if (failure !== null) log.warn({ detail }, 'TLS files are not usable, the last good ones are kept')
+        else log.info({ detail }, isReplaced ? 'TLS files replaced' : 'TLS files are usable again')
       },
     })
     this.#parts = {
@@ -120,7 +121,8 @@ export class ProxyApp {
     this.#served = options.sources.map((source) => new Served(source, this.#parts))
     this.#watcher = new FileWatcher(() => void this.reload(), options.watch)
     this.#telemetry = telemetryServer({
-      unready: (isStartup) => this.unready(isStartup),
+      unready: (question) => this.unready(question),
+      unknownUpstreams: (names) => this.unknownUpstreams(names),
       configz: () => this.configz(),
       metrics: () =>
         metricsText(this.#served, {
@@ -250,16 +252,18 @@ export class ProxyApp {
     return owner === undefined ? null : `Ambassador '${owner.name}' of this pod`
   }
 
-  /** Reasons why the sidecar is not ready, each a sentence; empty when it is. `isStartup` asks only whether it listens. */
-  unready(isStartup = false): readonly string[] {
+  /** Reasons why the sidecar is not ready, each a sentence; empty when it is. */
+  unready({ isStartup = false, upstreams = [] }: Partial<ReadyQuestion> = {}): readonly string[] {
     if (this.#isDraining) return ['draining']
+    const wantsAll = this.#options.readiness === 'UpstreamHealthy' && !isStartup
     return this.#served.flatMap((served) => {
       const reasons: string[] = []
       const { rejected } = served.report()
       if (served.config === null) reasons.push(rejected?.message ?? 'no config was read yet')
       else if (served.port === null) reasons.push('its port is not bound')
-      else if (this.#options.readiness === 'UpstreamHealthy' && !isStartup) {
+      else {
         for (const { cluster, tls, credential, login } of served.compiled) {
+          if (!wantsAll && !upstreams.some((name) => isNamed(name, served.name, cluster.name))) continue
           const why =
             tls?.context === null ? tls.failure : (credential?.failure ?? login?.failure ?? unhealthy(cluster))
           if (why !== null) reasons.push(`upstream '${cluster.name}': ${why}`)
@@ -267,6 +271,16 @@ export class ProxyApp {
       }
       return reasons.map((reason) => `ambassador '${served.name}': ${reason}`)
     })
+  }
+
+  unknownUpstreams(names: readonly string[]): string | null {
+    const known = this.#served.flatMap(({ name, compiled }) => compiled.map(({ cluster }) => [name, cluster.name]))
+    const unknown = names.filter(
+      (name) => !known.some(([ambassador = '', upstream = '']) => isNamed(name, ambassador, upstream)),
+    )
+    if (unknown.length === 0) return null
+    const there = known.map((each) => each.join('/')).join(', ')
+    return `there is no upstream '${unknown.join("', '")}', use one of ${there}`
   }
 
   configz(): Configz {
@@ -330,6 +344,11 @@ export class ProxyApp {
       if (this.connections.open > 0) quietSince = performance.now()
     }
   }
+}
+
+/** Whether a name means this upstream: its own, that of its Ambassador, or both. */
+function isNamed(name: string, ambassador: string, upstream: string): boolean {
+  return name === upstream || name === ambassador || name === `${ambassador}/${upstream}`
 }
 
 function unhealthy(cluster: Served['compiled'][number]['cluster']): string | null {

@@ -169,6 +169,11 @@ export class Served {
     return [rateLimit, ...routeLimits].filter((limit) => limit !== null)
   }
 
+  /** Sidecars that share limits; null: it has no limit that is shared. */
+  get sidecars(): number | null {
+    return this.config?.fleet === undefined ? null : this.#compiler.sidecars
+  }
+
   /** The newest config waits for a port that somebody else has. */
   get waitsForPort(): boolean {
     return this.#rejected?.report.reason === 'PortInUse'
@@ -388,5 +393,5 @@ export class Served {
 /** What makes two configs the same, whatever their hashes say: somebody may have edited a file by hand. */
 function contentOf(config: ProxyConfig): string {
   const clusters = config.clusters.map((each) => ({ ...each, discovery: withoutEndpoints(each.discovery) }))
-  return canonicalJson({ ...config, clusters, hash: null, endpointsHash: null, ambassador: null })
+  return canonicalJson({ ...config, clusters, hash: null, endpointsHash: null, fleet: null, ambassador: null })
 }

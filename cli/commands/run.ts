@@ -15,6 +15,7 @@ import { discover } from '../../proxy/upstream/discovery/discover.ts'
 import { Resolver } from '../../proxy/upstream/dns/resolver.ts'
 import { Exit, UsageError } from '../exit.ts'
 import { loadFiles, missingRefs } from '../local-configs.ts'
+import { portOption } from '../port-option.ts'
 import { runLog } from '../run-log.ts'
 import { SERVICE_USAGE } from '../services.ts'
 
@@ -67,8 +68,8 @@ export async function run(args: string[]): Promise<number> {
   return serveFiles(values.file ?? [], {
     secrets: values.secrets ?? null,
     services: values.service ?? [],
-    telemetryPort: port('--telemetry-port', values['telemetry-port'], TELEMETRY_PORT),
-    adminPort: port('--admin-port', values['admin-port'], ADMIN_PORT),
+    telemetryPort: portOption('--telemetry-port', values['telemetry-port'], TELEMETRY_PORT),
+    adminPort: portOption('--admin-port', values['admin-port'], ADMIN_PORT),
     logLevel,
     readiness: 'Listening',
     sidecarMode: 'Legacy',
@@ -148,12 +149,4 @@ function greet(configs: readonly ProxyConfig[], telemetryPort: number, adminPort
 function goals(routes: ProxyConfig['routes'], clusters: ProxyConfig['clusters']): string {
   const used = new Set([clusters[0]?.name, ...routes.flatMap(({ to }) => to.map(({ cluster }) => cluster))])
   return clusters.flatMap(({ name }) => (used.has(name) ? [name] : [])).join(', ')
-}
-
-function port(option: string, value: string | undefined, fallback: number): number {
-  if (value === undefined) return fallback
-  const number = /^\d{1,5}$/.test(value) ? Number(value) : Number.NaN
-  if (!(number <= 65535))
-    throw new UsageError(`${option}: '${value}' is not a port, use 1 to 65535, or 0 for a free one`)
-  return number
 }

@@ -84,6 +84,7 @@ const specFields = z.object({
 })
 type Fields = z.output<typeof specFields>
 
+const WITHOUT_PROBE = '!has(u.healthCheck.http) && !has(u.healthCheck.tcp) && !has(u.healthCheck.tls)'
 const REMEDY = 'remove it or change the protocol'
 const LOOPBACK = ['localhost', '127.0.0.1', '::1']
 const ITSELF = `e.port == self.listen.port && e.host in ['${LOOPBACK.join("', '")}']`
@@ -163,10 +164,29 @@ export const ambassadorSpec = rules(
     field: ['upstreams'],
     message: `upstreams[].tls.negotiation needs protocol PostgreSQL: ${REMEDY}`,
   },
+  {
+    cel: `self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.healthCheck) && ${WITHOUT_PROBE})`,
+    holds: ({ protocol, upstreams }) =>
+      protocol === 'PostgreSQL' ||
+      !upstreams.some(({ healthCheck: check }) => check && !check.http && !check.tcp && !check.tls),
+    field: ['upstreams'],
+    message:
+      'upstreams[].healthCheck needs one of http, tcp, tls: add one, only a PostgreSQL server is checked without',
+  },
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',
     'has(u.limits) && has(u.limits.maxConcurrentRetries)',
     (each) => each.limits.maxConcurrentRetries !== undefined,
+  ),
+  upstreamNeedsHttp(
+    'limits.maxConnectionAge',
+    'has(u.limits) && has(u.limits.maxConnectionAge)',
+    (each) => each.limits.maxConnectionAge !== undefined,
+  ),
+  upstreamNeedsHttp(
+    'limits.maxRequestsPerConnection',
+    'has(u.limits) && has(u.limits.maxRequestsPerConnection)',
+    (each) => each.limits.maxRequestsPerConnection !== undefined,
   ),
   upstreamNeedsHttp(
     'circuitBreaker.slowCall',
@@ -178,6 +198,7 @@ export const ambassadorSpec = rules(
     'has(u.loadBalancing) && has(u.loadBalancing.consistentHash)',
     (each) => each.loadBalancing.consistentHash !== undefined,
   ),
+  upstreamNeedsHttp('pacing', 'has(u.pacing)', (each) => each.pacing !== undefined),
   {
     cel: `self.upstreams.all(u, !has(u.endpoints) || !u.endpoints.exists(e, ${ITSELF}))`,
     holds: (spec) => !ownEndpoint(spec),

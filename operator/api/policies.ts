@@ -155,6 +155,11 @@ export const rateLimit = rule(
       'What happens to one too many: Reject answers 429 with Retry-After (HTTP) or closes the connection (TCP); Delay holds it until its turn.',
     ).default('Reject'),
     maxDelay: optional(duration(), 'With Delay: what would wait longer is rejected at once.', '1s'),
+    perFleet: optional(
+      z.boolean(),
+      'true: the limit is of all sidecars of the Ambassador together. Each takes an equal share of requests and burst; the operator tells them how many they are.',
+      'false, the limit is of each sidecar',
+    ),
   }),
   {
     cel: `!has(self.maxDelay) || self.onLimit == 'Delay'`,

@@ -9,6 +9,7 @@ import {
   listMap,
   listSet,
   optional,
+  percent,
   type RuleOptions,
   rule,
   rules,
@@ -149,6 +150,14 @@ function headerChanges(whose: string, others?: string) {
   })
 }
 
+const mirror = z.object({
+  upstream: doc(
+    label(),
+    'Name of the upstream that gets the copies, which are as the other upstream got them, with its own credential.',
+  ),
+  percent: doc(percent(), 'Share of the requests that are copied.').default('100%'),
+})
+
 export const route = rules(
   z.object({
     match: doc(
@@ -187,6 +196,11 @@ export const route = rules(
       'A limit of these requests alone, which then do not count against the one of the Ambassador.',
       'the one of the Ambassador',
     ),
+    mirror: optional(
+      mirror,
+      'Sends copies of these requests to another upstream too, after the answer, and throws its answers away. The application never waits for them; they are left out when anything is scarce.',
+      'none',
+    ),
   }),
   {
     cel: '!has(self.rewrite) || (has(self.match.path) && has(self.match.path.prefix))',
@@ -201,7 +215,7 @@ export const routes = list(route, 32)
 
 interface Routed {
   readonly protocol: string
-  readonly upstreams: readonly { readonly name: string }[]
+  readonly upstreams: readonly { readonly name: string; readonly fromHeader?: unknown }[]
   readonly routes?: readonly z.output<typeof route>[] | undefined
 }
 
@@ -222,7 +236,19 @@ export const routeRules: readonly RuleOptions<Routed>[] = [
     // Naming it costs the API server more than a message may cost.
     message: 'a route goes to an upstream that does not exist: use one of the names in upstreams, or add it there',
   },
+  {
+    cel: `!has(self.routes) || !self.routes.exists(r, has(r.mirror) && !self.upstreams.exists(u, u.name == r.mirror.upstream && !has(u.fromHeader)))`,
+    holds: (spec) => !hasUnknownMirror(spec),
+    field: ['routes'],
+    message:
+      'a mirror goes to an upstream that does not exist, or to one with fromHeader: use one of the other names in upstreams',
+  },
 ]
+
+function hasUnknownMirror({ routes: given = [], upstreams }: Routed): boolean {
+  const isKnown = (name: string) => upstreams.some((each) => each?.name === name && each.fromHeader === undefined)
+  return given.some(({ mirror: one }) => one !== undefined && !isKnown(one.upstream))
+}
 
 function hasUnknownUpstream({ routes: given = [], upstreams }: Routed): boolean {
   const isKnown = (name: string) => upstreams.some((each) => each?.name === name)

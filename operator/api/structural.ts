@@ -1,5 +1,6 @@
 /** zod to the structural OpenAPI schema that a CustomResourceDefinition takes; refuses what the API server would. */
 import { z } from 'zod'
+import { NO_FIELDS } from '../../common/schema-kit.ts'
 
 /** The part of OpenAPI v3 that structural schemas use. */
 export interface Structural {
@@ -67,7 +68,7 @@ function convert(json: Record<string, unknown>, path: string): Structural {
   const refuse = (what: string): never => {
     throw new Error(`${path}: ${what}`)
   }
-  const node: Record<string, unknown> = { ...json }
+  const { [NO_FIELDS]: hasNoFields, ...node } = json
   const isMixedEnum = node['x-kubernetes-preserve-unknown-fields'] === true && node.enum !== undefined
   const isIntOrString = node['x-kubernetes-int-or-string'] === true
   if (isMixedEnum || isIntOrString) delete node.anyOf
@@ -87,6 +88,10 @@ function convert(json: Record<string, unknown>, path: string): Structural {
   }
   if (type === 'object') {
     const { properties = {}, required = [] } = node as { properties?: Record<string, object>; required?: string[] }
+    if (hasNoFields === true) {
+      delete node.properties
+      return inOrder(node)
+    }
     if (Object.keys(properties).length === 0) refuse('has no fields')
     node.properties = Object.fromEntries(
       Object.entries(properties).map(([name, field]) => {

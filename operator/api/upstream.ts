@@ -3,6 +3,8 @@ import { z } from 'zod'
 import { isShorter } from '../../common/duration.ts'
 import { PROXY_PROTOCOLS, ROLES } from '../../common/proxy-config.ts'
 import {
+  atMostOne,
+  choice,
   configMapKeyRef,
   dnsName,
   doc,
@@ -19,12 +21,14 @@ import {
   percent,
   port,
   rule,
+  rules,
   secretKeyRef,
   servicePort,
 } from '../../common/schema-kit.ts'
 import { loadBalancing } from './balancing.ts'
 import { writtenFieldName } from './fields.ts'
 import { fromHeader } from './from-header.ts'
+import { pacing } from './pacing.ts'
 
 const endpoint = z.object({
   host: doc(
@@ -243,6 +247,42 @@ function awsName(example: string) {
   })
 }
 
+const TOKEN_LIFE =
+  'Fetched when a connection needs one, used for later ones until a fifth of its life is left, and sent inside TLS alone.'
+
+/** What the sidecar proves by that it is the user; exactly one is given. */
+const PROOFS = ['password', 'awsRdsIam', 'gcpCloudSqlIam', 'azureEntra'] as const
+
+const postgresAuth = exactlyOne(
+  z.object({
+    username: doc(username, 'User that the sidecar logs in as, whatever user the application names.'),
+    password: optional(
+      z.object({ secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the password.') }),
+      'Password of that user, sent by SCRAM-SHA-256 (bound to the TLS channel where the server offers it) or MD5, and in clear text only inside TLS. Read again for new connections when it changes.',
+      'none',
+    ),
+    awsRdsIam: optional(
+      z.object({
+        region: doc(awsName('us-east-1'), 'Region that the database is in.'),
+      }),
+      `Logs in with a token that the role of the pod (IRSA, Pod Identity, environment, node) signs for the host, port and user of RDS or Aurora. ${TOKEN_LIFE} Needs tls.`,
+      'none',
+    ),
+    gcpCloudSqlIam: optional(
+      choice(),
+      `Logs in with an access token of the service account of the pod (Workload Identity) for Cloud SQL or AlloyDB; written as \`gcpCloudSqlIam: {}\`. ${TOKEN_LIFE} Needs tls.`,
+      'none',
+    ),
+    azureEntra: optional(
+      choice(),
+      `Logs in with a token of Microsoft Entra for the workload or managed identity of the pod; written as \`azureEntra: {}\`. ${TOKEN_LIFE} Needs tls.`,
+      'none',
+    ),
+  }),
+  PROOFS,
+  'auth.postgres',
+)
+
 const auth = exactlyOne(
   z.object({
     bearer: optional(
@@ -299,13 +339,7 @@ const auth = exactlyOne(
       'none',
     ),
     postgres: optional(
-      z.object({
-        username: doc(username, 'User that the sidecar logs in as, whatever user the application names.'),
-        password: doc(
-          z.object({ secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the password.') }),
-          'Password of that user, sent by SCRAM-SHA-256 (bound to the TLS channel where the server offers it) or MD5, and in clear text only inside TLS. Read again for new connections when it changes.',
-        ),
-      }),
+      postgresAuth,
       'Logs in at a PostgreSQL server, so that the application needs no password. PostgreSQL only.',
       'none',
     ),
@@ -399,6 +433,16 @@ const limits = z.object({
     'Retries to this upstream that run at once, besides the budget of the retry policy. HTTP only.',
     '64',
   ),
+  maxConnectionAge: optional(
+    duration({ zero: true }),
+    'A connection takes no request any more after this time, give or take a tenth, so that load follows DNS and rotated certificates. The request under way ends first. `0s`: it may be of any age. HTTP only.',
+    '10m',
+  ),
+  maxRequestsPerConnection: optional(
+    integer(1, 1_000_000_000),
+    'Requests on one connection, up to a tenth less so that connections of one age do not end together. HTTP only.',
+    '10000',
+  ),
 })
 
 const PATH_PATTERN = '^/[!-~]*$'
@@ -425,7 +469,7 @@ const httpCheck = z.object({
 })
 
 const healthCheck = rule(
-  exactlyOne(
+  atMostOne(
     z.object({
       http: optional(httpCheck, 'Healthy is what answers a GET with an expected status.', 'none'),
       tcp: optional(
@@ -479,7 +523,11 @@ const outlierDetection = z.object({
 const WHERE = ['endpoints', 'dns', 'srv', 'service', 'file', 'fromHeader'] as const
 const ONE_OF = `Exactly one of ${WHERE.join(', ')} must be given.`
 
-export const upstream = rule(
+const HAS_TOKEN = PROOFS.slice(1)
+  .map((key) => `has(self.auth.postgres.${key})`)
+  .join(' || ')
+
+export const upstream = rules(
   exactlyOne(
     z.object({
       name: doc(label(), 'Name of the upstream, in status, metrics and log lines.'),
@@ -526,8 +574,8 @@ export const upstream = rule(
       ),
       role: optional(
         z.enum(ROLES),
-        'What a PostgreSQL server must be to get a connection, asked of it (pg_is_in_recovery) at each login: Primary is one that takes writes, Replica is a standby. Another one is passed over. PostgreSQL only.',
-        'Any',
+        'What a PostgreSQL server must be to get a connection, asked of it (pg_is_in_recovery) at each login: Primary is one that takes writes, Replica is a standby. Another one is passed over, and while there is none a connection is held, within timeouts.connect. PostgreSQL only.',
+        'Primary where endpoints of different priorities are written out, else Any',
       ),
       proxyProtocol: optional(
         z.enum(PROXY_PROTOCOLS),
@@ -535,9 +583,14 @@ export const upstream = rule(
         'none',
       ),
       loadBalancing: doc(loadBalancing, 'Which endpoint an attempt (HTTP) or connection (TCP) goes to.').prefault({}),
+      drainDeadline: optional(
+        duration(),
+        'How long a request, a transaction or a connection may go on at an endpoint that has left (it is gone from DNS, the list, the Service or this spec), before it is cut. Nothing new begins there, and what can be moved at a boundary is. Where nobody answers any more it is cut at once in any case.',
+        'it may go on for ever',
+      ),
       healthCheck: optional(
         healthCheck,
-        'Checks each endpoint from each sidecar; an unhealthy one gets nothing while another is healthy, and when none is they are all tried. A passing check does not close a circuit that traffic opened. Exactly one of http, tcp and tls must be given.',
+        'Checks each endpoint from each sidecar; an unhealthy one gets nothing while another is healthy, and when none is they are all tried. A passing check does not close a circuit that traffic opened. One of http, tcp and tls must be given; without one, a check of a PostgreSQL server logs in and asks for its role.',
         'no checks',
       ),
       outlierDetection: optional(
@@ -551,6 +604,11 @@ export const upstream = rule(
         'none',
       ),
       limits: doc(limits, 'Bounds what this upstream may use.').prefault({}),
+      pacing: optional(
+        pacing,
+        'Slows requests down to what the upstream says it takes: none for the time of the Retry-After of its 429 and 503, and further apart when its RateLimit fields (or RateLimit-Remaining and X-RateLimit-Remaining with their Reset) say that less than a quarter of its quota is left. `{}` is enough. HTTP only.',
+        'what it says is passed on to the application, and nothing else',
+      ),
     }),
     WHERE,
     'an upstream',
@@ -560,5 +618,11 @@ export const upstream = rule(
     holds: (value) => value.healthCheck?.tls === undefined || value.tls !== undefined,
     field: ['healthCheck'],
     message: 'a check of TLS needs tls on the upstream: add it, or use tcp',
+  },
+  {
+    cel: `has(self.tls) || !has(self.auth) || !has(self.auth.postgres) || !(${HAS_TOKEN})`,
+    holds: ({ tls, auth }) => tls !== undefined || !PROOFS.slice(1).some((key) => auth?.postgres?.[key] !== undefined),
+    field: ['auth'],
+    message: 'a token for a database is sent inside TLS alone: add tls, or use password',
   },
 )

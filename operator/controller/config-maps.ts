@@ -18,6 +18,7 @@ export interface StoredConfigMap {
   readonly hash: string | null
   readonly generation: number | null
   readonly endpointsHash: string | null
+  readonly sidecars: number | null
   /** Of each Service in it, by serviceKey(): what stays in use when the Service is gone. */
   readonly endpoints: Readonly<Record<string, readonly ServiceEndpoint[]>>
 }
@@ -56,8 +57,8 @@ export function projectConfigMap(object: KubeObject): StoredConfigMap {
 export function stateOf(stored: StoredConfigMap | undefined, ambassadorUid: string | undefined): ConfigMapState {
   if (stored === undefined) return { kind: 'absent' }
   if (stored.ownerUid !== ambassadorUid && !stored.isApplied) return { kind: 'foreign' }
-  const { uid, digest, hash, generation, endpointsHash, endpoints } = stored
-  return { kind: 'ours', uid, digest, hash, generation, endpointsHash, endpoints }
+  const { uid, digest, hash, generation, endpointsHash, sidecars, endpoints } = stored
+  return { kind: 'ours', uid, digest, hash, generation, endpointsHash, sidecars, endpoints }
 }
 
 interface Comparable {
@@ -79,7 +80,7 @@ export function digestOf({ metadata, data }: Comparable): string {
   return createHash('sha256').update(canonicalJson(parts)).digest('hex').slice(0, 32)
 }
 
-type Identity = Pick<StoredConfigMap, 'hash' | 'generation' | 'endpointsHash' | 'endpoints'>
+type Identity = Pick<StoredConfigMap, 'hash' | 'generation' | 'endpointsHash' | 'sidecars' | 'endpoints'>
 
 /** What an operator that just started knows of what was published. Total: anybody may have edited it. */
 function identity(text: string | undefined): Identity {
@@ -88,17 +89,19 @@ function identity(text: string | undefined): Identity {
       hash?: unknown
       endpointsHash?: unknown
       ambassador?: { generation?: unknown }
+      fleet?: { sidecars?: unknown }
       clusters?: unknown
     }
-    const { hash, endpointsHash, ambassador, clusters } = config
+    const { hash, endpointsHash, ambassador, fleet, clusters } = config
     return {
       hash: typeof hash === 'string' ? hash : null,
       generation: typeof ambassador?.generation === 'number' ? ambassador.generation : null,
       endpointsHash: typeof endpointsHash === 'string' ? endpointsHash : null,
+      sidecars: typeof fleet?.sidecars === 'number' ? fleet.sidecars : null,
       endpoints: typeof endpointsHash === 'string' ? endpointsOf(clusters) : NO_ENDPOINTS,
     }
   } catch {
-    return { hash: null, generation: null, endpointsHash: null, endpoints: NO_ENDPOINTS }
+    return { hash: null, generation: null, endpointsHash: null, sidecars: null, endpoints: NO_ENDPOINTS }
   }
 }
 

@@ -35,7 +35,10 @@ export interface ReportsOptions {
   readonly concurrency?: number
   /** Questions a second. Default 400, burst 1000. */
   readonly rate?: { readonly perSecond: number; readonly burst: number }
-  /** Pace in peace. Default 60 s, or what keeps all pods together at 50 questions a second. */
+  /**
+   * Pace in peace: a sidecar that finds something out by itself (a Secret that became unusable) is heard of this late. Default 15 s,
+   * or what keeps all pods together at 50 questions a second.
+   */
   readonly refreshMs?: number
   /** Default 2 s. */
   readonly timeoutMs?: number
@@ -67,6 +70,8 @@ type Entry = {
 type SidecarAnswers =
   | Exclude<SidecarReport, { kind: 'answered' }>
   | { readonly kind: 'answered'; readonly ambassadors: ReadonlyMap<string, SidecarState> }
+
+const PEACE_MS = 15_000
 
 const UNASKED = { kind: 'unasked' } as const
 const STARTING = { kind: 'starting' } as const
@@ -162,7 +167,7 @@ export class Reports {
     this.#tellTroubles(entry, pod, answer)
     if (!this.#options.isSettled(pod)) return backoffMs(++entry.awaited, { ...AWAITED, random: this.#random })
     entry.awaited = 0
-    const slowMs = this.#options.refreshMs ?? Math.max(60_000, this.#options.podCount() * 20)
+    const slowMs = this.#options.refreshMs ?? Math.max(PEACE_MS, this.#options.podCount() * 20)
     return slowMs * (0.75 + this.#random() / 2)
   }
 
@@ -263,7 +268,7 @@ export function isConfigz(value: unknown): value is Configz {
 /** A report with 16 Ambassadors and all their references is some 20 KB. */
 const MAX_BYTES = 1024 * 1024
 
-/** GET http://ip:port/configz without a kept connection: the next question is a minute away. */
+/** GET http://ip:port/configz without a kept connection: the next question is a while away. */
 export const fetchConfigz: FetchConfigz = (ip, port, signal) =>
   new Promise((resolve, reject) => {
     const request = http.get({ host: ip, port, path: '/configz', agent: false, signal }, (response) => {

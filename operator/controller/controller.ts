@@ -13,6 +13,7 @@ import { WorkQueue } from '../kube/workqueue.ts'
 import { configMaps, type StoredConfigMap } from './config-maps.ts'
 import { type FetchConfigz, Reports, type Trouble } from './configz.ts'
 import type { Published } from './facts.ts'
+import { Fleets } from './fleets.ts'
 import type { OperatorMetrics } from './metrics.ts'
 import { BY_AMBASSADOR, type InjectedPod, injectedPods, type UninjectedPod, uninjectedPods } from './pods.ts'
 import { type ReconcileDeps, reconcile } from './reconcile.ts'
@@ -148,6 +149,7 @@ export class Controller {
       workloads: this.#workloads,
       services: this.#services,
       pace: new Pace(clock),
+      fleets: new Fleets(clock),
       refChecker: new RefChecker({ client, clock, log, namespaces: options.secretChecks }),
       proxyImage: options.proxyImage,
       statusWriter: this.#statusWriter,

@@ -68,7 +68,7 @@ function restorations({ ambassador, configMap }: World, { config }: Rendered): K
   const before = ambassador.status?.config
   const isSame = before?.hash === config?.hash && before?.generation === config?.ambassador.generation
   if (before === undefined || !isSame) return []
-  // Pods of a Service came or went.
+  // Pods of a Service or of the fleet came or went.
   if (configMap.kind === 'ours' && configMap.endpointsHash !== (config?.endpointsHash ?? null)) return []
   const what = configMap.kind === 'absent' ? 'was deleted' : 'was edited'
   const message = `ConfigMap '${before.configMapName}' ${what} and is restored: change the Ambassador instead`

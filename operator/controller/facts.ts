@@ -14,7 +14,7 @@ export interface Answered {
 /** What is, or is being, published. */
 export interface Published {
   readonly hash: string
-  /** Of the endpoints of Services; null: it names none. */
+  /** Of the endpoints of Services and the size of the fleet; null: it says nothing of them. */
   readonly endpointsHash: string | null
   readonly generation: number
 }

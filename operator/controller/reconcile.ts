@@ -7,12 +7,14 @@ import { type Rendered, render } from '../render/render.ts'
 import { NO_SERVICES, type ServiceLookup, serviceKey } from '../render/services.ts'
 import { decide } from './decide.ts'
 import type { Published } from './facts.ts'
+import type { Fleets } from './fleets.ts'
 import { gather, type Sources } from './gather.ts'
 import type { World } from './world.ts'
 import { isTerminating, type Pace, publish, type StatusWriter } from './write.ts'
 
 export interface ReconcileDeps extends Sources {
   readonly pace: Pace
+  readonly fleets: Fleets
   readonly statusWriter: StatusWriter
   readonly events: EventSink
   /** Told what sidecars should have in force; null: nothing. */
@@ -31,11 +33,13 @@ export async function reconcile(key: string, deps: ReconcileDeps, signal?: Abort
   if (world === undefined) {
     deps.statusWriter.forget(key)
     deps.pace.forget(key)
+    deps.fleets.forget(key)
     deps.services.want(key, [])
     deps.onPublished(key, null)
     return undefined
   }
-  const rendered = render({ ambassador: world.ambassador, services: lookupOf(world) })
+  const fleet = deps.fleets.sizeOf(key, world)
+  const rendered = render({ ambassador: world.ambassador, services: lookupOf(world), sidecars: fleet.sidecars })
   let decision = decide(world, rendered)
   const { name, namespace = '', uid = '' } = world.ambassador.metadata
   const regarding = { apiVersion: `${GROUP}/${VERSION}`, kind: KIND, namespace, name, uid }
@@ -63,10 +67,15 @@ export async function reconcile(key: string, deps: ReconcileDeps, signal?: Abort
     if (isTerminating(error) || hasStatus(error, 404)) return undefined
     throw error
   }
-  return decision.againMs ?? undefined
+  return soonest(decision.againMs, rendered.config?.fleet === undefined ? null : fleet.againMs)
 }
 
-/** Whether nothing but pods of Services changed since the last time that something was published. */
+function soonest(...waits: readonly (number | null)[]): number | undefined {
+  const given = waits.filter((each) => each !== null)
+  return given.length === 0 ? undefined : Math.min(...given)
+}
+
+/** Whether nothing but pods changed, of Services or of the fleet, since the last time that something was published. */
 function isOfEndpoints({ configMap }: World, { config }: Rendered): boolean {
   const isSame = configMap.kind === 'ours' && configMap.hash === config?.hash
   return isSame && configMap.generation === config?.ambassador.generation

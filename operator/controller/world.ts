@@ -16,8 +16,10 @@ export type ConfigMapState =
       /** Of the config in it; null when it does not parse. */
       readonly hash: string | null
       readonly generation: number | null
-      /** What it says of the endpoints of Services; null: it names none. */
+      /** What it says of the endpoints of Services and the number of sidecars; null: it says nothing of them. */
       readonly endpointsHash: string | null
+      /** Sidecars that it shares limits among; null: it shares none. */
+      readonly sidecars: number | null
       /** Of each Service in it, by serviceKey(). */
       readonly endpoints: Readonly<Record<string, readonly ServiceEndpoint[]>>
     }

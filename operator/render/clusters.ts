@@ -11,6 +11,7 @@ import type {
   HealthCheckConfig,
   LimitsConfig,
   OutlierConfig,
+  RoleConfig,
   TlsConfig,
 } from '../../common/proxy-config.ts'
 import { percentRatio } from '../../common/quantity.ts'
@@ -42,10 +43,12 @@ export function cluster(upstream: DefaultedUpstream, { namespace, services }: Cl
     limits: limits(upstream.limits),
     // Left out where it is what an older sidecar does anyway: then an upgrade of the operator changes no config.
     ...(upstream.proxyProtocol && { proxyProtocol: upstream.proxyProtocol }),
+    ...(upstream.drainDeadline && { drainDeadlineMs: durationMs(upstream.drainDeadline)! }),
     ...(isBalancingSet(upstream.loadBalancing) && { loadBalancing: balancing(upstream.loadBalancing) }),
     ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck) }),
-    ...(upstream.role !== undefined && upstream.role !== 'Any' && { role: upstream.role }),
+    ...(role(upstream) !== 'Any' && { role: role(upstream) }),
     ...(upstream.outlierDetection && { outlierDetection: outlierDetection(upstream.outlierDetection) }),
+    ...(upstream.pacing && { pacing: { maxDelayMs: durationMs(upstream.pacing.maxDelay)! } }),
   }
 }
 
@@ -110,10 +113,7 @@ function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null 
   } = given
   if (redis) return { kind: 'redis', username: redis.username ?? null, password: secret(redis.password.secretKeyRef) }
   if (awsSigV4) return { kind: 'awsSigV4', service: awsSigV4.service, region: awsSigV4.region }
-  if (postgres) {
-    const { username, password } = postgres
-    return { kind: 'postgres', username, password: secret(password.secretKeyRef) }
-  }
+  if (postgres) return postgresAuth(postgres)
   if (gcpIdToken) return { kind: 'gcpIdToken', audience: gcpIdToken.audience }
   if (serviceAccountToken) {
     const { audience, expirationSeconds } = serviceAccountToken
@@ -140,6 +140,18 @@ function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null 
     kind: 'basic',
     username: { kind: 'secret', name: basic.secretName, key: BASIC_AUTH_KEYS.username },
     password: { kind: 'secret', name: basic.secretName, key: BASIC_AUTH_KEYS.password },
+  }
+}
+
+function postgresAuth(given: NonNullable<NonNullable<DefaultedUpstream['auth']>['postgres']>): AuthConfig {
+  const { username, password, awsRdsIam, gcpCloudSqlIam, azureEntra } = given
+  return {
+    kind: 'postgres',
+    username,
+    password: password ? secret(password.secretKeyRef) : null,
+    ...(awsRdsIam && { token: { kind: 'awsRdsIam', region: awsRdsIam.region } }),
+    ...(gcpCloudSqlIam && { token: { kind: 'gcpCloudSqlIam' } }),
+    ...(azureEntra && { token: { kind: 'azureEntra' } }),
   }
 }
 
@@ -191,13 +203,19 @@ function healthCheck(given: NonNullable<DefaultedUpstream['healthCheck']>): Heal
   return {
     probe: http
       ? { kind: 'http', path: http.path, statuses: http.expectedStatuses ?? null }
-      : { kind: tls ? 'tls' : 'tcp' },
+      : { kind: tls ? 'tls' : tcp ? 'tcp' : 'postgres' },
     port: (http ?? tcp ?? tls)?.port ?? null,
     intervalMs: durationMs(interval)!,
     timeoutMs: durationMs(timeout)!,
     unhealthyThreshold,
     healthyThreshold,
   }
+}
+
+/** Of servers with an order in which they are used, the later ones are standbys until they are promoted. */
+function role({ role: given, auth, endpoints = [] }: DefaultedUpstream): RoleConfig {
+  if (given !== undefined || !auth?.postgres) return given ?? 'Any'
+  return new Set(endpoints.map(({ priority }) => priority)).size > 1 ? 'Primary' : 'Any'
 }
 
 function outlierDetection(given: NonNullable<DefaultedUpstream['outlierDetection']>): OutlierConfig {
@@ -216,6 +234,8 @@ function limits(given: DefaultedUpstream['limits']): LimitsConfig {
     maxPendingRequests: given.maxPendingRequests,
     // Of connections too: one that an endpoint does not accept goes on to another.
     maxConcurrentRetries: given.maxConcurrentRetries ?? CONCURRENT_RETRIES,
+    ...(given.maxConnectionAge !== undefined && { maxConnectionAgeMs: durationMs(given.maxConnectionAge)! || null }),
+    ...(given.maxRequestsPerConnection !== undefined && { maxConnectionRequests: given.maxRequestsPerConnection }),
   }
 }
 

@@ -79,13 +79,14 @@ export function rateLimit({ rateLimit: given }: DefaultedSpec): RateLimitConfig 
 
 /** A rate limit with its defaults. */
 export function rateLimitOf(given: NonNullable<DefaultedSpec['rateLimit']>): RateLimitConfig {
-  const { requests, per, burst, onLimit, maxDelay } = given
+  const { requests, per, burst, onLimit, maxDelay, perFleet } = given
   return {
     requests,
     perMs: durationMs(per)!,
     burst: burst ?? requests,
     onLimit,
     maxDelayMs: onLimit === 'Delay' ? (maxDelay ? durationMs(maxDelay)! : MAX_DELAY_MS) : 0,
+    ...(perFleet && { perFleet }),
   }
 }
 

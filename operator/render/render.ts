@@ -16,6 +16,8 @@ export interface World {
   readonly ambassador: Ambassador
   /** What is known of Services. Default: nothing, so that a Service has no endpoints yet. */
   readonly services?: ServiceLookup
+  /** Sidecars that serve it. Default: 1. */
+  readonly sidecars?: number
 }
 
 export interface Rendered {
@@ -39,7 +41,7 @@ export function render(world: World): Rendered {
   return { config: configOf(world, checked.spec), problems: warnings(checked.spec) }
 }
 
-function configOf({ ambassador, services = NO_SERVICES }: World, spec: DefaultedSpec): ProxyConfig {
+function configOf({ ambassador, services = NO_SERVICES, sidecars = 1 }: World, spec: DefaultedSpec): ProxyConfig {
   const { namespace = 'default', name, generation = 0 } = ambassador.metadata
   const context = { namespace, services }
   const ofPostgres = postgres(spec)
@@ -58,6 +60,7 @@ function configOf({ ambassador, services = NO_SERVICES }: World, spec: Defaulted
     // Left out where there is none: then an upgrade of the operator changes no config.
     ...(spec.tracing && { tracing: tracing(spec) }),
     ...(ofPostgres && { postgres: ofPostgres }),
+    ...(hasSharedLimit(spec) && { fleet: { sidecars } }),
   }
   // Parsed before anybody writes it, so that what the proxy refuses never leaves the operator.
   const ofEndpoints = endpointsHash(content)
@@ -66,6 +69,11 @@ function configOf({ ambassador, services = NO_SERVICES }: World, spec: Defaulted
     hash: configHash(content),
     ...(ofEndpoints !== undefined && { endpointsHash: ofEndpoints }),
   })
+}
+
+/** Whether a rate limit is of all sidecars together. */
+function hasSharedLimit({ rateLimit: all, routes: each = [] }: DefaultedSpec): boolean {
+  return [all, ...each.map((route) => route.rateLimit)].some((limit) => limit?.perFleet)
 }
 
 /** The message of the Accepted condition for a rendering, with its reason. */

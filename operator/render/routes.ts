@@ -1,6 +1,7 @@
 /** Routes of a spec become the proxy's, with what they override written out. */
 import { durationMs } from '../../common/duration.ts'
 import type { HeaderChangesConfig, RouteConfig, TimeoutsConfig, ValueMatchConfig } from '../../common/proxy-config.ts'
+import { percentRatio } from '../../common/quantity.ts'
 import type { DefaultedSpec } from '../api/ambassador.ts'
 import { rateLimitOf, retry, retryOf, timeouts } from './policies.ts'
 
@@ -27,6 +28,7 @@ export function routes(spec: DefaultedSpec): RouteConfig[] {
     timeouts: route.timeouts ? routeTimeouts(route.timeouts, all) : null,
     retry: route.retry ? retryOf(route.retry, budget) : null,
     rateLimit: route.rateLimit ? rateLimitOf(route.rateLimit) : null,
+    ...(route.mirror && { mirror: { cluster: route.mirror.upstream, ratio: percentRatio(route.mirror.percent)! } }),
   }))
 }
 

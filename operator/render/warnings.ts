@@ -31,7 +31,10 @@ function unusedUpstreams({ upstreams, routes = [] }: DefaultedSpec): Problem[] {
   const last = routes.findIndex(matchesEverything)
   const reachable = last < 0 ? routes : routes.slice(0, last + 1)
   const used = new Set(
-    reachable.flatMap(({ to }) => to.filter(({ weight }) => weight > 0).map((each) => each.upstream)),
+    reachable.flatMap(({ to, mirror }) => [
+      ...to.filter(({ weight }) => weight > 0).map((each) => each.upstream),
+      ...(mirror ? [mirror.upstream] : []),
+    ]),
   )
   const first = upstreams[0]!.name
   if (last < 0) used.add(first)

@@ -30,10 +30,8 @@ export class AwsKeySource implements TokenSource {
       this.#keys = keys
       return { value: keys.accessKeyId, lifeMs: expiration === undefined ? null : expiration.getTime() - Date.now() }
     } catch (error) {
-      const why = signal.aborted ? String((signal.reason as Error).message) : causeOf(error)
-      throw new Error(
-        `awsSigV4: ${why}, bind a role to the service account of the pod (IRSA or Pod Identity) or set AWS_ACCESS_KEY_ID`,
-      )
+      if (signal.aborted) throw new Error(`awsSigV4: ${(signal.reason as Error).message}, ${REMEDY}`)
+      throw new Error(keysFailure('awsSigV4', error))
     } finally {
       signal.removeEventListener('abort', onAbort)
     }
@@ -47,9 +45,14 @@ export class AwsKeySource implements TokenSource {
   }
 }
 
-/** The name of the error alone: the vendor's messages may repeat what was sent, answered or found in a file. */
-function causeOf(error: unknown): string {
+const REMEDY = 'bind a role to the service account of the pod (IRSA or Pod Identity) or set AWS_ACCESS_KEY_ID'
+
+/**
+ * Why there are no keys, for the field that needs them. The name of the error alone: the vendor's messages may repeat what was
+ * sent, answered or found in a file.
+ */
+export function keysFailure(field: string, error: unknown): string {
   const { name } = error as { readonly name?: unknown }
   const isName = typeof name === 'string' && /^\w{1,60}$/.test(name)
-  return `no keys were had${isName ? ` (${name})` : ''}`
+  return `${field}: no keys were had${isName ? ` (${name})` : ''}, ${REMEDY}`
 }

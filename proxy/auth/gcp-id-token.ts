@@ -60,7 +60,7 @@ function metadataServer(compute: IdTokenProvider): IdTokenProvider {
 }
 
 /** The status or code alone: the vendor's messages may repeat what was sent or answered. */
-function causeOf(error: unknown): string {
+export function causeOf(error: unknown): string {
   if (error instanceof CredentialError) return error.message
   const { status, code, response } = error as {
     readonly status?: unknown

@@ -13,6 +13,7 @@ import { HttpCells } from '../observe/cells.ts'
 import type { HeaderCredential, LoginSource } from '../policy/credential.ts'
 import { DialGuard, NO_GUARD } from '../policy/dial-guard.ts'
 import { RateLimit } from '../policy/rate-limit.ts'
+import { PostgresProber } from '../protocol/postgres/prober.ts'
 import { now } from '../runtime/clock.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
 import { Cluster, type ClusterOptions, type ClusterParts } from '../upstream/cluster.ts'
@@ -22,7 +23,7 @@ import { ServiceFeed } from '../upstream/discovery/service.ts'
 import { EndpointFile } from './endpoint-file.ts'
 import { makeCredential } from './make-credential.ts'
 import type { OwnedCredential } from './owned-credential.ts'
-import { FileLogin } from './postgres-login.ts'
+import { DatabaseLogin } from './postgres-login.ts'
 import type { RefDirs } from './refs.ts'
 
 /** What every Ambassador of the process shares. */
@@ -68,7 +69,7 @@ interface Part {
   readonly config: ClusterConfig
   readonly tls: FileTls | null
   readonly credential: OwnedCredential | null
-  readonly login: FileLogin | null
+  readonly login: DatabaseLogin | null
   /** The list of endpoints of discovery by file. */
   readonly file: EndpointFile | null
   /** Counters never go back, so they are kept as long as the name is. */
@@ -95,6 +96,8 @@ export class Compiler {
   #inForce: readonly Part[] = []
   #protocol: ProxyConfig['protocol'] | null = null
   #rateLimit: RateLimit | null = null
+  /** Sidecars that share the limits of the fleet. */
+  #sidecars = 1
   /** Of the config in force. */
   #guard = NO_GUARD
   /** By what their routes match. */
@@ -116,7 +119,7 @@ export class Compiler {
         config: cluster,
         tls: this.#tls(cluster, old),
         credential: this.#credential(cluster, old),
-        login: loginOf(cluster, old),
+        login: this.#login(cluster, old),
         file: endpointFile(cluster, old),
         cells: old?.cells ?? new HttpCells(),
         cluster: null,
@@ -128,11 +131,18 @@ export class Compiler {
   }
 
   /**
-   * Takes over the endpoints of Services from the newest config, whether or not it can be put in force: pods come and go while
-   * a person still looks for a Secret that is missing.
+   * Takes over the endpoints of Services and the size of the fleet from the newest config, whether or not it can be put in force:
+   * pods come and go while a person still looks for a Secret that is missing.
    */
   takeEndpoints(config: ProxyConfig): void {
+    this.#sidecars = config.fleet?.sidecars ?? this.#sidecars
+    for (const limit of [this.#rateLimit, ...this.#routeLimits.values()]) limit?.shareAmong(this.#sidecars, now())
     for (const service of servicesOf(config)) this.#feeds.get(feedKey(service))?.set(service)
+  }
+
+  /** Sidecars that share the limits of the fleet, as the newest config says. */
+  get sidecars(): number {
+    return this.#sidecars
   }
 
   /** Puts a candidate in force. A cluster of the same name over the same TLS is kept, with its endpoints, breakers and pools. */
@@ -166,7 +176,7 @@ export class Compiler {
     })
     for (const { credential } of this.#inForce) credential?.start?.()
     this.#release(before, this.#inForce)
-    this.#rateLimit = limitOf(config.rateLimit, this.#rateLimit)
+    this.#rateLimit = limitOf(config.rateLimit, this.#rateLimit, this.#sidecars)
     return {
       config,
       clusters: this.#inForce.map(({ cluster, credential: own, login, cells }) => {
@@ -183,7 +193,7 @@ export class Compiler {
     const limits = routes.map(({ match, rateLimit }) => {
       let key = canonicalJson(match)
       while (kept.has(key)) key += '+'
-      const limit = limitOf(rateLimit, this.#routeLimits.get(key) ?? null)
+      const limit = limitOf(rateLimit, this.#routeLimits.get(key) ?? null, this.#sidecars)
       if (limit !== null) kept.set(key, limit)
       return limit
     })
@@ -263,6 +273,12 @@ export class Compiler {
     return isSame ? old.tls : this.#parts.tls.open(config.tls)
   }
 
+  #login({ name, auth }: ClusterConfig, old: Part | undefined): DatabaseLogin | null {
+    if (auth?.kind !== 'postgres') return null
+    if (old?.login && canonicalJson(old.config.auth) === canonicalJson(auth)) return old.login
+    return new DatabaseLogin(auth, (message) => this.#parts.onTokenFailure?.(name, message))
+  }
+
   #credential({ name, auth }: ClusterConfig, old: Part | undefined): Part['credential'] {
     if (auth === null || auth.kind === 'postgres') return null
     if (old?.credential && canonicalJson(old.config.auth) === canonicalJson(auth)) return old.credential
@@ -282,15 +298,10 @@ export class Compiler {
 }
 
 /** The limit that was there with its new settings, or a new one. */
-function limitOf(config: RateLimitConfig | null, old: RateLimit | null): RateLimit | null {
-  if (config === null || old === null) return config && new RateLimit(config)
-  old.reconfigure(config, now())
+function limitOf(config: RateLimitConfig | null, old: RateLimit | null, sidecars: number): RateLimit | null {
+  if (config === null || old === null) return config && new RateLimit(config, sidecars)
+  old.reconfigure(config, now(), sidecars)
   return old
-}
-
-function loginOf({ auth }: ClusterConfig, old: Part | undefined): FileLogin | null {
-  if (auth?.kind !== 'postgres') return null
-  return old?.login && canonicalJson(old.config.auth) === canonicalJson(auth) ? old.login : new FileLogin(auth)
 }
 
 function endpointFile({ discovery }: ClusterConfig, old: Part | undefined): EndpointFile | null {
@@ -328,6 +339,7 @@ function clusterOptions(config: ProxyConfig, part: Part, guard: DialGuard): Clus
     budget: config.retry?.budget ?? null,
     probeTimeoutMs: config.timeouts.connectMs + (config.protocol === 'HTTP' ? perTryMs : 0),
     queue: config.protocol === 'HTTP' ? 'Newest' : 'Oldest',
+    ...(part.login !== null && { prober: new PostgresProber(part.login, part.config) }),
     ...(config.protocol === 'Redis' && { login: { credential: part.credential, role: null } }),
   }
 }

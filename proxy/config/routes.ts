@@ -16,10 +16,12 @@ export function checkRoutes({ clusters, routes }: ProxyConfig): void {
 }
 
 function checkRoute(route: RouteConfig, names: ReadonlySet<string>): void {
-  const { rewritePrefix } = route
-  new Router([route], (cluster) => {
+  const { rewritePrefix, mirror } = route
+  const known = (cluster: string) => {
     if (!names.has(cluster)) throw new Error(`cluster '${cluster}' does not exist, use one of ${[...names].join(', ')}`)
-  })
+  }
+  new Router([route], known)
+  if (mirror !== undefined) known(mirror.cluster)
   fieldChanges(route.requestHeaders, null)
   fieldChanges(route.responseHeaders, null)
   // What is not visible ASCII could end the request line.

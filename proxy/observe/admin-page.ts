@@ -25,7 +25,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 th, td { text-align: left; padding: .42rem .9rem .42rem 0; border-top: 1px solid var(--line); }
 thead th { border-top: 0; color: var(--quiet); font-size: .8rem; font-weight: 500; }
-tbody th { font-weight: 600; } .n { text-align: right; }
+tbody th { font-weight: 600; } tbody th p { font-weight: 400; } .n { text-align: right; }
 .dot::before { content: ""; display: inline-block; width: .55em; height: .55em; border-radius: 50%; background: currentColor; margin-right: .45em; }
 @media (max-width: 40rem) {
   thead { display: none; } tbody tr { display: block; border-top: 1px solid var(--line); padding: .5rem 0; }
@@ -82,6 +82,7 @@ function endpoints(owner, u, old, seconds) {
     const was = old.get(owner + ' ' + u.name + ' ' + e.name + ' ' + e.host) || {}
     const label = el('th', e.name + (e.name.startsWith(e.host + ':') ? '' : ' (' + e.host + ')'))
     label.scope = 'row'
+    if (e.lastError) label.append(el('p', 'last error ' + e.lastError.at + ': ' + e.lastError.reason + ': ' + e.lastError.message, 'quiet'))
     const cells = [[e.health, 'dot ' + COLORS[e.health]], [e.circuit || 'none', e.circuit ? 'dot ' + COLORS[e.circuit] : 'quiet'], [e.active, 'n'],
       [count(e.attempts) + ' · ' + perSecond(e.attempts, was.attempts, seconds), 'n'],
       [count(e.failures) + ' · ' + perSecond(e.failures, was.failures, seconds), e.failures > was.failures ? 'n bad' : 'n'], [e.priority, 'n'], [e.weight, 'n']]

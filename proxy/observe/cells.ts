@@ -23,6 +23,20 @@ export class StatusCell {
   }
 }
 
+/** Copies of requests, by what became of them. */
+export interface MirrorCounts {
+  /** Under way. */
+  active: number
+  /** Answered, with whatever. */
+  sent: number
+  /** Not answered. */
+  failed: number
+  /** Not sent, because something was scarce or missing. */
+  dropped: number
+  /** Not sent, because not all of the body was kept. */
+  tooLarge: number
+}
+
 /** What is counted for one upstream of an Ambassador. */
 export class HttpCells {
   /** By status that the application got; index 0 is a client that left without one. Null until the first, and beyond MAX_STATUSES. */
@@ -47,6 +61,8 @@ export class HttpCells {
   upgrades = 0
   /** Exchanges under way. */
   active = 0
+  /** Copies of requests that routes send to it. */
+  readonly mirrored: MirrorCounts = { active: 0, sent: 0, failed: 0, dropped: 0, tooLarge: 0 }
 
   add(status: number, durationMs: number): void {
     let cell = this.byStatus[status]

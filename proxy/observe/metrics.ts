@@ -102,6 +102,18 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
     out.metric(name, 'counter', help)
     for (const { cells, labels } of all) out.sample(name, labels, value(cells))
   }
+  out.metric(
+    'ambassador_mirrored_total',
+    'counter',
+    'Copies of requests for an upstream: sent (answered), failed, dropped (something was scarce), too_large (the body was not kept).',
+  )
+  for (const { cells, labels } of all) {
+    const { sent, failed, dropped, tooLarge } = cells.mirrored
+    if (sent + failed + dropped + tooLarge === 0) continue
+    for (const [outcome, count] of Object.entries({ sent, failed, dropped, too_large: tooLarge })) {
+      out.sample('ambassador_mirrored_total', { ...labels, outcome }, count)
+    }
+  }
   for (const name of ['ambassador_requests_active', 'ambassador_inflight']) {
     out.metric(name, 'gauge', 'Requests under way.')
     for (const { cells, labels } of all) out.sample(name, labels, cells.active)
@@ -165,7 +177,7 @@ function writeRedis(out: Exposition, served: readonly Served[]): void {
   out.metric(
     'ambassador_redis_connections_total',
     'counter',
-    'Connections of the application that ended, by how: a reason code, client_closed, upstream_closed or idle_timeout.',
+    'Connections of the application that ended, by how: a reason code, client_closed, upstream_closed, idle_timeout or endpoint_left.',
   )
   for (const { labels, redis } of all) {
     for (const [end, count] of Object.entries(redis.totals.ends)) {
@@ -189,7 +201,7 @@ function writeTcp(out: Exposition, served: readonly Served[]): void {
   out.metric(
     'ambassador_tcp_connections_total',
     'counter',
-    'Connections of the application that ended, by how: a reason code, client_closed, upstream_closed or idle_timeout.',
+    'Connections of the application that ended, by how: a reason code, client_closed, upstream_closed, idle_timeout or endpoint_left.',
   )
   for (const { labels, totals } of all) {
     for (const [end, count] of Object.entries(totals.ends)) {
@@ -300,13 +312,27 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
     const delayed = rateLimits.reduce((sum, each) => sum + each.delayed, 0)
     out.sample('ambassador_rate_delayed_total', { ambassador: name }, delayed)
   }
+  out.metric('ambassador_fleet_sidecars', 'gauge', 'Sidecars among which a rate limit with perFleet is shared.')
+  for (const { name, sidecars } of served) {
+    if (sidecars !== null) out.sample('ambassador_fleet_sidecars', { ambassador: name }, sidecars)
+  }
+  out.metric(
+    'ambassador_paced_total',
+    'counter',
+    'Requests that were delayed or refused because their upstream said that it takes no more; only with pacing.',
+  )
+  for (const { cluster, labels } of all) {
+    if (cluster.config.pacing === undefined) continue
+    out.sample('ambassador_paced_total', { ...labels, outcome: 'delayed' }, cluster.paced.delayed)
+    out.sample('ambassador_paced_total', { ...labels, outcome: 'refused' }, cluster.paced.refused)
+  }
   out.metric(
     'ambassador_token_expiry_seconds',
     'gauge',
-    'When the token that requests carry expires, in seconds since 1970.',
+    'When the token that requests carry or connections log in by expires, in seconds since 1970.',
   )
-  for (const { credential, labels } of all) {
-    const at = credential?.expiresAt ?? null
+  for (const { credential, login, labels } of all) {
+    const at = credential?.expiresAt ?? login?.expiresAt ?? null
     if (at !== null) out.sample('ambassador_token_expiry_seconds', labels, at / 1000)
   }
   out.metric(
@@ -335,6 +361,16 @@ function writeTrouble(out: Exposition, served: readonly Served[]): void {
   )
   for (const { cluster, labels } of all) {
     out.sample('ambassador_discovery_failing', labels, cluster.discoveryFailure === null ? 0 : 1)
+  }
+  out.metric(
+    'ambassador_dns_age_seconds',
+    'gauge',
+    'Seconds since DNS last confirmed the names of an upstream, the oldest of them.',
+  )
+  const time = now()
+  for (const { cluster, labels } of all) {
+    const at = cluster.lookedUpAt
+    if (at !== null) out.sample('ambassador_dns_age_seconds', labels, Math.max(0, time - at) / 1000)
   }
   const secured = all.filter(({ tls }) => tls !== null)
   if (secured.length === 0) return

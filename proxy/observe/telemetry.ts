@@ -3,10 +3,20 @@ import type { Configz } from '../../common/configz.ts'
 import { EXPOSITION_TYPE } from './exposition.ts'
 import { type Answer, HttpServer } from './http-server.ts'
 
+/** What a request to /readyz asks for. */
+export interface ReadyQuestion {
+  /** Only whether it listens, whatever the readiness of the pod is. */
+  readonly isStartup: boolean
+  /** And whether these are well, whatever the readiness of the pod is: names of upstreams, of Ambassadors, or `AMBASSADOR/UPSTREAM`. */
+  readonly upstreams: readonly string[]
+}
+
 /** What the telemetry port shows. Each is asked anew for each request. */
 export interface TelemetryView {
-  /** Reasons why the sidecar is not ready (with `isStartup`: why it has not started); empty when it is. */
-  unready(isStartup: boolean): readonly string[]
+  /** Reasons why the sidecar is not ready; empty when it is. */
+  unready(question: ReadyQuestion): readonly string[]
+  /** Of these names those that no upstream has, as a sentence with the ones that there are; null when each has one. */
+  unknownUpstreams(names: readonly string[]): string | null
   configz(): Configz
   metrics(): string
 }
@@ -21,9 +31,14 @@ export function telemetryServer(view: TelemetryView): HttpServer {
       '/livez': { GET: () => OK },
       '/readyz': {
         // `?startup` is the startup probe, which asks only whether it listens: an application starts while its dependency is down.
+        // `?upstream=NAME` is `ambassador wait`.
         GET: (_body, query) => {
-          const reasons = view.unready(query === 'startup')
-          return reasons.length === 0 ? OK : { status: 503, body: `${reasons.join('\n')}\n` }
+          const fields = new URLSearchParams(query)
+          const question = { isStartup: fields.has('startup'), upstreams: fields.getAll('upstream') }
+          const reasons = view.unready(question)
+          if (reasons.length > 0) return { status: 503, body: `${reasons.join('\n')}\n` }
+          const unknown = view.unknownUpstreams(question.upstreams)
+          return unknown === null ? OK : { status: 404, body: `${unknown}\n` }
         },
       },
       '/configz': {

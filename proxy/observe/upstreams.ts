@@ -76,6 +76,8 @@ export interface EndpointReport {
   readonly isCircuitForced: boolean
   /** healthy, unhealthy (by its checks), ejected (by its attempts). */
   readonly health: string
+  /** What went wrong on it last, by a reason code, `answer` (a status of 500 and above) or `health_check`; null: nothing has. */
+  readonly lastError: { readonly reason: string; readonly message: string; readonly at: string } | null
 }
 
 /** Makes the report of the moment. */
@@ -123,9 +125,15 @@ function ambassadorReport(served: Served): AmbassadorUpstreams {
         circuit: endpoint.breaker?.state ?? null,
         isCircuitForced: endpoint.breaker?.isForced ?? false,
         health: healthOf(endpoint),
+        lastError: lastErrorOf(endpoint),
       })),
     })),
   }
+}
+
+function lastErrorOf({ lastError }: Endpoint): EndpointReport['lastError'] {
+  if (lastError === null) return null
+  return { reason: lastError.reason, message: lastError.detail, at: new Date(lastError.at).toISOString() }
 }
 
 function healthOf({ isHealthy, outlier }: Endpoint): string {

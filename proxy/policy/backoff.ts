@@ -27,15 +27,16 @@ export function retryAfterBackoffMs(afterMs: Millis, random: Random = Math.rando
  * @returns milliseconds; null when it is neither form or longer than MAX_RETRY_AFTER_MS
  */
 export function parseRetryAfter(value: string, wallNow: number): Millis | null {
+  const after = readRetryAfter(value, wallNow)
+  return after !== null && after <= MAX_RETRY_AFTER_MS ? after : null
+}
+
+/** The same however long it is. */
+export function readRetryAfter(value: string, wallNow: number): Millis | null {
   const text = value.trim()
-  let after: number
-  if (/^\d+$/.test(text)) after = Number(text) * 1000
-  else {
-    const date = parseHttpDate(text, wallNow)
-    if (date === null) return null
-    after = Math.max(0, date - wallNow)
-  }
-  return after <= MAX_RETRY_AFTER_MS ? after : null
+  if (/^\d+$/.test(text)) return Number(text) * 1000
+  const date = parseHttpDate(text, wallNow)
+  return date === null ? null : Math.max(0, date - wallNow)
 }
 
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']

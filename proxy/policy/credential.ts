@@ -20,15 +20,26 @@ export interface PostgresLogin {
   /** Where the password comes from, as a person calls it: `Secret 'orders-db', key 'password'`. */
   readonly name: string
   readonly username: string
-  readonly password: string
+  /** Null: a token takes its place. */
+  readonly password: string | null
+  /** Gives the token for a server, which must not be sent without TLS; null: there is a password. */
+  readonly tokens: DatabaseTokens | null
 }
 
-/** A login that is read from files. */
+/** Tokens that databases take for a password. */
+export interface DatabaseTokens {
+  /** Rejects with a message that names the field, what happened and the remedy; never a secret. */
+  tokenFor(host: string, port: number): Promise<string>
+}
+
+/** Where the login of an upstream comes from. */
 export interface LoginSource {
   /** Null while unavailable; then nothing is dialled. */
   readonly login: PostgresLogin | null
   /** Why it is unavailable; null when it is available. */
   readonly failure: string | null
+  /** The database that an application logged in to last, where checks can ask too; null: none did. */
+  database: string | null
 }
 
 export interface RenewedCredential {

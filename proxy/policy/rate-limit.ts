@@ -9,7 +9,10 @@ import type { Millis } from './policy.ts'
  */
 export class RateLimit {
   #config: RateLimitConfig
-  #tokenMs: Millis
+  /** Sidecars that share the limit; 1: it is of this one alone. */
+  #sidecars = 1
+  #tokenMs: Millis = 0
+  #burst = 1
   #fullAt = Number.NEGATIVE_INFINITY
 
   /** Admitted late. */
@@ -17,9 +20,18 @@ export class RateLimit {
   /** Refused. */
   limited = 0
 
-  constructor(config: RateLimitConfig) {
+  /** @param sidecars among which a limit of the fleet is shared */
+  constructor(config: RateLimitConfig, sidecars = 1) {
     this.#config = config
-    this.#tokenMs = config.perMs / config.requests
+    this.#share(sidecars)
+  }
+
+  /** A share of the burst is never less than the one request that makes it a limit and not a stop. */
+  #share(sidecars: number): void {
+    const { requests, perMs, burst, perFleet } = this.#config
+    this.#sidecars = perFleet === true ? sidecars : 1
+    this.#tokenMs = (perMs * this.#sidecars) / requests
+    this.#burst = Math.max(1, burst / this.#sidecars)
   }
 
   /**
@@ -29,7 +41,7 @@ export class RateLimit {
    */
   admit(now: Millis): number {
     const fullAt = Math.max(this.#fullAt, now)
-    const waitMs = fullAt - now - (this.#config.burst - 1) * this.#tokenMs
+    const waitMs = fullAt - now - (this.#burst - 1) * this.#tokenMs
     // A float's error must not make a request that comes exactly on time wait for a picosecond.
     if (waitMs <= 1e-6) {
       this.#fullAt = fullAt + this.#tokenMs
@@ -52,7 +64,7 @@ export class RateLimit {
   fieldLines(waitMs: Millis): readonly string[] {
     const { requests, perMs } = this.#config
     const seconds = Math.ceil(perMs / 1000)
-    const quota = Math.max(1, Math.floor((requests * seconds * 1000) / perMs))
+    const quota = Math.max(1, Math.floor((requests * seconds * 1000) / perMs / this.#sidecars))
     const resetSeconds = Math.max(1, Math.ceil(waitMs / 1000))
     return [`RateLimit-Policy: "ambassador";q=${quota};w=${seconds}`, `RateLimit: "ambassador";r=0;t=${resetSeconds}`]
   }
@@ -64,14 +76,19 @@ export class RateLimit {
 
   /** Tokens in the bucket now; less than 0 while delayed requests have taken tokens that are still to come. */
   remaining(now: Millis): number {
-    return this.#config.burst - Math.max(0, this.#fullAt - now) / this.#tokenMs
+    return this.#burst - Math.max(0, this.#fullAt - now) / this.#tokenMs
   }
 
   /** Takes over a changed configuration; tokens that were taken stay taken, at most the new burst of them. */
-  reconfigure(config: RateLimitConfig, now: Millis): void {
-    const taken = Math.min(config.burst, Math.max(0, this.#fullAt - now) / this.#tokenMs)
+  reconfigure(config: RateLimitConfig, now: Millis, sidecars = 1): void {
+    const taken = Math.max(0, this.#fullAt - now) / this.#tokenMs
     this.#config = config
-    this.#tokenMs = config.perMs / config.requests
-    this.#fullAt = now + taken * this.#tokenMs
+    this.#share(sidecars)
+    this.#fullAt = now + Math.min(this.#burst, taken) * this.#tokenMs
+  }
+
+  /** The fleet has grown or shrunk. Nothing happens to a limit that is not shared. */
+  shareAmong(sidecars: number, now: Millis): void {
+    if (this.#config.perFleet === true && sidecars !== this.#sidecars) this.reconfigure(this.#config, now, sidecars)
   }
 }

@@ -1,5 +1,4 @@
 /** Which route an HTTP request takes and which upstream of it: first match wins, weights and stickiness decide between upstreams. */
-import { setFlagsFromString } from 'node:v8'
 import type { RouteConfig, ValueMatchConfig } from '../../common/proxy-config.ts'
 
 /** What a route may look at. Values are made only when a route asks for them. */
@@ -151,7 +150,10 @@ let isLinear = false
  * lets through but large counts.
  */
 export function fullPattern(source: string): RegExp {
-  if (!isLinear) setFlagsFromString('--enable-experimental-regexp-engine-on-excessive-backtracks')
+  if (!isLinear)
+    process
+      .getBuiltinModule('node:v8')
+      .setFlagsFromString('--enable-experimental-regexp-engine-on-excessive-backtracks')
   isLinear = true
   return new RegExp(`^(?:${source})$`, 's')
 }

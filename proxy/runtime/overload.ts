@@ -13,12 +13,22 @@ const COLLECT_EVERY_MS = 5_000
 
 export type OverloadCause = 'memory' | 'event_loop'
 
+/** What nobody waits for is left out earlier. */
+const STRAINED_AT = 0.7
+const STRAINED_LATE_MS = 100
+
 let cause: OverloadCause | null = null
+let strained = false
 let detail = ''
 
 /** Asked for each request: null, or why it should be refused. */
 export function overloadCause(): OverloadCause | null {
   return cause
+}
+
+/** Whether what nobody waits for should be left out: well before anything is refused. */
+export function isStrained(): boolean {
+  return strained
 }
 
 /** The same for a person. */
@@ -53,10 +63,12 @@ export class OverloadWatch {
   look(delayMs: number): void {
     this.#lateLooks = delayMs >= LATE_MS ? this.#lateLooks + 1 : 0
     if (this.#lateLooks >= LATE_LOOKS) {
+      strained = true
       this.#become('event_loop', `the event loop is ${Math.round(delayMs)} ms late`)
       return
     }
     const memory = this.#memory()
+    strained = delayMs >= STRAINED_LATE_MS || (memory !== null && memory.used >= STRAINED_AT * memory.max)
     if (memory !== null && memory.used >= (cause === 'memory' ? RESUME_AT : SHED_AT) * memory.max) {
       const percent = Math.round((100 * memory.used) / memory.max)
       this.#become('memory', `${percent} % of the memory limit of ${memory.max} bytes are used`)
@@ -66,6 +78,7 @@ export class OverloadWatch {
   /** Nobody is overloaded any more. */
   stop(): void {
     cause = null
+    strained = false
     detail = ''
   }
 
@@ -93,7 +106,7 @@ export class OverloadWatch {
 
   #used(max: number): number {
     const current = Number(this.#read('memory.current'))
-    if (current < RESUME_AT * max) return current
+    if (current < STRAINED_AT * max) return current
     // The kernel takes back the pages of files that nobody used lately before it kills anybody.
     const inactive = /^inactive_file (\d+)$/m.exec(this.#read('memory.stat'))?.[1] ?? 0
     return current - Number(inactive)

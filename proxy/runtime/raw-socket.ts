@@ -99,7 +99,9 @@ export class RawSocket {
     this.socket = socket
     socket.on('end', () => this.#onEnd())
     socket.on('error', (error) => {
-      this.#error = error
+      this.#error ??= error
+      // After its handshake a TLSSocket tells of an alert or a damaged record and then of an end, as if the peer were done.
+      if (isTls && !socket.connecting) socket.destroy()
     })
     socket.on('close', () => this.#onClose())
   }

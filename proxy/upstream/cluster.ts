@@ -5,14 +5,17 @@ import { Bulkhead } from '../policy/bulkhead.ts'
 import type { CircuitState } from '../policy/circuit-breaker.ts'
 import { type DialGuard, type DialRefusal, NO_GUARD } from '../policy/dial-guard.ts'
 import { hearOutcome } from '../policy/outliers.ts'
+import { Pacer, type PacingCounts } from '../policy/pacer.ts'
 import type { Millis, Random } from '../policy/policy.ts'
 import { RetryBudget } from '../policy/retry-budget.ts'
 import { now } from '../runtime/clock.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
 import { type Balancing, groupByPriority, NONE, type PriorityGroup, pickEndpoint } from './balancer.ts'
 import { NO_HASH } from './consistent-hash.ts'
+import { Departures } from './departures.ts'
 import type { Address, Discovery } from './discovery/discovery.ts'
 import { addressKey, Endpoint, type Turns } from './endpoint.ts'
+import type { Prober } from './health/check.ts'
 import { Health, type HealthOptions } from './health/health.ts'
 import { HostClusters } from './host-clusters.ts'
 import type { RedisLogin } from './redis/login.ts'
@@ -27,6 +30,8 @@ export interface ClusterOptions {
   readonly tls: UpstreamTls | null
   /** How connections log in; absent: they do not. */
   readonly login?: RedisLogin
+  /** What a check of the protocol's own asks; absent: the protocol has none. */
+  readonly prober?: Prober
   /** What must not be dialled, whatever discovery finds. Default: everything may be. */
   readonly guard?: DialGuard
   /** Of the retry block of the route; null: no budget beyond limits.maxConcurrentRetries. */
@@ -52,8 +57,9 @@ export interface ClusterParts {
   /** Told when checks find an endpoint unhealthy or it is ejected (with the reason), and when it is well again by its checks (null). */
   readonly onHealth?: (cluster: Cluster, endpoint: Endpoint, failure: string | null) => void
   readonly random?: Random
-  /** Shared by the hosts of one upstream. Default: its own. */
+  /** These are shared by the hosts of one upstream. Default: its own. */
   readonly retryBudget?: RetryBudget
+  readonly paced?: PacingCounts
 }
 
 interface Hold {
@@ -69,9 +75,12 @@ export class Cluster {
   /** Slots for connections and the bounded queue for them. */
   readonly connections: Bulkhead
   readonly budget: RetryBudget
+  /** What pacing did to requests. */
+  readonly paced: PacingCounts
   /** Of discovery by header: the clusters of the hosts that requests name. Null: its endpoints are its own. */
   readonly hosts: HostClusters | null
   #denials = 0
+  #pacer: Pacer | null = null
   #options: ClusterOptions
   #balancing: Balancing
   readonly #parts: ClusterParts
@@ -85,6 +94,7 @@ export class Cluster {
   /** Addresses that are left out, by key. */
   #denied: ReadonlyMap<string, DialRefusal> = new Map()
   readonly #health: Health
+  readonly #departures: Departures
   readonly #turns: Turns = { at: 0 }
   readonly #holds = new Set<Hold>()
   #holdRefresh: NodeJS.Timeout | undefined
@@ -100,18 +110,25 @@ export class Cluster {
     this.#random = parts.random ?? Math.random
     this.connections = new Bulkhead(bulkheadOptions(options))
     this.budget = parts.retryBudget ?? new RetryBudget(budgetOptions(options))
+    this.paced = parts.paced ?? { delayed: 0, refused: 0 }
+    this.#pacer = this.#pacerOf(options)
     this.hosts =
       options.config.discovery.kind === 'fromHeader'
-        ? new HostClusters(options, (own) => new Cluster(own, { ...parts, retryBudget: this.budget }))
+        ? new HostClusters(
+            options,
+            (own) => new Cluster(own, { ...parts, retryBudget: this.budget, paced: this.paced }),
+          )
         : null
     this.#health = new Health(healthOptions(options), {
       random: this.#random,
       onHealth: (endpoint, failure) => {
         if (failure === null) this.#startSlowly(endpoint, now())
+        else endpoint.failed('health_check', failure)
         parts.onHealth?.(this, endpoint, failure)
       },
       onFailedCheck: () => this.#discovery.refresh(),
     })
+    this.#departures = new Departures(options.config.drainDeadlineMs ?? null)
     this.#discoveryKey = canonicalJson(withoutEndpoints(options.config.discovery))
     this.#discovery = parts.discover(options.config.discovery)
   }
@@ -142,9 +159,19 @@ export class Cluster {
     return this.#options.login ?? null
   }
 
+  /** Keeps requests to what the upstream says it takes; null: they need not. */
+  get pacer(): Pacer | null {
+    return this.#pacer
+  }
+
   /** Something else than a failed dial speaks against the endpoints that are known: discovery looks again soon. */
   lookAgain(): void {
     this.#discovery.refresh()
+  }
+
+  /** When what DNS said of it was last confirmed, in monotonic milliseconds; null without DNS, or while it said nothing. */
+  get lookedUpAt(): Millis | null {
+    return this.#discovery.lookedUpAt ?? null
   }
 
   /** What must not be dialled. */
@@ -261,9 +288,11 @@ export class Cluster {
   /**
    * An endpoint could not be connected to (TCP or TLS): others are preferred for a while, and discovery looks again soon, since
    * it may have moved. Call it for each failed dial, beside `settle`.
+   * @param isSilent nobody answered in any way
    */
-  dialFailed(endpoint: Endpoint, now: Millis): void {
+  dialFailed(endpoint: Endpoint, now: Millis, isSilent = false): void {
     endpoint.dialFailed(now)
+    endpoint.heard(isSilent)
     this.#discovery.refresh()
   }
 
@@ -293,7 +322,9 @@ export class Cluster {
     this.#balancing = balancingOptions(options)
     this.connections.reconfigure(bulkheadOptions(options))
     this.budget.reconfigure(budgetOptions(options))
+    this.#pacer = this.#pacerOf(options)
     this.hosts?.update(options)
+    this.#departures.setDeadline(options.config.drainDeadlineMs ?? null)
     for (const endpoint of this.#byKey.values()) {
       endpoint.configureBreaker(this.#breakerOptions())
       this.#configureOutlier(endpoint)
@@ -322,7 +353,7 @@ export class Cluster {
     this.#discovery.stop()
     this.#health.close()
     for (const hold of this.#holds) this.#endHold(hold, false)
-    for (const endpoint of this.#byKey.values()) endpoint.retire()
+    for (const [key, endpoint] of this.#byKey) this.#departures.leave(key, endpoint)
   }
 
   /** Ends everything now. Idempotent. */
@@ -349,6 +380,7 @@ export class Cluster {
         if (this.#forced !== 'auto') endpoint.forceCircuit(this.#forced, this.#breakerOptions())
         // Those of the first set are all as cold.
         if (!isFirst) this.#startSlowly(endpoint, now())
+        this.#departures.takeBack(key, endpoint)
       }
       endpoint.weight = address.weight
       endpoint.priority = address.priority
@@ -358,7 +390,7 @@ export class Cluster {
     }
     this.#groups = groupByPriority(this.#byKey.values())
     this.#health.setEndpoints(this.#byKey.values())
-    for (const endpoint of left.values()) endpoint.retire()
+    for (const [key, endpoint] of left) this.#departures.leave(key, endpoint)
     if (!isEmpty) for (const hold of this.#holds) this.#endHold(hold, true)
     this.#parts.onEndpoints?.(this)
   }
@@ -414,6 +446,14 @@ export class Cluster {
     this.#parts.onHealth?.(this, endpoint, why)
   }
 
+  /** One that was there keeps what it has learned. */
+  #pacerOf({ config: { pacing } }: ClusterOptions): Pacer | null {
+    if (pacing === undefined) return null
+    if (this.#pacer === null) return new Pacer(pacing, this.paced)
+    this.#pacer.reconfigure(pacing)
+    return this.#pacer
+  }
+
   #others(endpoint: Endpoint, now: Millis) {
     const others = [...this.#byKey.values()].filter((each) => each !== endpoint)
     return {
@@ -445,8 +485,9 @@ function balancingOptions({ config: { loadBalancing, discovery } }: ClusterOptio
   }
 }
 
-function healthOptions({ config, tls, guard }: ClusterOptions): HealthOptions {
+function healthOptions({ config, tls, guard, prober }: ClusterOptions): HealthOptions {
   return {
+    prober: prober ?? null,
     config: config.healthCheck ?? null,
     tls,
     guard: guard ?? NO_GUARD,

@@ -8,6 +8,7 @@ import type { DialGuard } from '../policy/dial-guard.ts'
 import { now, refreshClock } from '../runtime/clock.ts'
 import { openTcp, openTls, type RawSocket, type SocketHandler, upgradeTls } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
+import { breakText } from '../tls/alerts.ts'
 import { subjectOf, validityProblem } from '../tls/pem.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
 import type { Address } from './discovery/discovery.ts'
@@ -38,6 +39,17 @@ export interface DialTarget {
 /** A peer that is gone without a word is noticed after this silence and ten unanswered probes, one a second. */
 const KEEP_ALIVE_MS = 30_000
 
+/** Said by a machine on the way, or by this one, in place of the endpoint. */
+const UNREACHABLE: ReadonlySet<string> = new Set(['EHOSTUNREACH', 'ENETUNREACH', 'EHOSTDOWN'])
+
+/** How soon after the last byte a peer is asked whether it is still there, once its endpoint has left: gone, it is noticed 10 s later. */
+const LEFT_KEEP_ALIVE_MS = 1_000
+
+/** The endpoint of a connection that goes on has left. */
+export function watchClosely({ socket }: RawSocket): void {
+  socket.setKeepAlive(true, LEFT_KEEP_ALIVE_MS)
+}
+
 /** RFC 8305 section 5: the recommended delay between the begins of two attempts. */
 const RIVAL_MS = 250
 
@@ -55,6 +67,8 @@ export interface DialFailure {
   readonly reason: Reason
   /** Names the endpoint, what happened and the remedy; no secret. */
   readonly detail: string
+  /** Nobody answered in any way, not even with a refusal. Absent: false. */
+  readonly isSilent?: boolean
 }
 
 export interface DialTimes {
@@ -328,19 +342,19 @@ class DialAttempt implements Dial, SocketHandler {
     dialler.onDialled(raw, { connectMs: this.#connectedAt - this.#startedAt, tlsMs }, this.#target.address)
   }
 
-  #fail(reason: Reason, detail: string): void {
+  #fail(reason: Reason, detail: string, isSilent = false): void {
     const dialler = this.#dialler
     if (dialler === null) return
     this.#dialler = null
     this.#deadline.release()
     this.#destroy()
-    dialler.onDialFailed({ reason, detail })
+    dialler.onDialFailed({ reason, detail, isSilent })
   }
 
   #onDeadline(): void {
     const { address, timeoutMs } = this.#target
     const what = this.#connectedAt === 0 ? 'did not accept a connection' : 'did not finish the TLS handshake'
-    this.#fail('connect_timeout', `${name(address)} ${what} within ${timeoutMs} ms`)
+    this.#fail('connect_timeout', `${name(address)} ${what} within ${timeoutMs} ms`, this.#connectedAt === 0)
   }
 
   onData(): void {}
@@ -361,11 +375,12 @@ class DialAttempt implements Dial, SocketHandler {
     if (tls !== null && untrusted) {
       this.#fail('tls_verify_failed', describeUntrusted(address, tls, error, this.#outdated))
     } else if (this.#connectedAt > 0) {
-      this.#fail('upstream_reset', `${name(address)} ended the TLS handshake: ${error.message}`)
+      this.#fail('upstream_reset', `${name(address)} ended the TLS handshake: ${breakText(error) ?? error.message}`)
     } else if (code === 'ETIMEDOUT') {
-      this.#fail('connect_timeout', `${name(address)} did not accept a connection: ETIMEDOUT`)
+      this.#fail('connect_timeout', `${name(address)} did not accept a connection: ETIMEDOUT`, true)
     } else {
-      this.#fail('connect_refused', `${name(address)} cannot be connected to: ${code || error.message}`)
+      const why = `${name(address)} cannot be connected to: ${code || error.message}`
+      this.#fail('connect_refused', why, UNREACHABLE.has(code))
     }
   }
 }

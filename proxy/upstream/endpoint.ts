@@ -12,6 +12,16 @@ export interface EndpointPool {
   retire(): void
   /** Close everything now. Idempotent. */
   destroy(): void
+  /** Close every connection now; their users live on and hear why. Default: destroy(). */
+  cut?(why: string): void
+}
+
+/** A connection of the application that is bound to one connection to the endpoint and cannot be moved. */
+export interface Tenant {
+  /** The endpoint has left: a peer that is gone must be noticed soon. */
+  onEndpointLeft(): void
+  /** Ends it now. @param why for a person */
+  evict(why: string): void
 }
 
 export interface EndpointBreakerOptions {
@@ -25,6 +35,15 @@ export interface EndpointBreakerOptions {
 /** An IP address and port as people write them. */
 export function addressName(ip: string, port: number): string {
   return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`
+}
+
+/** What went wrong on an endpoint. */
+export interface EndpointError {
+  /** A reason code, `answer` for a status of 500 and above, or `health_check`. */
+  readonly reason: string
+  readonly detail: string
+  /** Time of day in milliseconds since 1970. */
+  readonly at: number
 }
 
 /** What makes two addresses the same endpoint. */
@@ -56,6 +75,9 @@ const NOTHING_COUNTED: BreakerConfig = {
 /** How long the others wait for the verdict of the one attempt that tries an avoided endpoint again. */
 const TRIAL_MS = 5_000
 
+/** So many dials and checks in a row without any answer mean that nobody is there; one may be lost on its way. */
+const SILENCES = 2
+
 /** The share of its weight with which a slow start begins. */
 const COLD_SHARE = 0.1
 
@@ -72,6 +94,8 @@ export class Endpoint {
   breaker: CircuitBreaker | null = null
   /** Belongs to the protocol that uses the endpoint; null until it puts something there. */
   pool: EndpointPool | null = null
+  /** What cannot be moved to another endpoint. */
+  tenants = new Set<Tenant>()
   /** True from the moment that discovery does not name it any more; nothing new begins on it. */
   retired = false
   /** Attempts that began and have not left: the load that the balancer compares. */
@@ -79,6 +103,8 @@ export class Endpoint {
   /** Attempts that began, and how many of them failed. */
   attempts = 0
   failures = 0
+  /** What went wrong on it last; null: nothing has. */
+  lastError: EndpointError | null = null
   /** What its active checks say; true while there are none. */
   isHealthy = true
   /** What its attempts say. */
@@ -94,6 +120,8 @@ export class Endpoint {
   #warmAt: Millis = 0
   #warmUpMs: Millis = 0
   #dialFailures = 0
+  /** Dials and checks in a row that nobody answered, not even with a refusal. */
+  #silences = 0
   /** 0: not avoided. */
   #avoidUntil: Millis = 0
 
@@ -178,14 +206,30 @@ export class Endpoint {
     else if (outcome === 'success') {
       this.#avoidUntil = 0
       this.#dialFailures = 0
+      this.#silences = 0
     }
     this.breaker?.settle(token, outcome, now, tookMs)
     if (this.onOutcome !== null && outcome !== 'abandoned') this.onOutcome(this, outcome === 'failure', now)
   }
 
+  /** Remembers what went wrong, for whoever looks at /upstreams. */
+  failed(reason: string, detail: string): void {
+    this.lastError = { reason, detail, at: Date.now() }
+  }
+
   /** The attempt puts no load on the endpoint any more (HTTP: the body is over; TCP: the connection is). */
   leave(): void {
     this.active--
+  }
+
+  /** Its machine is gone or cut off, as far as anybody can tell. */
+  get isSilent(): boolean {
+    return this.#silences >= SILENCES
+  }
+
+  /** A dial or check ended. @param isSilent nobody answered it in any way */
+  heard(isSilent: boolean): void {
+    this.#silences = isSilent ? this.#silences + 1 : 0
   }
 
   /** It could not be connected to; see Cluster.dialFailed. */
@@ -228,5 +272,14 @@ export class Endpoint {
   retire(): void {
     this.retired = true
     this.pool?.retire()
+    for (const tenant of this.tenants) tenant.onEndpointLeft()
+  }
+
+  /** Ends everything that still goes on there. @param why for a person */
+  cut(why: string): void {
+    const { pool } = this
+    if (pool?.cut !== undefined) pool.cut(why)
+    else pool?.destroy()
+    for (const tenant of [...this.tenants]) tenant.evict(why)
   }
 }

@@ -14,7 +14,7 @@ export const IDLE_MS = 4_000
 /** The server's own time (`Keep-Alive: timeout=N`) less this; a request that is sent in the last second may meet its FIN. */
 const IDLE_MARGIN_MS = 1_000
 const MAX_IDLE_MS = 60_000
-/** A connection is not used again after this time (so that load follows DNS and rotated certificates), give or take a tenth. */
+/** A connection is not used again after this time (so that load follows DNS and rotated certificates), give or take a tenth, unless the limits say another. */
 const MAX_AGE_MS = 600_000
 /** A server that closes a connection this soon after an answer, without having said so, is hasty. */
 const HASTY_MS = 100
@@ -22,7 +22,7 @@ const HASTY_MS = 100
 const SETTLED_MS = 25
 /** It counts as hasty for this long after the last time. */
 const REMEMBER_MS = 60_000
-/** Requests on one connection. */
+/** Requests on one connection, unless the limits say another. */
 const MAX_REQUESTS = 10_000
 
 /** What uses a connection, from the moment that it is given out until it gives it back or it closes. */
@@ -51,6 +51,7 @@ export class UpstreamConnection implements SocketHandler {
   requests = 0
   #user: ConnectionUser | null = null
   readonly #expiresAt: number
+  readonly #maxRequests: number
   #idleUntil = 0
   /** Since when it rests, or rested before the request under way. */
   #restsSince = 0
@@ -62,7 +63,10 @@ export class UpstreamConnection implements SocketHandler {
     this.pool = pool
     this.raw = raw
     raw.handler = this
-    this.#expiresAt = now() + MAX_AGE_MS * (0.9 + 0.2 * Math.random())
+    const { maxConnectionAgeMs: maxAgeMs = MAX_AGE_MS, maxConnectionRequests = MAX_REQUESTS } =
+      pool.cluster.config.limits
+    this.#expiresAt = maxAgeMs === null ? Number.POSITIVE_INFINITY : now() + maxAgeMs * (0.9 + 0.2 * Math.random())
+    this.#maxRequests = Math.ceil(maxConnectionRequests * (0.9 + 0.1 * Math.random()))
     this.#idleTimer = new CoarseTimer(() => this.destroy())
   }
 
@@ -95,12 +99,16 @@ export class UpstreamConnection implements SocketHandler {
     this.#user = null
     const idleMs = serverSeconds < 0 ? IDLE_MS : Math.min(MAX_IDLE_MS, serverSeconds * 1000 - IDLE_MARGIN_MS)
     const isUsable =
-      idleMs > 0 && this.requests < MAX_REQUESTS && time < this.#expiresAt && this.raw.backlog === 0 && !this.raw.ended
+      idleMs > 0 &&
+      this.requests < this.#maxRequests &&
+      time < this.#expiresAt &&
+      this.raw.backlog === 0 &&
+      !this.raw.ended
     if (!isUsable || this.raw.destroyed) return false
     // A slow client may have had it paused at the end of the response; paused, it would miss the server's FIN.
     this.raw.resume()
     this.#restsSince = time
-    this.#idleUntil = time + idleMs
+    this.#idleUntil = Math.min(time + idleMs, this.#expiresAt)
     this.#idleTimer.set(this.#idleUntil)
     return true
   }
@@ -299,6 +307,12 @@ export class HttpPool implements EndpointPool {
     this.retire()
     for (const each of [...this.#dials]) each.cancel()
     for (const connection of [...this.#open]) connection.destroy()
+  }
+
+  /** As destroy(), but whoever uses a connection hears of its end. */
+  cut(why: string): void {
+    this.retire()
+    for (const { raw } of [...this.#open]) raw.destroy(new Error(why))
   }
 
   get #slots(): Bulkhead {

@@ -29,3 +29,9 @@ export interface Contender {
   prepare(): Promise<string>
   start(setting: Setting): Promise<Running>
 }
+
+/** Connections to the upstream that each contender allows: few where requests share them, one for each client where they cannot. */
+export const upstreamConnections = (mode: Setting['mode']): number => (mode === 'HTTP' ? 100 : 6_000)
+
+/** Open connections with which memory is looked at after the rounds. */
+export const openConnections = (mode: Setting['mode']): number => (mode === 'HTTP' ? 1_000 : 5_000)

@@ -1,6 +1,7 @@
 /** wrk as the load: closed loop over kept connections, with heads as applications send them. */
 
 import { writeFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { run } from '../../build/machine/exec.ts'
 
@@ -73,5 +74,26 @@ export const load = async (options: {
     requestsPerSecond: requests! / (durationUs! / 1e6),
     p50Ms: p50Us! / 1000,
     p99Ms: p99Us! / 1000,
+  }
+}
+
+/** Calls `look` while so many connections are open that have sent a request and had the beginning of its answer. */
+export const withOpenConnections = async <T>(port: number, connections: number, look: () => T): Promise<T> => {
+  const fields = Object.entries(REQUEST_FIELDS).map(([name, value]) => `${name}: ${value}\r\n`)
+  const request = `GET /v1/charges?limit=10 HTTP/1.1\r\n${fields.join('')}\r\n`
+  const sockets: Socket[] = []
+  try {
+    for (let i = 0; i < connections; i++) {
+      const socket = connect(port, '127.0.0.1')
+      sockets.push(socket)
+      await new Promise<void>((resolve, reject) => {
+        socket.once('data', () => resolve()).once('error', reject)
+        socket.once('close', () => reject(new Error(`connection ${i}: closed without an answer`)))
+        socket.write(request)
+      })
+    }
+    return look()
+  } finally {
+    for (const socket of sockets) socket.destroy()
   }
 }

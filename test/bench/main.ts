@@ -4,10 +4,10 @@ import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import { table } from './report.ts'
 import { runSuite } from './run-suite.ts'
-import { http, https, tcp, tls } from './suites/http.ts'
+import { http, http1m, http16k, https, tcp, tls } from './suites/http.ts'
 import type { Suite } from './suites/suite.ts'
 
-const SUITES: readonly Suite[] = [http, https, tcp, tls]
+const SUITES: readonly Suite[] = [http, http16k, http1m, https, tcp, tls]
 
 const USAGE = `usage: npm run bench -- SUITE... [--json] [--seconds N] [--rounds N] [--only NAME,...]
 

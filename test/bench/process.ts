@@ -9,6 +9,8 @@ import { searchPath } from '../../build/machine/exec.ts'
 /** A program that runs until it is stopped. */
 export interface Running {
   readonly pid: number
+  /** CPU time, in milliseconds, that it had used when it first accepted a connection. */
+  readonly startMs: number
   stop(): Promise<void>
 }
 
@@ -49,10 +51,11 @@ export const start = async (
       for (const pid of tree(child.pid)) kill(pid)
       throw new Error(`${command}: does not listen on port ${options.port}:\n${said}`)
     }
-    await sleep(20)
+    await sleep(5)
   }
   return {
     pid: child.pid!,
+    startMs: cpuNanos(child.pid!) / 1e6,
     // The tree and not the process alone: a master that is killed leaves its workers, who hold our pipes.
     stop: async () => {
       for (const pid of tree(child.pid!)) kill(pid)
@@ -100,6 +103,14 @@ const TICKS = 100
 /** CPU time, in seconds, that the process and its descendants have used since they were started. */
 export const cpuSeconds = (pid: number): number =>
   tree(pid).reduce((sum, each) => sum + (statOf(each)?.ticks ?? 0), 0) / TICKS
+
+/** The same in nanoseconds, by the scheduler's own count, for what is shorter than a tick. */
+const cpuNanos = (pid: number): number =>
+  tree(pid).reduce((sum, each) => {
+    for (const thread of readdirSync(`/proc/${each}/task`))
+      sum += Number(read(`/proc/${each}/task/${thread}/schedstat`)?.split(' ')[0] ?? 0)
+    return sum
+  }, 0)
 
 /** Anonymous memory in bytes: what a sidecar costs a node, since the pages of the program file are shared. */
 export const anonymousBytes = (pid: number): number =>

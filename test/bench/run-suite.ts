@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ensurePackages } from '../../build/machine/packages.ts'
 import { printed } from '../../build/machine/progress.ts'
-import type { Contender } from './contender.ts'
-import { load } from './load.ts'
+import { type Contender, openConnections } from './contender.ts'
+import { load, withOpenConnections } from './load.ts'
 import { anonymousBytes, cpuSeconds, freePort, type Running } from './process.ts'
 import type { Suite } from './suites/suite.ts'
 
@@ -26,9 +26,12 @@ export interface Result extends Measurement {
   readonly name: string
   readonly version: string
   readonly features: string
-  /** Before the first request and after the last, in bytes. */
+  /** CPU time from its start until it listens, in milliseconds. */
+  readonly startMs: number
+  /** Before the first request and after the last, in bytes, and then with many open connections which had one request each; see openConnections(). */
   readonly anonymousIdle: number
   readonly anonymousAfter: number
+  readonly anonymousOpen: number
   readonly rounds: readonly Measurement[]
 }
 
@@ -83,7 +86,9 @@ export const runSuite = async (suite: Suite, options: SuiteOptions): Promise<Res
       await progress.step(`round ${round} of ${options.rounds}`, async () => {
         for (const entry of entries) entry.rounds.push(await measure(entry, options.seconds))
       })
-    return entries.map(resultOf)
+    const results: Result[] = []
+    for (const entry of entries) results.push(await resultOf(entry, suite.mode))
+    return results
   } finally {
     for (const stop of stops) await stop()
     rmSync(directory, { recursive: true, force: true })
@@ -102,16 +107,22 @@ const measureOne = async ({ port, running }: Entry, seconds: number, directory: 
   return { cpuMicrosPerRequest: (used / requests) * 1e6, requestsPerSecond, p50Ms, p99Ms, errors }
 }
 
-const IDLE_MS = 1000
+/** Long enough for what a proxy puts off until its start is over. */
+const IDLE_MS = 3000
 const settled = (pid: number): Promise<number> =>
   new Promise((resolve) => setTimeout(() => resolve(anonymousBytes(pid)), IDLE_MS))
 
-const resultOf = ({ contender, version, running, anonymousIdle, rounds }: Entry): Result => ({
+const resultOf = async (
+  { contender, version, running, port, anonymousIdle, rounds }: Entry,
+  mode: Suite['mode'],
+): Promise<Result> => ({
   name: contender.name,
   version,
   features: contender.features,
+  startMs: running.startMs,
   anonymousIdle,
   anonymousAfter: anonymousBytes(running.pid),
+  anonymousOpen: await withOpenConnections(port, openConnections(mode), () => anonymousBytes(running.pid)),
   cpuMicrosPerRequest: median(rounds.map((r) => r.cpuMicrosPerRequest)),
   requestsPerSecond: median(rounds.map((r) => r.requestsPerSecond)),
   p50Ms: median(rounds.map((r) => r.p50Ms)),

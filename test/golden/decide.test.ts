@@ -79,7 +79,7 @@ function worldOf(text: string): { world: World; hash: string } {
   }
 }
 
-const NO_SERVICE = { endpointsHash: null, endpoints: {} }
+const NO_SERVICE = { endpointsHash: null, sidecars: null, endpoints: {} }
 
 function configMap(input: Input['configMap'], right: string, hash: string): ConfigMapState {
   if (input === 'absent' || input === 'foreign') return { kind: input }

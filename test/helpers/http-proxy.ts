@@ -31,6 +31,8 @@ export interface HttpProxySetup {
   readonly tls?: UpstreamTls
   readonly credential?: HeaderCredential
   readonly limits?: Partial<ClusterConfig['limits']>
+  /** Other fields of the cluster. */
+  readonly cluster?: Partial<ClusterConfig>
   readonly breaker?: BreakerConfig | null
   /** Default: none. `{}`: three retries of everything, with backoffs of a millisecond or two. */
   readonly retry?: Partial<RetryConfig>
@@ -40,6 +42,8 @@ export interface HttpProxySetup {
   readonly tracing?: HttpSnapshot['tracing']
   /** Tells of the endpoints only when the test does. */
   readonly isLate?: boolean
+  /** In place of the ports: how endpoints are found. */
+  readonly discovery?: Discovery
 }
 
 /** The statuses that `5xx` stands for. */
@@ -91,13 +95,14 @@ export async function httpProxy(setup: HttpProxySetup, ends: (() => unknown)[]) 
         auth: null,
         circuitBreaker: setup.breaker ?? null,
         limits: { maxConnections: 100, maxPendingRequests: 10, maxConcurrentRetries: 3, ...setup.limits },
+        ...setup.cluster,
       },
       tls: setup.tls ?? null,
       budget: retry?.budget ?? null,
       probeTimeoutMs: 5000,
       queue: 'Newest',
     },
-    { discover: () => discovery },
+    { discover: () => setup.discovery ?? discovery },
   )
   cluster.start()
   const cells = new HttpCells()

@@ -1,6 +1,6 @@
 /** A real PostgreSQL on loopback: a new cluster of its own in a temporary directory, with SCRAM, and TLS when it is given a certificate. */
-import { execFileSync, spawn } from 'node:child_process'
-import { chmodSync, chownSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { appendFileSync, chmodSync, chownSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Leaf } from './pki.ts'
@@ -24,8 +24,15 @@ export interface PostgresOptions {
 export const POSTGRES_USER = 'postgres'
 export const POSTGRES_PASSWORD = 'correct horse'
 
+export interface PostgresServer {
+  readonly port: number
+  stop(signal: NodeJS.Signals): Promise<void>
+  start(): Promise<void>
+  demote(primary: number): void
+}
+
 /** Starts one; `ends` gets what stops it and removes its files. */
-export async function postgresServer(options: PostgresOptions, ends: (() => unknown)[]): Promise<{ port: number }> {
+export async function postgresServer(options: PostgresOptions, ends: (() => unknown)[]): Promise<PostgresServer> {
   const version = readdirSync(DEBIAN).sort((a, b) => Number(b) - Number(a))[0] ?? ''
   const program = (name: string): string => join(DEBIAN, version, 'bin', name)
   const as = process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {}
@@ -82,21 +89,38 @@ export async function postgresServer(options: PostgresOptions, ends: (() => unkn
     ...(options.settings ?? []),
   ]
   const args = ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])]
-  const server = spawn(program('postgres'), args, { ...as, stdio: ['ignore', 'ignore', 'pipe'] })
-  const ended = new Promise<void>((resolve) => server.once('exit', () => resolve()))
+  let server: ChildProcess | null = null
+  /** Ends it by a signal, at once with SIGQUIT: then its clients hear nothing but the end of their connections. */
+  const stop = async (signal: NodeJS.Signals): Promise<void> => {
+    const running = server
+    if (running === null) return
+    server = null
+    running.kill(signal)
+    await new Promise((resolve) => running.once('exit', resolve))
+  }
+  const start = async (): Promise<void> => {
+    const started = spawn(program('postgres'), args, { ...as, stdio: ['ignore', 'ignore', 'pipe'] })
+    server = started
+    let log = ''
+    await new Promise<void>((resolve, reject) => {
+      started.stderr.setEncoding('utf8')
+      started.stderr.on('data', (text: string) => {
+        log += text
+        if (/database system is ready to accept (?:read-only )?connections/.test(log)) resolve()
+      })
+      started.once('exit', () => reject(new Error(`postgres did not start: ${log}`)))
+    })
+  }
   ends.push(async () => {
-    server.kill('SIGINT')
-    await ended
+    await stop('SIGINT')
     rmSync(root, { recursive: true, force: true })
   })
-  let log = ''
-  await new Promise<void>((resolve, reject) => {
-    server.stderr.setEncoding('utf8')
-    server.stderr.on('data', (text: string) => {
-      log += text
-      if (/database system is ready to accept (?:read-only )?connections/.test(log)) resolve()
-    })
-    server.once('exit', () => reject(new Error(`postgres did not start: ${log}`)))
-  })
-  return { port }
+  await start()
+  /** Makes a standby of one that is stopped, following another as an administrator would do after a failover. */
+  const demote = (primary: number): void => {
+    write('data/standby.signal', '')
+    const from = `host=127.0.0.1 port=${primary} user=${POSTGRES_USER} password='${POSTGRES_PASSWORD}'`
+    appendFileSync(join(data, 'postgresql.auto.conf'), `primary_conninfo = '${from.replaceAll("'", "''")}'\n`)
+  }
+  return { port, stop, start, demote }
 }

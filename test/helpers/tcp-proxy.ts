@@ -23,6 +23,8 @@ export interface TcpProxySetup {
   readonly rateLimit?: RateLimitConfig
   /** Tells of the endpoints only when the test does. */
   readonly isLate?: boolean
+  /** Of the config of the cluster, above what the rest says. */
+  readonly cluster?: Partial<ClusterConfig>
   /** In place of the above: how endpoints are found. */
   readonly discovery?: Discovery
 }
@@ -30,13 +32,15 @@ export interface TcpProxySetup {
 /** Starts one; `ends` gets what ends it and its clients. */
 export async function tcpProxy(setup: TcpProxySetup, ends: (() => unknown)[]) {
   let tell: (addresses: readonly Address[]) => void = () => {}
-  const addresses = (setup.ports ?? []).map((port, index) => ({
-    host: setup.host ?? '127.0.0.1',
-    ip: '127.0.0.1',
-    port,
-    weight: 1,
-    priority: index,
-  }))
+  const addressesOf = (ports: readonly number[]): Address[] =>
+    ports.map((port, index) => ({
+      host: setup.host ?? '127.0.0.1',
+      ip: '127.0.0.1',
+      port,
+      weight: 1,
+      priority: index,
+    }))
+  const addresses = addressesOf(setup.ports ?? [])
   const discovery: Discovery = {
     failure: null,
     start: (onChange) => {
@@ -54,6 +58,7 @@ export async function tcpProxy(setup: TcpProxySetup, ends: (() => unknown)[]) {
       auth: null,
       circuitBreaker: setup.breaker ?? null,
       limits: { maxConnections: 100, maxPendingRequests: 10, maxConcurrentRetries: 3, ...setup.limits },
+      ...setup.cluster,
     },
     tls: setup.tls ?? null,
     budget: null,
@@ -88,6 +93,8 @@ export async function tcpProxy(setup: TcpProxySetup, ends: (() => unknown)[]) {
     cluster,
     snapshot,
     tell: () => tell(addresses),
+    /** Tells the discovery's endpoints. */
+    found: (ports: readonly number[]) => tell(addressesOf(ports)),
     client: (options: { readonly highWaterMark?: number } = {}) => {
       const client = new TestClient({ port: listener.port, ...options })
       ends.push(() => client.socket.destroy())

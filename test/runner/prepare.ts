@@ -47,7 +47,7 @@ export const clusterIsGiven = (): boolean => Boolean(process.env['TEST_KUBECONFI
  * New, because the first files want a cluster without the product, and a run that was killed leaves one with it.
  */
 export const prepareCluster = async (name: string): Promise<Cleanup> => {
-  await prepareMachine()
+  await prepareBrowser()
   const { clusterForTests, down, up } = await import('../cluster/cluster.ts')
   const isGiven = clusterIsGiven()
   const cluster = await orCannotRun(async () => {

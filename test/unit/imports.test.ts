@@ -98,6 +98,8 @@ describe('imports', () => {
 const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   '@kubernetes/client-node': ['operator'],
   '@aws-sdk/credential-providers': ['proxy/auth'], // by dynamic import alone
+  '@aws-sdk/rds-signer': ['proxy/auth'], // by dynamic import alone
+  '@azure/identity': ['proxy/auth'], // by dynamic import alone
   'dns-packet': ['proxy'],
   'google-auth-library': ['proxy/auth'], // by dynamic import alone
   express: ['operator'],

@@ -5,6 +5,7 @@ import type { Outcome } from '../../policy/policy.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import { breakText } from '../../tls/alerts.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import type { Dial, DialFailure, DialTimes } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
@@ -16,8 +17,9 @@ import {
   type UpstreamConnection,
 } from '../../upstream/http-pool.ts'
 import type { ResponseFacts } from './headers.ts'
-import type { OutgoingRequest } from './outgoing.ts'
+import { type OutgoingRequest, protocols } from './outgoing.ts'
 import type { HeadParser } from './parser.ts'
+import { fieldText } from './request-view.ts'
 import { type ResponseOwner, ResponseRelay } from './response.ts'
 import type { HttpTarget } from './snapshot.ts'
 
@@ -251,7 +253,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   onDialFailed(failure: DialFailure): void {
     this.#dial = null
     const owner = this.#owner
-    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now())
+    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now(), failure.isSilent)
+    this.asked?.failed(failure.reason, failure.detail)
     this.end('failure')
     owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
   }
@@ -341,8 +344,9 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
 
   onUpstreamClose(error: Error | null): void {
     if (this.#connection === null) return
-    const code = (error as NodeJS.ErrnoException | null)?.code ?? 'closed'
-    this.#lost('upstream_reset', `the connection to endpoint ${this.asked?.name} broke: ${code}`)
+    // Without a code it is an end of our own.
+    const why = breakText(error) ?? error?.message ?? 'closed'
+    this.#lost('upstream_reset', `the connection to endpoint ${this.asked?.name} broke: ${why}`)
   }
 
   onInterim(status: number): boolean {
@@ -364,6 +368,13 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       this.onBadResponse('it switches protocols without being asked')
       return
     }
+    // RFC 9110 section 7.8: only to what was offered, and it has to say what that is.
+    const chosen = protocols(fieldText(head, 'upgrade') ?? '')
+    const { offered } = owner.request
+    if (chosen.length === 0 || !chosen.every((each) => offered.includes(each))) {
+      this.onBadResponse(`it switches to protocol '${chosen.join(', ')}', which was not offered`)
+      return
+    }
     const connection = this.#connection as UpstreamConnection
     this.#connection = null
     this.end('success')
@@ -378,6 +389,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const outcome: Outcome =
       status === 429 ? 'throttled' : status >= 500 && status !== 501 && status !== 505 ? 'failure' : 'success'
     this.#settle(outcome, time)
+    if (outcome === 'failure') this.asked?.failed('answer', `status ${status}`)
     if (owner.onAnswer(this, head, time)) {
       this.#step.clear()
       return true
@@ -430,6 +442,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const connection = this.#connection as UpstreamConnection
     const isUnsent = this.state === 'checking'
     if (this.response.isStarted) {
+      this.asked?.failed('upstream_truncated', detail)
       this.end('abandoned')
       owner.onBroken('upstream_truncated', detail)
       return
@@ -438,6 +451,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const mayReplay = isUnsent || (owner.isIdempotent && owner.request.isReplayable)
     // Only of a connection that nothing was sent on it is certain that the close is not the answer to the request.
     if (isStale && isUnsent) connection.pool.onStale(connection.restedMs)
+    if (!isStale) this.asked?.failed(reason, detail)
     this.end(isStale ? 'abandoned' : 'failure')
     // The server closed an idle connection while the request was on its way: nobody failed.
     if (isStale && mayReplay && !this.#isFresh) owner.onStale(this)
@@ -489,6 +503,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   }
 
   #timedOut(detail: string): void {
+    this.asked?.failed('try_timeout', detail)
     this.end('failure')
     this.#owner.onFailed(this, 'try_timeout', detail, 'Timeout')
   }

@@ -20,7 +20,7 @@ import { BodyKind } from './framing.ts'
 import type { RequestFacts, ResponseFacts } from './headers.ts'
 import { OutgoingRequest } from './outgoing.ts'
 import type { Fault, HeadParser } from './parser.ts'
-import { fieldText, HeadView } from './request-view.ts'
+import { AnswerFields, fieldText, HeadView } from './request-view.ts'
 import { answer, type Refusal, statusOf } from './respond.ts'
 import type { ResponseRelay } from './response.ts'
 import { type Obstacle, Retries } from './retries.ts'
@@ -219,11 +219,9 @@ export class Exchange implements AttemptOwner {
       return behind
     }
     if (this.request.isComplete) this.#onRequestComplete(time)
-    const waitMs = target.rateLimit === null ? 0 : target.rateLimit.admit(time)
-    if (waitMs < 0) {
-      const fields = target.rateLimit?.fieldLines(-waitMs)
-      this.#refuse({ reason: 'rate_limited', detail: '', retryAfterMs: -waitMs, fields })
-    } else if (waitMs > 0) {
+    const waitMs = this.#admit(target, time)
+    if (waitMs < 0) return behind
+    if (waitMs > 0) {
       this.#state = 'delayed'
       this.#waitingSince = time
       this.#step.set(time + waitMs)
@@ -232,6 +230,28 @@ export class Exchange implements AttemptOwner {
       this.#try(time, picked)
     }
     return behind
+  }
+
+  /** How long the limits make it wait; less than 0: it was refused. */
+  #admit({ rateLimit, upstream }: HttpTarget, time: number): number {
+    const ownMs = rateLimit === null ? 0 : rateLimit.admit(time)
+    if (rateLimit !== null && ownMs < 0) {
+      const fields = rateLimit.fieldLines(-ownMs)
+      this.#refuse({ reason: 'rate_limited', detail: '', retryAfterMs: -ownMs, fields })
+      return ownMs
+    }
+    const { pacer } = upstream.cluster
+    if (pacer === null) return ownMs
+    const pacedMs = pacer.admit(time + ownMs)
+    if (pacedMs >= 0) return ownMs + pacedMs
+    rateLimit?.giveBack()
+    this.#refusePaced(-pacedMs)
+    return pacedMs
+  }
+
+  #refusePaced(retryAfterMs: number): void {
+    const detail = `upstream '${this.target.upstream.cluster.name}' said that it takes no more for now`
+    this.#refuse({ reason: 'rate_limited', detail, retryAfterMs })
   }
 
   #beginTrace(head: HeadParser, sample: number): void {
@@ -467,6 +487,8 @@ export class Exchange implements AttemptOwner {
   onAnswer(attempt: Attempt, head: HeadParser, time: number): boolean {
     const { status } = head
     this.ttfbMs = time - this.startedAt
+    const { pacer } = this.target.upstream.cluster
+    if (pacer !== null) pacer.onAnswer(status, answerFields.of(head), time, Date.now())
     if (status === 401 && this.#reauthorize(time)) return false
     if ((status === 400 || status === 403) && this.#resign(head, time)) return false
     const plan = this.target.retry
@@ -584,11 +606,21 @@ export class Exchange implements AttemptOwner {
   #onStep(): void {
     const time = now()
     switch (this.#state) {
-      case 'delayed':
+      case 'delayed': {
+        const waitMs = this.target.upstream.cluster.pacer?.admitAgain(time, time - this.#waitingSince) ?? 0
+        if (waitMs > 0) {
+          this.#step.set(time + waitMs)
+          break
+        }
         this.#waited(time)
+        if (waitMs < 0) {
+          this.#refusePaced(-waitMs)
+          break
+        }
         if (this.target.retry !== null) this.target.upstream.cluster.budget.deposit(time)
         this.#try(time, null)
         break
+      }
       case 'authorizing': {
         const { connectMs } = this.target.timeouts
         const failure = this.target.upstream.credential?.failure
@@ -695,6 +727,8 @@ export class Exchange implements AttemptOwner {
     cells.add(this.status, this.endedAt - this.startedAt)
     if (this.queueMs > 0) cells.queueWait.add(this.queueMs)
     if (this.reason !== null) cells.reasons[this.reason]++
+    const mirror = this.target.route?.mirror ?? null
+    if (mirror !== null && this.attempts > 0 && this.request.isComplete && !this.isUpgrade) mirror.offer(this.request)
     if (after !== 'keep') response.abandon(null)
     this.#client.record(this)
     this.request.end(isHeld)
@@ -720,6 +754,7 @@ function notRetried(obstacle: 'body' | 'budget' | 'deadline', reason: Reason, de
 }
 
 const view = new HeadView()
+const answerFields = new AnswerFields()
 
 /** What the routes say of a request; without one that matches, the snapshot. */
 function routed(snapshot: HttpSnapshot, router: Router<HttpTarget>, head: HeadParser, facts: RequestFacts): HttpTarget {

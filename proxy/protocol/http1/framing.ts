@@ -351,7 +351,7 @@ export class BodyReader {
     }
     if ((trailerParser.seen & FRAMING_FIELDS) !== 0) return this.#refuse(FramingFault.trailerField)
     const { end: trailerEnd } = trailerParser
-    this.#trailerLength = (trailerParser.seen & NOT_IN_TRAILERS) === 0 ? trailerEnd : withoutForbidden(trailerParser)
+    this.#trailerLength = withoutForbidden(trailerParser)
     this.isDone = true
     return start + trailerEnd - before
   }
@@ -359,41 +359,66 @@ export class BodyReader {
 
 /** Moves the fields that may be in a trailer section together; returns the length of what is left, its empty line included. */
 function withoutForbidden(trailer: HeadParser): number {
-  const { bytes, known, count } = trailer
+  const { bytes, count } = trailer
   let at = 0
   for (let i = 0; i < count; i++) {
-    if (((1 << known[i]!) & NOT_IN_TRAILERS) !== 0) continue
+    const start = trailer.nameStart(i)
+    if (!mayTrail(bytes, start, trailer.nameEnd(i))) continue
     const lineEnd = trailer.lineEnd(i)
-    bytes.copyWithin(at, trailer.nameStart(i), lineEnd)
-    at += lineEnd - trailer.nameStart(i)
+    bytes.copyWithin(at, start, lineEnd)
+    at += lineEnd - start
   }
   bytes[at++] = CR
   bytes[at++] = LF
   return at
 }
 
+function mayTrail(bytes: Buffer, start: number, end: number): boolean {
+  for (let i = 0; i < NOT_IN_TRAILERS.length; i++) if (isWord(bytes, start, end, NOT_IN_TRAILERS[i]!)) return false
+  return true
+}
+
 /**
- * What RFC 9110 section 6.5.1 keeps out of trailers as far as it could change what the message means: routing, authentication,
- * content, and everything that concerns one connection only. It is dropped; framing there is an attack and refused.
+ * What RFC 9110 section 6.5.1 keeps out of trailers, by the list of RFC 7230 section 4.1.2: routing, controls and conditions of a
+ * request, authentication, control data of a response, how content is read, and everything that concerns one connection only. It is
+ * dropped; framing there is an attack and refused.
  */
-const NOT_IN_TRAILERS =
-  (1 << Field.host) |
-  (1 << Field.connection) |
-  (1 << Field.te) |
-  (1 << Field.trailer) |
-  (1 << Field.upgrade) |
-  (1 << Field.expect) |
-  (1 << Field.keepAlive) |
-  (1 << Field.proxyConnection) |
-  (1 << Field.proxyAuthenticate) |
-  (1 << Field.proxyAuthorization) |
-  (1 << Field.authorization) |
-  (1 << Field.cookie) |
-  (1 << Field.setCookie) |
-  (1 << Field.contentType) |
-  (1 << Field.contentEncoding) |
-  (1 << Field.contentRange) |
-  (1 << Field.cacheControl)
+const NOT_IN_TRAILERS = [
+  'host',
+  'max-forwards',
+  'cache-control',
+  'pragma',
+  'expect',
+  'range',
+  'if-match',
+  'if-none-match',
+  'if-modified-since',
+  'if-unmodified-since',
+  'if-range',
+  'authorization',
+  'www-authenticate',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'cookie',
+  'set-cookie',
+  'age',
+  'date',
+  'expires',
+  'location',
+  'retry-after',
+  'vary',
+  'warning',
+  'content-type',
+  'content-encoding',
+  'content-range',
+  'trailer',
+  'te',
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'upgrade',
+  'http2-settings',
+].map(nameBytes)
 
 function isExtensionOver(state: number): boolean {
   return state === EXTENSION_NAME_REST || state === EXTENSION_TOKEN || state === EXTENSION_END

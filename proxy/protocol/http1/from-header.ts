@@ -111,6 +111,7 @@ export class HeaderHosts {
         requestChanges: route?.requestChanges?.without(this.#name) ?? new FieldChanges([this.#name], NO_LINES),
         responseChanges: route?.responseChanges ?? null,
         rewrite: route?.rewrite ?? null,
+        mirror: route?.mirror ?? null,
       },
     }
     targets.set(cluster, made)

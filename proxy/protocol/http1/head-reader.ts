@@ -40,7 +40,8 @@ export class HeadReader {
     shared.reset(start)
     const result = this.#parse(shared, chunk, end)
     if (result === 1) this.next = shared.end
-    else if (result === 0 && end > start) this.#hold(chunk, start, end)
+    // Empty lines that some clients send behind a body are no head that has to be complete soon.
+    else if (result === 0 && !shared.isBlank(end)) this.#hold(chunk, start, end)
     return result
   }
 

@@ -1,5 +1,5 @@
 /** A request on its way to the upstream: its head as it is sent, its body as far as it must be kept, and what has been sent of it. */
-import type { RequestSigner } from '../../policy/credential.ts'
+import type { RequestSigner, SignedParts } from '../../policy/credential.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import type { Trace } from '../../tracing/trace-context.ts'
 import { BodyPipe } from './body-pipe.ts'
@@ -222,6 +222,11 @@ export class OutgoingRequest {
   /** Has the request signed for a host as it is now, and puts the signature where the credential is. */
   sign(signer: RequestSigner, host: Buffer): void {
     if (host !== this.#host && !host.equals(this.#host as Buffer)) this.#setHost(host)
+    this.setCredential(signer.sign({ ...this.parts(), content: this.content() }))
+  }
+
+  /** The head as it is sent, without the credential, as text of one character for each byte. */
+  parts(): Omit<SignedParts, 'content'> {
     const { credentialStart, credentialEnd, end } = this.marks
     const text = (from: number, to: number): string => this.#bytes.toString('latin1', from, to)
     const [line = '', ...lines] = `${text(0, credentialStart)}${text(credentialEnd, end)}`.split('\r\n')
@@ -229,13 +234,18 @@ export class OutgoingRequest {
     const fields = lines
       .filter((each) => each !== '')
       .map((each) => [each.slice(0, each.indexOf(':')), each.slice(each.indexOf(':') + 1)] as const)
-    this.setCredential(signer.sign({ method, target, fields, content: this.#content() }))
+    return { method, target, fields }
+  }
+
+  /** What is kept of the body, with its framing, in memory that the next request writes over. */
+  get keptBody(): Buffer {
+    return this.#bytes.subarray(this.marks.end, this.#length)
   }
 
   /** What came of the body without its framing; null when not all of it is kept. */
-  #content(): Buffer | null {
+  content(): Buffer | null {
     if (!this.isComplete || !this.isReplayable) return null
-    const kept = this.#bytes.subarray(this.marks.end, this.#length)
+    const kept = this.keptBody
     if (this.body.kind !== BodyKind.chunked) return kept
     const reader = new BodyReader()
     reader.begin(BodyKind.chunked, 0, true)
@@ -257,6 +267,13 @@ export class OutgoingRequest {
     return this.#bytes.toString('latin1', this.marks.idStart, this.marks.idEnd)
   }
 
+  /** The protocols that the client offers to switch to, in lower case. */
+  get offered(): readonly string[] {
+    const head = this.#bytes.toString('latin1', 0, this.marks.end)
+    const lines = [...head.matchAll(/^upgrade:(.*)$/gim)]
+    return lines.flatMap(([, list = '']) => protocols(list))
+  }
+
   get method(): string {
     return this.#bytes.toString('latin1', 0, this.#bytes.indexOf(0x20))
   }
@@ -268,4 +285,13 @@ export class OutgoingRequest {
     while (this.#bytes[end] !== 0x20 && this.#bytes[end] !== 0x3f) end++
     return this.#bytes.toString('latin1', start, end)
   }
+}
+
+/** The protocols of an Upgrade field, in lower case. */
+export function protocols(list: string): string[] {
+  return list
+    .toLowerCase()
+    .split(',')
+    .map((each) => each.trim())
+    .filter((each) => each !== '')
 }

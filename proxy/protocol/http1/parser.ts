@@ -40,9 +40,6 @@ export const HeadFault = {
   headTooLong: { status: 431, text: 'the head is longer than 64 KiB' },
 } as const satisfies Record<string, Fault>
 
-/** Empty lines that are skipped before a request line (RFC 9112 section 2.2 asks for at least one). */
-const MAX_EMPTY_LINES = 2
-
 /** Offsets that one field takes in `offsets`. */
 const STRIDE = 4
 
@@ -91,7 +88,6 @@ export class HeadParser {
   #from = 0
   #next = 0
   #inFields = false
-  #emptyLines = 0
 
   constructor(limits: HeadLimits = LIMITS) {
     this.#limits = limits
@@ -105,7 +101,6 @@ export class HeadParser {
     this.#from = from
     this.#next = from
     this.#inFields = false
-    this.#emptyLines = 0
     this.start = from
     this.count = 0
     this.seen = 0
@@ -162,6 +157,11 @@ export class HeadParser {
     return this.offsets[STRIDE * (index + 1)]!
   }
 
+  /** Nothing but empty lines came up to `end`: no head has begun. */
+  isBlank(end: number): boolean {
+    return this.#next === end && !this.#inFields
+  }
+
   has(field: number): boolean {
     return (this.seen & (1 << field)) !== 0
   }
@@ -175,7 +175,8 @@ export class HeadParser {
     let i = this.#next
     while (i < end && bytes[i] === CR) {
       if (i + 1 === end) return 0
-      if (bytes[i + 1] !== LF || ++this.#emptyLines > MAX_EMPTY_LINES) return this.#refuse(HeadFault.lineEnd)
+      // RFC 9112 section 2.2: empty lines before a request line are skipped; some clients send one behind a body.
+      if (bytes[i + 1] !== LF) return this.#refuse(HeadFault.lineEnd)
       i += 2
       this.#next = i
     }

@@ -34,6 +34,20 @@ export class HeadView implements RequestView {
   }
 }
 
+/** The fields of an answer, of one after the other. */
+export class AnswerFields {
+  #head!: HeadParser
+
+  of(head: HeadParser): this {
+    this.#head = head
+    return this
+  }
+
+  field(name: string): string | null {
+    return fieldText(this.#head, name)
+  }
+}
+
 /** The values of a field of a request or response; null when it has none. @param name in lower case */
 export function fieldText(head: HeadParser, name: string): string | null {
   const { bytes, count } = head

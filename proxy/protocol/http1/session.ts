@@ -3,6 +3,8 @@ import { now, refreshClock } from '../../runtime/clock.ts'
 import { askWhetherGone } from '../../runtime/half-close.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import { watchClosely } from '../../upstream/connector.ts'
+import type { Tenant } from '../../upstream/endpoint.ts'
 import type { UpstreamConnection } from '../../upstream/http-pool.ts'
 import { Relay } from '../tcp/relay.ts'
 import type { AfterExchange, Exchange, ExchangeClient } from './exchange.ts'
@@ -103,7 +105,7 @@ export class Session implements SocketHandler, ExchangeClient {
     const reader = this.#reader
     const result = reader.read(chunk, start, end)
     if (result === 0) {
-      if (this.#timer.at === Number.POSITIVE_INFINITY) this.#timer.set(now() + HEAD_MS)
+      if (reader.isPartial && this.#timer.at === Number.POSITIVE_INFINITY) this.#timer.set(now() + HEAD_MS)
       return end
     }
     this.#timer.clear()
@@ -209,6 +211,9 @@ export class Session implements SocketHandler, ExchangeClient {
   onTunnel(exchange: Exchange, connection: UpstreamConnection, rest: Buffer): void {
     const { pool } = connection
     const upstream = connection.detach()
+    const { tenants } = pool.endpoint
+    const tenant: Tenant = { onEndpointLeft: () => watchClosely(upstream), evict: () => this.#relay?.destroy() }
+    tenants.add(tenant)
     const { timeouts } = exchange.target
     const host = this.#host
     const early = this.#ahead
@@ -221,7 +226,10 @@ export class Session implements SocketHandler, ExchangeClient {
       early,
       clientEnded: this.raw.ended,
       idleMs: () => timeouts.idleMs,
-      onUpstreamClosed: () => pool.released(),
+      onUpstreamClosed: () => {
+        tenants.delete(tenant)
+        pool.released()
+      },
       onEnd: () => host.onSessionEnd(this),
     })
     this.#relay.start()

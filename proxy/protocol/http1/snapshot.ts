@@ -13,6 +13,7 @@ import { Router } from '../../routing/router.ts'
 import type { Cluster } from '../../upstream/cluster.ts'
 import { FieldChanges, fieldChanges } from './field-changes.ts'
 import { HeaderHosts } from './from-header.ts'
+import { Mirror } from './mirror.ts'
 import type { Tracing } from './span.ts'
 import { nameBytes } from './tables.ts'
 
@@ -62,6 +63,8 @@ export interface HttpRoute {
   readonly responseChanges: FieldChanges | null
   /** What the path that matched begins with, and what it is replaced by; null: nothing is. */
   readonly rewrite: { readonly from: string; readonly to: string } | null
+  /** Where copies of the requests go; null: nowhere. */
+  readonly mirror: Mirror | null
 }
 
 /**
@@ -112,6 +115,10 @@ export function httpRouter(
         requestChanges: fieldChanges(requestHeaders, upstream.credential),
         responseChanges: fieldChanges(responseHeaders, null),
         rewrite: prefix === null || rewritePrefix === null ? null : { from: prefix, to: rewritePrefix },
+        mirror:
+          route.mirror === undefined
+            ? null
+            : new Mirror(upstreamOf(route.mirror.cluster), route.mirror.ratio, base.timeouts.connectMs),
       },
     }
   })

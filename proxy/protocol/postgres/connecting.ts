@@ -6,8 +6,10 @@ import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from 
 import type { Address } from '../../upstream/discovery/discovery.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import { Login } from './login.ts'
-import { errorResponse, stateOf } from './respond.ts'
-import { type PostgresSnapshot, tlsOf } from './snapshot.ts'
+import { errorResponse } from './respond.ts'
+import type { PostgresSnapshot } from './snapshot.ts'
+import { tlsOf } from './start-tls.ts'
+import { startupPacket } from './startup.ts'
 
 export interface ConnectFailure {
   readonly reason: Reason
@@ -39,7 +41,8 @@ const MAX_DIALS = 3
 /** Exactly one method of the connector is called, later than start(), and none after cancel(). */
 export class Connecting implements Dialler {
   readonly #snapshot: PostgresSnapshot
-  readonly #startup: Buffer
+  readonly #database: string
+  readonly #fixed: ReadonlyMap<string, string>
   readonly #connector: Connector
   readonly #tried: Endpoint[] = []
   #dial: Dial | null = null
@@ -49,9 +52,11 @@ export class Connecting implements Dialler {
   #isRetrying = false
   #failed: ConnectFailure | null = null
 
-  constructor(snapshot: PostgresSnapshot, startup: Buffer, connector: Connector) {
+  /** @param fixed startup parameters beside user and database */
+  constructor(snapshot: PostgresSnapshot, database: string, fixed: ReadonlyMap<string, string>, connector: Connector) {
     this.#snapshot = snapshot
-    this.#startup = startup
+    this.#database = database
+    this.#fixed = fixed
     this.#connector = connector
   }
 
@@ -113,7 +118,7 @@ export class Connecting implements Dialler {
       tls: cluster.tls,
       proxyProtocol: cluster.config.proxyProtocol ?? null,
       timeoutMs: timeouts.connectMs,
-      ...tlsOf(this.#snapshot),
+      ...tlsOf(cluster.config),
     }
     this.#dial = dial(target, this)
   }
@@ -129,8 +134,8 @@ export class Connecting implements Dialler {
     return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
   }
 
-  onDialFailed({ reason, detail }: DialFailure): void {
-    this.#failedAt('failure', { reason, detail, response: errorResponse(reason, detail), isFinal: false })
+  onDialFailed({ reason, detail, isSilent = false }: DialFailure): void {
+    this.#failedAt('failure', { reason, detail, response: errorResponse(reason, detail), isFinal: false }, isSilent)
   }
 
   onDialled(raw: RawSocket, _times: DialTimes, address: Address): void {
@@ -155,7 +160,12 @@ export class Connecting implements Dialler {
     }
     this.#dial = new Login({
       upstream: raw,
-      startup: this.#startup,
+      address: endpoint,
+      startup: startupPacket({
+        ...Object.fromEntries(this.#fixed),
+        user: credential.username,
+        database: this.#database,
+      }),
       credential,
       timeoutMs: timeouts.connectMs,
       role: cluster.config.role ?? 'Any',
@@ -164,27 +174,28 @@ export class Connecting implements Dialler {
         this.#isOver = true
         endpoint.settle(this.#token, 'success', now())
         this.#endRetry(true)
+        login.database = this.#database
         this.#connector.onConnected({ raw, endpoint, welcome, key })
       },
-      onFailure: ({ reason, detail }, response, isFinal) => {
-        this.#failedAt(isFinal ? 'success' : 'failure', {
-          reason,
-          detail,
-          response,
-          isFinal: isFinal && !PASSING.has(stateOf(response)),
-        })
+      onFailure: ({ reason, detail, sqlstate, isSilent = false }, response, isFinal) => {
+        const isOver = isFinal && !PASSING.has(sqlstate ?? '')
+        this.#failedAt(isFinal ? 'success' : 'failure', { reason, detail, response, isFinal: isOver }, isSilent)
       },
     })
   }
 
-  #failedAt(outcome: 'success' | 'failure' | 'abandoned', failure: ConnectFailure): void {
+  #failedAt(outcome: 'success' | 'failure' | 'abandoned', failure: ConnectFailure, isSilent = false): void {
     if (this.#isOver) return
     const endpoint = this.#tried.at(-1)!
     this.#dial = null
-    endpoint.settle(this.#token, outcome, now())
+    // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
+    endpoint.settle(this.#token, failure.reason === 'no_healthy_endpoint' ? 'abandoned' : outcome, now())
     endpoint.leave()
     this.#endRetry(outcome === 'success')
-    if (outcome === 'failure') this.#snapshot.cluster.dialFailed(endpoint, now())
+    if (outcome === 'failure') {
+      endpoint.failed(failure.reason, failure.detail)
+      this.#snapshot.cluster.dialFailed(endpoint, now(), isSilent)
+    }
     this.#failed = failure
     if (outcome === 'failure' && this.#tried.length < MAX_DIALS) this.#next()
     else this.#over(failure)

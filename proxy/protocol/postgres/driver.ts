@@ -1,5 +1,6 @@
 /** Serves the connections of a PostgreSQL listener: each gets a connection to a server of its own, which the proxy logs in at. */
 import type { Socket } from 'node:net'
+import type { Reason } from '../../../common/reasons.ts'
 import { refreshClock } from '../../runtime/clock.ts'
 import { adopt, NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
 import { dial } from '../../upstream/connector.ts'
@@ -11,14 +12,27 @@ import { Login } from './login.ts'
 import { CANCEL_REQUEST, untyped } from './messages.ts'
 import { Pooling, type PoolingOptions } from './pooling.ts'
 import { errorResponse } from './respond.ts'
-import { type PostgresSnapshot, tlsOf } from './snapshot.ts'
-import { parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
+import type { PostgresSnapshot } from './snapshot.ts'
+import { tlsOf } from './start-tls.ts'
+import { databaseOf, parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
 
 /** Of a connection that is open: where its server can be asked to cancel. */
 interface Cancelable {
   readonly address: Address
   readonly snapshot: PostgresSnapshot
 }
+
+/**
+ * Whether another server, or the same one in a moment, may take a connection that none takes now: the upstream is made for a
+ * failover, or a server says that it begins or ends.
+ */
+function isPatient({ cluster }: PostgresSnapshot, reason: Reason): boolean {
+  if (reason === 'no_healthy_endpoint') return true
+  return (cluster.config.role ?? 'Any') !== 'Any' && PASSING.includes(reason)
+}
+
+/** Reasons of a server that is down, which a failover ends. */
+const PASSING: readonly Reason[] = ['connect_refused', 'connect_timeout', 'upstream_reset', 'circuit_open']
 
 export class PostgresDriver implements Driver, StartupOwner {
   readonly tcp: TcpDriver
@@ -112,17 +126,20 @@ export class PostgresDriver implements Driver, StartupOwner {
     }
     const startup = startupFor(packet, parameters, credential.username)
     const greeter: Greeter = {
-      ...tlsOf(snapshot),
+      ...tlsOf(snapshot.cluster.config),
       refusal: errorResponse,
-      greet: (upstream, timeoutMs, greeted) => {
+      isPatient: (reason) => isPatient(snapshot, reason),
+      greet: (upstream, address, timeoutMs, greeted) => {
         return new Login({
           upstream,
+          address,
           startup,
           credential,
           timeoutMs,
           role: snapshot.cluster.config.role ?? 'Any',
           onWelcome: (welcome, key) => {
             if (key !== null) this.#remember(key, upstream, snapshot)
+            snapshot.login.database = databaseOf(parameters, credential.username)
             greeted.onGreeted(welcome)
           },
           onFailure: (failure, response, isFinal) => greeted.onGreetingFailed(failure, response, isFinal),
@@ -144,7 +161,14 @@ export class PostgresDriver implements Driver, StartupOwner {
     const { cluster, timeouts } = snapshot
     const { guard, tls } = cluster
     const proxyProtocol = cluster.config.proxyProtocol ?? null
-    const target = { address, guard, tls, proxyProtocol, timeoutMs: timeouts.connectMs, ...tlsOf(snapshot) }
+    const target = {
+      address,
+      guard,
+      tls,
+      proxyProtocol,
+      timeoutMs: timeouts.connectMs,
+      ...tlsOf(snapshot.cluster.config),
+    }
     dial(target, {
       onDialFailed: () => front.client.destroy(),
       onDialled: (upstream) => {

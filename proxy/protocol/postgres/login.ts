@@ -13,6 +13,8 @@ import { Scram } from './scram.ts'
 
 export interface LoginOptions {
   readonly upstream: RawSocket
+  /** Whom it is connected to: a token may be for one server alone. */
+  readonly address: { readonly host: string; readonly port: number }
   /** The startup packet, with the user of the credential. */
   readonly startup: Buffer
   readonly credential: PostgresLogin
@@ -22,7 +24,12 @@ export interface LoginOptions {
   /** `welcome`: from AuthenticationOk to the bytes behind the first ReadyForQuery, for the application. */
   readonly onWelcome: (welcome: Buffer, key: Buffer | null) => void
   /** `response`: what the application gets. `isFinal`: the server is alive and said no; another one would too. */
-  readonly onFailure: (failure: DialFailure, response: Buffer, isFinal: boolean) => void
+  readonly onFailure: (failure: LoginFailure, response: Buffer, isFinal: boolean) => void
+}
+
+export interface LoginFailure extends DialFailure {
+  /** Of the server's refusal; null when it did not refuse in words. */
+  readonly sqlstate: string | null
 }
 
 /** A server that says more than this before it is ready is not PostgreSQL. */
@@ -144,8 +151,7 @@ export class Login implements SocketHandler {
   }
 
   #onAuthentication(body: Buffer, whole: Buffer): void {
-    const { credential, upstream } = this.#options
-    const { username, password } = credential
+    const { credential, upstream, address } = this.#options
     const kind = body.length < 4 ? -1 : body.readInt32BE(0)
     if (kind === Auth.ok) {
       // RFC 5802 section 3: the exchange proves the server too; one that skips its half may be somebody else.
@@ -154,16 +160,7 @@ export class Login implements SocketHandler {
         this.#isLetIn = true
         this.#welcome.push(whole)
       }
-    } else if (password === null) {
-      this.#fail('asks for a password, and there is none: set auth.postgres.password')
-    } else if (kind === Auth.cleartext) {
-      if (upstream.isTls) this.#answer(Buffer.from(`${password}\0`))
-      else this.#fail('asks for the password in clear text on a connection without TLS: add tls')
-    } else if (kind === Auth.md5 && body.length >= 8) {
-      const inner = md5(`${password}${username}`)
-      this.#answer(Buffer.from(`md5${md5(Buffer.concat([Buffer.from(inner), body.subarray(4, 8)]))}\0`))
-    } else if (kind === Auth.sasl) this.#beginScram(body.subarray(4).toString('latin1').split('\0'), password)
-    else if (kind === Auth.saslContinue && this.#scram !== null) {
+    } else if (kind === Auth.saslContinue && this.#scram !== null) {
       this.#scram.final(body.subarray(4)).then(
         (final) => this.#answer(final),
         (error: Error) => this.#fail(error.message),
@@ -171,7 +168,39 @@ export class Login implements SocketHandler {
     } else if (kind === Auth.saslFinal && this.#scram !== null) {
       this.#isVerified = this.#scram.verify(body.subarray(4))
       if (!this.#isVerified) this.#fail('does not prove that it knows the password: somebody else answers')
-    } else this.#fail(`asks for a kind of authentication (${kind}) that is not supported: use scram-sha-256`)
+    } else if (credential.tokens === null) this.#prove(kind, body, credential.password)
+    else if (!upstream.isTls) this.#fail('gets no token on a connection without TLS: add tls')
+    else {
+      const asked = Buffer.from(body)
+      credential.tokens.tokenFor(address.host, address.port).then(
+        (token) => this.#prove(kind, asked, token),
+        (error: Error) => this.#unavailable(error.message),
+      )
+    }
+  }
+
+  #prove(kind: number, body: Buffer, password: string | null): void {
+    const { credential, upstream } = this.#options
+    const { username } = credential
+    if (this.#isOver) return
+    if (password === null) this.#fail('asks for a password, and there is none: set auth.postgres.password')
+    else if (kind === Auth.cleartext) {
+      if (upstream.isTls) this.#answer(Buffer.from(`${password}\0`))
+      else this.#fail('asks for the password in clear text on a connection without TLS: add tls')
+    } else if (kind === Auth.md5 && body.length >= 8) {
+      const inner = md5(`${password}${username}`)
+      this.#answer(Buffer.from(`md5${md5(Buffer.concat([Buffer.from(inner), body.subarray(4, 8)]))}\0`))
+    } else if (kind === Auth.sasl) this.#beginScram(body.subarray(4).toString('latin1').split('\0'), password)
+    else this.#fail(`asks for a kind of authentication (${kind}) that is not supported: use scram-sha-256`)
+  }
+
+  /** There is no token: no other server would get one either. */
+  #unavailable(detail: string): void {
+    if (this.#isOver) return
+    this.#end()
+    this.#options.upstream.destroy()
+    const failure = { reason: 'auth_unavailable', detail, sqlstate: null } as const
+    this.#options.onFailure(failure, errorResponse('auth_unavailable', detail), true)
   }
 
   #beginScram(offered: readonly string[], password: string): void {
@@ -211,7 +240,10 @@ export class Login implements SocketHandler {
     this.#options.upstream.destroy()
     const response = isOurs ? withHint(fields, hint) : message(Back.error, fields)
     const detail = `the server refused the login: ${code} ${text('M')}`
-    this.#options.onFailure({ reason: 'auth_unavailable', detail }, response, true)
+    // It begins, ends or recovers (57P01 to 57P03): another server may take the connection, or this one soon.
+    const isPassing = code.startsWith('57P')
+    const reason = isPassing ? 'no_healthy_endpoint' : 'auth_unavailable'
+    this.#options.onFailure({ reason, detail, sqlstate: code }, response, !isPassing)
   }
 
   #fail(what: string, reason: Reason = 'upstream_reset'): void {
@@ -219,7 +251,7 @@ export class Login implements SocketHandler {
     this.#end()
     this.#options.upstream.destroy()
     const detail = `the server ${what}`
-    this.#options.onFailure({ reason, detail }, errorResponse(reason, detail), false)
+    this.#options.onFailure({ reason, detail, sqlstate: null }, errorResponse(reason, detail), false)
   }
 
   #end(): void {

@@ -4,7 +4,7 @@ import { now } from '../../runtime/clock.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { Endpoint, EndpointPool } from '../../upstream/endpoint.ts'
 import { type ConnectFailure, Connecting } from './connecting.ts'
-import { Transaction, untyped } from './messages.ts'
+import { Transaction } from './messages.ts'
 import { Parameters } from './parameters.ts'
 import { Server, type ServerOwner } from './server.ts'
 import type { PostgresSnapshot } from './snapshot.ts'
@@ -28,7 +28,6 @@ export interface PoolOwner {
 
 /** How often free connections are looked at. */
 const LOOK_MS = 1000
-const PROTOCOL_3_0 = 3 << 16
 
 export class Pool implements ServerOwner {
   readonly statements = new Statements()
@@ -97,10 +96,7 @@ export class Pool implements ServerOwner {
   /** With a slot of the upstream that is the client's: makes a connection for it. */
   connect(client: PoolClient): void {
     const { snapshot } = this.#owner
-    const user = snapshot.login.login?.username ?? ''
-    const pairs = [['user', user], ['database', this.#database], ...this.#fixed]
-    const text = pairs.map(([name, value]) => `${name}\0${value}\0`).join('')
-    const connecting = new Connecting(snapshot, untyped(PROTOCOL_3_0, Buffer.from(`${text}\0`)), {
+    const connecting = new Connecting(snapshot, this.#database, this.#fixed, {
       onConnected: ({ raw, endpoint, welcome, key }) => {
         client.connecting = null
         this.#parameters ??= new Parameters(welcome)

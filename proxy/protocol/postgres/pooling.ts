@@ -12,8 +12,10 @@ import { Back, CANCEL_REQUEST, message, untyped } from './messages.ts'
 import { Pool, type PoolOwner } from './pool.ts'
 import type { Server } from './server.ts'
 import { type ClientLogin, type PinReason, PooledSession, type SessionHost } from './session.ts'
-import { type PostgresSnapshot, tlsOf } from './snapshot.ts'
+import type { PostgresSnapshot } from './snapshot.ts'
 import { PIN_TEXT, REPORTED_PARAMETERS } from './sql.ts'
+import { tlsOf } from './start-tls.ts'
+import { databaseOf } from './startup.ts'
 
 export interface PoolingOptions extends Pick<TcpDriverOptions, 'onLogged' | 'random'> {
   readonly snapshot: PostgresSnapshot
@@ -151,7 +153,7 @@ export class Pooling implements SessionHost, PoolOwner {
     const { key, endpoint: address } = server
     const { guard, tls } = cluster
     dial(
-      { address, guard, tls, proxyProtocol, timeoutMs: timeouts.connectMs, ...tlsOf(this.#snapshot) },
+      { address, guard, tls, proxyProtocol, timeoutMs: timeouts.connectMs, ...tlsOf(cluster.config) },
       {
         onDialFailed: over,
         onDialled: (upstream) => {
@@ -278,7 +280,7 @@ function loginOf(packet: Buffer, parameters: ReadonlyMap<string, string>, userna
       ? message(Back.negotiateVersion, Math.min(minor, NEWEST_MINOR) + (3 << 16), unknown.length, ...unknown)
       : null
   return {
-    database: parameters.get('database') || parameters.get('user') || username,
+    database: databaseOf(parameters, username),
     settings,
     fixed,
     negotiation,

@@ -87,8 +87,24 @@ export function parametersOf(packet: Buffer): Map<string, string> | null {
 /** The startup packet that we send: the same with our user. A database that is not named is the one named like the application's user. */
 export function startupFor(packet: Buffer, parameters: ReadonlyMap<string, string>, username: string): Buffer {
   const sent = new Map(parameters)
-  sent.set('database', parameters.get('database') || parameters.get('user') || username)
+  sent.set('database', databaseOf(parameters, username))
   sent.set('user', username)
-  const text = [...sent].map(([name, value]) => `${name}\0${value}\0`).join('')
-  return untyped(packet.readInt32BE(4), Buffer.from(`${text}\0`))
+  return encode(packet.readInt32BE(4), sent)
+}
+
+/** The database that an application means. */
+export function databaseOf(parameters: ReadonlyMap<string, string>, username: string): string {
+  return parameters.get('database') || parameters.get('user') || username
+}
+
+/** A startup packet of our own, of version 3.0. */
+export function startupPacket(parameters: Readonly<Record<string, string>>): Buffer {
+  return encode(VERSION_3, Object.entries(parameters))
+}
+
+const VERSION_3 = 3 << 16
+
+function encode(version: number, parameters: Iterable<readonly [name: string, value: string]>): Buffer {
+  const text = [...parameters].map(([name, value]) => `${name}\0${value}\0`).join('')
+  return untyped(version, Buffer.from(`${text}\0`))
 }

@@ -176,6 +176,7 @@ export class Acquisition implements Waiter, LoginVisitor {
     const endpoint = this.#tried.at(-1)!
     // A credential that is wrong says nothing of the endpoint.
     endpoint.settle(this.#token, failure.reason === 'auth_unavailable' ? 'abandoned' : 'failure', now())
+    endpoint.failed(failure.reason, failure.detail)
     endpoint.leave()
     this.#endRetry(false)
     this.#failed = failure

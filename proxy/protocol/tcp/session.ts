@@ -4,6 +4,7 @@ import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import { breakText } from '../../tls/alerts.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import {
   type Dial,
@@ -12,14 +13,15 @@ import {
   type DialTimes,
   dial,
   type StartTls,
+  watchClosely,
 } from '../../upstream/connector.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
-import type { Endpoint } from '../../upstream/endpoint.ts'
+import type { Endpoint, Tenant } from '../../upstream/endpoint.ts'
 import { Relay, type RelayEnd } from './relay.ts'
 import type { TcpSnapshot } from './snapshot.ts'
 
-/** How a connection ended: a reason code when something went wrong, or one of three orderly ends. */
-export type TcpEnd = Reason | 'client_closed' | 'upstream_closed' | 'idle_timeout'
+/** How a connection ended: a reason code when something went wrong, one of three orderly ends, or that its endpoint has left. */
+export type TcpEnd = Reason | 'client_closed' | 'upstream_closed' | 'idle_timeout' | 'endpoint_left'
 
 /** What is known of a connection when it has ended. */
 export interface TcpRecord {
@@ -55,9 +57,11 @@ export interface Greeter {
   /** Protocols offered in the TLS handshake; null: none. */
   readonly alpn: readonly string[] | null
   /** Does at a connected endpoint what comes before the bytes of the application go through. Calls back once, later. */
-  greet(upstream: RawSocket, timeoutMs: number, greeted: Greeted): Dial
+  greet(upstream: RawSocket, address: Address, timeoutMs: number, greeted: Greeted): Dial
   /** What the application is told in place of a reset. */
   refusal(reason: Reason, detail: string): Buffer
+  /** Whether a connection that no endpoint takes for this reason waits for one that does, as long as timeouts.connect. */
+  isPatient(reason: Reason): boolean
 }
 
 export interface Greeted {
@@ -70,6 +74,10 @@ export interface Greeted {
 /** Dials per connection. Nothing of the application's was sent before one succeeds, so another endpoint is always safe to try. */
 const MAX_DIALS = 3
 
+/** Of a patient protocol, the first and the longest time between two rounds of dials; each is up to half longer by chance. */
+const REST_MS = 50
+const MAX_REST_MS = 500
+
 // delayed   => held       when the rate limit lets it go on
 // held      => queued     when discovery has found endpoints
 // queued    => dialling   when it has one of the upstream's connections
@@ -78,17 +86,20 @@ const MAX_DIALS = 3
 // dialling  => relaying   when the endpoint is connected
 // greeting  => relaying   when it has been said
 // greeting  => queued     when that fails, as after a failed dial
+// queued    => resting    when no endpoint takes the connection and the protocol is patient
+// resting   => queued     after a moment, with every endpoint to be tried again
 // any       => ended
 type Phase =
   | { readonly kind: 'delayed' }
   | { readonly kind: 'held'; readonly cancel: () => void }
   | { readonly kind: 'queued' }
+  | { readonly kind: 'resting' }
   | { readonly kind: 'dialling'; readonly endpoint: Endpoint; readonly token: number; readonly dial: Dial }
   | { readonly kind: 'greeting'; readonly endpoint: Endpoint; readonly token: number; readonly dial: Dial }
   | { readonly kind: 'relaying'; readonly endpoint: Endpoint; readonly relay: Relay }
   | { readonly kind: 'ended' }
 
-export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
+export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tenant {
   nextWaiter: Waiter | null = null
   previousWaiter: Waiter | null = null
   waitsAt: Bulkhead | null = null
@@ -99,15 +110,21 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
   readonly #greeter: Greeter | null
   #response: Buffer | null = null
   #upstream: RawSocket | null = null
+  /** Why it must end; null while it need not. */
+  #evicted: string | null = null
   readonly #timer: CoarseTimer
   readonly #openedAt = now()
   #phase: Phase = { kind: 'delayed' }
   /** What the application sent before there was an upstream: one read, then reading stops. */
   #early: Buffer | null = null
   #clientEnded = false
+  /** In this round of dials. */
   readonly #tried: Endpoint[] = []
+  #lastTried: Endpoint | null = null
   #lastFailure: DialFailure | null = null
   #isRetrying = false
+  #dials = 0
+  #rests = 0
   #hasSlot = false
   #dialledAt = 0
   #times: DialTimes = { connectMs: 0, tlsMs: 0 }
@@ -193,13 +210,13 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
     const failed = this.#lastFailure
     const picked = cluster.pick(now(), this.#tried)
     if (typeof picked === 'string') {
-      if (failed !== null) this.#refuse(failed.reason, failed.detail)
-      else this.#refuse(picked, this.#whyNoEndpoint(picked))
+      const failure = failed ?? { reason: picked, detail: this.#whyNoEndpoint(picked) }
+      this.#restOrRefuse(failure)
       return
     }
     if (failed !== null) {
       if (this.#tried.includes(picked) || !cluster.budget.tryRetry(now())) {
-        this.#refuse(failed.reason, failed.detail)
+        this.#restOrRefuse(failed)
         return
       }
       this.#isRetrying = true
@@ -222,7 +239,27 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
       startTls: this.#greeter?.startTls ?? null,
     }
     this.#phase = { kind: 'dialling', endpoint: picked, token, dial: dial(target, this) }
-    this.#tried.push(picked)
+    this.#onTried(picked)
+  }
+
+  #onTried(endpoint: Endpoint): void {
+    this.#tried.push(endpoint)
+    this.#lastTried = endpoint
+    this.#dials++
+  }
+
+  // queued => resting
+  #restOrRefuse(failure: DialFailure): void {
+    const wait = Math.min(MAX_REST_MS, REST_MS * 2 ** this.#rests) * (1 + Math.random() / 2)
+    const isLate = now() + wait >= this.#dialledAt + this.#snapshot.timeouts.connectMs
+    if (isLate || this.#greeter?.isPatient(failure.reason) !== true) {
+      this.#refuse(failure.reason, failure.detail)
+      return
+    }
+    this.#rests++
+    this.#phase = { kind: 'resting' }
+    this.#tried.length = 0
+    this.#timer.set(now() + wait)
   }
 
   // dialling => queued
@@ -231,13 +268,15 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
     const { endpoint, token } = this.#phase
     const { cluster } = this.#snapshot
     this.#phase = { kind: 'queued' }
-    endpoint.settle(token, 'failure', now())
+    // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
+    endpoint.settle(token, failure.reason === 'no_healthy_endpoint' ? 'abandoned' : 'failure', now())
+    endpoint.failed(failure.reason, failure.detail)
     endpoint.leave()
-    cluster.dialFailed(endpoint, now())
+    cluster.dialFailed(endpoint, now(), failure.isSilent)
     this.#endRetry(false)
     this.#lastFailure = failure
     if (this.#tried.length < MAX_DIALS) this.#dial()
-    else this.#refuse(failure.reason, failure.detail)
+    else this.#restOrRefuse(failure)
   }
 
   // dialling => relaying | greeting
@@ -251,7 +290,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
       endpoint.dialFailed(now())
       endpoint = address as Endpoint
       token = endpoint.beginConnected(now())
-      this.#tried.push(endpoint)
+      this.#onTried(endpoint)
     }
     this.#times = times
     if (this.#greeter === null) {
@@ -259,7 +298,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
       return
     }
     this.#upstream = upstream
-    const greeting = this.#greeter.greet(upstream, this.#snapshot.timeouts.connectMs, this)
+    const greeting = this.#greeter.greet(upstream, endpoint, this.#snapshot.timeouts.connectMs, this)
     this.#phase = { kind: 'greeting', endpoint, token, dial: greeting }
   }
 
@@ -290,6 +329,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
 
   #relay(upstream: RawSocket, endpoint: Endpoint, token: number): void {
     endpoint.settle(token, 'success', now())
+    endpoint.tenants.add(this)
+    this.#upstream = upstream
     this.#endRetry(true)
     const relay = new Relay({
       client: this.#client,
@@ -299,6 +340,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
       idleMs: () => this.#owner.snapshot.timeouts.idleMs,
       onUpstreamClosed: () => {
         endpoint.leave()
+        endpoint.tenants.delete(this)
         this.#releaseSlot()
       },
       onEnd: (end) => this.#onRelayEnd(end),
@@ -309,17 +351,24 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
     relay.start()
   }
 
+  onEndpointLeft(): void {
+    if (this.#upstream !== null) watchClosely(this.#upstream)
+  }
+
+  evict(why: string): void {
+    this.#evicted = why
+    this.destroy()
+  }
+
   #onRelayEnd(end: RelayEnd): void {
     if (end.kind === 'closed') this.#ended(end.by === 'client' ? 'client_closed' : 'upstream_closed', null)
     else if (end.kind === 'idle') this.#ended('idle_timeout', null)
+    else if (this.#evicted !== null) this.#ended('endpoint_left', this.#evicted)
     else if (end.kind === 'destroyed') this.#ended('draining', 'the sidecar is shutting down')
     else {
-      const code = (end.error as NodeJS.ErrnoException | null)?.code
       const text = `the ${end.by === 'client' ? 'application' : 'upstream'} broke the connection`
-      this.#ended(
-        end.by === 'client' ? 'client_gone' : 'upstream_reset',
-        code === undefined ? text : `${text} (${code})`,
-      )
+      const why = breakText(end.error)
+      this.#ended(end.by === 'client' ? 'client_gone' : 'upstream_reset', why === null ? text : `${text}: ${why}`)
     }
   }
 
@@ -350,6 +399,11 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
   #onTimer(): void {
     if (this.#phase.kind === 'delayed') {
       this.#hold()
+      return
+    }
+    if (this.#phase.kind === 'resting') {
+      this.#phase = { kind: 'queued' }
+      this.#dial()
       return
     }
     const { name, connections } = this.#snapshot.cluster
@@ -415,7 +469,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
 
   #ended(end: TcpEnd, detail: string | null): void {
     if (this.#phase.kind === 'ended') return
-    const endpoint = this.#tried.at(-1)
+    const endpoint = this.#lastTried
     this.#phase = { kind: 'ended' }
     this.#timer.release()
     this.#early = null
@@ -426,7 +480,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted {
       detail,
       upstream: this.#snapshot.cluster.name,
       endpoint: endpoint?.name ?? null,
-      attempts: this.#tried.length,
+      attempts: this.#dials,
       bytesIn: this.#client.bytesRead,
       bytesOut: this.#client.bytesWritten,
       queueMs: (this.#dialledAt === 0 ? at : this.#dialledAt) - this.#openedAt,

@@ -24,5 +24,7 @@ export interface Discovery {
   refresh(): void
   /** Why the newest look-up failed, in words for a person; null when it succeeded. */
   readonly failure: string | null
+  /** When the oldest of its look-ups in DNS that are in use last succeeded, in monotonic milliseconds; null: it has none. */
+  readonly lookedUpAt?: number | null
   stop(): void
 }

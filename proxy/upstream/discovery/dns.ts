@@ -36,6 +36,10 @@ export class DnsDiscovery implements Discovery {
     return this.#watch.failure
   }
 
+  get lookedUpAt(): number | null {
+    return this.#watch.lookedUpAt
+  }
+
   stop(): void {
     this.#watch.stop()
   }

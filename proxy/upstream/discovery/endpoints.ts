@@ -35,6 +35,10 @@ export class EndpointsDiscovery implements Discovery {
     return this.#names.failure
   }
 
+  get lookedUpAt(): number | null {
+    return this.#names.lookedUpAt
+  }
+
   stop(): void {
     this.#names.stop()
   }

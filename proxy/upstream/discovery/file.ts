@@ -47,6 +47,10 @@ export class FileDiscovery implements Discovery {
     return failures.length === 0 ? null : failures.join('; ')
   }
 
+  get lookedUpAt(): number | null {
+    return this.#names.lookedUpAt
+  }
+
   stop(): void {
     this.#unsubscribe()
     this.#names.stop()

@@ -72,6 +72,11 @@ export class NameSet {
     return failures.length === 0 ? null : failures.join('; ')
   }
 
+  /** The oldest of the last good look-ups of the names; null: there is none. */
+  get lookedUpAt(): number | null {
+    return oldest([...this.#watches.values()].map((watch) => watch.lookedUpAt))
+  }
+
   stop(): void {
     this.#isStopped = true
     clearTimeout(this.#firstLook)
@@ -105,4 +110,10 @@ export class NameSet {
     this.#told = told
     this.#options.onChange(addresses)
   }
+}
+
+/** The earliest of some times, of which null is none. */
+export function oldest(times: readonly (number | null)[]): number | null {
+  const known = times.filter((time) => time !== null)
+  return known.length === 0 ? null : Math.min(...known)
 }

@@ -2,7 +2,7 @@
 import { LookLoop } from '../dns/look-loop.ts'
 import type { Resolver, ServiceResolution } from '../dns/resolver.ts'
 import type { Address, Discovery } from './discovery.ts'
-import { NameSet, type Target } from './name-set.ts'
+import { NameSet, oldest, type Target } from './name-set.ts'
 
 /** RFC 2782: beside targets of some weight, one of weight 0 gets hardly anything; where all have 0 they share alike. */
 const WEIGHT_OF_ZERO = 0.01
@@ -13,6 +13,7 @@ export class SrvDiscovery implements Discovery {
   #onChange: (endpoints: readonly Address[]) => void = () => {}
   #onFailure: ((failure: string | null) => void) | undefined
   #found: string | null = null
+  #foundAt: number | null = null
   #targets: readonly Target[] = []
   #serviceFailure: string | null = null
   #told: string | null = null
@@ -47,6 +48,10 @@ export class SrvDiscovery implements Discovery {
     return failures.length === 0 ? null : failures.join('; ')
   }
 
+  get lookedUpAt(): number | null {
+    return oldest([this.#foundAt, this.#names.lookedUpAt])
+  }
+
   stop(): void {
     this.#loop.stop()
     this.#names.stop()
@@ -54,6 +59,7 @@ export class SrvDiscovery implements Discovery {
 
   #onFound({ records, ttlMs, found }: Extract<ServiceResolution, { ok: true }>): void {
     this.#found = found
+    this.#foundAt = performance.now()
     this.#serviceFailure = null
     this.#loop.succeeded(ttlMs)
     this.#targets = records.map(({ target, port, weight, priority }) => {

@@ -19,6 +19,7 @@ export class NameWatch {
   #addresses: readonly string[] = []
   #failure: string | null = null
   #found: string | null = null
+  #lookedUpAt: number | null = null
 
   constructor({ resolver, host, onLookUp, random }: NameWatchOptions) {
     this.host = host
@@ -37,6 +38,11 @@ export class NameWatch {
   /** Why the newest look-up failed; null when it did not. */
   get failure(): string | null {
     return this.#failure
+  }
+
+  /** When the last good look-up was, in monotonic milliseconds; null: there was none, or it is an address. */
+  get lookedUpAt(): number | null {
+    return this.#lookedUpAt
   }
 
   /** Calls back within this call for an address, later for a name. */
@@ -59,6 +65,7 @@ export class NameWatch {
   #onFound(resolution: Extract<Resolution, { ok: true }>): void {
     this.#failure = null
     this.#found = resolution.found
+    this.#lookedUpAt = performance.now()
     const { unknownFamily } = resolution
     // Half an answer takes nothing away from the other half.
     const kept = unknownFamily === null ? [] : this.#addresses.filter((address) => isIP(address) === unknownFamily)

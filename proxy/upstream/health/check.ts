@@ -1,12 +1,23 @@
-/** One active check of an endpoint: can it be connected to, does TLS succeed, does it answer a GET with an expected status. */
+/** One active check of an endpoint: can it be connected to, does TLS succeed, does it answer as its protocol says. */
 import type { HealthCheckConfig, ProxyProtocol } from '../../../common/proxy-config.ts'
 import type { DialGuard } from '../../policy/dial-guard.ts'
 import { now } from '../../runtime/clock.ts'
 import { NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { UpstreamTls } from '../../tls/upstream-tls.ts'
-import { type Dial, dial } from '../connector.ts'
+import { type Dial, dial, type StartTls } from '../connector.ts'
 import type { Address } from '../discovery/discovery.ts'
+
+/** What a protocol of its own asks an endpoint that is connected. */
+export interface Prober {
+  /** How TLS begins; see DialTarget. */
+  readonly startTls: StartTls | null
+  readonly alpn: readonly string[] | null
+  /** Nothing can be asked now, and nothing be known of the endpoint: there is no credential. */
+  readonly isUnable: boolean
+  /** Asks within timeoutMs and closes the connection. Calls `done` once, later: null when it passed, else why not. */
+  probe(socket: RawSocket, address: Address, timeoutMs: number, done: (failure: string | null) => void): Dial
+}
 
 export interface CheckTarget {
   readonly address: Address
@@ -16,21 +27,27 @@ export interface CheckTarget {
   readonly tls: UpstreamTls | null
   /** Of the upstream. Default: none. */
   readonly proxyProtocol?: ProxyProtocol | null
+  /** Of the protocol; used by a check of its own. Default: there is none. */
+  readonly prober?: Prober | null
   readonly config: HealthCheckConfig
 }
 
 /** Of an answer, the head is read at most this far for its status. */
 const MAX_HEAD_BYTES = 16 * 1024
+/** A server has this long to close as well. */
+const LEAVE_MS = 1000
 
 /**
- * Checks once, within config.timeoutMs in all. Never throws and calls `done` once, later: null when it passed, else why not.
+ * Checks once, within config.timeoutMs in all. Never throws and calls `done` once, later: null when it passed, else why not, and
+ * whether nobody answered in any way.
  * @returns gives up; `done` is then never called
  */
-export function check(target: CheckTarget, done: (failure: string | null) => void): () => void {
+export function check(target: CheckTarget, done: (failure: string | null, isSilent?: boolean) => void): () => void {
   const { config, guard, tls } = target
   const { host, ip, weight, priority } = target.address
   const address: Address = { host, ip, weight, priority, port: config.port ?? target.address.port }
   const isTls = tls !== null && config.probe.kind !== 'tcp'
+  const prober = config.probe.kind === 'postgres' ? (target.prober ?? null) : null
   const startedAt = now()
   let stop = () => {}
   const attempt: Dial = dial(
@@ -38,13 +55,14 @@ export function check(target: CheckTarget, done: (failure: string | null) => voi
       address,
       guard,
       tls: isTls ? tls : null,
-      alpn: isTls && config.probe.kind === 'http' ? ['http/1.1'] : null,
+      alpn: isTls && config.probe.kind === 'http' ? ['http/1.1'] : (prober?.alpn ?? null),
+      startTls: prober?.startTls ?? null,
       proxyProtocol: target.proxyProtocol ?? null,
       isCheck: true,
       timeoutMs: config.timeoutMs,
     },
     {
-      onDialFailed: ({ detail }) => done(detail),
+      onDialFailed: ({ detail, isSilent }) => done(detail, isSilent),
       onDialled: (socket) => {
         const { probe } = config
         if (probe.kind === 'http') {
@@ -55,14 +73,33 @@ export function check(target: CheckTarget, done: (failure: string | null) => voi
           })
           return
         }
-        socket.handler = NO_HANDLER
-        socket.destroy()
+        if (prober !== null) {
+          const probing = prober.probe(socket, address, Math.max(1, startedAt + config.timeoutMs - now()), done)
+          stop = () => probing.cancel()
+          return
+        }
+        if (isTls) leave(socket)
+        else {
+          socket.handler = NO_HANDLER
+          socket.destroy()
+        }
         done(null)
       },
     },
   )
   stop = () => attempt.cancel()
   return () => stop()
+}
+
+/**
+ * Ends a connection in order. Closed at once, a handshake of TLS 1.3 has not sent its last message yet: the server would log a
+ * broken handshake for each check.
+ */
+function leave(socket: RawSocket): void {
+  const timer = new CoarseTimer(() => socket.destroy())
+  socket.handler = { ...NO_HANDLER, onEnd: () => socket.destroy(), onClose: () => timer.release() }
+  timer.set(now() + LEAVE_MS)
+  socket.end()
 }
 
 function isExpected(statuses: readonly number[] | null, status: number): boolean {

@@ -6,7 +6,7 @@ import { now } from '../../runtime/clock.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { UpstreamTls } from '../../tls/upstream-tls.ts'
 import type { Endpoint } from '../endpoint.ts'
-import { check } from './check.ts'
+import { check, type Prober } from './check.ts'
 
 export interface HealthOptions {
   /** Null: nothing is checked, and every endpoint counts as healthy. */
@@ -15,6 +15,8 @@ export interface HealthOptions {
   readonly proxyProtocol: ProxyProtocol | null
   /** What must not be dialled, be it for a check. */
   readonly guard: DialGuard
+  /** See CheckTarget. */
+  readonly prober: Prober | null
 }
 
 export interface HealthParts {
@@ -96,15 +98,18 @@ export class Health {
 
   #check(endpoint: Endpoint): void {
     const checked = this.#checked.get(endpoint)
-    const { config, tls, proxyProtocol, guard } = this.#options
+    const { config, tls, proxyProtocol, guard, prober } = this.#options
     if (checked === undefined || config === null) return
-    if (config.probe.kind !== 'tcp' && tls !== null && tls.context === null) {
+    const isUnable = config.probe.kind === 'postgres' && prober?.isUnable === true
+    if (isUnable || (config.probe.kind !== 'tcp' && tls !== null && tls.context === null)) {
       // Not the fault of the endpoint, and nothing can be known of it.
       this.#schedule(endpoint)
       return
     }
-    checked.cancel = check({ address: endpoint, guard, tls, proxyProtocol, config }, (failure) => {
+    const target = { address: endpoint, guard, tls, proxyProtocol, prober, config }
+    checked.cancel = check(target, (failure, isSilent = false) => {
       checked.cancel = () => {}
+      endpoint.heard(isSilent)
       this.#schedule(endpoint)
       this.#ended(endpoint, checked, config, failure)
     })

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { buildDirectory, cacheRoot } from '../../../build/machine/cache.ts'
 import { run } from '../../../build/machine/exec.ts'
 import { ensurePackages } from '../../../build/machine/packages.ts'
-import type { Contender, Setting } from '../contender.ts'
+import { type Contender, type Setting, upstreamConnections } from '../contender.ts'
 import { start } from '../process.ts'
 
 const VERSION = '1.40.0'
@@ -79,7 +79,11 @@ const configFor = ({ mode, upstream, port }: Setting): object => ({
         connect_timeout: '5s',
         circuit_breakers: {
           thresholds: [
-            { max_connections: 100, max_pending_requests: 50, retry_budget: { budget_percent: { value: 20 } } },
+            {
+              max_connections: upstreamConnections(mode),
+              max_pending_requests: 50,
+              retry_budget: { budget_percent: { value: 20 } },
+            },
           ],
         },
         outlier_detection: { consecutive_5xx: 5 },

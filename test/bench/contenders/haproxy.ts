@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { run } from '../../../build/machine/exec.ts'
-import type { Contender, Setting } from '../contender.ts'
+import { type Contender, type Setting, upstreamConnections } from '../contender.ts'
 import { start } from '../process.ts'
 
 export const haproxy: Contender = {
@@ -27,7 +27,7 @@ const configFor = ({ mode, upstream, port }: Setting): string => {
     return `
 global
   nbthread 1
-  maxconn 2000
+  maxconn 6000
 defaults
   mode tcp
   timeout connect 5s
@@ -37,7 +37,7 @@ defaults
   option redispatch
 listen in
   bind 127.0.0.1:${port}
-  server upstream 127.0.0.1:${upstream.port} maxconn 100${secure}
+  server upstream 127.0.0.1:${upstream.port} maxconn ${upstreamConnections(mode)}${secure}
 `
   }
   return `
@@ -59,6 +59,6 @@ frontend in
   unique-id-header X-Request-ID
   default_backend out
 backend out
-  server upstream 127.0.0.1:${upstream.port} maxconn 100${secure}
+  server upstream 127.0.0.1:${upstream.port} maxconn ${upstreamConnections(mode)}${secure}
 `
 }

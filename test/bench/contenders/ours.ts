@@ -7,7 +7,7 @@ import { imageRuntime } from '../../../build/image-runtime.ts'
 import { buildDirectory } from '../../../build/machine/cache.ts'
 import { Env, PRODUCT_VERSION } from '../../../common/names.ts'
 import { configHash, type ProxyConfig } from '../../../common/proxy-config.ts'
-import type { Contender, Setting } from '../contender.ts'
+import { type Contender, type Setting, upstreamConnections } from '../contender.ts'
 import { freePort, start } from '../process.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
@@ -73,7 +73,7 @@ const configFor = ({ mode, upstream, port }: Setting): ProxyConfig => {
           maxOpenMs: 300_000,
           halfOpenRequests: 1,
         },
-        limits: { maxConnections: 100, maxPendingRequests: 50, maxConcurrentRetries: 3 },
+        limits: { maxConnections: upstreamConnections(mode), maxPendingRequests: 50, maxConcurrentRetries: 3 },
       },
     ],
     routes: [],

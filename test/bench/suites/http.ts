@@ -1,5 +1,7 @@
 /** HTTP/1.1 to HTTP/1.1 and to HTTPS, and the same bytes over TCP and TCP to TLS: heads as applications send them, a small answer. */
 
+import { chmodSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { makeAuthority } from '../certificates.ts'
 import { envoy } from '../contenders/envoy.ts'
 import { haproxy } from '../contenders/haproxy.ts'
@@ -38,6 +40,29 @@ export const http: Suite = {
     return { upstream: { port, tls: null }, running }
   },
 }
+
+/** The answers of `http` with a body that nginx sends from a file; CPU per request divided by the size is CPU per byte. */
+const bodies = (name: string, bytes: number, size: string): Suite => ({
+  name,
+  mode: 'HTTP',
+  about: `HTTP/1.1 to HTTP/1.1 as http, with ${size} of body`,
+  contenders: CONTENDERS,
+  packages: PACKAGES,
+  startUpstream: async ({ core, directory }) => {
+    const port = await freePort()
+    writeFileSync(join(directory, 'body'), Buffer.alloc(bytes, 'ambassador '))
+    // The worker of nginx is another user when it is started by root.
+    for (const each of [directory, dirname(directory)]) chmodSync(each, 0o711)
+    const running = await startNginx(
+      { core, directory, port },
+      `  sendfile on; server { listen 127.0.0.1:${port}; location / { root ${directory}; try_files /body =500; } }`,
+    )
+    return { upstream: { port, tls: null }, running }
+  },
+})
+
+export const http16k = bodies('http-16k', 16 * 1024, '16 KiB')
+export const http1m = bodies('http-1m', 1024 * 1024, '1 MiB')
 
 export const https: Suite = {
   name: 'https',

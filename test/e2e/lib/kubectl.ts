@@ -80,6 +80,28 @@ export class Kubectl {
     return list.items.filter((pod: Json) => pod.metadata.deletionTimestamp === undefined)
   }
 
+  /** Makes a port of a pod reachable at 127.0.0.1; returns the port there, and what ends it. */
+  portForward(target: string, port: number): Promise<{ port: number; close: () => Promise<void> }> {
+    const args = ['--kubeconfig', this.kubeconfig, '-n', this.namespace, 'port-forward', target, `:${port}`]
+    const child = spawn(this.binary, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    const ended = new Promise<void>((resolve) => child.once('close', () => resolve()))
+    const close = async (): Promise<void> => {
+      child.kill()
+      await ended
+    }
+    return new Promise((resolve, reject) => {
+      let said = ''
+      for (const stream of [child.stdout, child.stderr])
+        stream.setEncoding('utf8').on('data', (text: string) => {
+          said += text
+          const own = /Forwarding from 127\.0\.0\.1:(\d+)/.exec(said)?.[1]
+          if (own !== undefined) resolve({ port: Number(own), close })
+        })
+      child.once('error', reject)
+      child.once('close', () => reject(new Error(`kubectl port-forward ${target}: ${said}`)))
+    })
+  }
+
   rollout(target: string, timeoutMs = 90_000): Promise<string> {
     return this.run(['rollout', 'status', target, `--timeout=${Math.ceil(timeoutMs / 1000)}s`], {
       timeoutMs: timeoutMs + 5000,

@@ -3,6 +3,12 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { APP_IMAGE, NODE_IMAGE } from './world.ts'
 
+/**
+ * Without a request of CPU a container gets a thousandth of what the rest of a busy machine gets, and an upstream that does not
+ * answer for ten seconds fails requests whatever stands in front of it.
+ */
+export const RESOURCES = { requests: { cpu: '20m' } }
+
 const scripts = join(import.meta.dirname, '../scripts')
 
 /** Every setting that Pod Security `restricted` asks for, so that the same pods run in any namespace. */
@@ -14,33 +20,39 @@ export const RESTRICTED = {
   seccompProfile: { type: 'RuntimeDefault' },
 }
 
-const scriptsConfigMap = {
+export const scriptsConfigMap = {
   apiVersion: 'v1',
   kind: 'ConfigMap',
   metadata: { name: 'scripts' },
   data: {
     'upstream.mjs': readFileSync(join(scripts, 'upstream.mjs'), 'utf8'),
     'load.mjs': readFileSync(join(scripts, 'load.mjs'), 'utf8'),
+    'burst.mjs': readFileSync(join(scripts, 'burst.mjs'), 'utf8'),
   },
 }
 
-function node(name: string, script: string, env: Record<string, string>, extra: object = {}): object {
+/** A container that runs one of test/e2e/scripts, of a pod with `scriptsVolume`. */
+export function node(name: string, script: string, env: Record<string, string>, extra: object = {}): object {
   return {
     name,
     image: NODE_IMAGE,
     imagePullPolicy: 'IfNotPresent',
     command: ['node', `/scripts/${script}`],
     env: Object.entries(env).map(([key, value]) => ({ name: key, value })),
+    resources: RESOURCES,
     securityContext: RESTRICTED,
     volumeMounts: [{ name: 'scripts', mountPath: '/scripts' }],
     ...extra,
   }
 }
 
-const scriptsVolume = { name: 'scripts', configMap: { name: 'scripts' } }
+export const scriptsVolume = { name: 'scripts', configMap: { name: 'scripts' } }
 
 /** A Deployment and Service `name` on port 8080 whose behaviour is ordered at port 8090 (scripts/upstream.mjs). */
-export function upstream(name: string, options: { env?: Record<string, string>; tlsSecret?: string } = {}): object[] {
+export function upstream(
+  name: string,
+  options: { env?: Record<string, string>; tlsSecret?: string; replicas?: number; minReadySeconds?: number } = {},
+): object[] {
   const tls = options.tlsSecret === undefined ? [] : [{ name: 'tls', secret: { secretName: options.tlsSecret } }]
   const container = node('upstream', 'upstream.mjs', {
     ...options.env,
@@ -55,6 +67,9 @@ export function upstream(name: string, options: { env?: Record<string, string>; 
       kind: 'Deployment',
       metadata: { name },
       spec: {
+        replicas: options.replicas ?? 1,
+        minReadySeconds: options.minReadySeconds ?? 0,
+        strategy: { rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
         selector: { matchLabels: { app: name } },
         template: {
           metadata: { labels: { app: name } },
@@ -81,7 +96,14 @@ export function upstream(name: string, options: { env?: Record<string, string>; 
 export function appContainer(
   command: readonly string[] = ['sh', '-c', 'trap "exit 0" TERM; while :; do sleep 1 & wait; done'],
 ): object {
-  return { name: 'app', image: APP_IMAGE, imagePullPolicy: 'IfNotPresent', command, securityContext: RESTRICTED }
+  return {
+    name: 'app',
+    image: APP_IMAGE,
+    imagePullPolicy: 'IfNotPresent',
+    command,
+    resources: RESOURCES,
+    securityContext: RESTRICTED,
+  }
 }
 
 export function podTemplate(

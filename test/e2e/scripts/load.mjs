@@ -1,4 +1,5 @@
-// An application that calls localhost at a steady rate and says every second what it saw. It ends on SIGTERM after LINGER_MS more of calling.
+// An application that calls localhost at a steady rate and says four times a second what it saw. It starts to count with the first
+// call that goes well: a Service may know its pods a moment after they are ready. It ends on SIGTERM after LINGER_MS more of calling.
 import { Agent, request } from 'node:http'
 
 const url = new URL(process.env.URL)
@@ -33,6 +34,18 @@ function call() {
   r.on('error', (error) => note(error.code ?? error.message))
   r.end()
 }
+
+const isAnswered = () =>
+  new Promise((done) => {
+    const r = request(url, { agent, timeout: 10_000 }, (response) => {
+      response.resume()
+      response.on('close', () => done(response.statusCode === 200))
+    })
+    r.on('timeout', () => r.destroy())
+    r.on('error', () => done(false))
+    r.end()
+  })
+while (!(await isAnswered())) await new Promise((done) => setTimeout(done, 50))
 
 const started = Date.now()
 let sent = 0

@@ -23,7 +23,9 @@ interface Status {
 let client: YamlClient
 
 const asTested = (text: string) =>
-  text.replaceAll(`${GROUP}/${VERSION}`, `${TEST_GROUP}/${VERSION}`).replace(/, namespace: \w+/, '')
+  text
+    .replaceAll(`${GROUP}/${VERSION}`, `${TEST_GROUP}/${VERSION}`)
+    .replace(/(metadata: \{[^}]*), namespace: \w+/, '$1')
 
 /** A creation that is checked and not stored. A server-side apply would say some of it in the words of its merge. */
 const dryRun = (text: string) => client.send('POST', `${OBJECTS}?dryRun=All&fieldValidation=Strict`, asTested(text))

@@ -57,6 +57,7 @@ function report(name: string): UpstreamsReport {
         circuit: 'closed',
         isCircuitForced: false,
         health: 'healthy',
+        lastError: { reason: name, message: name, at: name },
       },
     ],
   }
@@ -108,6 +109,7 @@ describe('the admin page in a browser', { skip }, () => {
     for (let i = 0; i < 3; i++) await get()
     await shows(page, 'open')
     await shows(page, '1 of 1 endpoints down')
+    await shows(page, 'answer: status 503')
     assert.equal(await page.$eval('tbody td .bad', (node) => node.textContent), 'open')
     assert.ok(await page.evaluate(() => (globalThis as unknown as { isSame: boolean }).isSame), 'it was never reloaded')
     const { body } = await proxy.admin('GET', '/upstreams')

@@ -1,6 +1,4 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { after, afterEach, describe, it } from 'node:test'
 import { createServer } from 'node:tls'
@@ -11,6 +9,7 @@ import { type FileTls, TlsContexts } from '../../../proxy/tls/contexts.ts'
 import { type DialFailure, dial } from '../../../proxy/upstream/connector.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
 import { type Leaf, Pki } from '../../helpers/pki.ts'
+import { silentPort } from '../../helpers/silent-port.ts'
 import { closedPort, TestServer, tcpServer } from '../../helpers/tcp.ts'
 
 const pki = new Pki()
@@ -51,26 +50,6 @@ async function dialled(to: Address, setup: Setup = {}) {
   const outcome = await end.promise
   if ('raw' in outcome) ends.push(() => outcome.raw.destroy())
   return { outcome, ms: performance.now() - startedAt }
-}
-
-/** A port on which connections are not accepted and not refused: its queue is full, and the kernel drops what comes. */
-async function silentPort(): Promise<number> {
-  const script = `
-    const server = require('node:net').createServer()
-    server.listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => {
-      require('node:fs').writeSync(1, String(server.address().port) + '\\n')
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
-    })`
-  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
-  ends.push(() => child.kill('SIGKILL'))
-  const [text] = (await once(child.stdout, 'data')) as [Buffer]
-  const port = Number(text.toString())
-  for (let i = 0; i < 4; i++) {
-    const socket = connect(port, '127.0.0.1').on('error', () => {})
-    ends.push(() => socket.destroy())
-  }
-  await new Promise((resolve) => setTimeout(resolve, 200))
-  return port
 }
 
 async function server(serve: (socket: Socket) => void = () => {}) {
@@ -124,7 +103,7 @@ describe('a dial with a rival', () => {
   it('goes to the other address when the first does not accept for a moment', async () => {
     const other = await server()
     const rival = address(other.port)
-    const { outcome, ms } = await dialled(address(await silentPort()), { rival })
+    const { outcome, ms } = await dialled(address(await silentPort(ends)), { rival })
     assert.ok('raw' in outcome)
     assert.equal(outcome.address, rival)
     assert.ok(ms >= 200 && ms < 2_500, `${ms} ms`)

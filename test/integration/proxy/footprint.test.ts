@@ -27,15 +27,17 @@ const UNWANTED = [
   'dgram',
   'worker_threads',
   'zlib',
+  'v8',
 ]
 
 /** Tells the test, in a line of the log, what was loaded and what was allocated so far. */
 const PROBE = `
 const before = new Set(process.moduleLoadList)
-const { getHeapStatistics } = require('node:v8')
+let loaded = null
 process.on('SIGUSR2', () => {
-  const allocated = getHeapStatistics().total_allocated_bytes
-  const loaded = process.moduleLoadList.filter((name) => !before.has(name))
+  // Once, for this probe itself loads node:v8 then.
+  loaded ??= process.moduleLoadList.filter((name) => !before.has(name))
+  const allocated = process.getBuiltinModule('node:v8').getHeapStatistics().total_allocated_bytes
   process.stdout.write(JSON.stringify({ msg: 'probe', loaded, allocated }) + '\\n')
 })
 `

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import type { Socket } from 'node:net'
-import { afterEach, describe, it } from 'node:test'
+import { after, afterEach, describe, it } from 'node:test'
+import { createServer } from 'node:tls'
 import type { BreakerConfig, ClusterConfig, HealthCheckConfig, OutlierConfig } from '../../../common/proxy-config.ts'
 import { refreshClock } from '../../../proxy/runtime/clock.ts'
 import { TlsContexts } from '../../../proxy/tls/contexts.ts'
@@ -8,8 +9,12 @@ import type { UpstreamTls } from '../../../proxy/tls/upstream-tls.ts'
 import { Cluster } from '../../../proxy/upstream/cluster.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
 import type { Endpoint } from '../../../proxy/upstream/endpoint.ts'
-import { closedPort, tcpServer } from '../../helpers/tcp.ts'
+import { Pki } from '../../helpers/pki.ts'
+import { closedPort, TestServer, tcpServer } from '../../helpers/tcp.ts'
 
+const pki = new Pki()
+const authority = pki.authority()
+after(() => pki.remove())
 const ends: (() => unknown)[] = []
 afterEach(async () => {
   for (const end of ends.splice(0).reverse()) await end()
@@ -162,6 +167,42 @@ describe('active checks', () => {
     const { next } = started([plain.port], { healthCheck: { ...CHECK, probe: { kind: 'tls' } } }, tls)
     assert.match((await next(1))[0]!, /^0: endpoint 'db\.example' \(127\.0\.0\.1:\d+\) .*TLS handshake/)
   })
+
+  for (const maxVersion of ['TLSv1.3', 'TLSv1.2'] as const) {
+    it(`of ${maxVersion} pass with a trusted certificate, and the server sees whole handshakes`, async () => {
+      const files = { ca: authority.cert }
+      const contexts = new TlsContexts({
+        read: () => ({ state: 'Found', bytes: Buffer.from(files.ca) }),
+        name: () => '',
+      })
+      const tls = contexts.open({
+        serverName: 'db.example',
+        ca: { kind: 'file', path: 'ca' },
+        clientCertificate: null,
+        minVersion: 'TLSv1.2',
+      })
+      const broken: string[] = []
+      const listening = createServer({ ...authority.issue({ names: ['db.example'] }), maxVersion, allowHalfOpen: true })
+      listening.on('tlsClientError', ({ message }) => broken.push(message))
+      // It ends when the other side does, as a server does.
+      listening.on('secureConnection', (socket) => socket.on('end', () => socket.end()).resume())
+      const good = await new TestServer(listening, 'secureConnection').listen()
+      ends.push(() => good.close())
+      const plain = await server((socket) => socket.end('not TLS'))
+      const probe = { kind: 'tls' } as const
+      const { next, picked } = started([good.port, plain.port], { healthCheck: { ...CHECK, probe } }, tls)
+      assert.match((await next(1))[0]!, /^1: .*TLS handshake/)
+      await good.connections(5)
+      assert.deepEqual(broken, [])
+      assert.deepEqual([...picked()], [good.port])
+      files.ca = pki.authority('Another CA').cert
+      contexts.reload()
+      assert.match((await next(2))[1]!, /^0: .*its certificate is not trusted/)
+      files.ca = authority.cert
+      contexts.reload()
+      assert.equal((await next(3))[2], '0: well')
+    })
+  }
 
   it('look at another port when they are told to', async () => {
     const health = await server()

@@ -190,6 +190,20 @@ describe('gates', () => {
     assert.ok(proxy.records.some(({ queueMs }) => queueMs >= 140))
   })
 
+  it('delay no longer than they are told to: what would wait longer is refused at once', async () => {
+    const upstream = await scriptedUpstream(ends, () => ok())
+    const rateLimit = { requests: 1, perMs: 10_000, burst: 1, onLimit: 'Delay', maxDelayMs: 9000 } as const
+    const proxy = await httpProxy({ ports: [upstream.port], rateLimit }, ends)
+    const client = proxy.connect()
+    assert.equal((await client.get().response()).status, 200)
+    const response = await client.get().response()
+    assert.deepEqual([response.status, response.field('x-ambassador-reason')], [429, 'rate_limited'])
+    assert.ok(Number(response.field('retry-after')) > 9 - 5)
+    assert.equal(upstream.requests.length, 1)
+    const record = (await proxy.recorded(2))[1]!
+    assert.equal(record.queueMs, 0, 'it did not wait in vain')
+  })
+
   it('refuse while the breaker is open, let one probe through and close again', async () => {
     let answerProbe: (answer: string) => void = () => {}
     const probed = new Promise<string>((resolve) => {

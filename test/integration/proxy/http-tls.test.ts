@@ -161,6 +161,33 @@ describe('an upstream behind TLS', () => {
     assert.match(late.body, /did not finish the TLS handshake within 80 ms/)
   })
 
+  it('that speaks only another protocol (ALPN) is told apart', async () => {
+    const server = createServer({ ...ca.issue(), ALPNProtocols: ['h2'] }, (socket) => socket.on('error', () => {}))
+    server.on('tlsClientError', () => {})
+    const upstream = await new TestServer(server, 'secureConnection').listen()
+    ends.push(() => upstream.close())
+    const proxy = await httpProxy({ ports: [upstream.port], tls: trust(ca.cert) }, ends)
+    const response = await proxy.connect().get().response()
+    assert.equal(response.field('x-ambassador-reason'), 'upstream_reset')
+    assert.match(
+      response.body,
+      /ended the TLS handshake: it speaks none of the protocols that were offered \(ALPN\); correct the port \(/,
+    )
+  })
+
+  it('below tls.minVersion is told apart', async () => {
+    const { cert, key } = ca.issue()
+    const server = createServer({ cert, key, minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' }, () => {})
+    server.on('tlsClientError', () => {})
+    const upstream = await new TestServer(server, 'secureConnection').listen()
+    ends.push(() => upstream.close())
+    const tls = { ...trust(ca.cert), context: createSecureContext({ ca: ca.cert, minVersion: 'TLSv1.3' }) }
+    const proxy = await httpProxy({ ports: [upstream.port], tls }, ends)
+    const response = await proxy.connect().get().response()
+    assert.equal(response.field('x-ambassador-reason'), 'upstream_reset')
+    assert.match(response.body, /ended the TLS handshake: .*; lower tls\.minVersion or update it/)
+  })
+
   it('takes and gives large bodies as they are', async () => {
     const size = 5_000_000
     const body = Buffer.alloc(size)

@@ -33,7 +33,12 @@ after(() => Promise.all(servers.map((server) => server.close())))
 
 async function telemetry(unready: readonly string[] = []) {
   const configz = { version: '1', pod: null, startedAt: 't', ambassadors: [] }
-  const server = telemetryServer({ unready: () => unready, configz: () => configz, metrics: () => 'm 1\n' })
+  const server = telemetryServer({
+    unready: () => unready,
+    unknownUpstreams: () => null,
+    configz: () => configz,
+    metrics: () => 'm 1\n',
+  })
   servers.push(server)
   await server.listen(0, 'any', 'telemetry')
   return server.port
@@ -117,7 +122,12 @@ describe('the telemetry port', () => {
 
   it('says whose port it is that is taken', async () => {
     const port = await telemetry()
-    const second = telemetryServer({ unready: () => [], configz: () => ({}) as never, metrics: () => '' })
+    const second = telemetryServer({
+      unready: () => [],
+      unknownUpstreams: () => null,
+      configz: () => ({}) as never,
+      metrics: () => '',
+    })
     await assert.rejects(second.listen(port, 'any', 'telemetry'), {
       name: 'ServerPortError',
       message: `telemetry: port ${port} is in use by another process of this pod, use another port`,

@@ -5,8 +5,8 @@ import { promisify } from 'node:util'
 import pg from 'pg'
 import postgres from 'postgres'
 import { Pki } from '../../helpers/pki.ts'
+import { type PooledSetup, pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
-import { type PostgresProxySetup, postgresProxy } from '../../helpers/postgres-proxy.ts'
 import { TestClient } from '../../helpers/tcp.ts'
 
 const pki = new Pki()
@@ -52,8 +52,8 @@ async function connected(options: pg.ClientConfig, ends: (() => unknown)[]): Pro
 }
 
 /** A proxy with one connection to the server unless told otherwise, so that clients follow each other on it. */
-function pool(ends: (() => unknown)[], setup: Partial<PostgresProxySetup> = {}) {
-  return postgresProxy(
+function pool(ends: (() => unknown)[], setup: Partial<PooledSetup> = {}) {
+  return pooledPostgres(
     { ports: [port], postgres: { pooling: { mode: 'Transaction' } }, limits: { maxConnections: 1 }, ...setup },
     ends,
   )

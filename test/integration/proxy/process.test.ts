@@ -229,6 +229,56 @@ spec:
   })
 })
 
+describe('readiness', () => {
+  it('UpstreamHealthy follows the checks of the upstream, down and up; the startup probe and liveness do not', async () => {
+    const port = await freePort()
+    const upstreamPort = await freePort()
+    const base = plainConfig({
+      namespace: 'shop',
+      host: '127.0.0.1',
+      port: upstreamPort,
+      listenPort: port,
+      protocol: 'TCP',
+      tls: null,
+    })
+    const healthCheck = {
+      probe: { kind: 'tcp' as const },
+      port: null,
+      intervalMs: 50,
+      timeoutMs: 1000,
+      unhealthyThreshold: 2,
+      healthyThreshold: 2,
+    }
+    volumes.config('orders', {
+      ...base,
+      ambassador: { namespace: 'shop', name: 'orders', generation: 1 },
+      clusters: base.clusters.map((each) => ({ ...each, healthCheck })),
+    })
+    const proxy = await start({
+      AMBASSADOR_NAMES: 'orders',
+      AMBASSADOR_CONFIG_DIR: volumes.configDir,
+      AMBASSADOR_READINESS: 'UpstreamHealthy',
+    })
+    await proxy.logged('endpoint is out of use while others are well')
+    const { status, body } = await proxy.get('/readyz')
+    assert.equal(status, 503)
+    assert.equal(
+      body,
+      "ambassador 'orders': upstream 'upstream': no endpoint is available by its circuit breaker, its checks and its attempts\n",
+    )
+    assert.deepEqual(await proxy.get('/readyz?startup'), { status: 200, body: 'ok\n' })
+    assert.equal((await proxy.get('/readyz?startup&upstream=orders')).status, 503)
+    assert.equal((await proxy.get('/livez')).status, 200)
+    const server = createServer((socket) => socket.end()).listen(upstreamPort, '127.0.0.1')
+    await proxy.logged('endpoint is healthy again')
+    assert.equal((await proxy.get('/readyz')).status, 200)
+    assert.equal((await proxy.get('/readyz?startup&upstream=orders')).status, 200)
+    server.close()
+    await proxy.line(() => proxy.log.filter(({ msg }) => String(msg).startsWith('endpoint is out of use')).length === 2)
+    assert.equal((await proxy.get('/readyz')).status, 503)
+  })
+})
+
 describe('SIGTERM in the native order', () => {
   it('ends an idle process in less than a second with code 0', async () => {
     const { proxy } = await plain({ AMBASSADOR_SIDECAR_MODE: 'Native' })

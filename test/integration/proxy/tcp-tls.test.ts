@@ -1,5 +1,10 @@
 import assert from 'node:assert/strict'
-import type { Socket } from 'node:net'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, afterEach, describe, it } from 'node:test'
 import { createServer, type TLSSocket, type TlsOptions } from 'node:tls'
 import type { DataRef, TlsConfig } from '../../../common/proxy-config.ts'
@@ -60,6 +65,33 @@ async function tlsServer(setup: ServerSetup) {
 
 async function proxyTo(port: number, tls: FileTls, host = 'localhost') {
   return await tcpProxy({ ports: [port], tls, host }, ends)
+}
+
+/** OpenSSL's own server, which wants a client certificate and sends the alert that fits; Node's only closes. */
+async function opensslServer(version: 'tls1_2' | 'tls1_3') {
+  const dir = mkdtempSync(join(tmpdir(), 'ambassador-s_server-'))
+  const { cert, key } = authority.issue()
+  for (const [name, content] of Object.entries({ cert, key, ca: authority.cert }))
+    writeFileSync(join(dir, name), content)
+  const args = ['s_server', '-accept', '127.0.0.1:0', `-${version}`, '-Verify', '1', '-verify_return_error']
+  const files = ['-cert', join(dir, 'cert'), '-key', join(dir, 'key'), '-CAfile', join(dir, 'ca')]
+  const child = spawn('openssl', [...args, ...files], { stdio: ['pipe', 'pipe', 'ignore'] })
+  const ended = once(child, 'close')
+  ends.push(async () => {
+    child.kill('SIGKILL')
+    await ended
+    rmSync(dir, { recursive: true })
+  })
+  let said = ''
+  const port = await new Promise<number>((resolve, reject) => {
+    child.stdout.on('data', (chunk: Buffer) => {
+      said += chunk
+      const found = /^ACCEPT .*:(\d+)$/m.exec(said)?.[1]
+      if (found !== undefined) resolve(Number(found))
+    })
+    child.once('close', () => reject(new Error(`openssl s_server ended: ${said}`)))
+  })
+  return { port }
 }
 
 describe('TCP to TLS', () => {
@@ -251,6 +283,35 @@ describe('TCP to TLS', () => {
     assert.deepEqual(names, ['shop'])
   })
 
+  for (const version of ['tls1_3', 'tls1_2'] as const) {
+    it(`says what an upstream of OpenSSL says of the client certificate over ${version}`, async () => {
+      const mutual = { clientCertificate: { certificate: CERT, privateKey: KEY } }
+      const tlsWith = ({ cert, key }: Leaf) => upstreamTls({ ca: authority.cert, cert, key }, mutual).tls
+      const endsAt = Date.now() + 3000
+      // It is good when it is read, and has ended when the server sees it.
+      const old = tlsWith(authority.issue({ names: [], notAfter: new Date(endsAt) }))
+      assert.equal(old.failure, null)
+      const stranger = tlsWith(pki.authority('Nobody').issue({ names: [] }))
+      const server = await opensslServer(version)
+      const cases: [FileTls, RegExp][] = [
+        [
+          upstreamTls({ ca: authority.cert }).tls,
+          /it wants a client certificate; set tls\.clientCertificate \(|shares no cipher with us, or wants a client/,
+        ],
+        [stranger, /it does not trust the client certificate; use one of a CA that it trusts \(ERR_SSL_/],
+        [old, /it takes the client certificate for expired; renew it \(ERR_SSL_/],
+      ]
+      for (const [tls, detail] of cases) {
+        if (tls === old) await new Promise((resolve) => setTimeout(resolve, endsAt + 1000 - Date.now()))
+        const { client, record } = await proxyTo(server.port, tls)
+        await client().write('x').closed()
+        const seen = await record()
+        assert.equal(seen.end, 'upstream_reset')
+        assert.match(seen.detail ?? '', detail)
+      }
+    })
+  }
+
   it('resumes sessions over both versions', async () => {
     for (const maxVersion of ['TLSv1.3', 'TLSv1.2'] as const) {
       const upstream = await tlsServer({ leaf: good, maxVersion })
@@ -280,7 +341,7 @@ describe('TCP to TLS', () => {
     assert.equal(await client().closed(), 'ECONNRESET')
     const { end, detail } = await record()
     assert.equal(end, 'upstream_reset')
-    assert.match(detail ?? '', /protocol version/)
+    assert.match(detail ?? '', /speaks no protocol version that is allowed; lower tls\.minVersion or update it \(/)
   })
 
   it('dials nobody and blames no endpoint while there are no usable files', async () => {
@@ -338,6 +399,97 @@ describe('TCP to TLS', () => {
     // Its place is free: the next one is a probe again.
     assert.equal(cluster.pick(performance.now()), endpoint)
   })
+
+  /** A relay in front of a TLS 1.2 server that notes the kinds of records on their way to it, and passes no FIN back. */
+  async function tapped(port: number) {
+    const seen = { kinds: [] as number[], end: '' }
+    const over = Promise.withResolvers<void>()
+    const tap = await tcpServer((socket) => {
+      const onward = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+      ends.push(() => onward.destroy())
+      let bytes = Buffer.alloc(0)
+      socket.on('data', (chunk: Buffer) => {
+        onward.write(chunk)
+        bytes = Buffer.concat([bytes, chunk])
+        // RFC 5246 section 6.2.1: one byte of kind, two of version, two of length.
+        while (bytes.length >= 5 && bytes.length >= 5 + bytes.readUInt16BE(3)) {
+          seen.kinds.push(bytes[0]!)
+          bytes = bytes.subarray(5 + bytes.readUInt16BE(3))
+        }
+      })
+      socket.on('end', () => {
+        seen.end = 'FIN'
+        over.resolve()
+        onward.end()
+      })
+      socket.on('error', () => (seen.end = 'RST'))
+      socket.on('close', () => over.resolve())
+      onward.on('data', (chunk: Buffer) => socket.write(chunk))
+      onward.on('error', () => {})
+    })
+    ends.push(() => tap.close())
+    return { port: tap.port, seen, over: over.promise }
+  }
+  const ALERT = 21
+  const DATA = 23
+
+  it('ends with close_notify before the FIN, and takes that of the upstream for its end without one', async () => {
+    const upstream = await tlsServer({ leaf: good, maxVersion: 'TLSv1.2', serve: (socket) => socket.end('bye') })
+    const tap = await tapped(upstream.port)
+    const { client, record } = await proxyTo(tap.port, upstreamTls({ ca: authority.cert }).tls)
+    const app = client().write('hello')
+    assert.equal(await app.ended(), 'bye')
+    app.end()
+    assert.equal(await app.closed(), null)
+    await tap.over
+    assert.deepEqual(tap.seen.kinds.slice(-2), [DATA, ALERT])
+    assert.equal(tap.seen.end, 'FIN')
+    const { end, bytesIn, bytesOut } = await record()
+    assert.deepEqual([end, bytesIn, bytesOut], ['upstream_closed', 5, 3])
+  })
+
+  it('sends no close_notify for an application that was cut off: what it sent is not whole', async () => {
+    const upstream = await tlsServer({ leaf: good, maxVersion: 'TLSv1.2', serve: (socket) => socket.resume() })
+    const tap = await tapped(upstream.port)
+    const { client } = await proxyTo(tap.port, upstreamTls({ ca: authority.cert }).tls)
+    const app = client().write('half of it')
+    await upstream.made.connections(1)
+    while (upstream.seen.bytes < 10) await new Promise((resolve) => setTimeout(resolve, 5))
+    app.socket.resetAndDestroy()
+    await tap.over
+    assert.equal(tap.seen.kinds.at(-1), DATA)
+  })
+
+  it('offers no protocol of its own (ALPN): it does not know what the application speaks', async () => {
+    const chosen: unknown[] = []
+    const upstream = await tlsServer({
+      leaf: good,
+      ALPNProtocols: ['postgresql', 'http/1.1'],
+      serve: (socket) => {
+        chosen.push(socket.alpnProtocol)
+        echo(socket)
+      },
+    })
+    const { client } = await proxyTo(upstream.port, upstreamTls({ ca: authority.cert }).tls)
+    assert.equal(await client().end('x').ended(), 'x')
+    assert.deepEqual(chosen, [false])
+  })
+
+  for (const minVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+    it(`with minVersion ${minVersion} speaks the newest that both know`, async () => {
+      const versions: (string | null)[] = []
+      const upstream = await tlsServer({
+        leaf: good,
+        serve: (socket) => {
+          versions.push(socket.getProtocol())
+          echo(socket)
+        },
+      })
+      const { client } = await proxyTo(upstream.port, upstreamTls({ ca: authority.cert }, { minVersion }).tls)
+      assert.equal(await client().end('x').ended(), 'x')
+      assert.deepEqual(versions, ['TLSv1.3'])
+    })
+  }
 
   it('passes a reset of a TLS upstream on as a reset', async () => {
     let raw: Socket | undefined

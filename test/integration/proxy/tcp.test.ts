@@ -159,7 +159,7 @@ describe('TCP relay', () => {
     assert.equal(await app.read(7), 'partial')
     assert.equal(await app.closed(), 'ECONNRESET')
     const { end, detail } = await record()
-    assert.deepEqual([end, detail], ['upstream_reset', 'the upstream broke the connection (ECONNRESET)'])
+    assert.deepEqual([end, detail], ['upstream_reset', 'the upstream broke the connection: ECONNRESET'])
   })
 
   it('passes a reset of the application on as a reset', async () => {

@@ -176,7 +176,7 @@ describe('reports of sidecars', () => {
   it('asks slowly in peace and quickly while something is awaited', async () => {
     const t = setup()
     await t.set(pod())
-    await t.clock.advance(59_000)
+    await t.clock.advance(14_000)
     assert.equal(t.asked.length, 1)
     t.state.isSettled = false
     await t.clock.advance(1_000)
@@ -186,7 +186,7 @@ describe('reports of sidecars', () => {
     t.state.isSettled = true
     await t.clock.advance(10_000)
     const before = t.asked.length
-    await t.clock.advance(40_000)
+    await t.clock.advance(4_000)
     assert.equal(t.asked.length, before)
   })
 

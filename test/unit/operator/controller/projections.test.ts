@@ -174,6 +174,7 @@ describe('a ConfigMap', () => {
       uid: 'c1',
       digest: digestOf(wanted),
       endpointsHash: null,
+      sidecars: null,
       endpoints: {},
       hash: config?.hash,
       generation: 4,

@@ -3,6 +3,8 @@ import { describe, it } from 'node:test'
 import type { Ambassador } from '../../../../operator/api/ambassador.ts'
 import { projectConfigMap, type StoredConfigMap } from '../../../../operator/controller/config-maps.ts'
 import type { Published } from '../../../../operator/controller/facts.ts'
+import { Fleets, SHRINK_MS } from '../../../../operator/controller/fleets.ts'
+import type { InjectedPod } from '../../../../operator/controller/pods.ts'
 import { type ReconcileDeps, reconcile } from '../../../../operator/controller/reconcile.ts'
 import { RefChecker } from '../../../../operator/controller/secret-checks.ts'
 import { Pace, StatusWriter } from '../../../../operator/controller/write.ts'
@@ -30,6 +32,27 @@ function ambassador(over: Partial<Ambassador> = {}): Ambassador {
   }
 }
 
+function injectedPod(name: string): InjectedPod {
+  return {
+    namespace: 'shop',
+    name,
+    uid: name,
+    serves: ['payments'],
+    lacks: [],
+    ip: '10.0.0.1',
+    telemetryPort: 14990,
+    phase: 'Running',
+    isRunning: true,
+    isReady: true,
+    restarts: 0,
+    waiting: '',
+    image: 'proxy',
+    ownImage: '',
+    touched: '',
+    createdAt: 0,
+  }
+}
+
 /** One Ambassador and the little API server that it needs. */
 function setup() {
   const clock = new FakeClock()
@@ -39,7 +62,10 @@ function setup() {
     configMap: KubeObject | undefined
     cached: StoredConfigMap | undefined
     service: ResolvedService
+    /** Injected pods with a sidecar that runs. */
+    running: number
   } = {
+    running: 0,
     service: NO_SERVICES({ namespace: 'shop', name: 'orders', port: 80 }),
     ambassador: ambassador(),
     configMap: undefined,
@@ -76,12 +102,13 @@ function setup() {
     clock,
     ambassadors: { get: () => state.ambassador },
     configMaps: { get: () => state.cached },
-    injected: { byIndex: () => [] },
+    injected: { byIndex: () => Array.from({ length: state.running }, (_, index) => injectedPod(`pod-${index}`)) },
     uninjected: { byIndex: () => [] },
     reports: { of: () => ({ kind: 'starting' }) },
     workloads: { rolloutsOf: () => ({ rollouts: [], unknown: false }) },
     services: { want: () => {}, known: async () => {}, resolve: () => state.service },
     pace: new Pace(clock),
+    fleets: new Fleets(clock),
     refChecker: new RefChecker({ client, clock, namespaces: new Set() }),
     proxyImage: null,
     statusWriter: new StatusWriter({ client, clock }),
@@ -151,6 +178,73 @@ describe('reconcile of an upstream that is a Service', () => {
     await t.run()
     assert.equal(t.condition('ResolvedRefs'), 'False ReferenceMissing')
     assert.equal(t.condition('Programmed'), 'True NoPods')
+  })
+})
+
+describe('reconcile of a limit of the whole fleet', () => {
+  const spec = {
+    protocol: 'TCP',
+    listen: { port: 5432 },
+    upstreams: [{ name: 'db', endpoints: [{ host: 'db', port: 5432 }] }],
+    rateLimit: { requests: 100, per: '1s', perFleet: true },
+  } as Ambassador['spec']
+
+  it('publishes the number of sidecars under the same hash: more at once, fewer when it lasts', async () => {
+    const t = setup()
+    t.state.ambassador = ambassador({ spec })
+    await t.run()
+    assert.equal(t.state.cached?.sidecars, 1, 'nobody yet, and the first one has it all')
+    const hash = t.state.cached?.hash
+    const first = t.published.at(-1)
+    await t.clock.advance(5000)
+    t.state.running = 4
+    await t.run()
+    assert.equal(t.state.cached?.sidecars, 4)
+    assert.equal(t.state.cached?.hash, hash, 'for the sidecars it is the same config')
+    assert.notEqual(t.published.at(-1)?.endpointsHash, first?.endpointsHash, 'which they have to read again')
+    await t.clock.advance(5000)
+    t.state.running = 3
+    await t.run()
+    await t.clock.advance(1000)
+    assert.equal(await t.run(), SHRINK_MS - 1000, 'the status is written, and the fleet is looked at again')
+    assert.equal(t.state.cached?.sidecars, 4)
+    // The next pod of a rollout.
+    await t.clock.advance(SHRINK_MS - 1001)
+    t.state.running = 4
+    await t.run()
+    t.state.running = 3
+    await t.run()
+    await t.clock.advance(SHRINK_MS - 1)
+    await t.run()
+    assert.equal(t.state.cached?.sidecars, 4, 'it has to last anew')
+    await t.clock.advance(1)
+    await t.run()
+    assert.equal(t.state.cached?.sidecars, 3)
+    assert.ok(!t.events.includes('Restored'), t.events.join())
+  })
+
+  it('writes at most once a second while a fleet grows', async () => {
+    const t = setup()
+    t.state.ambassador = ambassador({ spec })
+    await t.run()
+    await t.clock.advance(400)
+    t.state.running = 2
+    assert.equal(await t.run(), 600)
+    t.state.running = 9
+    await t.clock.advance(600)
+    await t.run()
+    assert.equal(t.state.cached?.sidecars, 9)
+    assert.equal(t.writes().filter((each) => each.startsWith('configmaps')).length, 2)
+  })
+
+  it('says nothing of the fleet where no limit is shared, however many there are', async () => {
+    const t = setup()
+    await t.run()
+    t.state.running = 9
+    await t.clock.advance(5000)
+    await t.run()
+    assert.deepEqual([t.state.cached?.sidecars, t.state.cached?.endpointsHash], [null, null])
+    assert.equal(t.writes().filter((each) => each.startsWith('configmaps')).length, 1)
   })
 })
 

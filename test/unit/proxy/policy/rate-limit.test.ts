@@ -70,6 +70,32 @@ describe('rate limit', () => {
     )
   })
 
+  it('takes its share of a limit of the fleet, and keeps what was taken when the fleet grows or shrinks', () => {
+    const limit = new RateLimit({ ...REJECT, perFleet: true }, 4)
+    assert.equal(limit.remaining(0), 5)
+    for (let i = 0; i < 5; i++) assert.equal(limit.admit(0), 0)
+    assert.equal(limit.admit(0), -400)
+    limit.shareAmong(2, 0)
+    assert.equal(limit.remaining(0), 5)
+    assert.deepEqual(limit.fieldLines(100), [
+      'RateLimit-Policy: "ambassador";q=5;w=1',
+      'RateLimit: "ambassador";r=0;t=1',
+    ])
+    limit.shareAmong(20, 0)
+    assert.equal(limit.remaining(0), 0)
+  })
+
+  it('lets each of a fleet that is larger than the burst send one request', () => {
+    const limit = new RateLimit({ ...REJECT, perFleet: true }, 1000)
+    assert.deepEqual([limit.admit(0), limit.admit(0)], [0, -100_000])
+  })
+
+  it('does not share a limit that is of each sidecar', () => {
+    const limit = new RateLimit(REJECT, 10)
+    limit.shareAmong(20, 0)
+    assert.equal(limit.remaining(0), 20)
+  })
+
   it('tells its quota and when it is worth trying again, in whole seconds', () => {
     const lines = (requests: number, perMs: number, waitMs: number) =>
       new RateLimit({ requests, perMs, burst: 7, onLimit: 'Reject', maxDelayMs: 0 }).fieldLines(waitMs)

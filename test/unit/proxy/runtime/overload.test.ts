@@ -3,7 +3,13 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, it } from 'node:test'
-import { type OverloadCause, OverloadWatch, overloadCause, overloadDetail } from '../../../../proxy/runtime/overload.ts'
+import {
+  isStrained,
+  type OverloadCause,
+  OverloadWatch,
+  overloadCause,
+  overloadDetail,
+} from '../../../../proxy/runtime/overload.ts'
 
 const ends: (() => void)[] = []
 afterEach(() => {
@@ -52,6 +58,22 @@ describe('overload', () => {
     set(990, 200)
     watch.look(0)
     assert.equal(overloadCause(), null)
+  })
+
+  it('is announced: at 70 %, or when the event loop is late, what nobody waits for is left out', () => {
+    const { watch, set } = cgroup('1000')
+    const strained = (current: number, inactive: number, delayMs: number): boolean => {
+      set(current, inactive)
+      watch.look(delayMs)
+      return isStrained()
+    }
+    assert.deepEqual(
+      [strained(699, 0, 0), strained(700, 0, 0), strained(790, 200, 0), strained(100, 0, 99), strained(100, 0, 100)],
+      [false, true, false, false, true],
+    )
+    assert.equal(overloadCause(), null)
+    watch.stop()
+    assert.equal(isStrained(), false)
   })
 
   it('is not what a collection can free', () => {

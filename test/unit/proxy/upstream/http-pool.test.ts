@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import type { LimitsConfig } from '../../../../common/proxy-config.ts'
 import { now, refreshClock } from '../../../../proxy/runtime/clock.ts'
 import { NO_HANDLER, type RawSocket } from '../../../../proxy/runtime/raw-socket.ts'
 import { Cluster } from '../../../../proxy/upstream/cluster.ts'
@@ -28,7 +29,7 @@ class FakeSocket {
 
 const USER: ConnectionUser = { onUpstreamData() {}, onUpstreamEnd() {}, onUpstreamDrain() {}, onUpstreamClose() {} }
 
-function setUp(host = 'api.example', port = 8080) {
+function setUp(host = 'api.example', port = 8080, limits: Partial<LimitsConfig> = {}) {
   const cluster = new Cluster(
     {
       config: {
@@ -37,7 +38,7 @@ function setUp(host = 'api.example', port = 8080) {
         tls: null,
         auth: null,
         circuitBreaker: null,
-        limits: { maxConnections: 2, maxPendingRequests: 2, maxConcurrentRetries: 1 },
+        limits: { maxConnections: 2, maxPendingRequests: 2, maxConcurrentRetries: 1, ...limits },
       },
       tls: null,
       budget: null,
@@ -71,6 +72,49 @@ describe('HttpPool', () => {
     assert.equal(setUp('api.example', 8080).pool.host.toString(), 'api.example:8080')
     assert.equal(setUp('api.example', 80).pool.host.toString(), 'api.example')
     assert.equal(setUp('fd00::1', 443).pool.host.toString(), '[fd00::1]:443')
+  })
+
+  it('ends a connection at the boundary of the request that uses up its number (ten thousand), up to a tenth earlier', () => {
+    for (const [max, least] of [
+      [1, 1],
+      [10, 9],
+      [undefined, 9000],
+    ] as const) {
+      const limits = max === undefined ? {} : { maxConnectionRequests: max }
+      const { pool, open } = setUp('api.example', 8080, limits)
+      const { connection, socket } = open()
+      let requests = 1
+      for (;;) {
+        pool.giveBack(connection, -1)
+        if (socket.destroyed) break
+        assert.equal(pool.take(now()), connection)
+        connection.use(USER)
+        requests++
+      }
+      assert.ok(requests >= least && requests <= (max ?? 10_000), `${requests} of ${max}`)
+    }
+  })
+
+  it('ends a connection that is too old when its request ends, and one that rests when its time is up', async () => {
+    const { pool, open } = setUp('api.example', 8080, { maxConnectionAgeMs: 40 })
+    const busy = open()
+    const resting = open()
+    pool.giveBack(resting.connection, -1)
+    assert.equal(pool.idle, 1)
+    while (!resting.socket.destroyed) await new Promise((resolve) => setTimeout(resolve, 5))
+    refreshClock()
+    assert.equal(busy.socket.destroyed, false, 'its request goes on')
+    pool.giveBack(busy.connection, -1)
+    assert.equal(busy.socket.destroyed, true)
+    assert.equal(pool.open, 0)
+  })
+
+  it('keeps a connection of any age when there is no limit', () => {
+    const { pool, open } = setUp('api.example', 8080, { maxConnectionAgeMs: null })
+    const { connection, socket } = open()
+    pool.giveBack(connection, -1)
+    assert.equal(socket.destroyed, false)
+    assert.equal(pool.take(now() + 3_999), connection)
   })
 
   it('gives out the connection that was used last', () => {
@@ -122,19 +166,6 @@ describe('HttpPool', () => {
       assert.equal(pool.idle, 0)
       assert.equal(cluster.connections.used, 0)
     }
-  })
-
-  it('uses one for ten thousand requests and no more', () => {
-    const { pool, open } = setUp()
-    const { connection, socket } = open()
-    for (let i = 1; i < 10_000; i++) {
-      pool.giveBack(connection, -1)
-      assert.equal(pool.take(now()), connection)
-      connection.use(USER)
-    }
-    assert.equal(connection.requests, 10_000)
-    pool.giveBack(connection, -1)
-    assert.ok(socket.destroyed)
   })
 
   it('reads from one that a slow client had paused', () => {

@@ -14,8 +14,10 @@ const result = (name: string, overrides: Partial<Result>): Result => ({
   p50Ms: 0.5,
   p99Ms: 1,
   errors: 0,
+  startMs: 20,
   anonymousIdle: 5e6,
   anonymousAfter: 6e6,
+  anonymousOpen: 7e6,
   rounds: [],
   ...overrides,
 })

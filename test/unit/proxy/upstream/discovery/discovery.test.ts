@@ -81,6 +81,26 @@ describe('discovery by dns', () => {
     assert.equal(sets.discovery.failure, null)
   })
 
+  it('tells when DNS last confirmed what is in use, and nothing of an address', async () => {
+    const { server, resolver } = await nameserver()
+    server.addresses('db.example', ['10.0.0.1'], 0)
+    const before = performance.now()
+    const sets = new Sets(DNS, resolver)
+    assert.equal(sets.discovery.lookedUpAt, null)
+    await sets.ips(0)
+    const first = sets.discovery.lookedUpAt ?? 0
+    assert.ok(first >= before)
+    await until(() => (sets.discovery.lookedUpAt ?? 0) > first)
+    server.forget('db.example')
+    await until(() => sets.discovery.failure !== null)
+    const last = sets.discovery.lookedUpAt
+    const asked = server.queries.length
+    await until(() => server.queries.length > asked)
+    assert.equal(sets.discovery.lookedUpAt, last, 'a look-up that fails confirms nothing')
+    const endpoints = [{ host: '10.0.0.1', port: 80, weight: 1, priority: 0 }]
+    assert.equal(new Sets({ kind: 'endpoints', endpoints }, resolver).discovery.lookedUpAt, null)
+  })
+
   it('says nothing while nothing changes, in whatever order the addresses come', async () => {
     const { server, resolver } = await nameserver()
     server.addresses('db.example', ['10.0.0.1', '10.0.0.2'], 0)

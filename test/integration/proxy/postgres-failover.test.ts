@@ -1,0 +1,197 @@
+import assert from 'node:assert/strict'
+import { after, afterEach, before, describe, it } from 'node:test'
+import pg from 'pg'
+import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
+import { MountedFiles, postgresProxy } from '../../helpers/postgres-proxy.ts'
+import { closedPort, tcpServer } from '../../helpers/tcp.ts'
+
+const mounts = new MountedFiles()
+const ends: (() => unknown)[] = []
+before(() => mounts.put('secrets', 'db', 'password', POSTGRES_PASSWORD))
+after(() => mounts.remove())
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end()
+})
+
+const auth = (name = 'db') => ({
+  postgres: { username: POSTGRES_USER, password: { secretKeyRef: { name, key: 'password' } } },
+})
+const endpoints = (...ports: readonly number[]) =>
+  ports.map((port, priority) => ({ host: '127.0.0.1', port, priority, weight: 1 }))
+const CHECK = { interval: '1s', timeout: '2s', unhealthyThreshold: 1, healthyThreshold: 1 }
+
+const until = async (isReached: () => boolean): Promise<void> => {
+  while (!isReached()) await new Promise((resolve) => setTimeout(resolve, 20))
+}
+
+/** Straight to a server. */
+async function ask(port: number, text: string): Promise<pg.QueryResult> {
+  const client = new pg.Client({ host: '127.0.0.1', port, user: POSTGRES_USER, password: POSTGRES_PASSWORD })
+  await client.connect()
+  try {
+    return await client.query(text)
+  } finally {
+    await client.end()
+  }
+}
+
+/** A primary and the standby that follows it, with a table. */
+async function pair() {
+  const primary = await postgresServer({}, ends)
+  await ask(primary.port, 'create table orders (id serial primary key, at timestamptz default now())')
+  const standby = await postgresServer({ follows: primary.port }, ends)
+  return { primary, standby }
+}
+
+/** Inserts in a transaction of its own, on a connection that is made anew when it is lost, until `isOver`. */
+async function writer(options: pg.ClientConfig, isOver: () => boolean) {
+  const failures: { code: string | undefined; message: string; isConnecting: boolean }[] = []
+  const written: number[] = []
+  let client: pg.Client | null = null
+  while (!isOver()) {
+    const isConnecting = client === null
+    try {
+      if (client === null) {
+        const fresh = new pg.Client(options)
+        fresh.on('error', () => {})
+        await fresh.connect()
+        client = fresh
+      }
+      const { rows } = await client.query('insert into orders default values returning id')
+      written.push(rows[0].id)
+    } catch (error) {
+      const { code, message } = error as pg.DatabaseError
+      failures.push({ code, message, isConnecting })
+      await client?.end().catch(() => {})
+      client = null
+    }
+  }
+  await client?.end().catch(() => {})
+  return { failures, written }
+}
+
+describe('a failover of PostgreSQL', () => {
+  it('cuts only what is in flight: new connections wait for the promotion, and none reaches the standby before', async () => {
+    const { primary, standby } = await pair()
+    const { options, told } = await postgresProxy(
+      {
+        upstreams: [{ name: 'db', endpoints: endpoints(primary.port, standby.port), auth: auth(), healthCheck: CHECK }],
+        timeouts: { connect: '60s' },
+      },
+      mounts,
+      ends,
+    )
+    let isOver = false
+    const writers = Array.from({ length: 4 }, () => writer(options, () => isOver))
+    await until(() => told.length > 0)
+    assert.match(told[0] ?? '', new RegExp(`^${standby.port}: .* is a standby .* the role of the upstream is Primary`))
+    await primary.stop('SIGQUIT')
+    // Applications connect again meanwhile: they are to be held, and not to be let in at the standby.
+    await until(() => told.some((text) => text.startsWith(`${primary.port}: `)))
+    await ask(standby.port, 'select pg_promote()')
+    await until(() => told.includes(`${standby.port}: well`))
+    const before = Number((await ask(standby.port, 'select count(*) from orders')).rows[0].count)
+    while (Number((await ask(standby.port, 'select count(*) from orders')).rows[0].count) < before + 20);
+    isOver = true
+    for (const { failures, written } of await Promise.all(writers)) {
+      assert.ok(failures.length <= 1, JSON.stringify(failures))
+      for (const { isConnecting, code } of failures) {
+        assert.equal(isConnecting, false)
+        assert.notEqual(code, '25006')
+      }
+      assert.ok(written.length > 0)
+    }
+  })
+
+  it('lets nobody write at a primary that comes back as a standby', async () => {
+    const { primary, standby } = await pair()
+    await primary.stop('SIGINT')
+    await ask(standby.port, 'select pg_promote()')
+    primary.demote(standby.port)
+    await primary.start()
+    const { options, told } = await postgresProxy(
+      {
+        upstreams: [{ name: 'db', endpoints: endpoints(primary.port, standby.port), auth: auth(), healthCheck: CHECK }],
+      },
+      mounts,
+      ends,
+    )
+    await until(() => told.length > 0)
+    assert.match(told[0] ?? '', new RegExp(`^${primary.port}: .* is a standby`))
+    const client = new pg.Client(options)
+    await client.connect()
+    ends.push(() => client.end())
+    const { rows } = await client.query('insert into orders default values returning inet_server_port() as port')
+    assert.equal(rows[0].port, standby.port)
+  })
+
+  it('holds a connection while the server begins, and hands its own words on when that takes too long', async () => {
+    // Answers as a server in recovery does, which a real one is only for a moment.
+    let isReady = false
+    const { port: behind } = await postgresServer({}, ends)
+    const { connect } = await import('node:net')
+    const front = await tcpServer((socket) => {
+      socket.on('error', () => {})
+      if (isReady) {
+        const inner = connect(behind, '127.0.0.1')
+        inner.on('error', () => {})
+        socket.pipe(inner).pipe(socket)
+        return
+      }
+      socket.once('data', () => {
+        const text = Buffer.from('SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0')
+        const head = Buffer.from([0x45, 0, 0, 0, 4 + text.length])
+        socket.end(Buffer.concat([head, text]))
+      })
+    })
+    ends.push(() => front.close())
+    const upstreams = [{ name: 'db', endpoints: endpoints(front.port), auth: auth() }]
+    const { options } = await postgresProxy({ upstreams, timeouts: { connect: '30s' } }, mounts, ends)
+    const client = new pg.Client(options)
+    const connected = client.connect()
+    await new Promise((resolve) => front.server.once('connection', () => front.server.once('connection', resolve)))
+    isReady = true
+    await connected
+    await client.end()
+    isReady = false
+    const impatient = await postgresProxy({ upstreams, timeouts: { connect: '300ms' } }, mounts, ends)
+    const late = new pg.Client(impatient.options)
+    await assert.rejects(late.connect(), { code: '57P03', message: 'the database system is starting up' })
+  })
+})
+
+describe('the check of a PostgreSQL server', () => {
+  it('says that the password is wrong, and that a server is not PostgreSQL', async () => {
+    const { port } = await postgresServer({}, ends)
+    const web = await tcpServer((socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n'))
+    ends.push(() => web.close())
+    mounts.put('secrets', 'wrong', 'password', 'battery staple')
+    const { told } = await postgresProxy(
+      { upstreams: [{ name: 'db', endpoints: endpoints(port, web.port), auth: auth('wrong'), healthCheck: CHECK }] },
+      mounts,
+      ends,
+    )
+    await until(() => told.length > 1)
+    const lines = told.toSorted().join('\n')
+    assert.match(lines, new RegExp(`${port}: the server refused the login: 28P01 password authentication failed`))
+    assert.match(lines, new RegExp(`${web.port}: the server does not speak the protocol of PostgreSQL`))
+    assert.doesNotMatch(lines, /battery/)
+  })
+
+  it('asks where the user is let in, and passes over databases where it is not', async () => {
+    const { port } = await postgresServer(
+      { hba: ['host own all 127.0.0.1/32 scram-sha-256', `host postgres ${POSTGRES_USER} 127.0.0.1/32 reject`] },
+      ends,
+    )
+    const healthCheck = { ...CHECK, unhealthyThreshold: 1 }
+    const down = await closedPort()
+    const upstream = { name: 'db', endpoints: endpoints(port, down), role: 'Any', auth: auth(), healthCheck } as const
+    const { told } = await postgresProxy({ upstreams: [upstream] }, mounts, ends)
+    await until(() => told.length > 0)
+    assert.match(told[0] ?? '', new RegExp(`^${down}: .*ECONNREFUSED`))
+    assert.equal(
+      told.some((text) => text.startsWith(`${port}:`)),
+      false,
+    )
+  })
+})
