@@ -1,4 +1,4 @@
-/** `npm run images`: the two images of the product and the application of the tests, as docker archives. */
+/** `npm run images`: the two images of the product and those of the tests, as docker archives. */
 
 import { createHash } from 'node:crypto'
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
@@ -16,13 +16,15 @@ import { type Progress, printed } from './machine/progress.ts'
 /** Debian packages by which images are built where there is no Docker. */
 export const IMAGE_PACKAGES = ['binutils', 'buildah'] as const
 
-/** One image: its Dockerfile, and the packages of its root, which are the same in the Dockerfile. */
+/** One image: its Dockerfile, and the packages of its root, which are the same in the Dockerfile; `NAME+`: with what it depends on. */
 export interface Image {
   readonly name: string
   readonly dockerfile: string
   readonly packages: readonly string[]
   /** Its root carries Node, and its programs come from the bundle. */
   readonly isProgram: boolean
+  /** Nobody but a test needs it, so `npm run images` leaves it out. */
+  readonly isForTests?: boolean
 }
 
 const NODE_PACKAGES = ['ca-certificates', 'libatomic1', 'libc6', 'libgcc-s1', 'libstdc++6']
@@ -36,6 +38,13 @@ export const IMAGES: readonly Image[] = [
     dockerfile: 'test/cluster/app/Dockerfile',
     packages: ['busybox', 'libc6'],
     isProgram: false,
+  },
+  {
+    name: 'ambassador-test-databases',
+    dockerfile: 'test/cluster/databases/Dockerfile',
+    packages: ['busybox', 'libc6', 'postgresql+', 'redis-server+', 'redis-tools+'],
+    isProgram: false,
+    isForTests: true,
   },
 ]
 
@@ -51,10 +60,13 @@ export interface ImagesOptions {
   readonly progress?: Progress
   /** Make the roots anew, with the packages of today. Default: false, they are made once. */
   readonly fresh?: boolean
+  /** Those of the tests alone too. Default: false. */
+  readonly forTests?: boolean
 }
 
 /** Builds all images from what is bundled already; returns the archives. An archive of the same image is left as it is. */
-export const buildImages = async ({ dist, progress = printed(), fresh = false }: ImagesOptions): Promise<string[]> => {
+export const buildImages = async (options: ImagesOptions): Promise<string[]> => {
+  const { dist, progress = printed(), fresh = false, forTests = false } = options
   const out = join(dist, 'images')
   mkdirSync(out, { recursive: true })
   const builder = await chooseBuilder(progress)
@@ -63,7 +75,7 @@ export const buildImages = async ({ dist, progress = printed(), fresh = false }:
     // What a killed build left. The storage is ours alone, and locked.
     if (builder === 'buildah') await buildah('rm', '--all')
     const roots = new Map<string, Promise<string>>()
-    for (const image of IMAGES) {
+    for (const image of IMAGES.filter(({ isForTests = false }) => forTests || !isForTests)) {
       const archive = join(out, `${image.name}.tar`)
       archives.push(archive)
       if (builder === 'docker') {
@@ -215,13 +227,14 @@ if (import.meta.main) {
     options: {
       'allow-missing': { type: 'boolean', default: false },
       fresh: { type: 'boolean', default: false },
+      tests: { type: 'boolean', default: false },
     },
   })
   const progress = printed()
   const dist = join(ROOT, 'dist')
   try {
     await progress.step('bundle', () => bundle({ root: ROOT, dist, allowMissing: values['allow-missing'] }))
-    for (const archive of await buildImages({ dist, progress, fresh: values.fresh }))
+    for (const archive of await buildImages({ dist, progress, fresh: values.fresh, forTests: values.tests }))
       process.stdout.write(`${archive}\n`)
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : error}\n`)

@@ -2,7 +2,7 @@
 # Makes the root folder of an image from the files of Debian packages alone: nothing is configured, no script of theirs
 # runs, and there is neither a shell nor a package manager in it. Needs apt-get with current lists, dpkg-deb and tar.
 #
-# usage: rootfs.sh FOLDER PACKAGE...
+# usage: rootfs.sh FOLDER PACKAGE...     a PACKAGE with a + behind it comes with what it depends on
 set -eu
 root=$1
 shift
@@ -17,7 +17,18 @@ done
 mkdir -p "$root/etc/ssl/certs" "$root/var/lib/dpkg/status.d" "$root/app" "$root/tmp"
 chmod 1777 "$root/tmp"
 
-(cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$@")
+# What only scripts of packages need, and what PostgreSQL compiles queries with (turn its setting jit off).
+needless='adduser|cdebconf|debconf|dpkg|gcc-.*|init-system-helpers|install-info|locales.*|lsb-base|netbase|openssl|passwd|perl.*|ssl-cert|sysvinit-utils|tar|ucf|usrmerge|usr-is-merged|sensible-utils|lib.*-perl|libc-.*|libperl.*|libllvm.*|libz3-.*|libelogind0|libdebian-installer4|libnewt.*|libslang.*|libtextwrap1|libpam-modules.*|libsemanage.*|libsepol.*|postgresql-common|postgresql-client-common'
+names=''
+for package in "$@"; do
+  case $package in
+    *+) names="$names $(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+      --no-enhances "${package%+}" | grep '^[a-z0-9]' | grep -vE "^($needless)\$|:" | tr '\n' ' ')" ;;
+    *) names="$names $package" ;;
+  esac
+done
+names=$(printf '%s\n' $names | LC_ALL=C sort -u)
+(cd "$work" && apt-get -qq -o APT::Sandbox::User=root download $names)
 for package in "$work"/*.deb; do
   dpkg-deb --fsys-tarfile "$package" | tar --extract --keep-directory-symlink --directory="$root" \
     --exclude='*/gconv/*' --exclude='*/share/gdb/*' --exclude='*/share/info/*' --exclude='*/share/lintian/*' \

@@ -32,6 +32,8 @@ export const Annotation = {
   copiedFromWorkload: `${GROUP}/copied-from-workload`,
   /** Written by us on a running pod, so that its kubelet refreshes the mounted ConfigMaps at once: the newest config hash. */
   touched: `${GROUP}/touched`,
+  /** Written by us on a running pod whose sidecar is an ordinary container: since when all its other containers have ended. */
+  applicationEnded: `${GROUP}/application-ended`,
 } as const
 
 /** On a Service: comma-separated namespaces whose Ambassadors may name it, or `*`. Its own namespace always may. */
@@ -64,10 +66,16 @@ export const Mount = {
   configMaps: '/etc/ambassador/configmaps',
   /** Projected tokens of the pod's service account, one directory for each audience and life. */
   tokens: '/etc/ambassador/tokens',
+  /** What the pod itself says: a directory with a file for each annotation that a sidecar follows. */
+  pod: '/etc/ambassador/pod',
 } as const
 
 /** Key of the one entry in an Ambassador's ConfigMap. */
 export const CONFIG_KEY = 'config.json'
+
+/** Directory below Mount.pod and file in it with the annotation of this meaning: empty until the application has ended. */
+export const POD_ANNOTATIONS = 'annotations'
+export const APPLICATION_ENDED_FILE = 'application-ended'
 
 /** Name of the one file in a volume with a token of the service account. */
 export const TOKEN_FILE = 'token'
@@ -89,6 +97,8 @@ export const Env = {
   drainSeconds: 'AMBASSADOR_DRAIN_SECONDS',
   /** Native | Legacy: in which order kubelet stops us and the application. */
   sidecarMode: 'AMBASSADOR_SIDECAR_MODE',
+  /** Set only where kubelet does not end the sidecar by itself: a file that is not empty once the application has ended. */
+  endedFile: 'AMBASSADOR_ENDED_FILE',
   podName: 'POD_NAME',
   podNamespace: 'POD_NAMESPACE',
 } as const

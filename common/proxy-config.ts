@@ -113,6 +113,8 @@ export const authConfig = z.discriminatedUnion('kind', [
         z.object({ kind: z.literal('azureEntra') }),
       ])
       .optional(),
+    /** What the application must prove that it knows; absent: nothing. */
+    clientPassword: dataRef.optional(),
   }),
 ])
 export type AuthConfig = z.infer<typeof authConfig>

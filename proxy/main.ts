@@ -1,6 +1,7 @@
 /** Entry of the proxy: settings from the environment, then everything that ProxyApp does until a signal. */
 import { writeSync } from 'node:fs'
 import { ProxyApp, type ProxyOptions, StartError } from './app.ts'
+import { watchEnded } from './config/ended-file.ts'
 import { PlainEnv, readSettings, type Settings, SettingsError, type Source } from './config/env.ts'
 import { type ConfigSource, fileSource, fixedSource, holdsAmbassadors, mountedSource } from './config/load.ts'
 import { driverMaker } from './drivers.ts'
@@ -41,6 +42,12 @@ export async function main(env: NodeJS.ProcessEnv = process.env, serveAmbassador
   if (!isPod) {
     const read = sources[0]?.read()
     if (read?.ok === false) refuse(`${PlainEnv.config}: ${read.message}`, ExitCode.settings)
+  }
+  if (settings.endedFile !== null) {
+    watchEnded(settings.endedFile, (since) => {
+      log.info({ detail: since }, 'the application has ended')
+      void lifecycle.stop('Native')
+    })
   }
   await startApp(
     {

@@ -278,6 +278,11 @@ const postgresAuth = exactlyOne(
       `Logs in with a token of Microsoft Entra for the workload or managed identity of the pod; written as \`azureEntra: {}\`. ${TOKEN_LIFE} Needs tls.`,
       'none',
     ),
+    clientPassword: optional(
+      z.object({ secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the password.') }),
+      'Password that the application itself must give, as any user, by SCRAM-SHA-256: for pods in which not every container may use the database. It never goes to the server. Read again for new connections when it changes.',
+      'none, the application needs no password',
+    ),
   }),
   PROOFS,
   'auth.postgres',

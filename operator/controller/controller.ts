@@ -12,6 +12,7 @@ import type { Rate } from '../kube/token-bucket.ts'
 import { WorkQueue } from '../kube/workqueue.ts'
 import { configMaps, type StoredConfigMap } from './config-maps.ts'
 import { type FetchConfigz, Reports, type Trouble } from './configz.ts'
+import { Ender } from './ender.ts'
 import type { Published } from './facts.ts'
 import { Fleets } from './fleets.ts'
 import type { OperatorMetrics } from './metrics.ts'
@@ -64,6 +65,7 @@ export class Controller {
   readonly #services: Services
   readonly #reports: Reports
   readonly #toucher: Toucher
+  readonly #ender: Ender
   readonly #statusWriter: StatusWriter
   readonly #events: EventRecorder
   readonly #deps: ReconcileDeps
@@ -123,6 +125,7 @@ export class Controller {
       },
       ...(options.touchRate === undefined ? {} : { rate: options.touchRate }),
     })
+    this.#ender = new Ender({ client, clock, log, pod })
     this.#statusWriter = new StatusWriter({
       client,
       clock,
@@ -172,6 +175,7 @@ export class Controller {
       ['reconcile', this.#queue.depth],
       ['configz', this.#reports.depth],
       ['touch', this.#toucher.depth],
+      ['end', this.#ender.depth],
       ['workloads', this.#workloads.depth],
     ]
   }
@@ -197,6 +201,7 @@ export class Controller {
       await Promise.all([
         this.#reports.stop(),
         this.#toucher.stop(),
+        this.#ender.stop(),
         this.#workloads.stop(),
         this.#services.stop(),
         ...reflectors.map((reflector) => reflector.stop()),
@@ -284,6 +289,7 @@ export class Controller {
     const isFirst = !this.#injected.isSynced
     this.#reports.podChanged(key, before, after, isFirst)
     if (after === undefined) this.#toucher.forget(key)
+    this.#ender.consider(key)
     if (isFirst || !this.#isSynced) return
     for (const name of new Set([...namesOf(before), ...namesOf(after)])) {
       this.#queue.addAfter(`${splitKey(key).namespace}/${name}`, GATHER_MS)

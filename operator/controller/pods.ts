@@ -25,6 +25,8 @@ export interface InjectedPod {
   /** Image that its own annotation asks for; empty: the installation's. */
   readonly ownImage: string
   readonly touched: string
+  /** Its sidecar is an ordinary container that was not told yet that every other container has ended for good. */
+  readonly isLeftAlone: boolean
   readonly createdAt: number
 }
 
@@ -100,15 +102,24 @@ interface ContainerStatus {
   readonly ready?: boolean
   readonly started?: boolean
   readonly restartCount?: number
-  readonly state?: { readonly running?: unknown; readonly waiting?: { readonly reason?: string } }
+  readonly state?: {
+    readonly running?: unknown
+    readonly waiting?: { readonly reason?: string }
+    readonly terminated?: { readonly exitCode?: number }
+  }
 }
 interface Container {
   readonly name: string
+  readonly restartPolicy?: string
   readonly image?: string
   readonly env?: readonly { readonly name: string; readonly value?: string }[]
 }
 interface Pod {
-  readonly spec?: { readonly containers?: readonly Container[]; readonly initContainers?: readonly Container[] }
+  readonly spec?: {
+    readonly containers?: readonly Container[]
+    readonly initContainers?: readonly Container[]
+    readonly restartPolicy?: string
+  }
   readonly status?: {
     readonly phase?: string
     readonly podIP?: string
@@ -145,8 +156,24 @@ export function projectInjected(object: KubeObject): InjectedPod | undefined {
     image: container?.image ?? '',
     ownImage: metadata.annotations?.[Annotation.proxyImage] ?? '',
     touched: metadata.annotations?.[Annotation.touched] ?? '',
+    isLeftAlone:
+      metadata.annotations?.[Annotation.applicationEnded] === undefined && isLeftAlone(object as unknown as Pod),
     createdAt: Date.parse(metadata.creationTimestamp ?? '') || 0,
   }
+}
+
+/** Whether the sidecar is an ordinary container that runs, and kubelet will start no other container of the pod again. */
+function isLeftAlone({ spec = {}, status = {} }: Pod): boolean {
+  const { containers = [], restartPolicy = 'Always' } = spec
+  const stateOf = (name: string) => status.containerStatuses?.find((each) => each.name === name)?.state
+  const others = containers.filter(({ name }) => name !== CONTAINER_NAME)
+  if (others.length === 0 || others.length === containers.length) return false
+  if (stateOf(CONTAINER_NAME)?.running === undefined) return false
+  return others.every(({ name, restartPolicy: own = restartPolicy }) => {
+    const terminated = stateOf(name)?.terminated
+    if (terminated === undefined || own === 'Always') return false
+    return own === 'Never' || terminated.exitCode === 0
+  })
 }
 
 /** One empty list for the ten thousand pods that lack nothing. */

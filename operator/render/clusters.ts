@@ -144,7 +144,7 @@ function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null 
 }
 
 function postgresAuth(given: NonNullable<NonNullable<DefaultedUpstream['auth']>['postgres']>): AuthConfig {
-  const { username, password, awsRdsIam, gcpCloudSqlIam, azureEntra } = given
+  const { username, password, awsRdsIam, gcpCloudSqlIam, azureEntra, clientPassword } = given
   return {
     kind: 'postgres',
     username,
@@ -152,6 +152,7 @@ function postgresAuth(given: NonNullable<NonNullable<DefaultedUpstream['auth']>[
     ...(awsRdsIam && { token: { kind: 'awsRdsIam', region: awsRdsIam.region } }),
     ...(gcpCloudSqlIam && { token: { kind: 'gcpCloudSqlIam' } }),
     ...(azureEntra && { token: { kind: 'azureEntra' } }),
+    ...(clientPassword && { clientPassword: secret(clientPassword.secretKeyRef) }),
   }
 }
 

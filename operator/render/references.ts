@@ -38,7 +38,9 @@ export function references(spec: AmbassadorSpec): References {
       add(secrets, each?.clientCertificate?.secretName, TLS_KEYS.certificate, TLS_KEYS.privateKey)
     }
     add(secrets, oauth2?.clientSecret?.secretKeyRef?.name, oauth2?.clientSecret?.secretKeyRef?.key)
-    add(secrets, auth?.postgres?.password?.secretKeyRef?.name, auth?.postgres?.password?.secretKeyRef?.key)
+    for (const each of [auth?.postgres?.password, auth?.postgres?.clientPassword]) {
+      add(secrets, each?.secretKeyRef?.name, each?.secretKeyRef?.key)
+    }
     add(secrets, auth?.bearer?.secretKeyRef?.name, auth?.bearer?.secretKeyRef?.key)
     add(secrets, auth?.basic?.secretName, BASIC_AUTH_KEYS.username, BASIC_AUTH_KEYS.password)
     add(secrets, auth?.header?.secretKeyRef?.name, auth?.header?.secretKeyRef?.key)

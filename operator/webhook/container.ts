@@ -1,5 +1,5 @@
 /** The sidecar container: image, environment, probes, resources, security context. Every default of the API server is written out, so that what it stores is what we rendered. */
-import { CONTAINER_NAME, Env, Mount } from '../../common/names.ts'
+import { APPLICATION_ENDED_FILE, CONTAINER_NAME, Env, Mount, POD_ANNOTATIONS } from '../../common/names.ts'
 import type { InjectableAmbassador } from './ambassador.ts'
 import type { JsonObject } from './json.ts'
 import { resourcesOf } from './qos.ts'
@@ -16,6 +16,8 @@ export interface ContainerInput {
   readonly spec: JsonObject
   readonly ambassadors: readonly InjectableAmbassador[]
   readonly mode: SidecarMode
+  /** It has a volume that says when the application has ended. */
+  readonly isToldOfEnd: boolean
   readonly mounts: readonly JsonObject[]
   readonly pod: PodSettings
   readonly settings: InjectorSettings
@@ -44,7 +46,7 @@ export function containerFor(input: ContainerInput): JsonObject {
   }
 }
 
-function environment({ spec, ambassadors, mode, pod, settings }: ContainerInput): JsonObject[] {
+function environment({ spec, ambassadors, mode, isToldOfEnd, pod, settings }: ContainerInput): JsonObject[] {
   return [
     { name: Env.ambassadors, value: ambassadors.map((each) => each.name).join(',') },
     { name: Env.configDir, value: Mount.config },
@@ -57,6 +59,9 @@ function environment({ spec, ambassadors, mode, pod, settings }: ContainerInput)
     { name: Env.readiness, value: pod.readiness },
     { name: Env.drainSeconds, value: String(pod.drainSeconds ?? drainWithin(spec, settings.drainSeconds)) },
     { name: Env.sidecarMode, value: mode },
+    ...(isToldOfEnd
+      ? [{ name: Env.endedFile, value: `${Mount.pod}/${POD_ANNOTATIONS}/${APPLICATION_ENDED_FILE}` }]
+      : []),
     { name: Env.podName, valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.name' } } },
     { name: Env.podNamespace, valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.namespace' } } },
   ]

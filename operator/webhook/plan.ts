@@ -69,10 +69,11 @@ export function plan(input: PlanInput): InjectionPlan | Skip | Denial {
   if (hosts.kind === 'denial') return hosts
 
   const mode = modeOf(spec, parsed, input.nodes)
-  const { volumes, mounts } = volumesFor(ambassadors)
+  const isToldOfEnd = mode === 'Legacy' && ends(spec)
+  const { volumes, mounts } = volumesFor(ambassadors, isToldOfEnd)
   const clash = volumeClash(spec, volumes)
   if (clash !== undefined) return clash
-  const container = containerFor({ spec, ambassadors, mode, mounts, pod: parsed, settings })
+  const container = containerFor({ spec, ambassadors, mode, isToldOfEnd, mounts, pod: parsed, settings })
   const missingVolumes = volumes.filter((volume) => volumeNamed(spec, volume['name']) === undefined)
   const extra = mode === 'Legacy' ? defaultContainer(spec, annotations) : {}
   return {
@@ -191,6 +192,11 @@ function volumeClash(spec: JsonObject, volumes: readonly JsonObject[]): Denial |
   return undefined
 }
 
+/** Whether the pod is one that ends, as that of a Job does. */
+function ends(spec: JsonObject): boolean {
+  return spec['restartPolicy'] !== 'Always' && spec['restartPolicy'] !== undefined
+}
+
 /** An ordinary container that stands first would be the one that `kubectl logs` shows. */
 function defaultContainer(spec: JsonObject, annotations: JsonObject | undefined): Record<string, string> {
   const first = objectsOf(spec['containers'])[0]?.['name']
@@ -206,9 +212,9 @@ function warningsOf(
   ambassadors: readonly InjectableAmbassador[],
 ): string[] {
   const warnings: string[] = []
-  if (mode === 'Legacy' && spec['restartPolicy'] !== 'Always' && spec['restartPolicy'] !== undefined) {
+  if (mode === 'Legacy' && ends(spec)) {
     warnings.push(
-      `without native sidecars this pod ends only when its sidecar is told: POST http://127.0.0.1:${settings.adminPort}/quitquitquit when your container is done`,
+      `without native sidecars the operator ends the sidecar of this pod when its other containers have ended; POST http://127.0.0.1:${settings.adminPort}/quitquitquit does it without the operator`,
     )
   }
   const grace = graceSeconds(spec)

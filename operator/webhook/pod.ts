@@ -66,7 +66,9 @@ function emptiness(parent: JsonObject, key: string): string | undefined {
 }
 
 function metadataWith(metadata: JsonObject, plan: InjectionPlan, status: InjectionStatus): JsonObject {
-  let annotations = asObject(metadata['annotations']) ?? {}
+  // In the copy of a pod that has ended it would end the sidecar at its start.
+  const { [Annotation.applicationEnded]: _, ...own } = asObject(metadata['annotations']) ?? {}
+  let annotations: JsonObject = own
   for (const [key, value] of Object.entries({ ...plan.annotations, [Annotation.status]: statusText(status) })) {
     annotations = withKey(annotations, key, value)
   }

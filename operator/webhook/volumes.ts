@@ -1,6 +1,6 @@
 /** Volumes of the sidecar: each ConfigMap and Secret mounted whole and read-only, never by subPath, so that the kubelet refreshes them. */
 import { createHash } from 'node:crypto'
-import { Mount, TOKEN_FILE } from '../../common/names.ts'
+import { Annotation, APPLICATION_ENDED_FILE, Mount, POD_ANNOTATIONS, TOKEN_FILE } from '../../common/names.ts'
 import type { AccountToken } from '../render/references.ts'
 import type { InjectableAmbassador } from './ambassador.ts'
 import type { JsonObject } from './json.ts'
@@ -20,9 +20,9 @@ export interface Volumes {
 
 /**
  * The ConfigMap of each Ambassador in their order, then Secrets, then ConfigMaps that they refer to, then tokens, each once in
- * order of name.
+ * order of name; last, for a sidecar that must be told of it, whether the application has ended.
  */
-export function volumesFor(ambassadors: readonly InjectableAmbassador[]): Volumes {
+export function volumesFor(ambassadors: readonly InjectableAmbassador[], isToldOfEnd: boolean): Volumes {
   const parts: { volume: JsonObject; mount: JsonObject }[] = []
   for (const { name, config } of ambassadors) {
     // Not optional: a config that is not there would start a sidecar with nothing to do. The ConfigMap exists before a pod is admitted.
@@ -41,8 +41,20 @@ export function volumesFor(ambassadors: readonly InjectableAmbassador[]): Volume
     const source = { serviceAccountToken: { audience, expirationSeconds, path: TOKEN_FILE } }
     parts.push(part('token', name, Mount.tokens, { projected: { defaultMode: READABLE, sources: [source] } }))
   }
+  if (isToldOfEnd) parts.push(podPart())
   const mounts = parts.map((each) => each.mount)
   return { volumes: parts.map((each) => each.volume), mounts: [...mounts, ...insteadOfToken(mounts[0])] }
+}
+
+/** Annotations of the pod as files, which its kubelet writes as soon as the pod object changes. */
+function podPart(): { volume: JsonObject; mount: JsonObject } {
+  const name = `${VOLUME_PREFIX}pod`
+  const fieldRef = { apiVersion: 'v1', fieldPath: `metadata.annotations['${Annotation.applicationEnded}']` }
+  const items = [{ fieldRef, path: APPLICATION_ENDED_FILE }]
+  return {
+    volume: { downwardAPI: { defaultMode: READABLE, items }, name },
+    mount: { mountPath: `${Mount.pod}/${POD_ANNOTATIONS}`, name, readOnly: true },
+  }
 }
 
 /** Where the API server mounts the token of the pod's service account, in every container that has nothing there. */

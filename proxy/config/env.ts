@@ -34,6 +34,8 @@ export interface Settings {
   /** The most that a stop may take, in milliseconds. */
   readonly drainMs: number
   readonly sidecarMode: SidecarMode
+  /** A file that is not empty once the application has ended; null: whoever ends the application ends the sidecar. */
+  readonly endedFile: string | null
   /** Null outside Kubernetes. */
   readonly podName: string | null
   readonly podNamespace: string
@@ -103,6 +105,7 @@ export function readSettings(env: Environment): Settings {
     readiness: oneOf(env, Env.readiness, READINESS) ?? 'Listening',
     drainMs: (integer(env, Env.drainSeconds, 0, 3600) ?? DRAIN_SECONDS[isPod ? 'pod' : 'plain']) * 1000,
     sidecarMode: oneOf(env, Env.sidecarMode, ['Native', 'Legacy'] as const) ?? 'Legacy',
+    endedFile: text(env, Env.endedFile) ?? null,
     podName: text(env, Env.podName) ?? null,
     podNamespace: text(env, Env.podNamespace) ?? '',
   }

@@ -1,6 +1,6 @@
 /** User and password of a database: read from mounted files, and read anew when they change, or a token that is fetched. */
 import type { RefReport } from '../../common/configz.ts'
-import type { AuthConfig } from '../../common/proxy-config.ts'
+import type { AuthConfig, DataRef } from '../../common/proxy-config.ts'
 import { AzureEntraSource } from '../auth/azure-entra.ts'
 import { DatabaseTokenCache, type DatabaseTokenSource } from '../auth/database-tokens.ts'
 import { GcpCloudSqlSource } from '../auth/gcp-cloud-sql.ts'
@@ -38,21 +38,26 @@ export class DatabaseLogin implements LoginSource {
 
   /** Reads the files again. Says how each reference was found. */
   refresh(dirs: RefDirs): readonly RefReport[] {
-    const { username, password, token } = this.#auth
-    if (password === null) {
-      this.#login ??= { name: `auth.postgres.${token?.kind}`, username, password: null, tokens: this.#tokens }
-      return []
-    }
-    return credentialRefs(this.#auth).map(({ field, ref }): RefReport => {
+    const { username, password: passwordRef, clientPassword: clientRef, token } = this.#auth
+    const values = new Map<DataRef, string>()
+    const reports = credentialRefs(this.#auth).map(({ field, ref }): RefReport => {
       const value = readRefText(ref, dirs)
-      if (value.state !== 'Found') {
-        this.#failure = `${field}: ${value.message}`
-        return { ref, state: value.state, message: this.#failure }
-      }
-      this.#failure = null
-      this.#login = { name: refText(password), username, password: value.text, tokens: null }
+      if (value.state !== 'Found') return { ref, state: value.state, message: `${field}: ${value.message}` }
+      values.set(ref, value.text)
       return { ref, state: 'Found', message: '' }
     })
+    const failed = reports.find(({ state }) => state !== 'Found')
+    this.#failure = failed?.message ?? null
+    if (failed !== undefined) return reports
+    const client = clientRef && { name: refText(clientRef), password: values.get(clientRef) ?? '' }
+    this.#login = {
+      name: passwordRef === null ? `auth.postgres.${token?.kind}` : refText(passwordRef),
+      username,
+      password: passwordRef === null ? null : (values.get(passwordRef) ?? ''),
+      tokens: this.#tokens,
+      client: client ?? null,
+    }
+    return reports
   }
 }
 

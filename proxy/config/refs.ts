@@ -77,7 +77,10 @@ export function credentialRefs(auth: AuthConfig): readonly { readonly field: str
     case 'oauth2ClientCredentials':
       return [{ field: 'auth.oauth2ClientCredentials.clientSecret', ref: auth.clientSecret }]
     case 'postgres':
-      return auth.password === null ? [] : [{ field: 'auth.postgres.password', ref: auth.password }]
+      return [
+        ...(auth.password === null ? [] : [{ field: 'auth.postgres.password', ref: auth.password }]),
+        ...(auth.clientPassword ? [{ field: 'auth.postgres.clientPassword', ref: auth.clientPassword }] : []),
+      ]
   }
 }
 

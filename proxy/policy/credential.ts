@@ -24,6 +24,14 @@ export interface PostgresLogin {
   readonly password: string | null
   /** Gives the token for a server, which must not be sent without TLS; null: there is a password. */
   readonly tokens: DatabaseTokens | null
+  /** What the application must prove that it knows; null: nothing. */
+  readonly client: ClientPassword | null
+}
+
+export interface ClientPassword {
+  /** Where it comes from, as `name` of a login. */
+  readonly name: string
+  readonly password: string
 }
 
 /** Tokens that databases take for a password. */

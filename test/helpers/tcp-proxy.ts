@@ -12,8 +12,10 @@ import type { Address, Discovery } from '../../proxy/upstream/discovery/discover
 import { TestClient, TestServer } from './tcp.ts'
 
 export interface TcpProxySetup {
-  /** Of the endpoints, each of a lower priority than the one before. Default: none. */
+  /** Of the endpoints. Default: none. */
   readonly ports?: readonly number[]
+  /** Each endpoint of a lower priority than the one before. Default true. */
+  readonly isRanked?: boolean
   /** Of the endpoints. Default 127.0.0.1. */
   readonly host?: string
   readonly tls?: UpstreamTls
@@ -38,7 +40,7 @@ export async function tcpProxy(setup: TcpProxySetup, ends: (() => unknown)[]) {
       ip: '127.0.0.1',
       port,
       weight: 1,
-      priority: index,
+      priority: setup.isRanked === false ? 0 : index,
     }))
   const addresses = addressesOf(setup.ports ?? [])
   const discovery: Discovery = {

@@ -71,7 +71,7 @@ const makeImages = async (): Promise<void> => {
   const { bundle } = await import('../../build/bundle.ts')
   const { buildImages } = await import('../../build/images.ts')
   await bundle({ root: join(DIST, '..'), dist: DIST })
-  await buildImages({ dist: DIST })
+  await buildImages({ dist: DIST, forTests: true })
 }
 
 const orCannotRun = async <T>(work: () => Promise<T>): Promise<T> => {

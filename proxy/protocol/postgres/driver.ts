@@ -1,6 +1,7 @@
 /** Serves the connections of a PostgreSQL listener: each gets a connection to a server of its own, which the proxy logs in at. */
 import type { Socket } from 'node:net'
 import type { Reason } from '../../../common/reasons.ts'
+import type { ClientPassword } from '../../policy/credential.ts'
 import { refreshClock } from '../../runtime/clock.ts'
 import { adopt, NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
 import { dial } from '../../upstream/connector.ts'
@@ -96,6 +97,14 @@ export class PostgresDriver implements Driver, StartupOwner {
     for (const front of this.#fronts) front.client.destroy()
     this.tcp.destroy()
     this.pooled.destroy()
+  }
+
+  get clientPassword(): ClientPassword | null {
+    return this.#snapshot.login.login?.client ?? null
+  }
+
+  onRefused(front: Startup, response: Buffer): void {
+    this.#refuse(front, response)
   }
 
   onGone(front: Startup): void {

@@ -60,6 +60,13 @@ export function fieldOf(response: Buffer, letter: string): string {
   return fields.find((field) => field.startsWith(letter))?.slice(1) ?? ''
 }
 
+/** What an application gets that does not know the password of the proxy. `name`: where the right one is. */
+export function wrongPassword(user: string, name: string): Buffer {
+  const about = `password authentication failed for user "${user}"`.replaceAll('\0', ' ')
+  const hint = `ambassador: bad_request: the application logs in with the password of auth.postgres.clientPassword (${name}), as any user`
+  return message(Back.error, 'SFATAL', 'VFATAL', 'C28P01', `M${about}`, `H${hint}`, Buffer.from([0]))
+}
+
 /** An ErrorResponse of the server with one more hint; its own is kept. */
 export function withHint(fields: Buffer, hint: string): Buffer {
   const end = fields.lastIndexOf(0)

@@ -1,4 +1,4 @@
-/** The client's side of SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). */
+/** SCRAM-SHA-256 (RFC 5802, RFC 7677): the client's side, bound to the channel where it can be, and the server's. */
 
 /** Work that a server may ask for: PostgreSQL's own default is 4,096. */
 const MAX_ITERATIONS = 10_000_000
@@ -10,7 +10,7 @@ const NONCE_BYTES = 18
 const salted = new Map<string, Promise<Buffer>>()
 const MAX_SALTED = 64
 
-/** One login. Errors name what the server did; no message has the password in it. */
+/** One login at a server. Errors name what the server did; no message has the password in it. */
 export class Scram {
   readonly mechanism: 'SCRAM-SHA-256' | 'SCRAM-SHA-256-PLUS'
   readonly #password: string
@@ -67,8 +67,68 @@ export class Scram {
   }
 }
 
+/** Work of a client that proves its password to us: what PostgreSQL demands by default. */
+const OWN_ITERATIONS = 4096
+const SALT_BYTES = 16
+
+/** Salts of ours, so that a password is digested once. */
+const ownSalts = new Map<string, string>()
+
+/** One login of a client at the proxy. */
+export class ScramServer {
+  readonly #password: string
+  readonly #ownNonce: string
+  readonly #salt: string
+  #clientBare = ''
+  #serverFirst = ''
+  #header = ''
+  #key: Buffer | null = null
+
+  constructor(password: string, ownNonce?: string, salt?: string) {
+    const { randomBytes } = process.getBuiltinModule('node:crypto')
+    this.#password = password.normalize('NFKC')
+    this.#ownNonce = ownNonce ?? randomBytes(NONCE_BYTES).toString('base64')
+    this.#salt = salt ?? ownSalts.get(this.#password) ?? randomBytes(SALT_BYTES).toString('base64')
+    ownSalts.set(this.#password, this.#salt)
+    if (ownSalts.size > MAX_SALTED) ownSalts.delete(ownSalts.keys().next().value as string)
+  }
+
+  /** The server's first message. @throws {Error} when the client's is not what SCRAM says */
+  async first(clientFirst: Buffer): Promise<Buffer> {
+    // No channel is bound: the connection of the application has no TLS. `y`: it would have bound one.
+    const found = /^([ny],,)(n=[^,]*,r=([!-+\--~]+)(?:,.*)?)$/.exec(clientFirst.toString('latin1'))
+    if (found === null || clientFirst.length > MAX_MESSAGE_BYTES)
+      throw new Error('its first SCRAM message is malformed')
+    const [, header = '', bare = '', nonce = ''] = found
+    this.#header = header
+    this.#clientBare = bare
+    this.#serverFirst = `r=${nonce}${this.#ownNonce},s=${this.#salt},i=${OWN_ITERATIONS}`
+    this.#key = await saltedPassword(this.#password, this.#salt, OWN_ITERATIONS)
+    return Buffer.from(this.#serverFirst, 'latin1')
+  }
+
+  /** The server's final message; null: the client does not know the password. */
+  final(clientFinal: Buffer): Buffer | null {
+    const text = clientFinal.toString('latin1')
+    const found = /^(c=([A-Za-z0-9+/=]+),r=([!-+\--~]+)(?:,.*)?),p=([A-Za-z0-9+/]+={0,2})$/.exec(text)
+    if (found === null || this.#key === null) return null
+    const [, bare = '', binding = '', nonce = '', proof = ''] = found
+    if (Buffer.from(binding, 'base64').toString('latin1') !== this.#header) return null
+    if (!this.#serverFirst.startsWith(`r=${nonce},`)) return null
+    const { createHash, timingSafeEqual } = process.getBuiltinModule('node:crypto')
+    const signed = `${this.#clientBare},${this.#serverFirst},${bare}`
+    const stored = createHash('sha256').update(hmac(this.#key, 'Client Key')).digest()
+    const signature = hmac(stored, signed)
+    const given = Buffer.from(proof, 'base64')
+    if (given.length !== signature.length) return null
+    const clientKey = Buffer.from(given.map((byte, index) => byte ^ signature[index]!))
+    if (!timingSafeEqual(createHash('sha256').update(clientKey).digest(), stored)) return null
+    return Buffer.from(`v=${hmac(hmac(this.#key, 'Server Key'), signed).toString('base64')}`)
+  }
+}
+
 function hmac(key: Buffer, text: string): Buffer {
-  return process.getBuiltinModule('node:crypto').createHmac('sha256', key).update(text).digest()
+  return process.getBuiltinModule('node:crypto').createHmac('sha256', key).update(text, 'latin1').digest()
 }
 
 function saltedPassword(password: string, salt: string, iterations: number): Promise<Buffer> {

@@ -62,13 +62,15 @@ export async function world(
   }
 }
 
-/** Loads the images of this checkout; TEST_KUBECONFIG clusters must have them already. */
-export async function loadImages(cluster: Cluster): Promise<void> {
+const IMAGES = ['ambassador-operator', 'ambassador-proxy', 'ambassador-test-app']
+
+/** Loads images of this checkout, by default those that every test needs; TEST_KUBECONFIG clusters must have them already. */
+export async function loadImages(cluster: Cluster, images: readonly string[] = IMAGES): Promise<void> {
   if (process.env.TEST_KUBECONFIG !== undefined) return
-  for (const image of ['ambassador-operator', 'ambassador-proxy', 'ambassador-test-app']) {
+  for (const image of images) {
     const file = join(root, `dist/images/${image}.tar`)
     await access(file).catch(() => {
-      throw new Error(`image ${file}: is not built, run npm run images`)
+      throw new Error(`image ${file}: is not built, run npm run images -- --tests`)
     })
     await cluster.loadImage(file)
   }
@@ -77,7 +79,7 @@ export async function loadImages(cluster: Cluster): Promise<void> {
 /** One hash of everything that is installed: a cluster that outlived an earlier run gets what this checkout holds. */
 async function fingerprint(): Promise<string> {
   const hash = createHash('sha256')
-  for (const image of ['ambassador-operator', 'ambassador-proxy', 'ambassador-test-app']) {
+  for (const image of IMAGES) {
     const file = join(root, `dist/images/${image}.tar`)
     const { size, mtimeMs } = await stat(file).catch(() => ({ size: 0, mtimeMs: 0 }))
     hash.update(`${file} ${size} ${mtimeMs}\n`)

@@ -7,7 +7,7 @@ import { after, afterEach, before, describe, it } from 'node:test'
 import { plainConfig } from '../../../proxy/config/plain.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
-import { Volumes } from '../../helpers/volume.ts'
+import { Volumes, writeVolume } from '../../helpers/volume.ts'
 
 let echo: Server
 let echoPort: string
@@ -378,6 +378,33 @@ describe('other ways to end', () => {
     assert.equal((await proxy.admin('POST', '/quitquitquit')).status, 202)
     assert.equal(await proxy.exit, 0)
     assert.ok(performance.now() - startedAt < 1000)
+  })
+
+  it('the end of the application, which the pod is annotated with, ends a sidecar that kubelet does not end', async () => {
+    const directory = join(volumes.root, 'pod')
+    writeVolume(directory, { 'application-ended': '' })
+    const { proxy, port } = await plain({
+      AMBASSADOR_SIDECAR_MODE: 'Legacy',
+      AMBASSADOR_ENDED_FILE: join(directory, 'application-ended'),
+    })
+    const socket = await application(port)
+    await echoes(socket, 'still at work')
+    // Another annotation of the pod changes: kubelet writes the volume again.
+    writeVolume(directory, { 'application-ended': '' })
+    await echoes(socket, 'still at work')
+    socket.destroy()
+    const startedAt = performance.now()
+    writeVolume(directory, { 'application-ended': '2026-11-21T09:00:00Z' })
+    assert.equal(await proxy.exit, 0)
+    assert.ok(performance.now() - startedAt < 5000)
+    const line = proxy.log.find(({ msg }) => msg === 'the application has ended')
+    assert.equal(line?.['detail'], '2026-11-21T09:00:00Z')
+    const late = await start({
+      UPSTREAM_HOST: '127.0.0.1',
+      UPSTREAM_PORT: echoPort,
+      AMBASSADOR_ENDED_FILE: join(directory, 'application-ended'),
+    })
+    assert.equal(await late.exit, 0)
   })
 
   it('a fault that nobody caught is logged and ends it with code 1, so that kubelet starts it anew', async () => {

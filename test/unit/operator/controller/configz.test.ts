@@ -32,6 +32,7 @@ function pod(over: Partial<InjectedPod> = {}): InjectedPod {
     image: 'proxy:1',
     ownImage: '',
     touched: '',
+    isLeftAlone: false,
     createdAt: 0,
     ...over,
   }

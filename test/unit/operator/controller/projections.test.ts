@@ -41,6 +41,69 @@ function injectedPod(list: 'containers' | 'initContainers', state: object, more:
   }
 }
 
+/** The pod of a Job whose sidecar is an ordinary container. */
+function legacyJob(
+  containers: readonly { name: string; state: object; restartPolicy?: string }[],
+  restartPolicy = 'Never',
+  annotations: Record<string, string> = {},
+): KubeObject {
+  const all = [{ name: 'ambassador', state: { running: {} } }, ...containers]
+  return {
+    metadata: { ...meta, annotations: { 'ambassador.dev/inject': 'payments', ...annotations } },
+    spec: { restartPolicy, containers: all.map(({ state: _, ...container }) => container) },
+    status: { phase: 'Running', containerStatuses: all.map(({ name, state }) => ({ name, state })) },
+  } as unknown as KubeObject
+}
+
+describe('a sidecar that is an ordinary container', () => {
+  const done = { terminated: { exitCode: 0 } }
+  const failed = { terminated: { exitCode: 1 } }
+  const cases: [title: string, pod: KubeObject, isLeftAlone: boolean][] = [
+    ['whose application is done', legacyJob([{ name: 'app', state: done }]), true],
+    ['whose application failed and is not started again', legacyJob([{ name: 'app', state: failed }]), true],
+    ['whose application failed and is started again', legacyJob([{ name: 'app', state: failed }], 'OnFailure'), false],
+    ['whose application is done, with OnFailure', legacyJob([{ name: 'app', state: done }], 'OnFailure'), true],
+    ['whose application is always started again', legacyJob([{ name: 'app', state: done }], 'Always'), false],
+    [
+      'whose container has a restart policy of its own',
+      legacyJob([{ name: 'app', state: failed, restartPolicy: 'Always' }]),
+      false,
+    ],
+    [
+      'of which another container runs',
+      legacyJob([
+        { name: 'app', state: done },
+        { name: 'log', state: { running: {} } },
+      ]),
+      false,
+    ],
+    ['whose application has not started', legacyJob([{ name: 'app', state: { waiting: {} } }]), false],
+    [
+      'that was told already',
+      legacyJob([{ name: 'app', state: done }], 'Never', {
+        'ambassador.dev/application-ended': '2026-01-01T00:00:00Z',
+      }),
+      false,
+    ],
+  ]
+  for (const [title, pod, isLeftAlone] of cases) {
+    it(`${title} is ${isLeftAlone ? '' : 'not '}left alone`, () => {
+      assert.equal(projectInjected(pod)?.isLeftAlone, isLeftAlone)
+    })
+  }
+
+  it('that has ended itself is not left alone, and neither is a native one', () => {
+    const pod = legacyJob([{ name: 'app', state: done }]) as unknown as {
+      spec: { containers: unknown[]; initContainers?: unknown[] }
+      status: { containerStatuses: { name: string; state: object }[] }
+    }
+    pod.status.containerStatuses[0]!.state = done
+    assert.equal(projectInjected(pod as unknown as KubeObject)?.isLeftAlone, false)
+    pod.spec = { containers: pod.spec.containers.slice(1), initContainers: pod.spec.containers.slice(0, 1) }
+    assert.equal(projectInjected(pod as unknown as KubeObject)?.isLeftAlone, false)
+  })
+})
+
 describe('projection of an injected pod', () => {
   for (const list of ['containers', 'initContainers'] as const) {
     it(`finds the sidecar among ${list}`, () => {
@@ -61,6 +124,7 @@ describe('projection of an injected pod', () => {
         image: 'proxy:1',
         ownImage: '',
         touched: '',
+        isLeftAlone: false,
         createdAt: Date.parse('2026-01-01T00:00:00Z'),
       })
     })

@@ -49,6 +49,7 @@ function injectedPod(name: string): InjectedPod {
     image: 'proxy',
     ownImage: '',
     touched: '',
+    isLeftAlone: false,
     createdAt: 0,
   }
 }

@@ -262,7 +262,7 @@ describe('plan: what a person is told', () => {
   it('how the sidecar of a Job ends where there are no native sidecars', () => {
     const old = { nodes: nodes({ kubeletVersion: 'v1.28.9' }) }
     assert.deepEqual(warningsOf(asking('payments', { restartPolicy: 'Never' }), old), [
-      'without native sidecars this pod ends only when its sidecar is told: POST http://127.0.0.1:14991/quitquitquit when your container is done',
+      'without native sidecars the operator ends the sidecar of this pod when its other containers have ended; POST http://127.0.0.1:14991/quitquitquit does it without the operator',
     ])
     assert.deepEqual(warningsOf(asking('payments', { restartPolicy: 'Always' }), old), [])
     assert.deepEqual(warningsOf(asking('payments', { restartPolicy: 'Never' })), [])

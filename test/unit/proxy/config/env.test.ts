@@ -93,6 +93,7 @@ describe('settings of a pod', () => {
       readiness: 'Listening',
       drainMs: 25_000,
       sidecarMode: 'Legacy',
+      endedFile: null,
       podName: null,
       podNamespace: '',
     })
@@ -111,6 +112,7 @@ describe('settings of a pod', () => {
       AMBASSADOR_READINESS: 'UpstreamHealthy',
       AMBASSADOR_DRAIN_SECONDS: '3',
       AMBASSADOR_SIDECAR_MODE: 'Native',
+      AMBASSADOR_ENDED_FILE: '/pod/ended',
       POD_NAME: 'p',
       POD_NAMESPACE: 'n',
     })
@@ -125,6 +127,7 @@ describe('settings of a pod', () => {
       readiness: 'UpstreamHealthy',
       drainMs: 3000,
       sidecarMode: 'Native',
+      endedFile: '/pod/ended',
       podName: 'p',
       podNamespace: 'n',
     })

@@ -1,0 +1,229 @@
+/** Applications with plain psql, pgbench and redis-cli and no password, before a real PostgreSQL and a real Redis. */
+import assert from 'node:assert/strict'
+import { after, before, describe, it } from 'node:test'
+import { eventually, type Json } from './lib/kubectl.ts'
+import { ambassador, deployment, podTemplate, RESOURCES, RESTRICTED } from './lib/manifests.ts'
+import { lastReport } from './lib/reports.ts'
+import { loadImages, type World, world } from './lib/world.ts'
+
+const IMAGE = 'localhost/ambassador-test-databases:dev'
+
+const START_POSTGRES = `
+set -e
+initdb -D /tmp/data -U postgres --auth-local=trust --auth-host=scram-sha-256 -E UTF8 --no-sync
+echo 'host all all all scram-sha-256' >> /tmp/data/pg_hba.conf
+postgres --single -D /tmp/data postgres <<END
+create role app login password 'first'
+create database shop owner app
+END
+exec postgres -D /tmp/data -c listen_addresses='*' -c unix_socket_directories=/tmp -c fsync=off -c jit=off
+`
+
+/** Writes with pgbench on four new connections after the other, once there is something to write into; 5 s more after SIGTERM. */
+const BENCH = `
+until=''
+trap 'until=$(($(date +%s) + 5))' TERM
+while ! psql -qtAc 'select 1 from pgbench_accounts limit 1' 2> /dev/null | grep -q 1; do
+  [ -z "$until" ] || exit 0
+  sleep 0.2
+done
+transactions=0 failures=0
+while [ -z "$until" ] || [ "$(date +%s)" -lt "$until" ]; do
+  if pgbench -n -c 4 -t 25 > /tmp/bench 2>&1 && grep -q 'failed transactions: 0 ' /tmp/bench; then
+    transactions=$((transactions + 100))
+  else
+    failures=$((failures + 1))
+    cat /tmp/bench >&2
+  fi
+  echo "{\\"kind\\":\\"tick\\",\\"transactions\\":$transactions,\\"failures\\":$failures}"
+done
+echo "{\\"kind\\":\\"last\\",\\"transactions\\":$transactions,\\"failures\\":$failures}"
+`
+
+function container(name: string, command: readonly string[], extra: object = {}): object {
+  return {
+    name,
+    image: IMAGE,
+    imagePullPolicy: 'IfNotPresent',
+    command,
+    resources: RESOURCES,
+    securityContext: RESTRICTED,
+    ...extra,
+  }
+}
+
+function server(name: string, port: number, command: readonly string[], isReady: readonly string[]): object[] {
+  const readinessProbe = { exec: { command: isReady }, periodSeconds: 1, timeoutSeconds: 5 }
+  return [
+    deployment(name, {
+      metadata: { labels: { app: name } },
+      spec: { terminationGracePeriodSeconds: 1, containers: [container('server', command, { readinessProbe })] },
+    }),
+    { apiVersion: 'v1', kind: 'Service', metadata: { name }, spec: { selector: { app: name }, ports: [{ port }] } },
+  ]
+}
+
+const secret = (name: string, password: string): object => ({
+  apiVersion: 'v1',
+  kind: 'Secret',
+  metadata: { name },
+  stringData: { password },
+})
+
+const ordersDb = (spec: object = {}): object =>
+  ambassador('orders-db', {
+    protocol: 'PostgreSQL',
+    listen: { port: 5432 },
+    upstreams: [
+      {
+        name: 'primary',
+        endpoints: [{ host: 'postgres', port: 5432 }],
+        auth: { postgres: { username: 'app', password: { secretKeyRef: { name: 'orders-db', key: 'password' } } } },
+      },
+    ],
+    ...spec,
+  })
+
+describe('databases on a real cluster', () => {
+  let w: World
+  before(async () => {
+    w = await world('e2e-databases')
+    await loadImages(w.cluster, ['ambassador-test-databases'])
+    const environment = { PGHOST: 'localhost', PGUSER: 'anybody', PGDATABASE: 'shop', PGSSLMODE: 'disable' }
+    const env = Object.entries(environment).map(([name, value]) => ({ name, value }))
+    await w.kubectl.apply([
+      ...server('postgres', 5432, ['sh', '-c', START_POSTGRES], ['pg_isready', '-q', '-h', '127.0.0.1']),
+      ...server(
+        'sessions',
+        6379,
+        ['redis-server', '--requirepass', 'first', '--save', '', '--dir', '/tmp', '--bind', '*'],
+        ['sh', '-c', 'redis-cli -a first ping | grep -q PONG || redis-cli -a second ping | grep -q PONG'],
+      ),
+      secret('orders-db', 'first'),
+      secret('sessions', 'first'),
+      ordersDb(),
+      ambassador('cache', {
+        protocol: 'Redis',
+        listen: { port: 6379, hostnames: ['redis'] },
+        upstreams: [
+          {
+            name: 'sessions',
+            endpoints: [{ host: 'sessions', port: 6379 }],
+            auth: { redis: { password: { secretKeyRef: { name: 'sessions', key: 'password' } } } },
+          },
+        ],
+      }),
+      deployment(
+        'shop',
+        podTemplate('shop', 'orders-db,cache', {
+          terminationGracePeriodSeconds: 30,
+          containers: [container('app', ['sh', '-c', BENCH], { env })],
+        }),
+      ),
+    ])
+    await Promise.all(['postgres', 'sessions', 'shop'].map((name) => w.kubectl.rollout(`deployment/${name}`)))
+    // A Service may know its pod a moment later than the rollout does.
+    await eventually('PostgreSQL is reached', async () => (await psql('select 1')).code === 0)
+    await eventually('Redis is reached', async () => (await redis('ping')).stdout === 'PONG\n')
+  })
+  after(() => w?.close())
+
+  const sh = (script: string) => w.kubectl.exec('deploy/shop', ['sh', '-c', script])
+  const psql = (sql: string) => w.kubectl.exec('deploy/shop', ['psql', '-qtAc', sql])
+  const redis = (...command: string[]) => w.kubectl.exec('deploy/shop', ['redis-cli', '-h', 'redis', ...command])
+  const inPostgres = async (sql: string): Promise<void> => {
+    const command = ['psql', '-qtA', '-h', '/tmp', '-U', 'postgres', '-c', sql]
+    const { code, stderr } = await w.kubectl.exec('deploy/postgres', command, 'server')
+    assert.equal(code, 0, stderr)
+  }
+  const inRedis = async (...command: string[]): Promise<void> => {
+    const { stdout, stderr } = await w.kubectl.exec('deploy/sessions', ['redis-cli', ...command], 'server')
+    assert.doesNotMatch(stdout, /ERR|NOAUTH|WRONGPASS/, stderr)
+  }
+  const pod = async (): Promise<string> => (await w.kubectl.pods('app=shop'))[0].metadata.name
+  /** Waits for what follows from a new Secret. Kubelets look at Secrets every minute or so, and when the pod changes. */
+  const follows = (what: string, ask: () => Promise<boolean>): Promise<boolean> =>
+    eventually(
+      what,
+      async () => {
+        await w.kubectl.run(['annotate', 'pod', await pod(), '--overwrite', `example.com/rotated=${Date.now()}`])
+        return await ask()
+      },
+      { timeoutMs: 120_000, everyMs: 1000 },
+    )
+
+  it('psql without a password, as anybody, is logged in as the user of the Ambassador', async () => {
+    const { stdout, stderr } = await psql('select session_user, current_database()')
+    assert.equal(stdout, 'app|shop\n', stderr)
+  })
+
+  it('redis-cli without a password, under the name that it always used, writes and reads', async () => {
+    assert.equal((await redis('set', 'basket', '3 apples')).stdout, 'OK\n')
+    assert.equal((await redis('get', 'basket')).stdout, '3 apples\n')
+    const direct = await w.kubectl.exec('deploy/shop', ['redis-cli', '-h', 'sessions', 'get', 'basket'])
+    assert.match(direct.stdout + direct.stderr, /NOAUTH/, 'the server itself asks for one')
+  })
+
+  it('a password of PostgreSQL that is rotated is used for what connects next, and what is connected goes on', async () => {
+    const isRotated = '/tmp/rotated'
+    const open = sh(
+      `(until [ -e ${isRotated} ]; do echo 'select 1;'; sleep 0.1; done; echo "select 'at the end';") | psql -qtA -v ON_ERROR_STOP=1`,
+    )
+    await inPostgres(`alter role app password 'second'`)
+    await w.kubectl.apply([secret('orders-db', 'second')])
+    const options = 'options=-capplication_name=after'
+    await follows('a new connection logs in', async () => (await sh(`psql '${options}' -c 'select 1'`)).code === 0)
+    await sh(`touch ${isRotated}`)
+    const { code, stdout, stderr } = await open
+    assert.equal(code, 0, stderr)
+    assert.match(stdout, /at the end\n$/)
+    // Not one that was logged in before.
+    await inPostgres(`select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'`)
+    await eventually('a new login is made', async () => (await psql('select session_user')).stdout === 'app\n')
+  })
+
+  it('a password of Redis that is rotated is used for what connects next', async () => {
+    await inRedis('-a', 'first', 'config', 'set', 'requirepass', 'second')
+    await w.kubectl.apply([secret('sessions', 'second')])
+    await follows('a new connection logs in', async () => {
+      // Those that are logged in keep their rights: none is left.
+      await inRedis('-a', 'second', 'client', 'kill', 'type', 'normal', 'skipme', 'yes')
+      return (await redis('get', 'basket')).stdout === '3 apples\n'
+    })
+  })
+
+  it('pgbench sees no failed transaction while the Ambassador changes and while its pod is deleted', async () => {
+    const { code, stderr } = await sh('pgbench -i -q')
+    assert.equal(code, 0, stderr)
+    const name = await pod()
+    const report = async (): Promise<Json> =>
+      JSON.parse((await w.kubectl.run(['logs', name, '-c', 'app', '--tail=1'])).trim() || '{}')
+    await eventually('transactions are made', async () => (await report()).transactions > 200)
+    await w.kubectl.apply([ordersDb({ timeouts: { connect: '10s' } })])
+    await w.kubectl.run(['wait', 'amb/orders-db', '--for=condition=Programmed', '--timeout=60s'])
+    const { transactions } = await report()
+    await eventually('transactions are made after the change', async () => {
+      return (await report()).transactions > transactions + 200
+    })
+    const end = () => w.kubectl.run(['scale', 'deployment/shop', '--replicas=0'])
+    const last = await lastReport(w.kubectl, name, end)
+    assert.equal(last.failures, 0)
+    assert.ok(last.transactions > transactions)
+    // Each transaction writes one line of history: what pgbench was told is done, once.
+    const count = [
+      'psql',
+      '-qtA',
+      '-h',
+      '/tmp',
+      '-U',
+      'postgres',
+      '-d',
+      'shop',
+      '-c',
+      'select count(*) from pgbench_history',
+    ]
+    const { stdout } = await w.kubectl.exec('deploy/postgres', count, 'server')
+    assert.equal(Number(stdout), last.transactions)
+    console.log(`    ${last.transactions} transactions, 0 failed`)
+  })
+})
