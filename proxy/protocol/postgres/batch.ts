@@ -5,7 +5,8 @@ import { Front, HEAD_BYTES } from './messages.ts'
 export const LARGE_BYTES: number = 64 * 1024
 
 /** What the server answers: then there is something to wait for. */
-const ASKS = new Set<number>([Front.query, Front.sync, Front.flush, Front.functionCall, Front.terminate])
+const ASKS = new Uint8Array(256)
+for (const code of [Front.query, Front.sync, Front.flush, Front.functionCall, Front.terminate]) ASKS[code] = 1
 
 /** Reads the same bytes again when more have come; what it says is of the last call. */
 export class BatchReader {
@@ -60,7 +61,7 @@ export class BatchReader {
         }
       }
       if (at + size > to) break
-      if (ASKS.has(code)) this.isReady = true
+      if (ASKS[code] === 1) this.isReady = true
       at += size
     }
     if (to - first >= LARGE_BYTES) this.isReady = true

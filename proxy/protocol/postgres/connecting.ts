@@ -63,6 +63,13 @@ export class Connecting implements Dialler {
   start(): void {
     const { cluster, timeouts } = this.#snapshot
     cluster.budget.deposit(now())
+    if (this.#snapshot.login.login === null) {
+      const detail = this.#snapshot.login.failure ?? 'the credential is not available'
+      setImmediate(() => {
+        if (!this.#isOver) this.#fail('auth_unavailable', detail, true)
+      })
+      return
+    }
     if (cluster.isReady) {
       // Whoever asks must hear of it after it has asked.
       setImmediate(() => this.#next())

@@ -145,7 +145,8 @@ export class Pool implements ServerOwner {
   give(server: Server): void {
     server.user = null
     if (server.raw.isPaused) server.raw.resume()
-    if (!this.#isGood(server) || server.status !== Transaction.idle) {
+    const isTooMany = this.#slots.used > this.#slots.max
+    if (isTooMany || !this.#isGood(server) || server.status !== Transaction.idle) {
       server.close()
       return
     }

@@ -13,7 +13,7 @@ import { Pool, type PoolOwner } from './pool.ts'
 import type { Server } from './server.ts'
 import { type ClientLogin, type PinReason, PooledSession, type SessionHost } from './session.ts'
 import type { PostgresSnapshot } from './snapshot.ts'
-import { PIN_TEXT, REPORTED_PARAMETERS } from './sql.ts'
+import { PIN_TEXT } from './sql.ts'
 import { tlsOf } from './start-tls.ts'
 import { databaseOf } from './startup.ts'
 
@@ -56,7 +56,15 @@ const TEXT: Readonly<Record<PinReason, string>> = {
   copy: 'COPY that did not end as the protocol says',
   replication: 'the startup parameter replication',
 }
-const SETTABLE: ReadonlySet<string> = new Set(REPORTED_PARAMETERS)
+/** Every server reports these; of the other REPORTED_PARAMETERS it depends on its version whether a value can be restored. */
+const SETTABLE: ReadonlySet<string> = new Set([
+  'application_name',
+  'client_encoding',
+  'datestyle',
+  'intervalstyle',
+  'standard_conforming_strings',
+  'timezone',
+])
 
 export class Pooling implements SessionHost, PoolOwner {
   readonly #options: PoolingOptions

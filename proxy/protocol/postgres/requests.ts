@@ -59,6 +59,7 @@ export class Requests {
   #bodyBytes = 0
   #valuesSeen: Values | null = null
   #isEscaping = false
+  #dialectSeen = ''
 
   constructor(requester: Requester) {
     this.#requester = requester
@@ -210,12 +211,22 @@ export class Requests {
   }
 
   get #escapes(): boolean {
-    const { values, pool } = this.#requester
-    if (values !== this.#valuesSeen && values !== null) {
-      this.#valuesSeen = values
-      this.#isEscaping = pool.parameters.valueOf(values, 'standard_conforming_strings') === 'off'
-    }
+    this.#look()
     return this.#isEscaping
+  }
+
+  /** What the meaning of the bytes of a text depends on: the same text is another statement in another encoding. */
+  get #dialect(): string {
+    this.#look()
+    return this.#dialectSeen
+  }
+
+  #look(): void {
+    const { values, pool } = this.#requester
+    if (values === this.#valuesSeen || values === null) return
+    this.#valuesSeen = values
+    this.#isEscaping = pool.parameters.valueOf(values, 'standard_conforming_strings') === 'off'
+    this.#dialectSeen = `${pool.parameters.valueOf(values, 'client_encoding')} ${this.#isEscaping ? 'escaping' : ''}\0`
   }
 
   /** Draws the consequences of what a text was found to do. */
@@ -279,7 +290,7 @@ export class Requests {
       server.sentParse(null, null, 'client')
       return false
     }
-    const key = bytes.toString('latin1', textAt, to)
+    const key = this.#dialect + bytes.toString('latin1', textAt, to)
     let statement = pool.statements.get(key)
     if (statement === undefined) {
       const body = Buffer.from(bytes.subarray(textAt, to))

@@ -57,7 +57,7 @@ const LOOK_MS = 1000
 const STALL_MS = 10_000
 
 /** What DISCARD ALL does not undo. */
-const STAYS: ReadonlySet<string> = new Set(['mode', 'replication', 'load', 'dblink', 'copy'])
+const CLOSES: ReadonlySet<string> = new Set(['replication', 'load', 'dblink', 'copy'])
 
 // starting  => idle       when it was let in (Transaction), or attached (Session)
 // idle      => waiting    when a whole request is there
@@ -284,6 +284,10 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       return false
     }
     this.#translate()
+    if (server.values === this.#values && !(this.asksSequences && isAnother)) {
+      this.#phase = 'attached'
+      return true
+    }
     const sql = [
       ...(this.asksSequences && isAnother ? ['discard sequences'] : []),
       this.pool.parameters.change(server.values, this.#values!) ?? '',
@@ -499,7 +503,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') this.statements?.clear()
     // The new values are reported behind the tag, before ReadyForQuery.
     if (tag !== 'DEALLOCATE ALL') this.#isReset = true
-    if (tag === 'DISCARD ALL' && this.#pin !== null && !STAYS.has(this.#pin)) this.#pin = null
+    if (tag === 'DISCARD ALL' && this.#pin !== null && this.#pin !== 'mode' && !CLOSES.has(this.#pin)) this.#pin = null
   }
 
   onParseFailed(name: string, statement: Statement): void {
@@ -615,13 +619,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     const server = this.#server
     if (server === null) return
     if (server.owes > 0) return
-    if (
-      this.#pin === 'replication' ||
-      this.#pin === 'load' ||
-      this.#pin === 'dblink' ||
-      server.isCopyIn ||
-      server.isUnsynced
-    ) {
+    if (CLOSES.has(this.#pin ?? '') || server.isCopyIn || server.isUnsynced) {
       this.#drop()
       return
     }
