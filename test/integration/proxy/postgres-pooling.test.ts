@@ -4,6 +4,9 @@ import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
 import pg from 'pg'
 import postgres from 'postgres'
+import { Exposition } from '../../../proxy/observe/exposition.ts'
+import { writePostgres } from '../../../proxy/observe/postgres-metrics.ts'
+import type { Served } from '../../../proxy/served.ts'
 import { Pki } from '../../helpers/pki.ts'
 import { type PooledSetup, pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
@@ -582,6 +585,179 @@ describe('PostgreSQL pooling by transaction', () => {
       assert.equal((await ended).code, '57P01')
       const b = await connected(proxy.options, ends)
       assert.equal(await one(b, 'select 8'), 8)
+    }),
+  )
+
+  it(
+    'gives the connection of one database to another one that waits, and tells of a database that does not exist',
+    scope(async (ends) => {
+      const direct = await connected(DIRECT(), ends)
+      await direct.query('create database second')
+      const proxy = await pool(ends)
+      const a = await connected(proxy.options, ends)
+      const b = await connected({ ...proxy.options, database: 'second' }, ends)
+      for (let round = 0; round < 2; round++) {
+        assert.equal(await one(a, 'select current_database()'), 'postgres')
+        assert.equal(await one(b, 'select current_database()'), 'second')
+      }
+      await a.query('begin')
+      const waits = one(b, 'select current_database()')
+      while (proxy.waiting === 0) await new Promise((resolve) => setImmediate(resolve))
+      await a.query('commit')
+      assert.equal(await waits, 'second')
+      const nowhere = new pg.Client({ ...proxy.options, database: 'nowhere' })
+      await assert.rejects(nowhere.connect(), { code: '3D000' })
+      assert.equal(await one(a, 'select 1'), 1)
+      await b.end()
+    }),
+  )
+
+  it(
+    'hands the SQLSTATE of a refused login on, with a hint where to look',
+    scope(async (ends) => {
+      const proxy = await pool(ends, { password: 'battery staple' })
+      const error: pg.DatabaseError = await new pg.Client(proxy.options).connect().then(
+        () => assert.fail('connected'),
+        (reason: pg.DatabaseError) => reason,
+      )
+      assert.equal(error.code, '28P01')
+      assert.match(error.hint ?? '', /Secret 'db', key 'password'/)
+    }),
+  )
+
+  it(
+    'does not share connections between clients whose startup parameters cannot be set later',
+    scope(async (ends) => {
+      const proxy = await pool(ends, { limits: { maxConnections: 2 } })
+      const a = await connected({ ...proxy.options, options: '-c search_path=pg_catalog -c work_mem=5MB' }, ends)
+      const b = await connected(proxy.options, ends)
+      const show = `select current_setting('search_path') || '|' || current_setting('work_mem')`
+      for (let round = 0; round < 2; round++) {
+        assert.equal(await one(a, show), 'pg_catalog|5MB')
+        assert.equal(await one(b, show), '"$user", public|4MB')
+      }
+    }),
+  )
+
+  it(
+    'sends texts longer than it keeps as they come: reads what they do, and keeps the connection for long prepared ones',
+    scope(async (ends) => {
+      const proxy = await pool(ends)
+      const a = await connected(proxy.options, ends)
+      const long = `'${'x'.repeat(300_000)}'`
+      assert.equal(await one(a, `select length(${long})`), 300_000)
+      assert.deepEqual(proxy.pooling.pinned, {})
+      await a.query(`select length(${long}); set role other`)
+      assert.deepEqual(proxy.pooling.pinned, { role: 1 })
+      await a.end()
+      const b = await connected(proxy.options, ends)
+      assert.equal(await one(b, 'select current_user::text'), POSTGRES_USER)
+      const named = { name: 'long', text: `select length(${long}) as n, $1::text as t` }
+      for (const t of ['y'.repeat(200_000), 'z']) {
+        assert.deepEqual((await b.query({ ...named, values: [t] })).rows, [{ n: 300_000, t }])
+      }
+      assert.deepEqual(proxy.pooling.pinned, { role: 1, large_statement: 1 })
+    }),
+  )
+
+  it(
+    'keeps a connection for replication to itself',
+    scope(async (ends) => {
+      const proxy = await pool(ends)
+      const where = `host=127.0.0.1 port=${proxy.port} user=x dbname=postgres sslmode=disable replication=database`
+      const { stdout } = await promisify(execFile)('psql', [where, '-X', '-At', '-c', 'IDENTIFY_SYSTEM'])
+      assert.match(stdout, /^\d+\|1\|/)
+      assert.deepEqual(proxy.pooling.pinned, { replication: 1 })
+      const a = await connected(proxy.options, ends)
+      assert.equal(await one(a, 'select 1'), 1)
+    }),
+  )
+
+  it(
+    'takes a connection back that DISCARD ALL has cleaned',
+    scope(async (ends) => {
+      const proxy = await pool(ends)
+      const [a, b] = [await connected(proxy.options, ends), await connected(proxy.options, ends)]
+      await a.query('listen news')
+      await a.query('discard all')
+      assert.equal(await one(b, 'select 1'), 1)
+      assert.equal(await one(a, 'select 2'), 2)
+    }),
+  )
+
+  it(
+    'answers DEALLOCATE of a statement that the client prepared by the protocol',
+    scope(async (ends) => {
+      const proxy = await pool(ends)
+      const a = await connected(proxy.options, ends)
+      await a.query({ name: 'One', text: 'select 1' })
+      assert.equal((await a.query('deallocate "One"')).command, 'DEALLOCATE')
+      await assert.rejects(a.query('deallocate "One"'), { code: '26000' })
+    }),
+  )
+
+  it(
+    'shows the metrics of the pool',
+    scope(async (ends) => {
+      const proxy = await pool(ends)
+      const a = await connected(proxy.options, ends)
+      await a.query('listen news')
+      const out = new Exposition()
+      const served = { name: 'orders', config: { postgres: { pooling: {} } }, driver: proxy.driver }
+      writePostgres(out, [served as unknown as Served])
+      const text = out.text()
+      assert.match(text, /^ambassador_postgres_pinned_total\{ambassador="orders",reason="listen"\} 1$/m)
+      assert.match(text, /^ambassador_postgres_server_connections\{ambassador="orders",state="busy"\} 1$/m)
+      assert.match(text, /^ambassador_postgres_assignments_total\{ambassador="orders"\} 2$/m)
+    }),
+  )
+
+  it(
+    'holds transactions while a standby is promoted: none fails but those in flight, and no write meets a standby',
+    scope(async (ends) => {
+      const stopPrimary: (() => unknown)[] = []
+      const { port: primary } = await postgresServer({}, stopPrimary)
+      const { port: standby } = await postgresServer({ follows: primary }, ends)
+      const admin = { host: '127.0.0.1', user: POSTGRES_USER, password: POSTGRES_PASSWORD }
+      const proxy = await pool(ends, {
+        ports: [primary, standby],
+        role: 'Primary',
+        limits: { maxConnections: 4 },
+        timeouts: { connect: '10s' },
+      })
+      const setup = await connected(proxy.options, ends)
+      await setup.query('create table writes (client int, n int)')
+      const failures: { readonly code: string; readonly client: number }[] = []
+      let isOver = false
+      const written: number[] = []
+      const writer = async (n: number) => {
+        let client = await connected(proxy.options, ends)
+        for (let at = 0; !isOver; at++) {
+          try {
+            await client.query('insert into writes values ($1, $2)', [n, at])
+            written[n] = (written[n] ?? 0) + 1
+          } catch (error) {
+            failures.push({ code: String((error as pg.DatabaseError).code), client: n })
+            client = await connected(proxy.options, ends)
+          }
+        }
+      }
+      const writers = Array.from({ length: 8 }, (_, n) => writer(n))
+      while (written.filter((count) => count > 5).length < 8) await new Promise((resolve) => setTimeout(resolve, 10))
+      for (const stop of stopPrimary) await stop()
+      const before = [...written]
+      const promoter = await connected({ ...admin, port: standby }, ends)
+      await promoter.query('select pg_promote()')
+      while (!written.every((count, n) => count > before[n]! + 5))
+        await new Promise((resolve) => setTimeout(resolve, 10))
+      isOver = true
+      await Promise.all(writers)
+      assert.ok(failures.length <= 8, JSON.stringify(failures))
+      for (const { code } of failures) assert.match(code, /^(?:57P|08|undefined|ECONN)/)
+      assert.equal(
+        failures.some(({ code }) => code === '25006'),
+        false,
+      )
     }),
   )
 
