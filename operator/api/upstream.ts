@@ -84,6 +84,25 @@ const service = z.object({
   port: doc(servicePort(), 'Port of the Service, by number or by name.'),
 })
 
+/** As long as a socket's address holds on Linux, in characters that need no escape anywhere. */
+const SOCKET_PATTERN = '^(/[a-zA-Z0-9._@:+-]+)+$'
+const SOCKET_REMEDY = 'write it from the root, in letters, digits and ._@:+-, such as /run/db/db.sock'
+
+const unix = z.object({
+  path: doc(
+    rule(z.string().max(107), {
+      cel: `self.matches('${SOCKET_PATTERN}') && !self.matches('/[.][.]?(/|$)')`,
+      holds: (text) => new RegExp(SOCKET_PATTERN).test(text) && !/\/[.][.]?(\/|$)/.test(text),
+      message: `not the path of a socket: ${SOCKET_REMEDY}`,
+      says: {
+        cel: `"'" + self + "' is not the path of a socket: ${SOCKET_REMEDY}"`,
+        text: (text) => `'${text}' is not the path of a socket: ${SOCKET_REMEDY}`,
+      },
+    }),
+    'Path of the socket, from the root.',
+  ),
+})
+
 const ca = exactlyOne(
   z.object({
     secretKeyRef: optional(secretKeyRef(), 'Key of a Secret that holds the bundle.', 'none'),
@@ -525,7 +544,7 @@ const outlierDetection = z.object({
 })
 
 /** The ways to say where an upstream is. */
-const WHERE = ['endpoints', 'dns', 'srv', 'service', 'file', 'fromHeader'] as const
+const WHERE = ['endpoints', 'dns', 'srv', 'service', 'file', 'unix', 'fromHeader'] as const
 const ONE_OF = `Exactly one of ${WHERE.join(', ')} must be given.`
 
 const HAS_TOKEN = PROOFS.slice(1)
@@ -560,6 +579,11 @@ export const upstream = rules(
           ),
         }),
         `A list of endpoints that another program keeps up to date. ${ONE_OF}`,
+        'none',
+      ),
+      unix: optional(
+        unix,
+        `A Unix socket. In a pod it is found where a container of the pod mounts the volume that it is in; a server of another user must let the sidecar write to it. ${ONE_OF}`,
         'none',
       ),
       fromHeader: optional(

@@ -7,6 +7,7 @@ import { EndpointsDiscovery } from './endpoints.ts'
 import { FileDiscovery, type TargetSource } from './file.ts'
 import { ServiceDiscovery, ServiceFeed } from './service.ts'
 import { SrvDiscovery } from './srv.ts'
+import { UnixDiscovery } from './unix.ts'
 
 /** What is read elsewhere: the list of the kind `file`, the endpoints of the kind `service`. */
 export type DiscoverySource = TargetSource | ServiceFeed
@@ -30,6 +31,8 @@ export function discover(
     case 'file':
       if (source === null || source instanceof ServiceFeed) throw new Error('discovery by file has no source')
       return new FileDiscovery(source, resolver)
+    case 'unix':
+      return new UnixDiscovery(config)
     case 'fromHeader':
       // Each request brings its own.
       return { start() {}, refresh() {}, failure: null, stop() {} }
