@@ -16,6 +16,7 @@ const PROGRAM_OF: Readonly<Record<string, string>> = {
   conntrack: 'conntrack',
   containerd: 'containerd',
   golang: 'go',
+  haproxy: 'haproxy',
   iproute2: 'ip',
   iptables: 'iptables',
   openssl: 'openssl',

@@ -11,6 +11,7 @@ import type { Socket } from 'node:net'
 interface Question {
   readonly key: number
   readonly done: (isGone: boolean) => void
+  readonly otherwise: boolean
 }
 
 const TABLES = ['/proc/net/tcp', '/proc/net/tcp6'] as const
@@ -22,11 +23,16 @@ const PAUSE_MS = 5
 
 let waiting: Question[] = []
 let isBusy = false
+/** The reading under way found one. */
+let hasTable = false
 const buffer = Buffer.allocUnsafeSlow(32 * 1024)
 
-/** Calls `done` soon, never at once: false when a process still holds the other end. Without such a table everybody is gone. */
-export function askWhetherGone(socket: Socket, done: (isGone: boolean) => void): void {
-  waiting.push({ key: keyOf(socket.remotePort ?? 0, socket.localPort ?? 0), done })
+/**
+ * Calls `done` soon, never at once: false when a process still holds the other end.
+ * @param otherwise what is said without such a table. Default true: of a peer that sent FIN
+ */
+export function askWhetherGone(socket: Socket, done: (isGone: boolean) => void, otherwise = true): void {
+  waiting.push({ key: keyOf(socket.remotePort ?? 0, socket.localPort ?? 0), done, otherwise })
   if (isBusy) return
   isBusy = true
   setImmediate(readTables)
@@ -44,9 +50,10 @@ function readTables(): void {
   /** Keys that are asked for, each with whether a process holds it. */
   const held = new Map<number, boolean>(questions.map(({ key }) => [key, false]))
   const started = performance.now()
+  hasTable = false
   readTable(0, held, () => {
     const took = performance.now() - started
-    for (const { key, done } of questions) done(held.get(key) !== true)
+    for (const { key, done, otherwise } of questions) done(hasTable ? held.get(key) !== true : otherwise)
     setTimeout(
       () => {
         isBusy = false
@@ -70,6 +77,7 @@ function readTable(index: number, held: Map<number, boolean>, done: () => void):
       readTable(index + 1, held, done)
       return
     }
+    hasTable = true
     readPiece(fd, 0, held, () => close(fd, () => readTable(index + 1, held, done)))
   })
 }

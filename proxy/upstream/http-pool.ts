@@ -4,6 +4,7 @@ import { SMALL_READ_BUFFER } from '../runtime/buffers.ts'
 import { now } from '../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
+import { CloseHabit } from './close-habit.ts'
 import type { Cluster } from './cluster.ts'
 import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from './connector.ts'
 import type { Address } from './discovery/discovery.ts'
@@ -16,12 +17,6 @@ const IDLE_MARGIN_MS = 1_000
 const MAX_IDLE_MS = 60_000
 /** A connection is not used again after this time (so that load follows DNS and rotated certificates), give or take a tenth, unless the limits say another. */
 const MAX_AGE_MS = 600_000
-/** A server that closes a connection this soon after an answer, without having said so, is hasty. */
-const HASTY_MS = 100
-/** What a hasty server has left open for this long after an answer, it has probably not closed. */
-const SETTLED_MS = 25
-/** It counts as hasty for this long after the last time. */
-const REMEMBER_MS = 60_000
 /** Requests on one connection, unless the limits say another. */
 const MAX_REQUESTS = 10_000
 
@@ -117,13 +112,13 @@ export class UpstreamConnection implements SocketHandler {
     return time < this.#idleUntil && !this.raw.destroyed
   }
 
-  /** It has rested long enough that a close by its server would be known. */
-  isSettled(time: number): boolean {
-    return time - this.#restsSince >= SETTLED_MS
+  /** How long it has rested. */
+  restMs(time: number): number {
+    return time - this.#restsSince
   }
 
   #closedByServer(): void {
-    this.pool.onStale(now() - this.#restsSince)
+    this.pool.onStale(this.restMs(now()))
   }
 
   onData(chunk: Buffer, length: number): void {
@@ -213,8 +208,7 @@ export class HttpPool implements EndpointPool {
   readonly #open = new Set<UpstreamConnection>()
   readonly #dials = new Set<PoolDial>()
   #isRetired = false
-  /** Its server closes connections soon after an answer, without a word, up to this time. */
-  #hastyUntil = 0
+  readonly #habit = new CloseHabit()
 
   constructor(cluster: Cluster, endpoint: Endpoint) {
     this.cluster = cluster
@@ -241,11 +235,11 @@ export class HttpPool implements EndpointPool {
 
   /**
    * An idle connection, the one that was used last; null when there is none.
-   * @param isRepeatable the request may be sent again when the connection turns out to be closed; one that may not does not meet the
-   *   close of a hasty server: it gets a connection that has settled
+   * @param isRepeatable the request may be sent again when the connection turns out to be closed; one that may not gets none that its
+   *   server is known to close about now
    */
   take(time: number, isRepeatable = true): UpstreamConnection | null {
-    if (!isRepeatable && time < this.#hastyUntil) return this.#takeSettled(time)
+    if (!isRepeatable) return this.#takeSafe(time)
     for (;;) {
       const connection = this.#idle.pop()
       if (connection === undefined) return null
@@ -254,10 +248,10 @@ export class HttpPool implements EndpointPool {
     }
   }
 
-  #takeSettled(time: number): UpstreamConnection | null {
+  #takeSafe(time: number): UpstreamConnection | null {
     for (let at = this.#idle.length - 1; at >= 0; at--) {
       const connection = this.#idle[at]!
-      if (!connection.isSettled(time) || !connection.isFresh(time)) continue
+      if (!connection.isFresh(time) || this.#habit.isRisky(connection.restMs(time), time)) continue
       this.#idle.splice(at, 1)
       return connection
     }
@@ -266,7 +260,7 @@ export class HttpPool implements EndpointPool {
 
   /** The server closed a connection that it had left open behind an answer. @param afterMs after that answer */
   onStale(afterMs: number): void {
-    if (afterMs < HASTY_MS) this.#hastyUntil = now() + REMEMBER_MS
+    this.#habit.saw(afterMs, now())
   }
 
   /** Dials for a waiter, which has acquired a slot of the cluster for it. */

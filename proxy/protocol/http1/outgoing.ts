@@ -170,6 +170,12 @@ export class OutgoingRequest {
     this.#length = this.marks.end
     replayBytes -= this.#counted
     this.#counted = 0
+    // The head is all that is still asked for, and an upload may take long.
+    if (this.#bytes.length > MAX_KEPT_CAPACITY) {
+      const head = Buffer.allocUnsafeSlow(Math.max(this.#length, FIRST_CAPACITY))
+      this.#bytes.copy(head, 0, 0, this.#length)
+      this.#bytes = head
+    }
   }
 
   /** The attempt is over; another one may follow when isReplayable. */

@@ -24,9 +24,9 @@ const MAX_LINGER_MS = 10_000
 /** A client that has not read its last answer yet is waited for as long as it reads something within this time. */
 const SLOW_READER_MS = 30_000
 /** Bytes of later requests that are kept while one is under way; then reading stops. */
-const MAX_AHEAD_BYTES = 64 * 1024
+const MAX_AHEAD_BYTES = 16 * 1024
 
-/** A client that half-closed and waits is looked at this often. */
+/** A client that half-closed and waits, or that is not read from, is looked at this often. */
 const ASK_AGAIN_MS = 1_000
 
 /** What a session needs of its driver. */
@@ -92,6 +92,8 @@ export class Session implements SocketHandler, ExchangeClient {
         at = this.#readHead(chunk, at, length)
       } else if (exchange.wantsBody) {
         at = exchange.onRequestBody(chunk, at, length)
+        // What is not read shows no end either.
+        if (this.raw.isPaused && this.#exchange === exchange) this.#timer.set(now() + ASK_AGAIN_MS)
       } else {
         this.#stash(chunk, at, length)
         break
@@ -126,7 +128,9 @@ export class Session implements SocketHandler, ExchangeClient {
   #stash(chunk: Buffer, start: number, end: number): void {
     const more = chunk.subarray(start, end)
     this.#ahead = this.#ahead === null ? Buffer.from(more) : Buffer.concat([this.#ahead, more])
-    if (this.#ahead.length >= MAX_AHEAD_BYTES) this.raw.pause()
+    if (this.#ahead.length < MAX_AHEAD_BYTES) return
+    this.raw.pause()
+    this.#timer.set(now() + ASK_AGAIN_MS)
   }
 
   /** A head that breaks a rule. Nothing behind it can be trusted, so the connection ends with the answer. */
@@ -158,12 +162,14 @@ export class Session implements SocketHandler, ExchangeClient {
 
   /** While it waits for its answer, it is looked at again, for it may still go away. */
   #askWhetherGone(exchange: Exchange): void {
-    askWhetherGone(this.raw.socket, (isGone) => {
+    const { raw } = this
+    const answered = (isGone: boolean): void => {
       refreshClock()
-      if (this.#exchange !== exchange) return
+      if (this.#exchange !== exchange || !(raw.ended || raw.isPaused)) return
       if (isGone) exchange.onClientGone()
       else this.#timer.set(now() + ASK_AGAIN_MS)
-    })
+    }
+    askWhetherGone(raw.socket, answered, raw.ended)
   }
 
   onDrain(): void {
@@ -184,6 +190,7 @@ export class Session implements SocketHandler, ExchangeClient {
 
   onExchangeEnd(exchange: Exchange, after: AfterExchange): void {
     this.#exchange = null
+    this.#timer.clear()
     const isReset = after === 'cut' && exchange.endsWithClose
     this.#host.giveExchange(exchange)
     if (after === 'tunnel') return
@@ -263,7 +270,7 @@ export class Session implements SocketHandler, ExchangeClient {
       this.#closesBy = now() + SLOW_READER_MS
       this.#timer.set(this.#closesBy)
     } else if (this.#isClosing) this.raw.destroy()
-    else if (this.#exchange !== null && this.raw.ended) this.#askWhetherGone(this.#exchange)
+    else if (this.#exchange !== null && (this.raw.ended || this.raw.isPaused)) this.#askWhetherGone(this.#exchange)
     else if (this.#exchange === null && this.#reader.isPartial) {
       this.#refuse({ status: 408, text: `the head of the request was not complete within ${HEAD_MS} ms` })
     }
