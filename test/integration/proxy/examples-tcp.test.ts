@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, describe, it } from 'node:test'
@@ -209,6 +210,52 @@ describe('the example', () => {
       /^create configmap orders-endpoints --from-file=endpoints=\S+ --dry-run=client -o yaml\napply -f -\n$|^apply -f -\ncreate/,
     )
   })
+  for (const order of [
+    ['orders', 'customers'],
+    ['customers', 'orders'],
+  ] as const) {
+    it(`cross-link connects two workloads with each other, ${order[0]} first`, async () => {
+      const local = { orders: { own: await freePort(), port: 8091 }, customers: { own: await freePort(), port: 8092 } }
+      const serving = { orders: await freePort(), customers: await freePort() }
+      const other = { orders: 'customers', customers: 'orders' } as const
+      const ask = async (from: 'orders' | 'customers', path: string) => {
+        const client = new HttpTestClient({ port: local[from].own })
+        ends.push(() => client.socket.destroy())
+        const { status, body } = await client.get(path).response()
+        return `${status} ${body}`
+      }
+      /** Sidecar and application of one side, in this order: the application asks the other side before it answers. */
+      const start = async (name: 'orders' | 'customers') => {
+        const { own, port } = local[name]
+        const text = example('cross-link', `${name}.yaml`)
+        assert.ok(text.includes(`port: ${port}`))
+        const file = join(folder(), 'side.yaml')
+        writeFileSync(file, text.replaceAll(String(port), String(own)))
+        const service = `${other[name]}=127.0.0.1:${serving[other[name]]}`
+        const ports = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`]
+        await started({}, ['cli/main.ts', 'run', '-f', file, '--service', service, ...ports])
+        const server = createHttpServer((request, response) => {
+          if (request.url !== '/both') response.end(name)
+          else void ask(name, '/').then((answer) => response.end(`${name}, ${answer}`))
+        })
+        server.listen(serving[name], '127.0.0.1')
+        await once(server, 'listening')
+        ends.push(() => {
+          server.closeAllConnections()
+          server.close()
+        })
+      }
+      const [first, second] = order
+      await start(first)
+      // The other side does not exist yet.
+      const early = ask(first, '/')
+      await new Promise((resolve) => setTimeout(resolve, 300))
+      await start(second)
+      assert.equal(await early, `200 ${second}`)
+      assert.equal(await ask(first, '/both'), `200 ${second}, 200 ${first}`)
+      assert.equal(await ask(second, '/both'), `200 ${first}, 200 ${second}`)
+    })
+  }
 
   it('compose is a file of services of which the sidecar shares the network, and its variables are enough', async () => {
     const compose = load(example('compose', 'compose.yaml')) as {
