@@ -157,6 +157,25 @@ describe('Redis by Sentinel, with what is wrong', () => {
     assert.match(await answerOf(untrusted.port), /no_healthy_endpoint none of 1 Sentinels answers; .*not trusted/)
   })
 
+  it('passes on what speaks against the login, the certificate or the address of the master itself', async () => {
+    const redis = await server(['requirepass secret'])
+    const sentinel = await lone(redis.port, ['sentinel auth-pass mymaster secret'])
+    const auth = { redis: { password: { secretKeyRef: { name: 'redis', key: 'password' } } } }
+    const secrets = { redis: { password: 'wrong' } }
+    const refused = await start({ ...bySentinel([sentinel]), auth }, SHORT, secrets)
+    assert.match(await answerOf(refused.port), /^-WRONGPASS .*\(ambassador: auth_unavailable /)
+    const untrusted = await start({ ...bySentinel([sentinel]), tls: {} }, SHORT)
+    assert.match(
+      await answerOf(untrusted.port),
+      /^-ERR ambassador: (tls_verify_failed|upstream_reset|no_healthy_endpoint) /,
+    )
+    const egress = { egress: { allow: [`${HOST}:${sentinel.port}`] } }
+    const denied = await start(bySentinel([sentinel]), { ...SHORT, ...egress })
+    assert.match(await answerOf(denied.port), /^-ERR ambassador: egress_denied /)
+    const elsewhere = await start(bySentinel([sentinel]), { ...SHORT, egress: { allow: ['10.0.0.0/8'] } })
+    assert.match(await answerOf(elsewhere.port), /none of 1 Sentinels answers; .*egress\.allow/)
+  })
+
   it('recognises what is no Sentinel', async () => {
     const redis = await server()
     const plain = await start(bySentinel([redis]), SHORT)
