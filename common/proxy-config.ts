@@ -262,6 +262,8 @@ export const retryConfig = z.object({
   budget: z.object({ ratio: z.number().min(0).max(1), minPerSecond: count }),
   maxBufferedBodyBytes: count,
   methods: z.enum(['Idempotent', 'All']),
+  /** A request without an answer after this time is sent a second time, within the budget. Absent: it is not. */
+  hedgeMs: z.int().min(1).optional(),
 })
 export type RetryConfig = z.infer<typeof retryConfig>
 
@@ -351,6 +353,23 @@ export const tracingConfig = z.object({
 })
 export type TracingConfig = z.infer<typeof tracingConfig>
 
+/** Which statements get a line in the log, and what of them is in it. */
+export const queryLogConfig = z.object({
+  /** Statements that took less have none. */
+  minDurationMs: ms,
+  /** Literals become `?`. */
+  redactLiterals: z.boolean(),
+  /** Share of the others that have one, 0 to 1. */
+  sample: z.number().min(0).max(1),
+})
+export type QueryLogConfig = z.infer<typeof queryLogConfig>
+
+export const postgresConfig = z.object({
+  /** Absent: no lines. */
+  queryLog: queryLogConfig.optional(),
+})
+export type PostgresConfig = z.infer<typeof postgresConfig>
+
 export const proxyConfig = z.object({
   version: z.literal(1),
   ambassador: z.object({ namespace: z.string(), name, generation: count }),
@@ -376,6 +395,8 @@ export const proxyConfig = z.object({
   egress: egressConfig.optional(),
   /** Absent: no spans, and trace context is passed on untouched. */
   tracing: tracingConfig.optional(),
+  /** PostgreSQL only. */
+  postgres: postgresConfig.optional(),
 })
 export type ProxyConfig = z.infer<typeof proxyConfig>
 

@@ -18,6 +18,7 @@ export function warnings(spec: DefaultedSpec): Problem[] {
     ...sentinelNames(spec),
     ...unverified(spec),
     ...tryTimeouts(spec),
+    ...lateHedges(spec),
     ...deniedHosts(spec),
     ...sample(spec),
   ]
@@ -146,6 +147,29 @@ function tryTimeout(
   if (requestMs === 0 || durationMs(retry.perTryTimeout)! < requestMs) return []
   const message = `'${retry.perTryTimeout}' is not shorter than timeouts.request '${request ?? '15s'}', so a try that takes too long is never followed by another: make it shorter`
   return [warning(`${field}.perTryTimeout`, message)]
+}
+
+/** A second try that would begin when the first is given up never begins. */
+function lateHedges({ retry, routes = [], timeouts: all }: DefaultedSpec): Problem[] {
+  const late = (
+    field: string,
+    policy: typeof retry | NonNullable<typeof routes>[number]['retry'],
+    request?: string,
+  ) => {
+    if (!policy?.hedge) return []
+    const { after } = policy.hedge
+    const limits = [policy.perTryTimeout, request].flatMap((each) => (each ? durationMs(each) || [] : []))
+    if (durationMs(after)! < Math.min(request === undefined ? REQUEST_MS : Number.POSITIVE_INFINITY, ...limits))
+      return []
+    const message = `'${after}' is not shorter than the time that a try may take, so there is never a second one: make it shorter`
+    return [warning(`${field}.hedge.after`, message)]
+  }
+  return [
+    ...late('spec.retry', retry, all.request),
+    ...routes.flatMap((route, index) => {
+      return late(`spec.routes[${index}].retry`, route.retry, route.timeouts?.request ?? all.request)
+    }),
+  ]
 }
 
 /** Hosts of the spec itself that its own egress refuses. A name may still be allowed by the addresses that it has. */

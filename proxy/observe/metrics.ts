@@ -101,6 +101,17 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
     for (const { cells, labels } of all) out.sample(name, labels, value(cells))
   }
   out.metric(
+    'ambassador_hedges_total',
+    'counter',
+    'Second attempts of requests whose first was slow, by whether theirs was the answer that counted: won or lost.',
+  )
+  for (const { cells, labels } of all) {
+    const { sent, won } = cells.hedged
+    if (sent === 0) continue
+    out.sample('ambassador_hedges_total', { ...labels, outcome: 'won' }, won)
+    out.sample('ambassador_hedges_total', { ...labels, outcome: 'lost' }, sent - won)
+  }
+  out.metric(
     'ambassador_mirrored_total',
     'counter',
     'Copies of requests for an upstream: sent (answered), failed, dropped (something was scarce), too_large (the body was not kept).',

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, describe, it } from 'node:test'
+import { NODE_FLAGS } from '../../../cli/proxy-process.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 
@@ -101,6 +102,17 @@ describe('ambassador run', () => {
     await proxy.ready()
     assert.equal(await answers(b), true)
     while (await answers(a)) await new Promise((resolve) => setImmediate(resolve))
+  })
+
+  it('runs with the flags of Node that the image has, in the process that was started', async () => {
+    const proxy = await (await run(['-f', file(tcp('a', await freePort()))])).ready()
+    const line = readFileSync(`/proc/${proxy.child.pid}/cmdline`, 'utf8').split('\0')
+    assert.deepEqual(
+      NODE_FLAGS.filter((flag) => !line.includes(flag)),
+      [],
+    )
+    const environment = readFileSync(`/proc/${proxy.child.pid}/environ`, 'utf8').split('\0')
+    assert.ok(environment.includes('MALLOC_ARENA_MAX=1'))
   })
 
   it('ends with 0 on Ctrl-C', async () => {
