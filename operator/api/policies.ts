@@ -194,8 +194,10 @@ const collector = rule(z.string().max(1024), {
   holds: (text) => new RegExp(URL_PATTERN).test(text) && !text.includes('?') && URL.canParse(text),
   message: `not the URL of a collector: ${COLLECTOR_REMEDY}`,
   says: {
-    cel: `"'" + self + "' is not the URL of a collector: ${COLLECTOR_REMEDY}"`,
-    text: (text) => `'${text}' is not the URL of a collector: ${COLLECTOR_REMEDY}`,
+    // What stands before an @ may be a password.
+    cel: `(self.contains('@') ? 'a URL with a user' : "'" + self + "'") + ' is not the URL of a collector: ${COLLECTOR_REMEDY}'`,
+    text: (text) =>
+      `${text.includes('@') ? 'a URL with a user' : `'${text}'`} is not the URL of a collector: ${COLLECTOR_REMEDY}`,
   },
 })
 

@@ -285,6 +285,13 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
     out.sample('ambassador_endpoints', { ...labels, state: 'available' }, available)
     out.sample('ambassador_endpoints', { ...labels, state: 'unavailable' }, total - available)
   }
+  const followed = all.filter(({ cluster }) => cluster.isFollowed)
+  if (followed.length > 0) {
+    out.metric('ambassador_master_switches_total', 'counter', 'Times that another server became the master.')
+    for (const { cluster, labels } of followed) {
+      out.sample('ambassador_master_switches_total', labels, cluster.switches)
+    }
+  }
   out.metric(
     'ambassador_connections',
     'gauge',

@@ -1,5 +1,6 @@
 /** Serves the connections of a PostgreSQL listener: each gets a connection to a server of its own, which the proxy logs in at. */
 import type { Socket } from 'node:net'
+import type { QueryLogConfig } from '../../../common/proxy-config.ts'
 import type { Reason } from '../../../common/reasons.ts'
 import type { ClientPassword, LoginSource } from '../../policy/credential.ts'
 import { refreshClock } from '../../runtime/clock.ts'
@@ -12,6 +13,7 @@ import type { Greeter } from '../tcp/session.ts'
 import type { TcpSnapshot } from '../tcp/snapshot.ts'
 import { Login } from './login.ts'
 import { CANCEL_REQUEST, untyped } from './messages.ts'
+import { QueryLog, type QueryRecord } from './query-log.ts'
 import { errorResponse } from './respond.ts'
 import { tlsOf } from './start-tls.ts'
 import { databaseOf, parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
@@ -19,6 +21,8 @@ import { databaseOf, parametersOf, Startup, type StartupOwner, startupFor } from
 export interface PostgresSnapshot extends TcpSnapshot {
   /** Whom the proxy logs in as. */
   readonly login: LoginSource
+  /** Which statements are told of; null: none. */
+  readonly queryLog: QueryLogConfig | null
 }
 
 /** Of a connection that is open: where its server can be asked to cancel. */
@@ -39,6 +43,12 @@ function isPatient({ cluster }: PostgresSnapshot, reason: Reason): boolean {
 /** Reasons of a server that is down, which a failover ends. */
 const PASSING: readonly Reason[] = ['connect_refused', 'connect_timeout', 'upstream_reset', 'circuit_open']
 
+export interface PostgresDriverOptions extends Omit<TcpDriverOptions, 'snapshot'> {
+  readonly snapshot: PostgresSnapshot
+  /** Told of each statement that the query log wants, when it has ended. */
+  readonly onQuery?: (record: QueryRecord) => void
+}
+
 export class PostgresDriver implements Driver, StartupOwner {
   readonly tcp: TcpDriver
   #snapshot: PostgresSnapshot
@@ -46,8 +56,13 @@ export class PostgresDriver implements Driver, StartupOwner {
   readonly #cancelable = new Map<string, Cancelable>()
   #isDraining = false
 
-  constructor(options: Omit<TcpDriverOptions, 'snapshot'> & { readonly snapshot: PostgresSnapshot }) {
+  readonly #onQuery: (record: QueryRecord) => void
+  readonly #random: () => number
+
+  constructor(options: PostgresDriverOptions) {
     this.#snapshot = options.snapshot
+    this.#onQuery = options.onQuery ?? (() => {})
+    this.#random = options.random ?? Math.random
     this.tcp = new TcpDriver(options)
   }
 
@@ -111,6 +126,7 @@ export class PostgresDriver implements Driver, StartupOwner {
       return
     }
     this.#fronts.delete(front)
+    if (snapshot.queryLog !== null) this.#readAlong(front.client, databaseOf(parameters, credential.username), rest)
     const startup = startupFor(packet, parameters, credential.username)
     const greeter: Greeter = {
       ...tlsOf(snapshot.cluster.config),
@@ -134,6 +150,17 @@ export class PostgresDriver implements Driver, StartupOwner {
       },
     }
     this.tcp.serveGreeted(front.client, rest, greeter)
+  }
+
+  /** Statements are told of from here on; `rest`: what has been read of the application already. */
+  #readAlong(client: RawSocket, database: string, rest: Buffer): void {
+    client.tap = new QueryLog({
+      database,
+      config: () => this.#snapshot.queryLog,
+      onQuery: this.#onQuery,
+      random: this.#random,
+    })
+    if (rest.length > 0) client.tap.onRead(rest, rest.length)
   }
 
   /** The keys are those of the server, so a cancel request finds its way to the one connection that it is for. */
