@@ -4,6 +4,7 @@ import { ADMIN_PORT, GROUP, KIND, TELEMETRY_PORT, VERSION } from '../../common/n
 import { doc, listMap, listSet, optional, port, type RuleOptions, rule, rules } from '../../common/schema-kit.ts'
 import { egress } from './egress.ts'
 import { accessLog, rateLimit, retry, timeouts, tracing } from './policies.ts'
+import { postgres } from './postgres.ts'
 import { routeRules, routes } from './routes.ts'
 import { ambassadorStatus } from './status.ts'
 import { upstream } from './upstream.ts'
@@ -79,6 +80,7 @@ const specFields = z.object({
     'Spans of the requests, for a collector of OpenTelemetry. HTTP only.',
     'none; traceparent and tracestate are passed on as they come',
   ),
+  postgres: optional(postgres, 'What is done with the protocol of PostgreSQL. PostgreSQL only.', 'none of it'),
 })
 type Fields = z.output<typeof specFields>
 
@@ -107,6 +109,12 @@ export const ambassadorSpec = rules(
     holds: (spec) => spec.protocol === 'HTTP' || spec.tracing === undefined,
     field: ['tracing'],
     message: `tracing needs protocol HTTP: ${REMEDY}`,
+  },
+  {
+    cel: "self.protocol == 'PostgreSQL' || !has(self.postgres)",
+    holds: (spec) => spec.protocol === 'PostgreSQL' || spec.postgres === undefined,
+    field: ['postgres'],
+    message: `postgres needs protocol PostgreSQL: ${REMEDY}`,
   },
   ...routeRules,
   upstreamNeedsHttp('fromHeader', 'has(u.fromHeader)', (each) => each.fromHeader !== undefined),
@@ -144,6 +152,12 @@ export const ambassadorSpec = rules(
     message: `upstreams[].auth.redis needs protocol Redis: ${REMEDY}`,
   },
   {
+    cel: "self.protocol == 'Redis' || !self.upstreams.exists(u, has(u.sentinel))",
+    holds: (spec) => spec.protocol === 'Redis' || !spec.upstreams.some(({ sentinel }) => sentinel !== undefined),
+    field: ['upstreams'],
+    message: `upstreams[].sentinel needs protocol Redis: ${REMEDY}`,
+  },
+  {
     cel: "self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.role))",
     holds: (spec) => spec.protocol === 'PostgreSQL' || !spec.upstreams.some(({ role }) => role !== undefined),
     field: ['upstreams'],
@@ -157,13 +171,14 @@ export const ambassadorSpec = rules(
     message: `upstreams[].tls.negotiation needs protocol PostgreSQL: ${REMEDY}`,
   },
   {
-    cel: `self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.healthCheck) && ${WITHOUT_PROBE})`,
+    cel: `self.protocol in ['PostgreSQL', 'Redis'] || !self.upstreams.exists(u, has(u.healthCheck) && ${WITHOUT_PROBE})`,
     holds: ({ protocol, upstreams }) =>
       protocol === 'PostgreSQL' ||
+      protocol === 'Redis' ||
       !upstreams.some(({ healthCheck: check }) => check && !check.http && !check.tcp && !check.tls),
     field: ['upstreams'],
     message:
-      'upstreams[].healthCheck needs one of http, tcp, tls: add one, only a PostgreSQL server is checked without',
+      'upstreams[].healthCheck needs one of http, tcp, tls: add one, only servers of PostgreSQL and Redis are checked without',
   },
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',

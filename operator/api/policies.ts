@@ -86,6 +86,16 @@ const retryFields = z.object({
     quantity('16Mi'),
     'A request body up to this size is kept for a retry; a larger one is streamed and not tried again once any of it was sent.',
   ).default('64Ki'),
+  hedge: optional(
+    z.object({
+      after: doc(
+        duration(),
+        'Time without the begin of an answer after which the request is sent a second time: about what all but the slowest twentieth of the answers take.',
+      ),
+    }),
+    'Sends a slow request a second time, to another endpoint if there is one, and takes the answer that begins first; the other try is ended with its connection. Once for each request that may be repeated (methods, maxBufferedBody), within the budget, never when a connection would have to be waited for.',
+    'off',
+  ),
   methods: doc(
     z.enum(['Idempotent', 'All']),
     'Idempotent tries again GET, HEAD, OPTIONS, PUT and DELETE, and other methods only when nothing of the request was sent. All is for an API that takes idempotency keys.',

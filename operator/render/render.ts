@@ -5,6 +5,7 @@ import { checkSpec } from '../api/check.ts'
 import { cluster } from './clusters.ts'
 import { listener } from './listeners.ts'
 import { accessLog, rateLimit, retry, timeouts, tracing } from './policies.ts'
+import { postgres } from './postgres.ts'
 import { type Problem, problemText } from './problems.ts'
 import { routes } from './routes.ts'
 import { NO_SERVICES, type ServiceLookup } from './services.ts'
@@ -43,6 +44,7 @@ export function render(world: World): Rendered {
 function configOf({ ambassador, services = NO_SERVICES, sidecars = 1 }: World, spec: DefaultedSpec): ProxyConfig {
   const { namespace = 'default', name, generation = 0 } = ambassador.metadata
   const context = { namespace, services }
+  const ofPostgres = postgres(spec)
   const content: Omit<ProxyConfig, 'hash'> = {
     version: 1,
     ambassador: { namespace, name, generation },
@@ -57,6 +59,7 @@ function configOf({ ambassador, services = NO_SERVICES, sidecars = 1 }: World, s
     ...(spec.egress && { egress: { allow: spec.egress.allow } }),
     // Left out where there is none: then an upgrade of the operator changes no config.
     ...(spec.tracing && { tracing: tracing(spec) }),
+    ...(ofPostgres && { postgres: ofPostgres }),
     ...(hasSharedLimit(spec) && { fleet: { sidecars } }),
   }
   // Parsed before anybody writes it, so that what the proxy refuses never leaves the operator.

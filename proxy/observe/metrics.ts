@@ -6,6 +6,7 @@ import type { Served } from '../served.ts'
 import type { Endpoint } from '../upstream/endpoint.ts'
 import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
 import { Exposition, type Labels } from './exposition.ts'
+import { writePostgres } from './postgres-metrics.ts'
 
 const CIRCUIT = { closed: 0, 'half-open': 1, open: 2 } as const
 
@@ -24,6 +25,7 @@ export function metricsText(served: readonly Served[], process: ProcessNumbers):
   writeHttp(out, served)
   writeTcp(out, served)
   writeRedis(out, served)
+  writePostgres(out, served)
   writeSpans(out, served)
   writeUpstreams(out, served)
   writeTrouble(out, served)
@@ -99,6 +101,17 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
   for (const [name, help, value] of HTTP_COUNTERS) {
     out.metric(name, 'counter', help)
     for (const { cells, labels } of all) out.sample(name, labels, value(cells))
+  }
+  out.metric(
+    'ambassador_hedges_total',
+    'counter',
+    'Second attempts of requests whose first was slow, by whether theirs was the answer that counted: won or lost.',
+  )
+  for (const { cells, labels } of all) {
+    const { sent, won } = cells.hedged
+    if (sent === 0) continue
+    out.sample('ambassador_hedges_total', { ...labels, outcome: 'won' }, won)
+    out.sample('ambassador_hedges_total', { ...labels, outcome: 'lost' }, sent - won)
   }
   out.metric(
     'ambassador_mirrored_total',
@@ -273,6 +286,13 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
     }
     out.sample('ambassador_endpoints', { ...labels, state: 'available' }, available)
     out.sample('ambassador_endpoints', { ...labels, state: 'unavailable' }, total - available)
+  }
+  const followed = all.filter(({ cluster }) => cluster.isFollowed)
+  if (followed.length > 0) {
+    out.metric('ambassador_master_switches_total', 'counter', 'Times that another server became the master.')
+    for (const { cluster, labels } of followed) {
+      out.sample('ambassador_master_switches_total', labels, cluster.switches)
+    }
   }
   out.metric(
     'ambassador_connections',

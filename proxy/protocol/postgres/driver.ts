@@ -1,25 +1,22 @@
 /** Serves the connections of a PostgreSQL listener: each gets a connection to a server of its own, which the proxy logs in at. */
 import type { Socket } from 'node:net'
 import type { Reason } from '../../../common/reasons.ts'
-import type { ClientPassword, LoginSource } from '../../policy/credential.ts'
+import type { ClientPassword } from '../../policy/credential.ts'
 import { refreshClock } from '../../runtime/clock.ts'
 import { adopt, NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
 import { dial } from '../../upstream/connector.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
 import type { Driver } from '../driver.ts'
-import { TcpDriver, type TcpDriverOptions } from '../tcp/driver.ts'
+import { TcpDriver, type TcpDriverOptions, type TcpTotals } from '../tcp/driver.ts'
 import type { Greeter } from '../tcp/session.ts'
-import type { TcpSnapshot } from '../tcp/snapshot.ts'
 import { Login } from './login.ts'
 import { CANCEL_REQUEST, untyped } from './messages.ts'
+import { Pooling, type PoolingOptions } from './pooling.ts'
+import { QueryLog, type QueryRecord } from './query-log.ts'
 import { errorResponse } from './respond.ts'
+import type { PostgresSnapshot } from './snapshot.ts'
 import { tlsOf } from './start-tls.ts'
 import { databaseOf, parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
-
-export interface PostgresSnapshot extends TcpSnapshot {
-  /** Whom the proxy logs in as. */
-  readonly login: LoginSource
-}
 
 /** Of a connection that is open: where its server can be asked to cancel. */
 interface Cancelable {
@@ -39,22 +36,51 @@ function isPatient({ cluster }: PostgresSnapshot, reason: Reason): boolean {
 /** Reasons of a server that is down, which a failover ends. */
 const PASSING: readonly Reason[] = ['connect_refused', 'connect_timeout', 'upstream_reset', 'circuit_open']
 
+export interface PostgresDriverOptions extends Omit<TcpDriverOptions, 'snapshot'>, PoolingOptions {
+  /** Told of each statement that the query log wants, when it has ended. */
+  readonly onQuery?: (record: QueryRecord) => void
+}
+
 export class PostgresDriver implements Driver, StartupOwner {
   readonly tcp: TcpDriver
   #snapshot: PostgresSnapshot
   readonly #fronts = new Set<Startup>()
   readonly #cancelable = new Map<string, Cancelable>()
   #isDraining = false
+  readonly #onQuery: (record: QueryRecord) => void
+  readonly #random: () => number
+  /** Connections that share those to the server. */
+  readonly pooled: Pooling
 
-  constructor(options: Omit<TcpDriverOptions, 'snapshot'> & { readonly snapshot: PostgresSnapshot }) {
+  constructor(options: PostgresDriverOptions) {
     this.#snapshot = options.snapshot
+    this.#onQuery = options.onQuery ?? (() => {})
+    this.#random = options.random ?? Math.random
     this.tcp = new TcpDriver(options)
+    this.pooled = new Pooling(options)
+  }
+
+  /** Of both kinds of connections. */
+  get totals(): TcpTotals {
+    const { tcp, pooled } = this
+    const ends: Record<string, number> = { ...tcp.totals.ends }
+    for (const [end, count] of Object.entries(pooled.totals.ends)) ends[end] = (ends[end] ?? 0) + count
+    const sum = (of: (totals: TcpTotals) => number) => of(tcp.totals) + of(pooled.totals)
+    return {
+      accepted: sum(({ accepted }) => accepted),
+      ends,
+      bytesIn: sum(({ bytesIn }) => bytesIn),
+      bytesOut: sum(({ bytesOut }) => bytesOut),
+      dials: sum(({ dials }) => dials),
+      redials: sum(({ redials }) => redials),
+    }
   }
 
   /** Connections from now on are served by this one. */
   update(snapshot: PostgresSnapshot): void {
     this.#snapshot = snapshot
     this.tcp.update(snapshot)
+    this.pooled.update(snapshot)
   }
 
   serve(socket: Socket): void {
@@ -63,22 +89,23 @@ export class PostgresDriver implements Driver, StartupOwner {
   }
 
   get open(): number {
-    return this.#fronts.size + this.tcp.open
+    return this.#fronts.size + this.tcp.open + this.pooled.open
   }
 
   get busy(): number {
-    return this.tcp.busy
+    return this.tcp.busy + this.pooled.busy
   }
 
   async drain(): Promise<void> {
     this.#isDraining = true
     for (const front of this.#fronts) front.client.destroy()
-    await this.tcp.drain()
+    await Promise.all([this.tcp.drain(), this.pooled.drain()])
   }
 
   destroy(): void {
     for (const front of this.#fronts) front.client.destroy()
     this.tcp.destroy()
+    this.pooled.destroy()
   }
 
   get clientPassword(): ClientPassword | null {
@@ -111,6 +138,11 @@ export class PostgresDriver implements Driver, StartupOwner {
       return
     }
     this.#fronts.delete(front)
+    if (snapshot.queryLog !== null) this.#readAlong(front.client, databaseOf(parameters, credential.username), rest)
+    if (snapshot.pooling !== null) {
+      this.pooled.serve(front.client, packet, parameters, rest)
+      return
+    }
     const startup = startupFor(packet, parameters, credential.username)
     const greeter: Greeter = {
       ...tlsOf(snapshot.cluster.config),
@@ -136,8 +168,20 @@ export class PostgresDriver implements Driver, StartupOwner {
     this.tcp.serveGreeted(front.client, rest, greeter)
   }
 
+  /** Statements are told of from here on; `rest`: what has been read of the application already. */
+  #readAlong(client: RawSocket, database: string, rest: Buffer): void {
+    client.tap = new QueryLog({
+      database,
+      config: () => this.#snapshot.queryLog,
+      onQuery: this.#onQuery,
+      random: this.#random,
+    })
+    if (rest.length > 0) client.tap.onRead(rest, rest.length)
+  }
+
   /** The keys are those of the server, so a cancel request finds its way to the one connection that it is for. */
   onCancel(front: Startup, key: Buffer): void {
+    if (this.pooled.cancel(key, () => front.client.destroy())) return
     const found = this.#cancelable.get(key.toString('hex'))
     if (found === undefined) {
       front.client.destroy()

@@ -5,16 +5,24 @@ export const CANCEL_REQUEST = 80_877_102
 export const SSL_REQUEST = 80_877_103
 export const GSSENC_REQUEST = 80_877_104
 
-/** What the server sends at a login, by the letter that the message begins with. */
+/** What the server sends, by the letter that the message begins with. */
 export const Back = {
   authentication: 0x52, // R
   backendKeyData: 0x4b, // K
+  bindComplete: 0x32, // 2
+  closeComplete: 0x33, // 3
   commandComplete: 0x43, // C
+  copyBoth: 0x57, // W
+  copyIn: 0x47, // G
   dataRow: 0x44, // D
+  emptyQuery: 0x49, // I
   error: 0x45, // E
   negotiateVersion: 0x76, // v
+  noData: 0x6e, // n
   notice: 0x4e, // N
   parameterStatus: 0x53, // S
+  parseComplete: 0x31, // 1
+  portalSuspended: 0x73, // s
   readyForQuery: 0x5a, // Z
   rowDescription: 0x54, // T
 } as const
@@ -22,6 +30,26 @@ export const Back = {
 /** Every answer of a client to an AuthenticationRequest. */
 export const PASSWORD = 0x70 // p
 export const QUERY = 0x51 // Q
+
+/** What a client sends once it is let in. */
+export const Front = {
+  bind: 0x42, // B
+  close: 0x43, // C
+  copyData: 0x64, // d
+  copyDone: 0x63, // c
+  copyFail: 0x66, // f
+  describe: 0x44, // D
+  execute: 0x45, // E
+  flush: 0x48, // H
+  functionCall: 0x46, // F
+  parse: 0x50, // P
+  query: QUERY,
+  sync: 0x53, // S
+  terminate: 0x58, // X
+} as const
+
+/** Of ReadyForQuery: outside of a transaction; in one; in one that failed. */
+export const Transaction = { idle: 0x49, open: 0x54, failed: 0x45 } as const
 
 /** Kinds of AuthenticationRequest. */
 export const Auth = { ok: 0, cleartext: 3, md5: 5, sasl: 10, saslContinue: 11, saslFinal: 12 } as const

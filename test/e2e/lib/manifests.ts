@@ -134,7 +134,17 @@ export function deployment(name: string, template: object, spec: object = {}, me
 export function load(
   name: string,
   inject: string,
-  options: { url: string; rate?: number; lingerMs?: number; replicas?: number; graceSeconds?: number },
+  options: {
+    url: string
+    rate?: number
+    lingerMs?: number
+    replicas?: number
+    graceSeconds?: number
+    /** Annotations beside that which names the Ambassadors. */
+    annotations?: Record<string, string>
+    /** The one node for it. */
+    nodeName?: string
+  },
 ): object[] {
   const container = node('app', 'load.mjs', {
     URL: options.url,
@@ -145,11 +155,17 @@ export function load(
     scriptsConfigMap,
     deployment(
       name,
-      podTemplate(name, inject, {
-        terminationGracePeriodSeconds: options.graceSeconds ?? 20,
-        containers: [container],
-        volumes: [scriptsVolume],
-      }),
+      podTemplate(
+        name,
+        inject,
+        {
+          terminationGracePeriodSeconds: options.graceSeconds ?? 20,
+          containers: [container],
+          volumes: [scriptsVolume],
+          ...(options.nodeName === undefined ? {} : { nodeSelector: { 'kubernetes.io/hostname': options.nodeName } }),
+        },
+        options.annotations,
+      ),
       { replicas: options.replicas ?? 1 },
     ),
   ]
@@ -159,12 +175,16 @@ export function ambassador(name: string, spec: object): object {
   return { apiVersion: 'ambassador.dev/v1alpha1', kind: 'Ambassador', metadata: { name }, spec }
 }
 
+/** Long enough for a busy machine on which an upstream gets no CPU for seconds. */
+export const PATIENT = { request: '60s' }
+
 /** An HTTP Ambassador in front of one Service of the same namespace. */
 export function httpTo(service: string, port: number, extra: { upstream?: object; spec?: object } = {}): object {
   return {
     protocol: 'HTTP',
     listen: { port },
     upstreams: [{ name: 'live', endpoints: [{ host: service, port: 8080 }], ...extra.upstream }],
+    timeouts: PATIENT,
     ...extra.spec,
   }
 }
