@@ -224,7 +224,7 @@ describe('the example', () => {
         const { status, body } = await client.get(path).response()
         return `${status} ${body}`
       }
-      /** Sidecar and application of one side, in this order: the application asks the other side before it answers. */
+      /** Application and sidecar of one side; asked for both, the application asks the other side before it answers. */
       const start = async (name: 'orders' | 'customers') => {
         const { own, port } = local[name]
         const text = example('cross-link', `${name}.yaml`)
@@ -233,7 +233,6 @@ describe('the example', () => {
         writeFileSync(file, text.replaceAll(String(port), String(own)))
         const service = `${other[name]}=127.0.0.1:${serving[other[name]]}`
         const ports = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`]
-        await started({}, ['cli/main.ts', 'run', '-f', file, '--service', service, ...ports])
         const server = createHttpServer((request, response) => {
           if (request.url !== '/both') response.end(name)
           else void ask(name, '/').then((answer) => response.end(`${name}, ${answer}`))
@@ -244,6 +243,7 @@ describe('the example', () => {
           server.closeAllConnections()
           server.close()
         })
+        await started({}, ['cli/main.ts', 'run', '-f', file, '--service', service, ...ports])
       }
       const [first, second] = order
       await start(first)
