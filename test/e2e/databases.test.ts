@@ -165,15 +165,16 @@ describe('databases on a real cluster', () => {
   })
 
   it('a password of PostgreSQL that is rotated is used for what connects next, and what is connected goes on', async () => {
-    const isRotated = '/tmp/rotated'
-    const open = sh(
-      `(until [ -e ${isRotated} ]; do echo 'select 1;'; sleep 0.1; done; echo "select 'at the end';") | psql -qtA -v ON_ERROR_STOP=1`,
-    )
+    // It says on the way that it is connected, and asks on until it is told that the password is another.
+    const script =
+      "(echo 'select 1;'; echo '\\! touch /tmp/connected'; until [ -e /tmp/rotated ]; do echo 'select 1;'; sleep 0.1; done; echo \"select 'at the end';\")"
+    const open = sh(`${script} | psql -qtA -v ON_ERROR_STOP=1`)
+    await eventually('it is connected', async () => (await sh('test -e /tmp/connected')).code === 0)
     await inPostgres(`alter role app password 'second'`)
     await w.kubectl.apply([secret('orders-db', 'second')])
     const options = 'options=-capplication_name=after'
     await follows('a new connection logs in', async () => (await sh(`psql '${options}' -c 'select 1'`)).code === 0)
-    await sh(`touch ${isRotated}`)
+    await sh('touch /tmp/rotated')
     const { code, stdout, stderr } = await open
     assert.equal(code, 0, stderr)
     assert.match(stdout, /at the end\n$/)

@@ -25,7 +25,7 @@ describe('a node that is drained', { skip }, () => {
     await w.kubectl.run(['cordon', kept])
     const url = 'http://localhost:8081/'
     await w.kubectl.apply([
-      ...upstream('orders', { replicas: 3, minReadySeconds: 3 }),
+      ...upstream('orders', { replicas: 2, minReadySeconds: 3 }),
       {
         apiVersion: 'policy/v1',
         kind: 'PodDisruptionBudget',

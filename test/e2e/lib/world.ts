@@ -2,6 +2,8 @@
 import { createHash } from 'node:crypto'
 import { access, readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { lockFile } from '../../../build/machine/cache.ts'
+import { withLock } from '../../../build/machine/lock.ts'
 import { type Cluster, clusterForTests } from '../../cluster/cluster.ts'
 import { execute, type Json, Kubectl } from './kubectl.ts'
 
@@ -48,7 +50,9 @@ export async function world(
   const system = kubectl.in(SYSTEM)
   const helm = (args: readonly string[], timeoutMs = 180_000) =>
     execute(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...args], { timeoutMs })
-  if (options.install !== false) await install(cluster, system, helm)
+  // Files run two at a time, and Helm refuses a second one that installs.
+  if (options.install !== false)
+    await withLock(lockFile(`install-${cluster.name}`), () => install(cluster, system, helm))
   await kubectl.run(['delete', 'namespace', name, '--ignore-not-found', '--wait=true', '--timeout=60s'])
   await kubectl.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: options.labels ?? {} } }])
   return {
