@@ -2,6 +2,7 @@
 
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
+import { POSTGRES_ABOUT, postgresTable, runPostgres } from './postgres/run.ts'
 import { table } from './report.ts'
 import { runSuite } from './run-suite.ts'
 import { http, http1m, http16k, https, tcp, tls } from './suites/http.ts'
@@ -12,10 +13,11 @@ const SUITES: readonly Suite[] = [http, http16k, http1m, https, tcp, tls]
 const USAGE = `usage: npm run bench -- SUITE... [--json] [--seconds N] [--rounds N] [--only NAME,...]
 
 ${SUITES.map(({ name, about }) => `  ${name.padEnd(8)} ${about}`).join('\n')}
+  postgres ${POSTGRES_ABOUT}
 
   --seconds N   of load in each round (default: 5)
   --rounds N    rounds, of which the median is told (default: 5)
-  --only NAMES  of these alone, with commas between: ambassador, haproxy, nginx, envoy, stunnel
+  --only NAMES  of these alone, with commas between: ambassador, haproxy, nginx, envoy, stunnel, pgbouncer
   --json        print JSON, for a program
 `
 
@@ -34,16 +36,24 @@ const main = async (): Promise<number> => {
     process.stdout.write(USAGE)
     return values.help ? 0 : 2
   }
-  const suites = positionals.map(suiteOf).map((suite) => only(suite, values.only))
+  const suites = positionals.filter((name) => name !== 'postgres').map(suiteOf).map((suite) => only(suite, values.only))
   const seconds = whole('--seconds', values.seconds, 60)
   const rounds = whole('--rounds', values.rounds, 50)
   if (process.platform !== 'linux' || availableParallelism() < 2)
     throw new Error('bench: needs Linux and two cores, one for the proxy and one for the load')
-  const reports = []
+  const reports: object[] = []
   for (const suite of suites) {
     const results = await runSuite(suite, { seconds, rounds, warmUpSeconds: Math.min(seconds, 3) })
     if (!values.json) process.stdout.write(`\n${table(suite, results)}`)
     reports.push({ suite: suite.name, about: suite.about, seconds, rounds, results })
+  }
+  if (positionals.includes('postgres')) {
+    const results = await runPostgres(
+      { seconds, rounds, warmUpSeconds: Math.min(seconds, 3) },
+      values.only?.split(',') ?? null,
+    )
+    if (!values.json) process.stdout.write(`\n${postgresTable(results)}`)
+    reports.push({ suite: 'postgres', about: POSTGRES_ABOUT, seconds, rounds, results })
   }
   if (values.json) process.stdout.write(`${JSON.stringify(reports, undefined, 2)}\n`)
   return 0
