@@ -36,7 +36,10 @@ const main = async (): Promise<number> => {
     process.stdout.write(USAGE)
     return values.help ? 0 : 2
   }
-  const suites = positionals.filter((name) => name !== 'postgres').map(suiteOf).map((suite) => only(suite, values.only))
+  const suites = positionals
+    .filter((name) => name !== 'postgres')
+    .map(suiteOf)
+    .map((suite) => only(suite, values.only))
   const seconds = whole('--seconds', values.seconds, 60)
   const rounds = whole('--rounds', values.rounds, 50)
   if (process.platform !== 'linux' || availableParallelism() < 2)

@@ -86,7 +86,12 @@ export async function runPostgres(options: SuiteOptions, names: readonly string[
       ends.push(running.stop)
       entries.push({ contender, version, port, running, rounds: new Map() })
     }
-    for (const entry of entries) await measure(entry, 'simple', 16, options.warmUpSeconds)
+    for (const protocol of PROTOCOLS) {
+      for (const entry of entries) {
+        if (protocol === 'prepared' && !entry.contender.hasPrepared) continue
+        await measure(entry, protocol, CLIENTS.at(-1)!, options.warmUpSeconds)
+      }
+    }
     for (let round = 1; round <= options.rounds; round++) {
       await progress.step(`round ${round} of ${options.rounds}`, async () => {
         for (const protocol of PROTOCOLS) {
