@@ -2,6 +2,7 @@
 import type { Log } from '../common/log.ts'
 import type { CompiledCluster, Snapshot } from './config/compile.ts'
 import { httpAccessLine } from './observe/access-log.ts'
+import { queryLine } from './observe/query-line.ts'
 import { tcpAccessLine } from './observe/tcp-access-log.ts'
 import { HttpDriver } from './protocol/http1/driver.ts'
 import { type HttpSnapshot, type HttpUpstream, httpRouter, httpUpstream, retryPlan } from './protocol/http1/snapshot.ts'
@@ -137,6 +138,7 @@ function postgresDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLi
   const { namespace, name } = snapshot.config.ambassador
   const postgres = new PostgresDriver({
     snapshot: postgresSnapshot(snapshot),
+    onQuery: (record) => write(queryLine(namespace, name, record)),
     onTrouble: (record) => onTrouble(record.end, record.detail ?? ''),
     onFailure: onTrouble,
     onPinned: (reason, detail) => {
@@ -165,7 +167,8 @@ function postgresDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLi
 function postgresSnapshot(snapshot: Snapshot): PostgresSnapshot {
   const { login } = first(snapshot)
   if (login === null) throw new Error('a config of PostgreSQL has a login')
-  return { ...tcpSnapshot(snapshot), login, pooling: snapshot.config.postgres?.pooling ?? null }
+  const { pooling = null, queryLog = null } = snapshot.config.postgres ?? {}
+  return { ...tcpSnapshot(snapshot), login, pooling, queryLog }
 }
 
 function httpSnapshot(snapshot: Snapshot): HttpSnapshot {

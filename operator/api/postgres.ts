@@ -1,6 +1,7 @@
-/** What a spec says of PostgreSQL alone: how connections to the server are shared. */
+/** What a spec says of PostgreSQL alone. */
 import { z } from 'zod'
 import { doc, duration, integer, optional, rule } from '../../common/schema-kit.ts'
+import { queryLog } from './query-log.ts'
 
 const pooling = rule(
   z.object({
@@ -42,5 +43,10 @@ export const postgres = z.object({
     pooling,
     'Shares connections to the server, at most limits.maxConnections of the upstream, between those of the application.',
     'mode Disabled',
+  ),
+  queryLog: optional(
+    queryLog,
+    'Writes a line for each statement: its kind, how long it took, rows and SQLSTATE; `{}` does so for all.',
+    'no lines',
   ),
 })

@@ -1,6 +1,7 @@
 /** What a spec says of PostgreSQL, with every default written out. */
 import { durationMs } from '../../common/duration.ts'
-import type { PostgresConfig } from '../../common/proxy-config.ts'
+import type { PostgresConfig, QueryLogConfig } from '../../common/proxy-config.ts'
+import { percentRatio } from '../../common/quantity.ts'
 import type { DefaultedSpec } from '../api/ambassador.ts'
 
 const QUEUE_MS = 30_000
@@ -11,7 +12,8 @@ const STATEMENTS = 200
 /** The block of a spec; undefined where there is nothing that the sidecar does not do anyway. */
 export function postgres({ postgres: given }: DefaultedSpec): PostgresConfig | undefined {
   const pooling = poolingOf(given?.pooling)
-  return pooling && { pooling }
+  const queryLog = queryLogOf(given?.queryLog)
+  return pooling || queryLog ? { ...(pooling && { pooling }), ...(queryLog && { queryLog }) } : undefined
 }
 
 function poolingOf(given: NonNullable<DefaultedSpec['postgres']>['pooling']): PostgresConfig['pooling'] {
@@ -24,4 +26,10 @@ function poolingOf(given: NonNullable<DefaultedSpec['postgres']>['pooling']): Po
     maxLifetimeMs: limit(given.maxLifetime, LIFETIME_MS),
     maxPreparedStatements: given.maxPreparedStatements ?? STATEMENTS,
   }
+}
+
+function queryLogOf(given: NonNullable<DefaultedSpec['postgres']>['queryLog']): QueryLogConfig | undefined {
+  if (given === undefined) return undefined
+  const { minDuration, redactLiterals, sample } = given
+  return { minDurationMs: durationMs(minDuration)!, redactLiterals, sample: percentRatio(sample)! }
 }

@@ -23,6 +23,12 @@ export interface SocketHandler {
   onClose(error: Error | null): void
 }
 
+/** Sees what goes through a socket, whoever owns it, and changes nothing. The bytes are good for the call alone. */
+export interface SocketTap {
+  onRead(chunk: Buffer, length: number): void
+  onWrite(data: Buffer): void
+}
+
 /** The handler of a socket that nobody owns: drops what comes. */
 export const NO_HANDLER: SocketHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
 
@@ -51,6 +57,8 @@ export class RawSocket {
   /** The peer has sent FIN. */
   ended = false
   destroyed = false
+  /** Null: nobody looks on. */
+  tap: SocketTap | null = null
 
   #sending = false
   #taken = false
@@ -91,6 +99,7 @@ export class RawSocket {
         callback: (length, chunk) => {
           refreshClock()
           this.bytesRead += length
+          if (this.tap !== null) this.tap.onRead(chunk as Buffer, length)
           this.handler.onData(chunk as Buffer, length)
           return true
         },
@@ -123,6 +132,7 @@ export class RawSocket {
   write(data: Buffer): boolean {
     if (this.destroyed || this.#endWanted || this.#writeError !== null) return true
     this.bytesWritten += data.length
+    if (this.tap !== null) this.tap.onWrite(data)
     if (this.isTls && this.#inFlight.length > 0) {
       this.#queue ??= []
       this.#queue.push(data)

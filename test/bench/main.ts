@@ -6,14 +6,18 @@ import { POSTGRES_ABOUT, postgresTable, runPostgres } from './postgres/run.ts'
 import { table } from './report.ts'
 import { runSuite } from './run-suite.ts'
 import { http, http1m, http16k, https, tcp, tls } from './suites/http.ts'
+import { redis } from './suites/redis.ts'
 import type { Suite } from './suites/suite.ts'
 
-const SUITES: readonly Suite[] = [http, http16k, http1m, https, tcp, tls]
+const SUITES: readonly Suite[] = [http, http16k, http1m, https, tcp, tls, ...redis]
+/** Names of several suites in one run. */
+const GROUPS: Readonly<Record<string, readonly Suite[]>> = { redis }
 
 const USAGE = `usage: npm run bench -- SUITE... [--json] [--seconds N] [--rounds N] [--only NAME,...]
 
-${SUITES.map(({ name, about }) => `  ${name.padEnd(8)} ${about}`).join('\n')}
-  postgres ${POSTGRES_ABOUT}
+${SUITES.map(({ name, about }) => `  ${name.padEnd(12)} ${about}`).join('\n')}
+  ${'redis'.padEnd(12)} all four of them
+  ${'postgres'.padEnd(12)} ${POSTGRES_ABOUT}
 
   --seconds N   of load in each round (default: 5)
   --rounds N    rounds, of which the median is told (default: 5)
@@ -38,7 +42,7 @@ const main = async (): Promise<number> => {
   }
   const suites = positionals
     .filter((name) => name !== 'postgres')
-    .map(suiteOf)
+    .flatMap((name) => GROUPS[name] ?? suiteOf(name))
     .map((suite) => only(suite, values.only))
   const seconds = whole('--seconds', values.seconds, 60)
   const rounds = whole('--rounds', values.rounds, 50)

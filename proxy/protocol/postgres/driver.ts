@@ -12,6 +12,7 @@ import type { Greeter } from '../tcp/session.ts'
 import { Login } from './login.ts'
 import { CANCEL_REQUEST, untyped } from './messages.ts'
 import { Pooling, type PoolingOptions } from './pooling.ts'
+import { QueryLog, type QueryRecord } from './query-log.ts'
 import { errorResponse } from './respond.ts'
 import type { PostgresSnapshot } from './snapshot.ts'
 import { tlsOf } from './start-tls.ts'
@@ -35,18 +36,26 @@ function isPatient({ cluster }: PostgresSnapshot, reason: Reason): boolean {
 /** Reasons of a server that is down, which a failover ends. */
 const PASSING: readonly Reason[] = ['connect_refused', 'connect_timeout', 'upstream_reset', 'circuit_open']
 
+export interface PostgresDriverOptions extends Omit<TcpDriverOptions, 'snapshot'>, PoolingOptions {
+  /** Told of each statement that the query log wants, when it has ended. */
+  readonly onQuery?: (record: QueryRecord) => void
+}
+
 export class PostgresDriver implements Driver, StartupOwner {
   readonly tcp: TcpDriver
   #snapshot: PostgresSnapshot
   readonly #fronts = new Set<Startup>()
   readonly #cancelable = new Map<string, Cancelable>()
   #isDraining = false
-
   /** Connections that share those to the server. */
   readonly pooled: Pooling
+  readonly #onQuery: (record: QueryRecord) => void
+  readonly #random: () => number
 
-  constructor(options: Omit<TcpDriverOptions, 'snapshot'> & PoolingOptions) {
+  constructor(options: PostgresDriverOptions) {
     this.#snapshot = options.snapshot
+    this.#onQuery = options.onQuery ?? (() => {})
+    this.#random = options.random ?? Math.random
     this.tcp = new TcpDriver(options)
     this.pooled = new Pooling(options)
   }
@@ -129,6 +138,7 @@ export class PostgresDriver implements Driver, StartupOwner {
       return
     }
     this.#fronts.delete(front)
+    if (snapshot.queryLog !== null) this.#readAlong(front.client, databaseOf(parameters, credential.username), rest)
     if (snapshot.pooling !== null) {
       this.pooled.serve(front.client, packet, parameters, rest)
       return
@@ -156,6 +166,17 @@ export class PostgresDriver implements Driver, StartupOwner {
       },
     }
     this.tcp.serveGreeted(front.client, rest, greeter)
+  }
+
+  /** Statements are told of from here on; `rest`: what has been read of the application already. */
+  #readAlong(client: RawSocket, database: string, rest: Buffer): void {
+    client.tap = new QueryLog({
+      database,
+      config: () => this.#snapshot.queryLog,
+      onQuery: this.#onQuery,
+      random: this.#random,
+    })
+    if (rest.length > 0) client.tap.onRead(rest, rest.length)
   }
 
   /** The keys are those of the server, so a cancel request finds its way to the one connection that it is for. */

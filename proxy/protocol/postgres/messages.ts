@@ -9,16 +9,20 @@ export const GSSENC_REQUEST = 80_877_104
 export const Back = {
   authentication: 0x52, // R
   backendKeyData: 0x4b, // K
+  bindComplete: 0x32, // 2
   closeComplete: 0x33, // 3
   commandComplete: 0x43, // C
   copyBoth: 0x57, // W
   copyIn: 0x47, // G
   dataRow: 0x44, // D
+  emptyQuery: 0x49, // I
   error: 0x45, // E
   negotiateVersion: 0x76, // v
+  noData: 0x6e, // n
   notice: 0x4e, // N
   parameterStatus: 0x53, // S
   parseComplete: 0x31, // 1
+  portalSuspended: 0x73, // s
   readyForQuery: 0x5a, // Z
   rowDescription: 0x54, // T
 } as const

@@ -1,5 +1,5 @@
 /** What a PostgreSQL driver serves by: one config in force, compiled. */
-import type { PoolingConfig } from '../../../common/proxy-config.ts'
+import type { PoolingConfig, QueryLogConfig } from '../../../common/proxy-config.ts'
 import type { LoginSource } from '../../policy/credential.ts'
 import type { TcpSnapshot } from '../tcp/snapshot.ts'
 
@@ -8,4 +8,6 @@ export interface PostgresSnapshot extends TcpSnapshot {
   readonly login: LoginSource
   /** How connections to the server are shared; null: they are not. */
   readonly pooling: PoolingConfig | null
+  /** Which statements are told of; null: none. */
+  readonly queryLog: QueryLogConfig | null
 }

@@ -697,6 +697,23 @@ describe('PostgreSQL pooling by transaction', () => {
   )
 
   it(
+    'tells of statements in the query log as it does without a pool',
+    scope(async (ends) => {
+      const proxy = await pool(ends, {
+        postgres: { pooling: { mode: 'Transaction' }, queryLog: { minDuration: '0s' } },
+      })
+      const a = await connected(proxy.options, ends)
+      await a.query({ name: 'n', text: "select $1::text || 'secret' as x", values: ['hidden'] })
+      await a.query("select 'secret' from pg_class limit 3")
+      const [extended, simple] = proxy.lines as Record<string, unknown>[]
+      assert.equal(proxy.lines.length, 2)
+      assert.match(String(extended?.['statement']), /^select \$1::text \|\| \? as x$/i)
+      assert.deepEqual([extended?.['rows'], simple?.['rows']], [1, 3])
+      assert.doesNotMatch(JSON.stringify(proxy.lines), /secret|hidden/)
+    }),
+  )
+
+  it(
     'shows the metrics of the pool',
     scope(async (ends) => {
       const proxy = await pool(ends)
