@@ -353,6 +353,17 @@ export const tracingConfig = z.object({
 })
 export type TracingConfig = z.infer<typeof tracingConfig>
 
+/** Which statements get a line in the log, and what of them is in it. */
+export const queryLogConfig = z.object({
+  /** Statements that took less have none. */
+  minDurationMs: ms,
+  /** Literals become `?`. */
+  redactLiterals: z.boolean(),
+  /** Share of the others that have one, 0 to 1. */
+  sample: z.number().min(0).max(1),
+})
+export type QueryLogConfig = z.infer<typeof queryLogConfig>
+
 /** How connections to the server are shared; see docs/postgresql.md. */
 export const poolingConfig = z.object({
   mode: z.enum(['Transaction', 'Session']),
@@ -366,17 +377,6 @@ export const poolingConfig = z.object({
   maxPreparedStatements: z.int().min(1),
 })
 export type PoolingConfig = z.infer<typeof poolingConfig>
-
-/** Which statements get a line in the log, and what of them is in it. */
-export const queryLogConfig = z.object({
-  /** Statements that took less have none. */
-  minDurationMs: ms,
-  /** Literals become `?`. */
-  redactLiterals: z.boolean(),
-  /** Share of the others that have one, 0 to 1. */
-  sample: z.number().min(0).max(1),
-})
-export type QueryLogConfig = z.infer<typeof queryLogConfig>
 
 export const postgresConfig = z.object({
   /** Absent: each connection of the application has one of its own. */

@@ -1,4 +1,4 @@
-/** What a spec says of PostgreSQL alone. */
+/** What a spec says of PostgreSQL alone: how connections to the server are shared, and which statements are told of. */
 import { z } from 'zod'
 import { doc, duration, integer, optional, rule } from '../../common/schema-kit.ts'
 import { queryLog } from './query-log.ts'

@@ -13,7 +13,8 @@ const STATEMENTS = 200
 export function postgres({ postgres: given }: DefaultedSpec): PostgresConfig | undefined {
   const pooling = poolingOf(given?.pooling)
   const queryLog = queryLogOf(given?.queryLog)
-  return pooling || queryLog ? { ...(pooling && { pooling }), ...(queryLog && { queryLog }) } : undefined
+  if (pooling === undefined && queryLog === undefined) return undefined
+  return { ...(pooling && { pooling }), ...(queryLog && { queryLog }) }
 }
 
 function poolingOf(given: NonNullable<DefaultedSpec['postgres']>['pooling']): PostgresConfig['pooling'] {

@@ -47,10 +47,10 @@ export class PostgresDriver implements Driver, StartupOwner {
   readonly #fronts = new Set<Startup>()
   readonly #cancelable = new Map<string, Cancelable>()
   #isDraining = false
-  /** Connections that share those to the server. */
-  readonly pooled: Pooling
   readonly #onQuery: (record: QueryRecord) => void
   readonly #random: () => number
+  /** Connections that share those to the server. */
+  readonly pooled: Pooling
 
   constructor(options: PostgresDriverOptions) {
     this.#snapshot = options.snapshot
