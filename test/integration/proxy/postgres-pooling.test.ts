@@ -733,6 +733,9 @@ describe('PostgreSQL pooling by transaction', () => {
     'holds transactions while a standby is promoted: none fails but those in flight, and no write meets a standby',
     scope(async (ends) => {
       const stopPrimary: (() => unknown)[] = []
+      ends.push(async () => {
+        for (const stop of stopPrimary) await stop()
+      })
       const { port: primary } = await postgresServer({}, stopPrimary)
       const { port: standby } = await postgresServer({ follows: primary }, ends)
       const admin = { host: '127.0.0.1', user: POSTGRES_USER, password: POSTGRES_PASSWORD }
