@@ -344,7 +344,8 @@ describe('PostgreSQL pooling by transaction', () => {
   it(
     'cancels the query of the client that asks, and never that of another one',
     scope(async (ends) => {
-      const { options } = await pool(ends, { ca })
+      const proxy = await pool(ends, { ca })
+      const { options } = proxy
       const sql = postgres({ host: options.host, port: options.port, user: 'x', database: 'postgres', max: 1 })
       ends.push(() => sql.end())
       const b = await connected(options, ends)
@@ -363,7 +364,7 @@ describe('PostgreSQL pooling by transaction', () => {
       // One that waits for a connection is cancelled too; one that does nothing hears nothing.
       await b.query('begin')
       const waits = sql`select 1`.execute()
-      await new Promise((resolve) => setTimeout(resolve, 50))
+      while (proxy.waiting === 0) await new Promise((resolve) => setImmediate(resolve))
       waits.cancel()
       await assert.rejects(waits, { code: '57014' })
       await b.query('commit')
@@ -470,7 +471,7 @@ describe('PostgreSQL pooling by transaction', () => {
         severity: 'ERROR',
         hint: 'ambassador: queue_full',
       })
-      await new Promise((resolve) => setTimeout(resolve, 20))
+      while (proxy.waiting === 0) await new Promise((resolve) => setImmediate(resolve))
       await assert.rejects(one(c, 'select $1::int', [1]), { code: '53300' })
       await late
       await a.query('commit')
