@@ -2,6 +2,7 @@
 
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
+import { POSTGRES_ABOUT, postgresTable, runPostgres } from './postgres/run.ts'
 import { table } from './report.ts'
 import { runSuite } from './run-suite.ts'
 import { http, http1m, http16k, https, tcp, tls } from './suites/http.ts'
@@ -16,10 +17,11 @@ const USAGE = `usage: npm run bench -- SUITE... [--json] [--seconds N] [--rounds
 
 ${SUITES.map(({ name, about }) => `  ${name.padEnd(12)} ${about}`).join('\n')}
   ${'redis'.padEnd(12)} all four of them
+  ${'postgres'.padEnd(12)} ${POSTGRES_ABOUT}
 
   --seconds N   of load in each round (default: 5)
   --rounds N    rounds, of which the median is told (default: 5)
-  --only NAMES  of these alone, with commas between: ambassador, haproxy, nginx, envoy, stunnel
+  --only NAMES  of these alone, with commas between: ambassador, haproxy, nginx, envoy, stunnel, pgbouncer
   --json        print JSON, for a program
 `
 
@@ -38,16 +40,27 @@ const main = async (): Promise<number> => {
     process.stdout.write(USAGE)
     return values.help ? 0 : 2
   }
-  const suites = positionals.flatMap((name) => GROUPS[name] ?? suiteOf(name)).map((suite) => only(suite, values.only))
+  const suites = positionals
+    .filter((name) => name !== 'postgres')
+    .flatMap((name) => GROUPS[name] ?? suiteOf(name))
+    .map((suite) => only(suite, values.only))
   const seconds = whole('--seconds', values.seconds, 60)
   const rounds = whole('--rounds', values.rounds, 50)
   if (process.platform !== 'linux' || availableParallelism() < 2)
     throw new Error('bench: needs Linux and two cores, one for the proxy and one for the load')
-  const reports = []
+  const reports: object[] = []
   for (const suite of suites) {
     const results = await runSuite(suite, { seconds, rounds, warmUpSeconds: Math.min(seconds, 3) })
     if (!values.json) process.stdout.write(`\n${table(suite, results)}`)
     reports.push({ suite: suite.name, about: suite.about, seconds, rounds, results })
+  }
+  if (positionals.includes('postgres')) {
+    const results = await runPostgres(
+      { seconds, rounds, warmUpSeconds: Math.min(seconds, 3) },
+      values.only?.split(',') ?? null,
+    )
+    if (!values.json) process.stdout.write(`\n${postgresTable(results)}`)
+    reports.push({ suite: 'postgres', about: POSTGRES_ABOUT, seconds, rounds, results })
   }
   if (values.json) process.stdout.write(`${JSON.stringify(reports, undefined, 2)}\n`)
   return 0

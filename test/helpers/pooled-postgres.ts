@@ -78,7 +78,8 @@ export async function pooledPostgres(given: PooledSetup, ends: (() => unknown)[]
     logged.push({ fields, text })
   }
   const log: Log = { debug: keep, info: keep, warn: keep, error: keep }
-  const driver = driverMaker(() => {}, { pod: null, log })(commit(given), () => {})
+  const lines: unknown[] = []
+  const driver = driverMaker((line) => lines.push(JSON.parse(line)), { pod: null, log })(commit(given), () => {})
   const listener = await new TestServer(createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket))).listen()
   ends.push(async () => {
     driver.destroy()
@@ -94,6 +95,8 @@ export async function pooledPostgres(given: PooledSetup, ends: (() => unknown)[]
     options,
     /** What was logged. */
     logged,
+    /** Lines of the query log, and of connections that failed. */
+    lines,
     update: (setup: PooledSetup) => driver.update(commit(setup)),
     get pooling() {
       const { counts } = driver

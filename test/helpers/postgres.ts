@@ -26,6 +26,8 @@ export const POSTGRES_PASSWORD = 'correct horse'
 
 export interface PostgresServer {
   readonly port: number
+  /** Of the process that runs now. */
+  readonly pid: number
   stop(signal: NodeJS.Signals): Promise<void>
   start(): Promise<void>
   demote(primary: number): void
@@ -122,5 +124,13 @@ export async function postgresServer(options: PostgresOptions, ends: (() => unkn
     const from = `host=127.0.0.1 port=${primary} user=${POSTGRES_USER} password='${POSTGRES_PASSWORD}'`
     appendFileSync(join(data, 'postgresql.auto.conf'), `primary_conninfo = '${from.replaceAll("'", "''")}'\n`)
   }
-  return { port, stop, start, demote }
+  return {
+    port,
+    stop,
+    start,
+    demote,
+    get pid() {
+      return server?.pid ?? -1
+    },
+  }
 }

@@ -15,6 +15,8 @@ const FIXED = new Set([
 /** Values of the parameters of a pool, in its order. The same values are the same object, so they are compared by identity. */
 export interface Values {
   readonly list: readonly string[]
+  /** See Parameters.report(). */
+  report: Buffer | null
 }
 
 const MAX_INTERNED = 1024
@@ -54,7 +56,7 @@ export class Parameters {
     const known = this.#interned.get(key)
     if (known !== undefined) return known
     if (this.#interned.size >= MAX_INTERNED) this.#interned.clear()
-    const values = { list }
+    const values = { list, report: null }
     this.#interned.set(key, values)
     return values
   }
@@ -100,6 +102,11 @@ export class Parameters {
 
   /** ParameterStatus of each, for a client. */
   report(values: Values): Buffer {
+    values.report ??= this.#reportOf(values)
+    return values.report
+  }
+
+  #reportOf(values: Values): Buffer {
     const own = this.names.map((name, at) => {
       return message(Back.parameterStatus, Buffer.from(`${name}\0${values.list[at]}\0`, 'latin1'))
     })

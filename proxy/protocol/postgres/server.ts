@@ -63,6 +63,9 @@ const OUR_UNNAMED = owed(enumOf.parse, true)
 const CLOSE = owed(enumOf.close)
 const OUR_CLOSE = owed(enumOf.close, true)
 
+/** A client that pipelines more than this has the list of it made anew now and then. */
+const MANY_OWED = 1024
+
 /** A longer error is none. */
 const WHOLE_BYTES = 64 * 1024
 const WANTED = wantHeads()
@@ -116,8 +119,10 @@ export class Server implements SocketHandler {
 
   readonly #owner: ServerOwner
   readonly #splitter = new Splitter(WANTED)
-  readonly #owed: Owed[] = []
+  /** What is owed is [first, end); what is behind that is left there, so that the memory is used again. */
+  #owed: Owed[] = []
   #first = 0
+  #end = 0
   #ours = 0
   #passes = true
   #isQuiet = false
@@ -140,13 +145,13 @@ export class Server implements SocketHandler {
   }
 
   get owes(): number {
-    return this.#owed.length - this.#first
+    return this.#end - this.#first
   }
 
   // --- what was sent ------------------------------------------------------------------------------------------------------------
 
   sentQuery(): void {
-    this.#owed.push(QUERY_OWED)
+    this.#push(QUERY_OWED)
   }
 
   sentSync(): void {
@@ -155,12 +160,12 @@ export class Server implements SocketHandler {
       return
     }
     this.isUnsynced = false
-    this.#owed.push(SYNC)
+    this.#push(SYNC)
   }
 
   sentCopyEnd(): void {
     if (this.isCopyIn) this.isCopyIn = false
-    else this.#owed.push(COPY_END)
+    else this.#push(COPY_END)
   }
 
   /**
@@ -172,13 +177,13 @@ export class Server implements SocketHandler {
   sentParse(statement: Statement | null, name: string | null, of: 'client' | 'ours' | 'shared'): void {
     this.isUnsynced = true
     const isOurs = of === 'ours'
-    if (statement === null) this.#owed.push(isOurs ? OUR_UNNAMED : UNNAMED)
-    else this.#owed.push({ kind: enumOf.parse, isOurs, statement, name, isShared: of === 'shared', done: null })
+    if (statement === null) this.#push(isOurs ? OUR_UNNAMED : UNNAMED)
+    else this.#push({ kind: enumOf.parse, isOurs, statement, name, isShared: of === 'shared', done: null })
   }
 
   sentClose(isOurs: boolean): void {
     this.isUnsynced = true
-    this.#owed.push(isOurs ? OUR_CLOSE : CLOSE)
+    this.#push(isOurs ? OUR_CLOSE : CLOSE)
   }
 
   /** Notes that a statement is used now. */
@@ -205,7 +210,7 @@ export class Server implements SocketHandler {
   run(sql: string, done: ((failure: Buffer | null) => void) | null): void {
     this.#ours++
     this.unnamed = 0
-    this.#owed.push({ kind: enumOf.own, isOurs: true, statement: null, name: null, isShared: false, done })
+    this.#push({ kind: enumOf.own, isOurs: true, statement: null, name: null, isShared: false, done })
     this.raw.write(message(QUERY, Buffer.from(`${sql}\0`, 'latin1')))
   }
 
@@ -239,7 +244,7 @@ export class Server implements SocketHandler {
 
   /** Returns whether the client gets it. */
   #onMessage(code: number, bytes: Buffer, at: number): boolean {
-    const head = this.#first < this.#owed.length ? this.#owed[this.#first]! : null
+    const head = this.#first < this.#end ? this.#owed[this.#first]! : null
     const isOurs = head?.kind === enumOf.own
     switch (code) {
       case Back.readyForQuery:
@@ -277,7 +282,7 @@ export class Server implements SocketHandler {
     this.isCopyIn = false
     this.#ignoredSyncs = 0
     for (;;) {
-      if (this.#first === this.#owed.length) break
+      if (this.#first === this.#end) break
       const each = this.#owed[this.#first++]!
       if (each.kind === enumOf.parse) this.#onUnparsed(each)
       if (each.kind !== enumOf.sync && each.kind !== enumOf.query && each.kind !== enumOf.own) continue
@@ -297,9 +302,19 @@ export class Server implements SocketHandler {
     return true
   }
 
+  #push(each: Owed): void {
+    this.#owed[this.#end++] = each
+  }
+
   #compact(): void {
-    if (this.#first < this.#owed.length) return
-    this.#owed.length = 0
+    if (this.#first < this.#end) {
+      if (this.#first < MANY_OWED) return
+      this.#owed = this.#owed.slice(this.#first, this.#end)
+      this.#end -= this.#first
+    } else {
+      this.#end = 0
+      if (this.#owed.length > MANY_OWED) this.#owed = []
+    }
     this.#first = 0
   }
 
@@ -360,8 +375,8 @@ export class Server implements SocketHandler {
    * are not answered.
    */
   #onCopyIn(): void {
-    const list = this.#owed
-    let at = this.#first
+    const list = this.#owed.slice(this.#first, this.#end)
+    let at = 0
     const isSimple = list[at]?.kind === enumOf.query
     if (isSimple) at++
     else this.isUnsynced = true
@@ -371,6 +386,9 @@ export class Server implements SocketHandler {
       list.splice(at, 1)
       if (!isSimple && list.slice(at).some(({ kind }) => kind === enumOf.sync)) this.isUnsynced = false
     } else this.user?.onUnsure()
+    this.#owed = list
+    this.#first = 0
+    this.#end = list.length
   }
 
   onDrain(): void {

@@ -222,7 +222,6 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     }
     const server = this.pool.take(this)
     if (server !== null) return this.#attach(server)
-    this.client.pause()
     const { pooling, timeouts } = this.#host.snapshot
     const limit = this.#isIn ? (pooling?.queueTimeoutMs ?? timeouts.connectMs) : this.#startLimit
     const deadline = this.#waitsSince + limit
@@ -375,11 +374,16 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       case 'waiting':
       case 'setup':
         this.#hold(chunk, 0, length)
-        this.client.pause()
+        this.#pauseWhenLarge()
         break
       default:
         break
     }
+  }
+
+  /** Hardly any client sends more before its answer, so reading goes on until it is too much to keep. */
+  #pauseWhenLarge(): void {
+    if (this.#heldBytes >= LARGE_BYTES) this.client.pause()
   }
 
   /** Looks for a request that is whole, so that it is worth a connection to the server. */
@@ -415,7 +419,10 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       this.#heldBytes = 0
       this.#send(bytes, from, end)
       if (isHeld && this.client.isPaused && this.#server?.raw.backlog === 0) this.client.resume()
-    } else this.#keep(bytes, from, end)
+    } else {
+      this.#keep(bytes, from, end)
+      this.#pauseWhenLarge()
+    }
   }
 
   #watchIdle(): void {

@@ -344,7 +344,8 @@ describe('PostgreSQL pooling by transaction', () => {
   it(
     'cancels the query of the client that asks, and never that of another one',
     scope(async (ends) => {
-      const { options } = await pool(ends, { ca })
+      const proxy = await pool(ends, { ca })
+      const { options } = proxy
       const sql = postgres({ host: options.host, port: options.port, user: 'x', database: 'postgres', max: 1 })
       ends.push(() => sql.end())
       const b = await connected(options, ends)
@@ -363,7 +364,7 @@ describe('PostgreSQL pooling by transaction', () => {
       // One that waits for a connection is cancelled too; one that does nothing hears nothing.
       await b.query('begin')
       const waits = sql`select 1`.execute()
-      await new Promise((resolve) => setTimeout(resolve, 50))
+      while (proxy.waiting === 0) await new Promise((resolve) => setImmediate(resolve))
       waits.cancel()
       await assert.rejects(waits, { code: '57014' })
       await b.query('commit')
@@ -470,7 +471,7 @@ describe('PostgreSQL pooling by transaction', () => {
         severity: 'ERROR',
         hint: 'ambassador: queue_full',
       })
-      await new Promise((resolve) => setTimeout(resolve, 20))
+      while (proxy.waiting === 0) await new Promise((resolve) => setImmediate(resolve))
       await assert.rejects(one(c, 'select $1::int', [1]), { code: '53300' })
       await late
       await a.query('commit')
@@ -697,6 +698,23 @@ describe('PostgreSQL pooling by transaction', () => {
   )
 
   it(
+    'tells of statements in the query log as it does without a pool',
+    scope(async (ends) => {
+      const proxy = await pool(ends, {
+        postgres: { pooling: { mode: 'Transaction' }, queryLog: { minDuration: '0s' } },
+      })
+      const a = await connected(proxy.options, ends)
+      await a.query({ name: 'n', text: "select $1::text || 'secret' as x", values: ['hidden'] })
+      await a.query("select 'secret' from pg_class limit 3")
+      const [extended, simple] = proxy.lines as Record<string, unknown>[]
+      assert.equal(proxy.lines.length, 2)
+      assert.match(String(extended?.['statement']), /^select \$1::text \|\| \? as x$/i)
+      assert.deepEqual([extended?.['rows'], simple?.['rows']], [1, 3])
+      assert.doesNotMatch(JSON.stringify(proxy.lines), /secret|hidden/)
+    }),
+  )
+
+  it(
     'shows the metrics of the pool',
     scope(async (ends) => {
       const proxy = await pool(ends)
@@ -716,6 +734,9 @@ describe('PostgreSQL pooling by transaction', () => {
     'holds transactions while a standby is promoted: none fails but those in flight, and no write meets a standby',
     scope(async (ends) => {
       const stopPrimary: (() => unknown)[] = []
+      ends.push(async () => {
+        for (const stop of stopPrimary) await stop()
+      })
       const { port: primary } = await postgresServer({}, stopPrimary)
       const { port: standby } = await postgresServer({ follows: primary }, ends)
       const admin = { host: '127.0.0.1', user: POSTGRES_USER, password: POSTGRES_PASSWORD }
