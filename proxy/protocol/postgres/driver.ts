@@ -17,6 +17,7 @@ import { QueryLog, type QueryRecord } from './query-log.ts'
 import { errorResponse } from './respond.ts'
 import { tlsOf } from './start-tls.ts'
 import { databaseOf, parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
+import { Watch } from './watch.ts'
 
 export interface PostgresSnapshot extends TcpSnapshot {
   /** Whom the proxy logs in as. */
@@ -126,12 +127,16 @@ export class PostgresDriver implements Driver, StartupOwner {
       return
     }
     this.#fronts.delete(front)
-    if (snapshot.queryLog !== null) this.#readAlong(front.client, databaseOf(parameters, credential.username), rest)
+    const database = databaseOf(parameters, credential.username)
+    const watch = new Watch(snapshot.queryLog === null ? null : this.#queryLog(database))
+    front.client.tap = watch
+    if (rest.length > 0) watch.onRead(rest, rest.length)
     const startup = startupFor(packet, parameters, credential.username)
     const greeter: Greeter = {
       ...tlsOf(snapshot.cluster.config),
       refusal: errorResponse,
       isPatient: (reason) => isPatient(snapshot, reason),
+      farewell: () => watch.farewell(),
       greet: (upstream, address, timeoutMs, greeted) => {
         return new Login({
           upstream,
@@ -142,7 +147,7 @@ export class PostgresDriver implements Driver, StartupOwner {
           role: snapshot.cluster.config.role ?? 'Any',
           onWelcome: (welcome, key) => {
             if (key !== null) this.#remember(key, upstream, snapshot)
-            snapshot.login.database = databaseOf(parameters, credential.username)
+            snapshot.login.database = database
             greeted.onGreeted(welcome)
           },
           onFailure: (failure, response, isFinal) => greeted.onGreetingFailed(failure, response, isFinal),
@@ -152,15 +157,9 @@ export class PostgresDriver implements Driver, StartupOwner {
     this.tcp.serveGreeted(front.client, rest, greeter)
   }
 
-  /** Statements are told of from here on; `rest`: what has been read of the application already. */
-  #readAlong(client: RawSocket, database: string, rest: Buffer): void {
-    client.tap = new QueryLog({
-      database,
-      config: () => this.#snapshot.queryLog,
-      onQuery: this.#onQuery,
-      random: this.#random,
-    })
-    if (rest.length > 0) client.tap.onRead(rest, rest.length)
+  #queryLog(database: string): QueryLog {
+    const config = () => this.#snapshot.queryLog
+    return new QueryLog({ database, config, onQuery: this.#onQuery, random: this.#random })
   }
 
   /** The keys are those of the server, so a cancel request finds its way to the one connection that it is for. */
