@@ -87,12 +87,8 @@ const bundleOne = async (input: string, dist: string, file: string): Promise<{ b
       // What is imported only when it is needed stays on the disk until then: of the operator, most.
       chunkFileNames: `${stem}-[name]-[hash].mjs`,
       banner: (chunk) => (chunk.isEntry ? FIRST_LINE : ''),
-      // Names of functions, classes and errors stay, so that stack traces and logs can be read.
-      minify: {
-        compress: true,
-        mangle: { toplevel: false, keepNames: true },
-        codegen: { removeWhitespace: true },
-      },
+      // Names stay, those of private methods too, so that stack traces and the names of errors in logs can be read.
+      minify: { compress: true, mangle: false, codegen: { removeWhitespace: true } },
       sourcemap: false,
     })
     removeStale(dist, stem, new Set(output.map(({ fileName }) => fileName)))

@@ -25,8 +25,8 @@ const pinned = () => {
 
 if (Number.parseInt(process.versions.node, 10) >= NEEDED) {
   process.argv[1] = MAIN
-  const { main } = await import('./main.ts')
-  process.exitCode = await main(process.argv.slice(2))
+  const { start } = await import('./main.ts')
+  await start()
 } else {
   const child = spawn(pinned(), [MAIN, ...process.argv.slice(2)], { stdio: 'inherit' })
   // A terminal sends its signals to both of us; those of a supervisor reach only this process.

@@ -2,6 +2,7 @@
 import { PRODUCT_VERSION } from '../common/names.ts'
 import { nearest } from '../operator/webhook/nearest.ts'
 import { Exit, UsageError } from './exit.ts'
+import { becomeProxy } from './proxy-process.ts'
 
 /** What each file in commands/ exports. */
 export interface Verb {
@@ -77,4 +78,12 @@ function isParseArgsError(error: unknown): boolean {
   return String((error as { code?: unknown } | null)?.code).startsWith('ERR_PARSE_ARGS_')
 }
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2))
+/** What the program does: main() with the arguments of the process, in the kind of process that the verb wants. */
+export async function start(): Promise<void> {
+  const args = process.argv.slice(2)
+  // Before anything else is loaded, since the process begins anew.
+  if (args[0] === 'run') becomeProxy()
+  process.exitCode = await main(args)
+}
+
+if (import.meta.main) await start()

@@ -22,6 +22,26 @@ export const dataRef = z.discriminatedUnion('kind', [
 ])
 export type DataRef = z.infer<typeof dataRef>
 
+export const tlsConfig = z.object({
+  /** Name sent as SNI and verified in the certificate; null: the host of the endpoint. */
+  serverName: name.nullable(),
+  /** PEM bundle that replaces the system roots; null: the system roots. */
+  ca: dataRef.nullable(),
+  clientCertificate: z.object({ certificate: dataRef, privateKey: dataRef }).nullable(),
+  minVersion: z.enum(['TLSv1.2', 'TLSv1.3']),
+  /** PostgreSQL only: TLS from the first byte. Absent: after an SSLRequest. */
+  negotiation: z.literal('Direct').optional(),
+  /** Neither chain nor name is verified, for this reason. Absent: both are. */
+  insecureSkipVerify: z.object({ reason: z.string().min(1) }).optional(),
+})
+export type TlsConfig = z.infer<typeof tlsConfig>
+
+/** Login of each connection to Redis; username null: AUTH with the password alone. */
+const redisAuth = () => z.object({ kind: z.literal('redis'), username: z.string().nullable(), password: dataRef })
+
+export const SENTINEL_ROLES = ['Master', 'Replica'] as const
+export type SentinelRole = (typeof SENTINEL_ROLES)[number]
+
 /** Where the endpoints of a cluster come from. */
 export const discovery = z.discriminatedUnion('kind', [
   z.object({
@@ -33,6 +53,17 @@ export const discovery = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('dns'), hostname: name, port }),
   /** SRV records of the name (RFC 2782): targets with ports, priorities and weights. */
   z.object({ kind: z.literal('srv'), name }),
+  /** What the Sentinels of a Redis say: its master, or its replicas. Redis only. */
+  z.object({
+    kind: z.literal('sentinel'),
+    masterName: name,
+    /** Those to begin with. */
+    sentinels: z.array(z.object({ host: name, port })).min(1),
+    role: z.enum(SENTINEL_ROLES),
+    /** Of the Sentinels themselves. */
+    auth: redisAuth().nullable(),
+    tls: tlsConfig.nullable(),
+  }),
   /**
    * The pods of a Kubernetes Service, which the operator keeps up to date. None: it has none that can be used. They are no part of
    * the config's hash, since nobody changed the Ambassador: see `endpointsHash`.
@@ -61,28 +92,14 @@ export const discovery = z.discriminatedUnion('kind', [
 ])
 export type DiscoveryConfig = z.infer<typeof discovery>
 export type ServiceDiscoveryConfig = Extract<DiscoveryConfig, { kind: 'service' }>
-
-export const tlsConfig = z.object({
-  /** Name sent as SNI and verified in the certificate; null: the host of the endpoint. */
-  serverName: name.nullable(),
-  /** PEM bundle that replaces the system roots; null: the system roots. */
-  ca: dataRef.nullable(),
-  clientCertificate: z.object({ certificate: dataRef, privateKey: dataRef }).nullable(),
-  minVersion: z.enum(['TLSv1.2', 'TLSv1.3']),
-  /** PostgreSQL only: TLS from the first byte. Absent: after an SSLRequest. */
-  negotiation: z.literal('Direct').optional(),
-  /** Neither chain nor name is verified, for this reason. Absent: both are. */
-  insecureSkipVerify: z.object({ reason: z.string().min(1) }).optional(),
-})
-export type TlsConfig = z.infer<typeof tlsConfig>
+export type SentinelDiscoveryConfig = Extract<DiscoveryConfig, { kind: 'sentinel' }>
 
 /** The credential that the proxy adds to each HTTP request, or that it logs in by. */
 export const authConfig = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('bearer'), token: dataRef }),
   z.object({ kind: z.literal('basic'), username: dataRef, password: dataRef }),
   z.object({ kind: z.literal('header'), name: z.string(), value: dataRef }),
-  /** Login of each connection to Redis; username null: AUTH with the password alone. */
-  z.object({ kind: z.literal('redis'), username: z.string().nullable(), password: dataRef }),
+  redisAuth(),
   /** A bearer token that the kubelet writes and renews. */
   z.object({ kind: z.literal('serviceAccountToken'), token: dataRef }),
   /** A bearer token by the client credentials grant (RFC 6749 section 4.4). */
@@ -174,6 +191,8 @@ export const healthCheckConfig = z.object({
     z.object({ kind: z.literal('tls') }),
     /** Logs in at a PostgreSQL server and asks for its role. */
     z.object({ kind: z.literal('postgres') }),
+    /** Logs in; role null: PING is answered. */
+    z.object({ kind: z.literal('redis'), role: z.enum(SENTINEL_ROLES).nullable() }),
   ]),
   /** Null: that of the endpoint. */
   port: port.nullable(),
@@ -243,6 +262,8 @@ export const retryConfig = z.object({
   budget: z.object({ ratio: z.number().min(0).max(1), minPerSecond: count }),
   maxBufferedBodyBytes: count,
   methods: z.enum(['Idempotent', 'All']),
+  /** A request without an answer after this time is sent a second time, within the budget. Absent: it is not. */
+  hedgeMs: z.int().min(1).optional(),
 })
 export type RetryConfig = z.infer<typeof retryConfig>
 

@@ -12,6 +12,7 @@ import { createClient, type KubeClient } from './kube/client.ts'
 import { type Clock, sleep, systemClock } from './kube/clock.ts'
 import type { Connection } from './kube/connection.ts'
 import { fenced } from './kube/fence.ts'
+import { IDENTITY_SEPARATOR, isHolderGone } from './kube/holder.ts'
 import { LeaderElector } from './kube/leader.ts'
 import { keepReplicas } from './kube/replicas.ts'
 import type { Settings } from './settings.ts'
@@ -74,7 +75,15 @@ export async function startOperator(options: OperatorOptions): Promise<Operator>
   let isScaling = settings.replicas !== undefined
   const instance = settings.podName
   const elector: LeaderElector = new LeaderElector(
-    { client, clock, log, namespace, name, identity: `${instance}_${randomBytes(4).toString('hex')}` },
+    {
+      client,
+      clock,
+      log,
+      namespace,
+      name,
+      identity: `${instance}${IDENTITY_SEPARATOR}${randomBytes(4).toString('hex')}`,
+      isGone: (identity, signal) => isHolderGone({ client, namespace, ownPod: instance }, identity, signal),
+    },
     async (signal) => {
       const writer = fenced(client, { mayWrite: () => elector.isLeading, signal })
       controller = new Controller({

@@ -7,6 +7,7 @@ import type { Readiness, SidecarMode } from './config/env.ts'
 import type { ConfigSource } from './config/load.ts'
 import { type RefDirs, readRef, refText } from './config/refs.ts'
 import { FileWatcher, type WatchOptions } from './config/watch.ts'
+import type { Listener } from './listener/listener.ts'
 import { adminServer, type CircuitWish } from './observe/admin.ts'
 import { EventLoopDelay } from './observe/event-loop.ts'
 import type { HttpServer } from './observe/http-server.ts'
@@ -113,6 +114,7 @@ export class ProxyApp {
         for (const served of this.#served) await served.release(port)
       },
       portOwner: (port, asker) => this.#portOwner(port, asker),
+      tradePort: (port, asker) => this.#tradePort(port, asker),
       wallNow: () => Date.now(),
       onLoad: (result) => {
         this.#loads[result]++
@@ -250,6 +252,19 @@ export class ProxyApp {
     if (port === this.adminPort) return 'the administration of this sidecar'
     const owner = this.#served.find((served) => served !== asker && served.port === port)
     return owner === undefined ? null : `Ambassador '${owner.name}' of this pod`
+  }
+
+  /**
+   * Ambassadors that want each other's ports, two or in a ring, would wait for each other for ever: the one that is asked last
+   * trades its listener for the one that it wants.
+   */
+  #tradePort(port: number, asker: Served): Listener | null {
+    const holderOf = (wanted: number | null) => this.#served.find((served) => wanted !== null && served.port === wanted)
+    const first = holderOf(port)
+    let each = first
+    for (let steps = 0; each !== undefined && each !== asker && steps < this.#served.length; steps++)
+      each = each.waitsForPort ? holderOf(each.wantedPort) : undefined
+    return first !== undefined && first !== asker && each === asker ? first.exchange(asker) : null
   }
 
   /** Reasons why the sidecar is not ready, each a sentence; empty when it is. */

@@ -36,11 +36,13 @@ export type MakeDriver = (snapshot: Snapshot, onTrouble: OnTrouble) => SnapshotD
 export type OnTrouble = (reason: string, message: string) => void
 
 export interface ServedParts
-  extends Omit<CompileParts, 'onCircuit' | 'onDenied' | 'onDiscovery' | 'onHealth' | 'onTokenFailure'> {
+  extends Omit<CompileParts, 'onCircuit' | 'onDenied' | 'onDiscovery' | 'onHealth' | 'onSwitch' | 'onTokenFailure'> {
   readonly log: Log
   readonly makeDriver: MakeDriver
   /** Who in this process has a port already, in words; null when nobody of ours has it. */
   readonly portOwner: (port: number, asker: Served) => string | null
+  /** The listener of a port that another Ambassador leaves for one that, in the end, is the asker's; null when there is none. */
+  readonly tradePort: (port: number, asker: Served) => Listener | null
   /** Has every Ambassador of this process let go of a port that it has left and still answers on. */
   readonly releasePort: (port: number) => Promise<void>
   /** How long a port that was left is still answered on, in milliseconds. */
@@ -110,6 +112,9 @@ export class Served {
         const fields = { ...this.#keys(), cluster, endpoint }
         if (failure === null) parts.log.info(fields, 'endpoint is healthy again')
         else parts.log.warn({ ...fields, detail: failure }, 'endpoint is out of use while others are well')
+      },
+      onSwitch: ({ name: cluster }, from, endpoint) => {
+        parts.log.info({ ...this.#keys(), cluster, endpoint, detail: `instead of ${from}` }, 'another master is in use')
       },
       onDiscovery: ({ name: cluster, whyUnready }, failure) => {
         const fields = { ...this.#keys(), cluster }
@@ -243,6 +248,8 @@ export class Served {
       this.#left = null
       return listener
     }
+    const traded = this.#parts.tradePort(port, this)
+    if (traded !== null) return (this.#listener = traded)
     const owner = this.#parts.portOwner(port, this)
     if (owner !== null) return new PortInUseError(port, null, owner)
     await this.#parts.releasePort(port)
@@ -301,6 +308,16 @@ export class Served {
     await this.release()
     this.#left = { listener, timer: setTimeout(() => void this.release(), this.#parts.lingerMs) }
     this.#left.timer.unref()
+  }
+
+  /**
+   * Gives its listener to another Ambassador for that one's own, without closing either: neither port refuses anybody. What comes at
+   * the new one is still the other's until the config that wants it is in force, which is read again after this.
+   */
+  exchange(other: Served): Listener | null {
+    const given = this.#listener
+    this.#listener = other.#listener
+    return given
   }
 
   /** Lets go of the port that was left (if it is this one). */

@@ -152,6 +152,12 @@ export const ambassadorSpec = rules(
     message: `upstreams[].auth.redis needs protocol Redis: ${REMEDY}`,
   },
   {
+    cel: "self.protocol == 'Redis' || !self.upstreams.exists(u, has(u.sentinel))",
+    holds: (spec) => spec.protocol === 'Redis' || !spec.upstreams.some(({ sentinel }) => sentinel !== undefined),
+    field: ['upstreams'],
+    message: `upstreams[].sentinel needs protocol Redis: ${REMEDY}`,
+  },
+  {
     cel: "self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.role))",
     holds: (spec) => spec.protocol === 'PostgreSQL' || !spec.upstreams.some(({ role }) => role !== undefined),
     field: ['upstreams'],
@@ -165,13 +171,14 @@ export const ambassadorSpec = rules(
     message: `upstreams[].tls.negotiation needs protocol PostgreSQL: ${REMEDY}`,
   },
   {
-    cel: `self.protocol == 'PostgreSQL' || !self.upstreams.exists(u, has(u.healthCheck) && ${WITHOUT_PROBE})`,
+    cel: `self.protocol in ['PostgreSQL', 'Redis'] || !self.upstreams.exists(u, has(u.healthCheck) && ${WITHOUT_PROBE})`,
     holds: ({ protocol, upstreams }) =>
       protocol === 'PostgreSQL' ||
+      protocol === 'Redis' ||
       !upstreams.some(({ healthCheck: check }) => check && !check.http && !check.tcp && !check.tls),
     field: ['upstreams'],
     message:
-      'upstreams[].healthCheck needs one of http, tcp, tls: add one, only a PostgreSQL server is checked without',
+      'upstreams[].healthCheck needs one of http, tcp, tls: add one, only servers of PostgreSQL and Redis are checked without',
   },
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',

@@ -78,6 +78,8 @@ function say(issue: z.core.$ZodIssue): string {
       if (issue.expected === 'string' && (typeof input === 'number' || typeof input === 'boolean')) {
         return `${input} is not a string, put it in quotes: "${input}"`
       }
+      // Whoever writes a text where a reference belongs may have written the secret itself.
+      if (issue.expected === 'object' && typeof input === 'string') return 'a text is not an object, see its fields'
       return `${quote(input)} is not ${WORDS[issue.expected] ?? issue.expected}`
     case 'invalid_value':
       if (input === undefined) return `is required, use one of ${issue.values.join(', ')}`

@@ -86,6 +86,16 @@ const retryFields = z.object({
     quantity('16Mi'),
     'A request body up to this size is kept for a retry; a larger one is streamed and not tried again once any of it was sent.',
   ).default('64Ki'),
+  hedge: optional(
+    z.object({
+      after: doc(
+        duration(),
+        'Time without the begin of an answer after which the request is sent a second time: about what all but the slowest twentieth of the answers take.',
+      ),
+    }),
+    'Sends a slow request a second time, to another endpoint if there is one, and takes the answer that begins first; the other try is ended with its connection. Once for each request that may be repeated (methods, maxBufferedBody), within the budget, never when a connection would have to be waited for.',
+    'off',
+  ),
   methods: doc(
     z.enum(['Idempotent', 'All']),
     'Idempotent tries again GET, HEAD, OPTIONS, PUT and DELETE, and other methods only when nothing of the request was sent. All is for an API that takes idempotency keys.',
@@ -184,8 +194,10 @@ const collector = rule(z.string().max(1024), {
   holds: (text) => new RegExp(URL_PATTERN).test(text) && !text.includes('?') && URL.canParse(text),
   message: `not the URL of a collector: ${COLLECTOR_REMEDY}`,
   says: {
-    cel: `"'" + self + "' is not the URL of a collector: ${COLLECTOR_REMEDY}"`,
-    text: (text) => `'${text}' is not the URL of a collector: ${COLLECTOR_REMEDY}`,
+    // What stands before an @ may be a password.
+    cel: `(self.contains('@') ? 'a URL with a user' : "'" + self + "'") + ' is not the URL of a collector: ${COLLECTOR_REMEDY}'`,
+    text: (text) =>
+      `${text.includes('@') ? 'a URL with a user' : `'${text}'`} is not the URL of a collector: ${COLLECTOR_REMEDY}`,
   },
 })
 

@@ -12,6 +12,10 @@ export function upstreamSummary(spec: AmbassadorSpec): string {
   }
   if (first?.fromHeader) return cut(`header ${first.fromHeader.name}`, '')
   if (first?.srv) return cut(String(first.srv.name), '')
+  if (first?.sentinel) {
+    const { masterName, role } = first.sentinel
+    return cut(`sentinel/${masterName}`, role === 'Replica' ? ' (replicas)' : '')
+  }
   if (first?.service) {
     const { name, namespace, port } = first.service
     return cut(`service/${namespace ? `${namespace}/` : ''}${name}`, `:${port}`)

@@ -29,6 +29,8 @@ import { loadBalancing } from './balancing.ts'
 import { writtenFieldName } from './fields.ts'
 import { fromHeader } from './from-header.ts'
 import { pacing } from './pacing.ts'
+import { redisAuth, sentinel } from './sentinel.ts'
+import { tls, tlsFields } from './tls.ts'
 
 const endpoint = z.object({
   host: doc(
@@ -84,65 +86,6 @@ const service = z.object({
   port: doc(servicePort(), 'Port of the Service, by number or by name.'),
 })
 
-const ca = exactlyOne(
-  z.object({
-    secretKeyRef: optional(secretKeyRef(), 'Key of a Secret that holds the bundle.', 'none'),
-    configMapKeyRef: optional(configMapKeyRef(), 'Key of a ConfigMap that holds the bundle.', 'none'),
-  }),
-  ['secretKeyRef', 'configMapKeyRef'],
-  'ca',
-)
-
-const tlsFields = z.object({
-  serverName: optional(
-    dnsName(),
-    'Name that is sent as SNI and that the certificate must carry.',
-    'the host of the endpoint, the target of an SRV record',
-  ),
-  ca: optional(
-    ca,
-    'PEM bundle of the certificate authorities that are trusted instead of the system roots. Read again when it changes.',
-    'the system roots',
-  ),
-  clientCertificate: optional(
-    z.object({
-      secretName: doc(
-        objectName(),
-        'Secret of type kubernetes.io/tls with the keys tls.crt and tls.key. Read again when it is rotated.',
-      ),
-    }),
-    'Certificate that the sidecar shows to the upstream.',
-    'none',
-  ),
-  minVersion: doc(z.enum(['TLSv1.2', 'TLSv1.3']), 'Oldest version of TLS that is spoken.').default('TLSv1.2'),
-  negotiation: optional(
-    z.enum(['SSLRequest', 'Direct']),
-    'How TLS begins with a PostgreSQL server: SSLRequest asks in plain text first; Direct begins with the first byte and demands the protocol postgresql (ALPN), which servers from 17 on speak. PostgreSQL only.',
-    'SSLRequest',
-  ),
-  insecureSkipVerify: optional(
-    z.object({
-      reason: doc(
-        rule(z.string().max(256), {
-          cel: "self.matches('[^ ]')",
-          holds: (text) => /[^ ]/.test(text),
-          message: 'is empty: say why nobody needs to know whom the sidecar talks to, and until when',
-        }),
-        'Why, for whoever reads it later; it stands in status and in the log.',
-      ),
-    }),
-    'Takes any certificate of anybody, so that whoever is in between can read and change everything. There is a warning in status, a line in the log and a metric as long as it is there.',
-    'chain and name are verified',
-  ),
-})
-
-const tls = rule(tlsFields, {
-  cel: '!has(self.insecureSkipVerify) || !has(self.ca)',
-  holds: (value) => value.insecureSkipVerify === undefined || value.ca === undefined,
-  field: ['ca'],
-  message: 'ca does nothing with insecureSkipVerify: remove one of the two',
-})
-
 const headerName = writtenFieldName('a credential cannot be in it')
 
 const BYTE = '(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])'
@@ -190,22 +133,6 @@ const oauth2 = rule(
     message: 'tls needs a tokenUrl of https: change the URL or remove tls',
   },
 )
-
-const redisAuth = z.object({
-  username: optional(
-    rule(z.string().min(1).max(256), {
-      cel: "!self.matches('[\\\\x00-\\\\x20\\\\x7f]')",
-      holds: (text) => !/[\x00-\x20\x7f]/.test(text),
-      message: 'has a space or a control character, which no user of Redis has: correct it',
-    }),
-    'User of the ACL.',
-    'none: the password of the default user',
-  ),
-  password: doc(
-    z.object({ secretKeyRef: doc(secretKeyRef(), 'Key of a Secret that holds the password.') }),
-    'Password; connections log in again when it changes.',
-  ),
-})
 
 const username = rule(z.string().min(1).max(63), {
   cel: `!self.matches('[\\\\x00-\\\\x1f\\\\x7f]')`,
@@ -525,7 +452,7 @@ const outlierDetection = z.object({
 })
 
 /** The ways to say where an upstream is. */
-const WHERE = ['endpoints', 'dns', 'srv', 'service', 'file', 'fromHeader'] as const
+const WHERE = ['endpoints', 'dns', 'srv', 'sentinel', 'service', 'file', 'fromHeader'] as const
 const ONE_OF = `Exactly one of ${WHERE.join(', ')} must be given.`
 
 const HAS_TOKEN = PROOFS.slice(1)
@@ -545,6 +472,11 @@ export const upstream = rules(
       srv: optional(
         srv,
         `DNS SRV records that say where the endpoints are, with their ports, priorities and weights. ${ONE_OF}`,
+        'none',
+      ),
+      sentinel: optional(
+        sentinel,
+        `The Sentinels of a Redis, which say where its master or its replicas are; connections follow a failover. Redis only. ${ONE_OF}`,
         'none',
       ),
       service: optional(
@@ -595,7 +527,7 @@ export const upstream = rules(
       ),
       healthCheck: optional(
         healthCheck,
-        'Checks each endpoint from each sidecar; an unhealthy one gets nothing while another is healthy, and when none is they are all tried. A passing check does not close a circuit that traffic opened. One of http, tcp and tls must be given; without one, a check of a PostgreSQL server logs in and asks for its role.',
+        'Checks each endpoint from each sidecar; an unhealthy one gets nothing while another is healthy, and when none is they are all tried. A passing check does not close a circuit that traffic opened. One of http, tcp and tls must be given; without one, a check of a PostgreSQL or Redis server logs in and asks for its role; that of Redis must be master where endpoints of different priorities are written out, that of `sentinel` there, else it answers PING.',
         'no checks',
       ),
       outlierDetection: optional(

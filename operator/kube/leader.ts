@@ -21,6 +21,11 @@ export interface LeaderOptions {
   readonly clock?: Clock
   readonly random?: () => number
   readonly log?: Log
+  /**
+   * Whether the holder of this identity cannot write any more, whatever the lease says. Its lease is then taken at once: after a helm
+   * uninstall the old replicas have lost the right to give it back. Default: the lease has the last word.
+   */
+  readonly isGone?: (identity: string, signal: AbortSignal) => Promise<boolean>
   /** Told each change, with the signal that aborts when it ends again. */
   readonly onChange?: (isLeading: boolean) => void
 }
@@ -34,7 +39,7 @@ interface LeaseSpec {
 }
 type Lease = KubeObject & { readonly spec?: LeaseSpec }
 
-// standby => leading   when the lease is free, expired by our own clock, or ours
+// standby => leading   when the lease is free, expired by our own clock, ours, or its holder is gone
 // leading => standby   when somebody else holds it, or no renewal succeeded within renewDeadlineMs
 // leading => released  at stop()
 type State =
@@ -172,8 +177,8 @@ export class LeaderElector {
     }
     const holder = lease.spec?.holderIdentity ?? ''
     const isOurs = holder === identity
-    if (!isOurs && holder !== '' && !this.#hasExpired(lease)) return false
     if (isLeading && !isOurs) return false
+    if (!isOurs && holder !== '' && !this.#hasExpired(lease) && !(await this.#isGone(holder, signal))) return false
     this.#lease = await client.request<Lease>({
       method: 'PUT',
       path: this.#path,
@@ -198,6 +203,19 @@ export class LeaderElector {
     } catch (error) {
       if (hasStatus(error, 404)) return undefined
       throw error
+    }
+  }
+
+  /** A question that has no answer leaves the lease the last word. */
+  async #isGone(holder: string, signal: AbortSignal): Promise<boolean> {
+    try {
+      const isGone = (await this.#options.isGone?.(holder, signal)) ?? false
+      if (isGone) this.#log.info({ resource: 'leases', pod: holder }, 'the holder of the lease is gone')
+      return isGone
+    } catch (error) {
+      if (!signal.aborted)
+        this.#log.warn({ resource: 'pods', err: error }, 'could not look for the holder of the lease')
+      return false
     }
   }
 

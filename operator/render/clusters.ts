@@ -45,7 +45,7 @@ export function cluster(upstream: DefaultedUpstream, { namespace, services }: Cl
     ...(upstream.proxyProtocol && { proxyProtocol: upstream.proxyProtocol }),
     ...(upstream.drainDeadline && { drainDeadlineMs: durationMs(upstream.drainDeadline)! }),
     ...(isBalancingSet(upstream.loadBalancing) && { loadBalancing: balancing(upstream.loadBalancing) }),
-    ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck) }),
+    ...(upstream.healthCheck && { healthCheck: healthCheck(upstream.healthCheck, upstream) }),
     ...(role(upstream) !== 'Any' && { role: role(upstream) }),
     ...(upstream.outlierDetection && { outlierDetection: outlierDetection(upstream.outlierDetection) }),
     ...(upstream.pacing && { pacing: { maxDelayMs: durationMs(upstream.pacing.maxDelay)! } }),
@@ -53,7 +53,7 @@ export function cluster(upstream: DefaultedUpstream, { namespace, services }: Cl
 }
 
 function discovery(
-  { endpoints, dns, srv, service, file, fromHeader }: DefaultedUpstream,
+  { endpoints, dns, srv, sentinel, service, file, fromHeader }: DefaultedUpstream,
   namespace: string,
   services: ServiceLookup,
 ): DiscoveryConfig {
@@ -62,6 +62,7 @@ function discovery(
   if (dns) return { kind: 'dns', hostname: dns.hostname, port: dns.port }
   if (file) return { kind: 'file', ref: configMap(file.configMapKeyRef) }
   if (srv) return { kind: 'srv', name: srv.name }
+  if (sentinel) return sentinelDiscovery(sentinel)
   return {
     kind: 'endpoints',
     endpoints: (endpoints ?? []).map(({ host, port, weight, priority }) => ({ host, port, weight, priority })),
@@ -79,6 +80,22 @@ function serviceDiscovery(ref: ServiceRef, services: ServiceLookup): DiscoveryCo
     host: `${ref.name}.${ref.namespace}.svc`,
     endpoints: [...found.endpoints],
   }
+}
+
+function sentinelDiscovery(given: NonNullable<DefaultedUpstream['sentinel']>): DiscoveryConfig {
+  const { masterName, sentinels, role, auth: own, tls: ownTls } = given
+  return {
+    kind: 'sentinel',
+    masterName,
+    sentinels: sentinels.map(({ host, port }) => ({ host, port })),
+    role,
+    auth: own ? redisAuth(own.redis) : null,
+    tls: ownTls ? tls(ownTls) : null,
+  }
+}
+
+function redisAuth({ username, password }: NonNullable<NonNullable<DefaultedUpstream['auth']>['redis']>) {
+  return { kind: 'redis', username: username ?? null, password: secret(password.secretKeyRef) } as const
 }
 
 function tls(given: Omit<NonNullable<DefaultedUpstream['tls']>, 'serverName'> & { serverName?: string }): TlsConfig {
@@ -111,7 +128,7 @@ function auth(given: NonNullable<DefaultedUpstream['auth']>): AuthConfig | null 
     redis,
     postgres,
   } = given
-  if (redis) return { kind: 'redis', username: redis.username ?? null, password: secret(redis.password.secretKeyRef) }
+  if (redis) return redisAuth(redis)
   if (awsSigV4) return { kind: 'awsSigV4', service: awsSigV4.service, region: awsSigV4.region }
   if (postgres) return postgresAuth(postgres)
   if (gcpIdToken) return { kind: 'gcpIdToken', audience: gcpIdToken.audience }
@@ -199,12 +216,17 @@ function balancing(given: DefaultedUpstream['loadBalancing']): BalancingConfig {
   }
 }
 
-function healthCheck(given: NonNullable<DefaultedUpstream['healthCheck']>): HealthCheckConfig {
+function healthCheck(
+  given: NonNullable<DefaultedUpstream['healthCheck']>,
+  upstream: DefaultedUpstream,
+): HealthCheckConfig {
   const { http, tcp, tls, interval, timeout, unhealthyThreshold, healthyThreshold } = given
   return {
     probe: http
       ? { kind: 'http', path: http.path, statuses: http.expectedStatuses ?? null }
-      : { kind: tls ? 'tls' : tcp ? 'tcp' : 'postgres' },
+      : tls || tcp
+        ? { kind: tls ? 'tls' : 'tcp' }
+        : ownProbe(upstream),
     port: (http ?? tcp ?? tls)?.port ?? null,
     intervalMs: durationMs(interval)!,
     timeoutMs: durationMs(timeout)!,
@@ -213,10 +235,20 @@ function healthCheck(given: NonNullable<DefaultedUpstream['healthCheck']>): Heal
   }
 }
 
+/** A check of the protocol's own: the schema allows it for PostgreSQL, which always has a credential, and for Redis. */
+function ownProbe({ auth, sentinel, endpoints = [] }: DefaultedUpstream): HealthCheckConfig['probe'] {
+  if (auth?.postgres) return { kind: 'postgres' }
+  return { kind: 'redis', role: sentinel?.role ?? (hasOrder(endpoints) ? 'Master' : null) }
+}
+
+function hasOrder(endpoints: NonNullable<DefaultedUpstream['endpoints']>): boolean {
+  return new Set(endpoints.map(({ priority }) => priority)).size > 1
+}
+
 /** Of servers with an order in which they are used, the later ones are standbys until they are promoted. */
 function role({ role: given, auth, endpoints = [] }: DefaultedUpstream): RoleConfig {
   if (given !== undefined || !auth?.postgres) return given ?? 'Any'
-  return new Set(endpoints.map(({ priority }) => priority)).size > 1 ? 'Primary' : 'Any'
+  return hasOrder(endpoints) ? 'Primary' : 'Any'
 }
 
 function outlierDetection(given: NonNullable<DefaultedUpstream['outlierDetection']>): OutlierConfig {

@@ -44,6 +44,7 @@ export function retryOf(
     budget,
     maxBufferedBodyBytes: quantityBytes(given.maxBufferedBody)!,
     methods: given.methods,
+    ...(given.hedge && { hedgeMs: durationMs(given.hedge.after)! }),
   }
 }
 

@@ -29,10 +29,10 @@ export function references(spec: AmbassadorSpec): References {
     to.set(name, known)
   }
   for (const upstream of Array.isArray(spec?.upstreams) ? spec.upstreams : []) {
-    const { tls, auth, file } = upstream ?? {}
+    const { tls, auth, file, sentinel } = upstream ?? {}
     add(configMaps, file?.configMapKeyRef?.name, file?.configMapKeyRef?.key)
     const oauth2 = auth?.oauth2ClientCredentials
-    for (const each of [tls, oauth2?.tls]) {
+    for (const each of [tls, oauth2?.tls, sentinel?.tls]) {
       add(secrets, each?.ca?.secretKeyRef?.name, each?.ca?.secretKeyRef?.key)
       add(configMaps, each?.ca?.configMapKeyRef?.name, each?.ca?.configMapKeyRef?.key)
       add(secrets, each?.clientCertificate?.secretName, TLS_KEYS.certificate, TLS_KEYS.privateKey)
@@ -44,7 +44,8 @@ export function references(spec: AmbassadorSpec): References {
     add(secrets, auth?.bearer?.secretKeyRef?.name, auth?.bearer?.secretKeyRef?.key)
     add(secrets, auth?.basic?.secretName, BASIC_AUTH_KEYS.username, BASIC_AUTH_KEYS.password)
     add(secrets, auth?.header?.secretKeyRef?.name, auth?.header?.secretKeyRef?.key)
-    add(secrets, auth?.redis?.password?.secretKeyRef?.name, auth?.redis?.password?.secretKeyRef?.key)
+    for (const each of [auth?.redis, sentinel?.auth?.redis])
+      add(secrets, each?.password?.secretKeyRef?.name, each?.password?.secretKeyRef?.key)
   }
   return { secrets: sorted(secrets), configMaps: sorted(configMaps) }
 }

@@ -15,8 +15,10 @@ export function warnings(spec: DefaultedSpec): Problem[] {
     ...plainHttps(spec),
     ...plainTokens(spec),
     ...srvNames(spec),
+    ...sentinelNames(spec),
     ...unverified(spec),
     ...tryTimeouts(spec),
+    ...lateHedges(spec),
     ...deniedHosts(spec),
     ...sample(spec),
   ]
@@ -100,13 +102,26 @@ function srvNames({ upstreams }: DefaultedSpec): Problem[] {
   })
 }
 
+/** Sentinels announce addresses as a rule, which few certificates are for. */
+function sentinelNames({ upstreams }: DefaultedSpec): Problem[] {
+  return upstreams.flatMap((each, index) => {
+    if (!each.sentinel || !each.tls || each.tls.serverName !== undefined || each.tls.insecureSkipVerify) return []
+    const message = `the certificate of '${each.name}' must be for the address or name that the Sentinels announce: set serverName to the name that all its servers have in theirs`
+    return [warning(`spec.upstreams[${index}].tls`, message)]
+  })
+}
+
 /** Whoever reads the status must know. */
 function unverified({ upstreams }: DefaultedSpec): Problem[] {
-  return upstreams.flatMap(({ name, tls }, index) => {
-    if (!tls?.insecureSkipVerify) return []
-    const field = `spec.upstreams[${index}].tls.insecureSkipVerify`
-    const message = `nobody verifies that '${name}' is what it says it is ('${tls.insecureSkipVerify.reason}'): set ca and remove this`
-    return [warning(field, message)]
+  return upstreams.flatMap(({ name, tls, sentinel }, index) => {
+    return [
+      ['tls', name, tls?.insecureSkipVerify?.reason],
+      ['sentinel.tls', `the Sentinels of ${name}`, sentinel?.tls?.insecureSkipVerify?.reason],
+    ].flatMap(([field, who, reason]) => {
+      if (reason === undefined) return []
+      const message = `nobody verifies that '${who}' is what it says it is ('${reason}'): set ca and remove this`
+      return [warning(`spec.upstreams[${index}].${field}.insecureSkipVerify`, message)]
+    })
   })
 }
 
@@ -134,6 +149,29 @@ function tryTimeout(
   return [warning(`${field}.perTryTimeout`, message)]
 }
 
+/** A second try that would begin when the first is given up never begins. */
+function lateHedges({ retry, routes = [], timeouts: all }: DefaultedSpec): Problem[] {
+  const late = (
+    field: string,
+    policy: typeof retry | NonNullable<typeof routes>[number]['retry'],
+    request?: string,
+  ) => {
+    if (!policy?.hedge) return []
+    const { after } = policy.hedge
+    const limits = [policy.perTryTimeout, request].flatMap((each) => (each ? durationMs(each) || [] : []))
+    if (durationMs(after)! < Math.min(request === undefined ? REQUEST_MS : Number.POSITIVE_INFINITY, ...limits))
+      return []
+    const message = `'${after}' is not shorter than the time that a try may take, so there is never a second one: make it shorter`
+    return [warning(`${field}.hedge.after`, message)]
+  }
+  return [
+    ...late('spec.retry', retry, all.request),
+    ...routes.flatMap((route, index) => {
+      return late(`spec.routes[${index}].retry`, route.retry, route.timeouts?.request ?? all.request)
+    }),
+  ]
+}
+
 /** Hosts of the spec itself that its own egress refuses. A name may still be allowed by the addresses that it has. */
 function deniedHosts({ egress, upstreams }: DefaultedSpec): Problem[] {
   if (!egress) return []
@@ -142,13 +180,16 @@ function deniedHosts({ egress, upstreams }: DefaultedSpec): Problem[] {
     if (list.allows(host, port) || (list.hasRanges && isIP(host) === 0)) return []
     return [warning(field, `'${host}', port ${port}, is not in egress.allow, so it is never dialled: add it there`)]
   }
-  return upstreams.flatMap(({ endpoints = [], dns, auth }, index) => {
+  return upstreams.flatMap(({ endpoints = [], dns, sentinel, auth }, index) => {
     const path = `spec.upstreams[${index}]`
     const url = auth?.oauth2ClientCredentials?.tokenUrl
     const token = url === undefined ? null : new URL(url)
     return [
       ...endpoints.flatMap(({ host, port }, at) => denied(`${path}.endpoints[${at}]`, host, port)),
       ...(dns ? denied(`${path}.dns`, dns.hostname, dns.port) : []),
+      ...(sentinel?.sentinels ?? []).flatMap(({ host, port }, at) =>
+        denied(`${path}.sentinel.sentinels[${at}]`, host, port),
+      ),
       ...(token
         ? denied(
             `${path}.auth.oauth2ClientCredentials.tokenUrl`,

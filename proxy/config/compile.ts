@@ -20,17 +20,20 @@ import { Cluster, type ClusterOptions, type ClusterParts } from '../upstream/clu
 import type { DiscoverySource } from '../upstream/discovery/discover.ts'
 import type { Discovery } from '../upstream/discovery/discovery.ts'
 import { ServiceFeed } from '../upstream/discovery/service.ts'
+import type { RedisRole } from '../upstream/redis/login.ts'
+import { RedisProber } from '../upstream/redis/prober.ts'
 import { EndpointFile } from './endpoint-file.ts'
 import { makeCredential } from './make-credential.ts'
 import type { OwnedCredential } from './owned-credential.ts'
 import { DatabaseLogin } from './postgres-login.ts'
 import type { RefDirs } from './refs.ts'
+import { SentinelFiles } from './sentinel-files.ts'
 
 /** What every Ambassador of the process shares. */
 export interface CompileParts {
   readonly dirs: RefDirs
   readonly tls: TlsContexts
-  /** `source` is given for the kinds `file` and `service`. */
+  /** `source` is given for the kinds `file`, `service` and `sentinel`. */
   readonly discover: (config: DiscoveryConfig, source: DiscoverySource | null) => Discovery
   /** Told of each fetch of a token for a cluster that failed. */
   readonly onTokenFailure?: (cluster: string, message: string) => void
@@ -38,6 +41,7 @@ export interface CompileParts {
   readonly onDenied?: ClusterParts['onDenied']
   readonly onDiscovery?: ClusterParts['onDiscovery']
   readonly onHealth?: ClusterParts['onHealth']
+  readonly onSwitch?: ClusterParts['onSwitch']
 }
 
 /** One upstream, ready for use. */
@@ -72,6 +76,8 @@ interface Part {
   readonly login: DatabaseLogin | null
   /** The list of endpoints of discovery by file. */
   readonly file: EndpointFile | null
+  /** Of discovery by Sentinel. */
+  readonly sentinel: SentinelFiles | null
   /** Counters never go back, so they are kept as long as the name is. */
   readonly cells: HttpCells
   /** Null until the config is put in force. */
@@ -102,7 +108,7 @@ export class Compiler {
   #guard = NO_GUARD
   /** By what their routes match. */
   #routeLimits: ReadonlyMap<string, RateLimit> = new Map()
-  readonly #files = new WeakMap<DiscoveryConfig, EndpointFile>()
+  readonly #files = new WeakMap<DiscoveryConfig, EndpointFile | SentinelFiles>()
   /** By Service and port. */
   #feeds = new Map<string, ServiceFeed>()
 
@@ -121,6 +127,7 @@ export class Compiler {
         credential: this.#credential(cluster, old),
         login: this.#login(cluster, old),
         file: endpointFile(cluster, old),
+        sentinel: this.#sentinel(cluster, old),
         cells: old?.cells ?? new HttpCells(),
         cluster: null,
       }
@@ -151,7 +158,14 @@ export class Compiler {
     const before = this.#inForce
     const guard = guardOf(config)
     this.#guard = guard
-    for (const { config: each, file } of candidate.parts) if (file !== null) this.#files.set(each.discovery, file)
+    for (const { config: each, file, sentinel, tls, credential } of candidate.parts) {
+      const source = file ?? sentinel
+      if (source !== null) this.#files.set(each.discovery, source)
+      if (sentinel === null) continue
+      const { connectMs: timeoutMs } = config.timeouts
+      sentinel.guard = guard
+      sentinel.servers = { tls, credential, proxyProtocol: each.proxyProtocol ?? null, timeoutMs }
+    }
     this.#feed(config)
     const isSameProtocol = this.#protocol === config.protocol
     this.#protocol = config.protocol
@@ -163,13 +177,14 @@ export class Compiler {
         old.cluster.update(options)
         return { ...part, cluster: old.cluster }
       }
-      const { onCircuit, onDenied, onDiscovery, onHealth } = this.#parts
+      const { onCircuit, onDenied, onDiscovery, onHealth, onSwitch } = this.#parts
       const cluster = new Cluster(options, {
         discover: (each) => this.#discover(each),
         onCircuit,
         onDenied,
         onDiscovery,
         onHealth,
+        onSwitch,
       })
       cluster.start()
       return { ...part, cluster }
@@ -217,7 +232,9 @@ export class Compiler {
   /** Everything that the config in force refers to was usable at least once, so that it serves. */
   get isServing(): boolean {
     return this.#inForce.every(
-      ({ tls, credential: own, login, file }) =>
+      ({ tls, credential: own, login, file, sentinel }) =>
+        (sentinel?.tls == null || sentinel.tls.context !== null) &&
+        (sentinel?.credential == null || sentinel.credential.line !== null) &&
         (tls === null || tls.context !== null) &&
         (login === null || login.login !== null) &&
         (own === null || own.line !== null) &&
@@ -258,6 +275,7 @@ export class Compiler {
     const reports = [
       ...(part.file === null ? [] : [part.file.refresh(dirs)]),
       ...(part.tls?.refs ?? []),
+      ...(part.sentinel?.refresh() ?? []),
       ...(part.credential?.refresh() ?? []),
       ...(part.login?.refresh(dirs) ?? []),
     ]
@@ -271,6 +289,12 @@ export class Compiler {
     if (config.tls === null) return null
     const isSame = old?.tls && canonicalJson(old.config.tls) === canonicalJson(config.tls)
     return isSame ? old.tls : this.#parts.tls.open(config.tls)
+  }
+
+  #sentinel({ discovery }: ClusterConfig, old: Part | undefined): SentinelFiles | null {
+    if (discovery.kind !== 'sentinel') return null
+    const isSame = old?.sentinel && canonicalJson(old.config.discovery) === canonicalJson(discovery)
+    return isSame ? old.sentinel : new SentinelFiles(discovery, this.#parts.tls, this.#parts.dirs)
   }
 
   #login({ name, auth }: ClusterConfig, old: Part | undefined): DatabaseLogin | null {
@@ -291,6 +315,8 @@ export class Compiler {
   #release(from: readonly Part[], kept: readonly Part[]): void {
     for (const part of from) {
       if (part.tls !== null && !kept.some((each) => each.tls === part.tls)) this.#parts.tls.close(part.tls)
+      const { sentinel } = part
+      if (sentinel?.tls != null && !kept.some((each) => each.sentinel === sentinel)) this.#parts.tls.close(sentinel.tls)
       if (!kept.some((each) => each.credential === part.credential)) part.credential?.stop?.()
       if (part.cluster !== null && !kept.some((each) => each.cluster === part.cluster)) part.cluster.close()
     }
@@ -339,9 +365,16 @@ function clusterOptions(config: ProxyConfig, part: Part, guard: DialGuard): Clus
     budget: config.retry?.budget ?? null,
     probeTimeoutMs: config.timeouts.connectMs + (config.protocol === 'HTTP' ? perTryMs : 0),
     queue: config.protocol === 'HTTP' ? 'Newest' : 'Oldest',
+    ...(part.config.healthCheck?.probe.kind === 'redis' && {
+      prober: new RedisProber(part.credential, part.config.healthCheck.probe.role, guard),
+    }),
+    ...(config.protocol === 'Redis' && { login: { credential: part.credential, role: redisRole(part.config) } }),
     ...(part.login !== null && { prober: new PostgresProber(part.login, part.config) }),
-    ...(config.protocol === 'Redis' && { login: { credential: part.credential, role: null } }),
   }
+}
+
+function redisRole({ discovery }: ClusterConfig): RedisRole {
+  return discovery.kind === 'sentinel' ? discovery.role : null
 }
 
 /** Worst first: what only a restart can mend, what a person must create, what a person must correct. */

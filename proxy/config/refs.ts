@@ -31,6 +31,14 @@ export type RefText =
 export function refPaths(config: ProxyConfig, dirs: RefDirs): readonly string[] {
   const refs = config.clusters.flatMap(({ discovery, tls, auth }): (DataRef | null | undefined)[] => [
     discovery.kind === 'file' ? discovery.ref : null,
+    ...(discovery.kind === 'sentinel'
+      ? [
+          discovery.auth?.password,
+          discovery.tls?.ca,
+          discovery.tls?.clientCertificate?.certificate,
+          discovery.tls?.clientCertificate?.privateKey,
+        ]
+      : []),
     tls?.ca,
     tls?.clientCertificate?.certificate,
     tls?.clientCertificate?.privateKey,

@@ -61,6 +61,8 @@ export class HttpCells {
   upgrades = 0
   /** Exchanges under way. */
   active = 0
+  /** Second attempts of slow requests, and how many of them answered first. */
+  readonly hedged = { sent: 0, won: 0 }
   /** Copies of requests that routes send to it. */
   readonly mirrored: MirrorCounts = { active: 0, sent: 0, failed: 0, dropped: 0, tooLarge: 0 }
 

@@ -101,6 +101,17 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
     for (const { cells, labels } of all) out.sample(name, labels, value(cells))
   }
   out.metric(
+    'ambassador_hedges_total',
+    'counter',
+    'Second attempts of requests whose first was slow, by whether theirs was the answer that counted: won or lost.',
+  )
+  for (const { cells, labels } of all) {
+    const { sent, won } = cells.hedged
+    if (sent === 0) continue
+    out.sample('ambassador_hedges_total', { ...labels, outcome: 'won' }, won)
+    out.sample('ambassador_hedges_total', { ...labels, outcome: 'lost' }, sent - won)
+  }
+  out.metric(
     'ambassador_mirrored_total',
     'counter',
     'Copies of requests for an upstream: sent (answered), failed, dropped (something was scarce), too_large (the body was not kept).',
@@ -273,6 +284,13 @@ function writeUpstreams(out: Exposition, served: readonly Served[]): void {
     }
     out.sample('ambassador_endpoints', { ...labels, state: 'available' }, available)
     out.sample('ambassador_endpoints', { ...labels, state: 'unavailable' }, total - available)
+  }
+  const followed = all.filter(({ cluster }) => cluster.isFollowed)
+  if (followed.length > 0) {
+    out.metric('ambassador_master_switches_total', 'counter', 'Times that another server became the master.')
+    for (const { cluster, labels } of followed) {
+      out.sample('ambassador_master_switches_total', labels, cluster.switches)
+    }
   }
   out.metric(
     'ambassador_connections',

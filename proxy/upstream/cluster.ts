@@ -13,8 +13,8 @@ import type { UpstreamTls } from '../tls/upstream-tls.ts'
 import { type Balancing, groupByPriority, NONE, type PriorityGroup, pickEndpoint } from './balancer.ts'
 import { NO_HASH } from './consistent-hash.ts'
 import { Departures } from './departures.ts'
-import type { Address, Discovery } from './discovery/discovery.ts'
-import { addressKey, Endpoint, type Turns } from './endpoint.ts'
+import type { Address, Discovery, Halt } from './discovery/discovery.ts'
+import { addressKey, addressName, Endpoint, type Turns } from './endpoint.ts'
 import type { Prober } from './health/check.ts'
 import { Health, type HealthOptions } from './health/health.ts'
 import { HostClusters } from './host-clusters.ts'
@@ -52,6 +52,8 @@ export interface ClusterParts {
   readonly onEndpoints?: (cluster: Cluster) => void
   /** Told when discovery finds an address that must not be dialled and is left out. */
   readonly onDenied?: (cluster: Cluster, refusal: DialRefusal) => void
+  /** Told when another server has become the master, with their names (`ip:port`). Only of discovery by Sentinel. */
+  readonly onSwitch?: (cluster: Cluster, from: string, to: string) => void
   /** Told when looking for endpoints begins to fail, fails in another way, or works again (null). Endpoints that are known stay. */
   readonly onDiscovery?: (cluster: Cluster, failure: string | null) => void
   /** Told when checks find an endpoint unhealthy or it is ejected (with the reason), and when it is well again by its checks (null). */
@@ -99,6 +101,8 @@ export class Cluster {
   readonly #holds = new Set<Hold>()
   #holdRefresh: NodeJS.Timeout | undefined
   #isClosed = false
+  #halt: Halt = 'none'
+  #switches = 0
   /** What a person wants of the circuits of endpoints that are still to come. */
   #forced: 'open' | 'closed' | 'auto' = 'auto'
 
@@ -144,6 +148,9 @@ export class Cluster {
       (failure) => {
         if (isCurrent()) this.#parts.onDiscovery?.(this, failure)
       },
+      (halt) => {
+        if (isCurrent()) this.#setHalt(halt)
+      },
     )
   }
 
@@ -167,6 +174,30 @@ export class Cluster {
   /** Something else than a failed dial speaks against the endpoints that are known: discovery looks again soon. */
   lookAgain(): void {
     this.#discovery.refresh()
+  }
+
+  /** What is under way must wait at its next boundary: its server may be about to be replaced. */
+  get isHalted(): boolean {
+    return this.#halt === 'all'
+  }
+
+  /** A server that closes a connection is followed by another one, or by itself. */
+  get isFollowed(): boolean {
+    return this.#options.config.discovery.kind === 'sentinel'
+  }
+
+  /** Times that another server became the master. */
+  get switches(): number {
+    return this.#switches
+  }
+
+  #setHalt(halt: Halt): void {
+    const wasHalted = this.isHalted
+    this.#halt = halt
+    if (wasHalted !== this.isHalted) {
+      for (const { pool } of this.#byKey.values()) pool?.halt?.(this.isHalted)
+    }
+    if (this.isReady) for (const hold of this.#holds) this.#endHold(hold, true)
   }
 
   /** When what DNS said of it was last confirmed, in monotonic milliseconds; null without DNS, or while it said nothing. */
@@ -206,14 +237,18 @@ export class Cluster {
     return true
   }
 
-  /** False until discovery found the first endpoints, be they denied: then an attempt waits (`whenReady`) instead of failing. */
+  /**
+   * False until discovery found the first endpoints, be they denied, and while nothing may begin on those that are known: then an
+   * attempt waits (`whenReady`) instead of failing.
+   */
   get isReady(): boolean {
-    return this.#groups.length > 0 || this.#denied.size > 0
+    return (this.#groups.length > 0 || this.#denied.size > 0) && this.#halt === 'none'
   }
 
   /** The reason code of an attempt while there is no endpoint. */
   get whyUnready(): 'dns_failed' | 'no_healthy_endpoint' {
-    return this.#options.config.discovery.kind === 'service' ? 'no_healthy_endpoint' : 'dns_failed'
+    const { kind } = this.#options.config.discovery
+    return kind === 'service' || kind === 'sentinel' ? 'no_healthy_endpoint' : 'dns_failed'
   }
 
   /** Why endpoints are missing, for a person: the newest look-up failed, or one must not be dialled. Null when none is. */
@@ -342,6 +377,7 @@ export class Cluster {
     this.#groups = []
     this.#addresses = []
     this.#denied = new Map()
+    this.#setHalt('none')
     this.start()
   }
 
@@ -366,6 +402,7 @@ export class Cluster {
   #replace(addresses: readonly Address[]): void {
     const isEmpty = addresses.length === 0
     if (isEmpty && this.#options.config.discovery.kind !== 'service') return
+    this.#countSwitch(addresses)
     this.#addresses = addresses
     this.#deny(addresses)
     const left = new Map(this.#byKey)
@@ -391,8 +428,16 @@ export class Cluster {
     this.#groups = groupByPriority(this.#byKey.values())
     this.#health.setEndpoints(this.#byKey.values())
     for (const [key, endpoint] of left) this.#departures.leave(key, endpoint)
-    if (!isEmpty) for (const hold of this.#holds) this.#endHold(hold, true)
+    if (!isEmpty && this.#halt === 'none') for (const hold of this.#holds) this.#endHold(hold, true)
     this.#parts.onEndpoints?.(this)
+  }
+
+  #countSwitch([to]: readonly Address[]): void {
+    const { discovery } = this.#options.config
+    const [from] = this.#addresses
+    if (discovery.kind !== 'sentinel' || discovery.role !== 'Master' || from === undefined || to === undefined) return
+    this.#switches++
+    this.#parts.onSwitch?.(this, addressName(from.ip, from.port), addressName(to.ip, to.port))
   }
 
   #startSlowly(endpoint: Endpoint, at: Millis): void {

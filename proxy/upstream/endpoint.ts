@@ -12,6 +12,8 @@ export interface EndpointPool {
   retire(): void
   /** Close everything now. Idempotent. */
   destroy(): void
+  /** What is under way waits at its next boundary, until it may go on. Absent: it does not. */
+  halt?(isHalted: boolean): void
   /** Close every connection now; their users live on and hear why. Default: destroy(). */
   cut?(why: string): void
 }

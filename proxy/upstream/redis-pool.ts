@@ -11,6 +11,10 @@ import { logIn } from './redis/login.ts'
 export interface PoolMember {
   /** The endpoint is no longer the one to talk to. */
   onEndpointRetired(): void
+  /** Nothing more may be sent to it for now, or it may again. */
+  onEndpointHalted(): void
+  /** Whatever is under way ends now. @param why for a person */
+  onEndpointCut(why: string): void
   destroy(): void
 }
 
@@ -143,6 +147,15 @@ export class RedisPool implements EndpointPool {
     this.#isRetired = true
     this.#stop()
     for (const member of [...this.#members]) member.onEndpointRetired()
+  }
+
+  cut(why: string): void {
+    this.#dropSpares()
+    for (const member of [...this.#members]) member.onEndpointCut(why)
+  }
+
+  halt(): void {
+    for (const member of [...this.#members]) member.onEndpointHalted()
   }
 
   destroy(): void {

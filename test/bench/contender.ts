@@ -9,9 +9,11 @@ export interface Upstream {
   readonly tls: { readonly caFile: string; readonly serverName: string } | null
 }
 
+/** What a proxy is set to understand: requests, commands of Redis where it can, or bytes alone. */
+export type Mode = 'HTTP' | 'TCP' | 'Redis'
+
 export interface Setting {
-  /** What the proxy is set to understand: requests, or bytes alone. */
-  readonly mode: 'HTTP' | 'TCP'
+  readonly mode: Mode
   readonly upstream: Upstream
   /** Where the proxy must listen, on 127.0.0.1. */
   readonly port: number
@@ -31,7 +33,7 @@ export interface Contender {
 }
 
 /** Connections to the upstream that each contender allows: few where requests share them, one for each client where they cannot. */
-export const upstreamConnections = (mode: Setting['mode']): number => (mode === 'HTTP' ? 100 : 6_000)
+export const upstreamConnections = (mode: Mode): number => (mode === 'HTTP' ? 100 : 6_000)
 
 /** Open connections with which memory is looked at after the rounds. */
-export const openConnections = (mode: Setting['mode']): number => (mode === 'HTTP' ? 1_000 : 5_000)
+export const openConnections = (mode: Mode): number => (mode === 'HTTP' ? 1_000 : 5_000)

@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { run } from '../../build/machine/exec.ts'
+import type { Mode } from './contender.ts'
 
 export interface Load {
   readonly requests: number
@@ -26,7 +27,7 @@ export const REQUEST_FIELDS: Readonly<Record<string, string>> = {
   traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
 }
 
-const CONNECTIONS = 32
+export const CONNECTIONS = 32
 
 /** Prints the summary as one line of JSON; wrk's own report rounds. */
 const SCRIPT = `
@@ -38,14 +39,17 @@ function done(summary, latency, requests)
 end
 `
 
-/** Loads one port for some seconds. */
-export const load = async (options: {
+export interface LoadOptions {
   readonly core: number
   readonly port: number
   readonly seconds: number
+  /** For files of the load. */
   readonly directory: string
   readonly path?: string
-}): Promise<Load> => {
+}
+
+/** Loads one port for some seconds. */
+export const load = async (options: LoadOptions): Promise<Load> => {
   const script = join(options.directory, 'done.lua')
   writeFileSync(script, SCRIPT)
   const fields = Object.entries(REQUEST_FIELDS).flatMap(([name, value]) => ['-H', `${name}: ${value}`])
@@ -78,9 +82,14 @@ export const load = async (options: {
 }
 
 /** Calls `look` while so many connections are open that have sent a request and had the beginning of its answer. */
-export const withOpenConnections = async <T>(port: number, connections: number, look: () => T): Promise<T> => {
+export const withOpenConnections = async <T>(
+  port: number,
+  connections: number,
+  mode: Mode,
+  look: () => T,
+): Promise<T> => {
   const fields = Object.entries(REQUEST_FIELDS).map(([name, value]) => `${name}: ${value}\r\n`)
-  const request = `GET /v1/charges?limit=10 HTTP/1.1\r\n${fields.join('')}\r\n`
+  const request = mode === 'Redis' ? 'PING\r\n' : `GET /v1/charges?limit=10 HTTP/1.1\r\n${fields.join('')}\r\n`
   const sockets: Socket[] = []
   try {
     for (let i = 0; i < connections; i++) {

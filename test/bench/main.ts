@@ -5,13 +5,17 @@ import { parseArgs } from 'node:util'
 import { table } from './report.ts'
 import { runSuite } from './run-suite.ts'
 import { http, http1m, http16k, https, tcp, tls } from './suites/http.ts'
+import { redis } from './suites/redis.ts'
 import type { Suite } from './suites/suite.ts'
 
-const SUITES: readonly Suite[] = [http, http16k, http1m, https, tcp, tls]
+const SUITES: readonly Suite[] = [http, http16k, http1m, https, tcp, tls, ...redis]
+/** Names of several suites in one run. */
+const GROUPS: Readonly<Record<string, readonly Suite[]>> = { redis }
 
 const USAGE = `usage: npm run bench -- SUITE... [--json] [--seconds N] [--rounds N] [--only NAME,...]
 
-${SUITES.map(({ name, about }) => `  ${name.padEnd(8)} ${about}`).join('\n')}
+${SUITES.map(({ name, about }) => `  ${name.padEnd(12)} ${about}`).join('\n')}
+  ${'redis'.padEnd(12)} all four of them
 
   --seconds N   of load in each round (default: 5)
   --rounds N    rounds, of which the median is told (default: 5)
@@ -34,7 +38,7 @@ const main = async (): Promise<number> => {
     process.stdout.write(USAGE)
     return values.help ? 0 : 2
   }
-  const suites = positionals.map(suiteOf).map((suite) => only(suite, values.only))
+  const suites = positionals.flatMap((name) => GROUPS[name] ?? suiteOf(name)).map((suite) => only(suite, values.only))
   const seconds = whole('--seconds', values.seconds, 60)
   const rounds = whole('--rounds', values.rounds, 50)
   if (process.platform !== 'linux' || availableParallelism() < 2)

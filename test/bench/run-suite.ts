@@ -80,7 +80,7 @@ export const runSuite = async (suite: Suite, options: SuiteOptions): Promise<Res
       stops.push(proxy.stop)
       entries.push({ contender, version, port, running: proxy, anonymousIdle: await settled(proxy.pid), rounds: [] })
     }
-    const measure = (entry: Entry, seconds: number) => measureOne(entry, seconds, directory)
+    const measure = (entry: Entry, seconds: number) => measureOne(suite, entry, seconds, directory)
     for (const entry of entries) await measure(entry, options.warmUpSeconds)
     for (let round = 1; round <= options.rounds; round++)
       await progress.step(`round ${round} of ${options.rounds}`, async () => {
@@ -95,9 +95,14 @@ export const runSuite = async (suite: Suite, options: SuiteOptions): Promise<Res
   }
 }
 
-const measureOne = async ({ port, running }: Entry, seconds: number, directory: string): Promise<Measurement> => {
+const measureOne = async (
+  suite: Suite,
+  { port, running }: Entry,
+  seconds: number,
+  directory: string,
+): Promise<Measurement> => {
   const before = cpuSeconds(running.pid)
-  const { requests, errors, requestsPerSecond, p50Ms, p99Ms } = await load({
+  const { requests, errors, requestsPerSecond, p50Ms, p99Ms } = await (suite.load ?? load)({
     core: LOAD_CORE,
     port,
     seconds,
@@ -122,7 +127,7 @@ const resultOf = async (
   startMs: running.startMs,
   anonymousIdle,
   anonymousAfter: anonymousBytes(running.pid),
-  anonymousOpen: await withOpenConnections(port, openConnections(mode), () => anonymousBytes(running.pid)),
+  anonymousOpen: await withOpenConnections(port, openConnections(mode), mode, () => anonymousBytes(running.pid)),
   cpuMicrosPerRequest: median(rounds.map((r) => r.cpuMicrosPerRequest)),
   requestsPerSecond: median(rounds.map((r) => r.requestsPerSecond)),
   p50Ms: median(rounds.map((r) => r.p50Ms)),

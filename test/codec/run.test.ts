@@ -1,4 +1,4 @@
-/** Runs the documents of this folder; README.md says how they are written. */
+/** Runs the documents of HTTP/1.1; README.md says how they are written. */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { type Relayed, relayRequests, relayResponse } from '../helpers/codec.ts'
@@ -31,7 +31,7 @@ function check(test: Case, relayed: Relayed): void {
   if (refused === undefined) assert.equal(relayed.isIncomplete, incomplete !== undefined)
 }
 
-for (const { file, cases } of codecDocuments()) {
+for (const { file, cases } of codecDocuments('http1')) {
   describe(file, () => {
     for (const test of cases) {
       it(test.title, () => {

@@ -60,6 +60,13 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     )
   const injected = (): Promise<Json> => admitted(undefined, (pod) => pod.spec.initContainers !== undefined)
 
+  const leads = (): Promise<boolean> =>
+    eventually('one of the pods leads', async () => {
+      const { holderIdentity } = (await w.system.get('lease', DEPLOYMENT)).spec
+      const pods = await w.system.pods('app.kubernetes.io/component=operator')
+      return pods.some((pod) => holderIdentity.startsWith(`${pod.metadata.name}_`))
+    })
+
   /** Goes on asking while `work` runs; returns how many were asked for, and what those that were refused heard. */
   const askWhile = async (work: () => Promise<unknown>): Promise<{ asked: number; refused: string[] }> => {
     let isOver = false
@@ -94,12 +101,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     await install()
     const { spec, status } = await deployment()
     assert.deepEqual([spec.replicas, status.availableReplicas], [2, 2])
-    // At once on a new cluster; after an uninstall the lease of the old operator has to run out, whose right to give it back went first.
-    await eventually('one of the pods leads', async () => {
-      const { holderIdentity } = (await w.system.get('lease', DEPLOYMENT)).spec
-      const pods = await w.system.pods('app.kubernetes.io/component=operator')
-      return pods.some((pod) => holderIdentity.startsWith(`${pod.metadata.name}_`))
-    })
+    await leads()
   })
 
   it('injects a pod, and refuses one that names nothing, in our words', async () => {
@@ -178,8 +180,9 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     assert.equal((await kubectl.get('amb', 'sample')).metadata.name, 'sample')
   })
 
-  it('takes the Ambassadors up again when it is installed anew', async () => {
+  it('takes the Ambassadors up again when it is installed anew, and one of the new replicas leads', async () => {
     await install()
+    await leads()
     const { spec, status } = await deployment()
     assert.deepEqual([spec.replicas, status.availableReplicas], [2, 2])
     assert.equal((await injected()).spec.initContainers[0].name, 'ambassador')

@@ -14,7 +14,10 @@ export interface Case {
   readonly blocks: readonly Block[]
 }
 
-const KINDS = new Set(['request', 'response', 'upstream', 'client', 'refused', 'incomplete'])
+const KINDS = new Set([
+  ...['request', 'response', 'upstream', 'client', 'refused', 'incomplete'],
+  ...['commands', 'replies', 'told'],
+])
 
 function bytesOf(lines: readonly string[]): Buffer {
   const text = lines.map((line) => (/(^|[^\\])(\\\\)*\\$/.test(line) ? line.slice(0, -1) : `${line}\r\n`)).join('')

@@ -25,11 +25,19 @@ export class ProxyProcess {
     this.exit = once(child, 'close').then(([code, signal]) => code ?? signal)
   }
 
-  /** Starts it with exactly these variables, and free ports for its own two unless they say others. */
-  static async start(env: Readonly<Record<string, string>>, args: readonly string[] = ['proxy/main.ts']) {
+  /**
+   * Starts it with exactly these variables, and free ports for its own two unless they say others.
+   * @param within a command that starts what follows it, such as `unshare --pid`
+   */
+  static async start(
+    env: Readonly<Record<string, string>>,
+    args: readonly string[] = ['proxy/main.ts'],
+    within: readonly string[] = [],
+  ) {
     const telemetry = env['AMBASSADOR_TELEMETRY_PORT'] ?? String(await freePort())
     const admin = env['AMBASSADOR_ADMIN_PORT'] ?? String(await freePort())
-    const child = spawn(process.execPath, ['--single-threaded-gc', ...args], {
+    const [command, ...rest] = [...within, process.execPath, '--single-threaded-gc', ...args]
+    const child = spawn(command ?? '', rest, {
       cwd: ROOT,
       env: { PATH: process.env['PATH'], AMBASSADOR_TELEMETRY_PORT: telemetry, AMBASSADOR_ADMIN_PORT: admin, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],

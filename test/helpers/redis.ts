@@ -25,17 +25,19 @@ export class RedisServer {
     for (const stream of [child.stdout, child.stderr]) stream?.on('data', (text) => (this.said += text))
   }
 
-  /** `settings` are lines of redis.conf. */
+  /** `settings` are lines of redis.conf, or of sentinel.conf. */
   static async start(
     settings: readonly string[] = [],
-    options: { readonly port?: number; readonly isTls?: boolean } = {},
+    options: { readonly port?: number; readonly isTls?: boolean; readonly isSentinel?: boolean } = {},
   ) {
     const port = options.port ?? (await freePort())
     const directory = mkdtempSync(join(tmpdir(), 'ambassador-redis-'))
     const file = join(directory, 'redis.conf')
     const ports = options.isTls ? `port 0\ntls-port ${port}` : `port ${port}`
-    writeFileSync(file, `${ports}\nbind 127.0.0.1\ndir ${directory}\nsave ""\nappendonly no\n${settings.join('\n')}\n`)
-    const server = new RedisServer(spawn('redis-server', [file]), port, directory)
+    const own = options.isSentinel ? [] : ['save ""', 'appendonly no']
+    writeFileSync(file, `${[ports, 'bind 127.0.0.1', `dir ${directory}`, ...own, ...settings].join('\n')}\n`)
+    const args = options.isSentinel ? [file, '--sentinel'] : [file]
+    const server = new RedisServer(spawn('redis-server', args), port, directory)
     await server.#listens()
     return server
   }

@@ -102,6 +102,11 @@ export class TestClient {
     return Buffer.concat(this.#received)
   }
 
+  /** The same, a character for each byte. */
+  get text(): string {
+    return this.received.toString('latin1')
+  }
+
   get length(): number {
     return this.#length
   }

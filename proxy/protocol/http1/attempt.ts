@@ -70,6 +70,8 @@ export interface AttemptOwner {
   tlsMs: number
   /** Something else than what was waited for came up: look for a connection from the begin. */
   onLookAgain(attempt: Attempt, time: number): void
+  /** The whole request was sent, and is to be sent a second time when no answer begins within this time. */
+  onAsked(time: number, hedgeMs: number): void
   /** There is nobody to ask. */
   onNoEndpoint(refusal: PickRefusal, time: number): void
   onQueueFull(): void
@@ -293,6 +295,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     this.#askedAt = time
     const { retry } = this.#owner.target
     const perTryMs = retry === null ? null : retry.config.perTryTimeoutMs
+    if (retry !== null && retry.hedgeMs !== null) this.#owner.onAsked(time, retry.hedgeMs)
     if (perTryMs !== null) this.#step.set(time + perTryMs)
     else this.#step.clear()
   }

@@ -165,6 +165,8 @@ export class RequestFacts extends Facts {
   isUpgrade = false
   /** The client asks for trailers (TE: trailers), which is said anew to the next hop. */
   wantsTrailers = false
+  /** Of OPTIONS: how often it may be passed on (RFC 9110 section 7.6.2); -1: not said. */
+  maxForwards = -1
   /** The target as it is sent on is `prefix` and the bytes [pathStart, targetEnd) of the head: '/' or '*' for a URI without a path. */
   pathStart = 0
   targetPrefix = 0
@@ -190,6 +192,7 @@ export class RequestFacts extends Facts {
     this.expectsContinue = false
     this.isUpgrade = false
     this.wantsTrailers = false
+    this.maxForwards = -1
     if ((head.seen & RARE) !== 0) this.#rare(head)
     return null
   }
@@ -249,7 +252,7 @@ export class RequestFacts extends Facts {
     return null
   }
 
-  /** Expect, Upgrade, TE: what few requests have. */
+  /** Expect, Upgrade, TE, Max-Forwards: what few requests have. */
   #rare(head: HeadParser): void {
     const { bytes, known, count } = head
     const { dropped } = this
@@ -269,6 +272,8 @@ export class RequestFacts extends Facts {
         dropped[i] = 1
         offersH2c ||= listHas(bytes, start, end, H2C)
         this.isUpgrade = this.hasUpgrade && !this.isOld
+      } else if (known[i] === Field.maxForwards && equals(bytes, head.start, head.methodEnd, OPTIONS_METHOD)) {
+        if (this.maxForwards < 0) this.maxForwards = smallNumber(bytes, start, end)
       }
     }
     // An upstream that took h2c would leave everything that this proxy checks behind.
@@ -278,7 +283,19 @@ export class RequestFacts extends Facts {
   }
 }
 
-const RARE = (1 << Field.expect) | (1 << Field.te) | (1 << Field.upgrade)
+const RARE = (1 << Field.expect) | (1 << Field.te) | (1 << Field.upgrade) | (1 << Field.maxForwards)
+
+/** A number of up to nine digits; -1 when it is none. */
+function smallNumber(bytes: Buffer, start: number, end: number): number {
+  if (end === start || end - start > 9) return -1
+  let value = 0
+  for (let i = start; i < end; i++) {
+    const digit = bytes[i]! - 0x30
+    if (digit < 0 || digit > 9) return -1
+    value = value * 10 + digit
+  }
+  return value
+}
 
 /** What a response head means, given the request that it answers. */
 export class ResponseFacts extends Facts {

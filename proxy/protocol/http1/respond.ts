@@ -25,6 +25,8 @@ export interface AnswerShape {
   readonly requestId: string
 }
 
+const OFFERED = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'
+
 /** The status that a refusal is answered with. */
 export function statusOf(refusal: Refusal): number {
   return refusal.status ?? REASONS[refusal.reason].status
@@ -58,12 +60,19 @@ export function answer(refusal: Refusal, shape: AnswerShape): Buffer {
   }
   if (refusal.fields !== undefined) lines.push(...refusal.fields)
   // RFC 9110 section 15.5.6: a 405 names what is offered; the upstream knows what more it refuses.
-  if (status === 405) lines.push('Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS')
+  if (status === 405) lines.push(`Allow: ${OFFERED}`)
   if (shape.closes) lines.push('Connection: close')
   else if (shape.isOld) lines.push('Connection: keep-alive')
   // A request id goes back byte for byte, the body is UTF-8.
   const head = Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1')
   return shape.isHead ? head : Buffer.concat([head, Buffer.from(body)])
+}
+
+/** To an OPTIONS that may not be passed on (RFC 9110 section 7.6.2): what is offered here. */
+export function optionsAnswer(): Buffer {
+  return Buffer.from(
+    `HTTP/1.1 200 OK\r\nAllow: ${OFFERED}\r\nContent-Length: 0\r\nDate: ${new Date().toUTCString()}\r\nConnection: close\r\n\r\n`,
+  )
 }
 
 /** A string of structured fields (RFC 8941 section 3.3.3): visible ASCII, quotes and backslashes escaped. */

@@ -131,6 +131,10 @@ export function writeRequest(
       at = copy(bytes, runStart, nameStart, target, at)
       runStart = head.lineEnd(i)
       if (marks.credentialEnd === 0) at = writeCredential(credentialLine!, target, at, marks)
+    } else if (known[i] === Field.maxForwards && facts.maxForwards > 0 && dropped[i] === 0) {
+      at = copy(bytes, runStart, head.valueStart(i), target, at)
+      at += target.write(String(facts.maxForwards - 1), at, 'latin1')
+      runStart = head.valueEnd(i)
     } else if (known[i] === Field.traceparent && trace?.hasParent) {
       at = copy(bytes, runStart, head.valueStart(i), target, at)
       at = copy(trace.field, 0, TRACEPARENT_BYTES, target, at)

@@ -7,12 +7,13 @@ import { watchClosely } from '../../upstream/connector.ts'
 import type { Tenant } from '../../upstream/endpoint.ts'
 import type { UpstreamConnection } from '../../upstream/http-pool.ts'
 import { Relay } from '../tcp/relay.ts'
-import type { AfterExchange, Exchange, ExchangeClient } from './exchange.ts'
+import type { Exchange } from './exchange.ts'
+import type { AfterExchange, ExchangeClient } from './exchange-client.ts'
 import { HeadReader } from './head-reader.ts'
 import { RequestFacts } from './headers.ts'
 import type { Fault } from './parser.ts'
 import { writeRequestId } from './request-id.ts'
-import { answer, type Refusal } from './respond.ts'
+import { answer, optionsAnswer, type Refusal } from './respond.ts'
 import { ID_BYTES } from './serializer.ts'
 import type { HttpSnapshot } from './snapshot.ts'
 
@@ -115,6 +116,11 @@ export class Session implements SocketHandler, ExchangeClient {
     const fault = result === -1 ? head.fault : facts.examine(head)
     if (fault !== null) {
       this.#refuse(fault)
+      return end
+    }
+    if (facts.maxForwards === 0) {
+      this.raw.write(optionsAnswer())
+      this.#close()
       return end
     }
     const exchange = this.#host.takeExchange()

@@ -42,6 +42,8 @@ export interface RetryPlan {
   readonly onConnectFailure: boolean
   readonly onReset: boolean
   readonly onTimeout: boolean
+  /** After this time without an answer a request is sent a second time; null: it is not. */
+  readonly hedgeMs: number | null
 }
 
 /** Where one request goes, and by which rules. */
@@ -126,7 +128,7 @@ export function httpRouter(
 
 /** Compiles the retry block; null when nothing is ever tried again. */
 export function retryPlan(config: RetryConfig | null): RetryPlan | null {
-  if (config === null || config.maxRetries === 0) return null
+  if (config === null || (config.maxRetries === 0 && config.hedgeMs === undefined)) return null
   const statuses = new Uint8Array(1000)
   for (const status of config.statuses) statuses[status] = 1
   return {
@@ -135,5 +137,6 @@ export function retryPlan(config: RetryConfig | null): RetryPlan | null {
     onConnectFailure: config.on.includes('ConnectFailure'),
     onReset: config.on.includes('Reset'),
     onTimeout: config.on.includes('Timeout'),
+    hedgeMs: config.hedgeMs ?? null,
   }
 }

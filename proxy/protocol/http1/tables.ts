@@ -74,6 +74,7 @@ export const Field = {
   cacheControl: 23,
   traceparent: 24,
   tracestate: 25,
+  maxForwards: 26,
 } as const
 
 const NAMES: Record<Exclude<keyof typeof Field, 'other'>, string> = {
@@ -102,6 +103,7 @@ const NAMES: Record<Exclude<keyof typeof Field, 'other'>, string> = {
   cacheControl: 'cache-control',
   traceparent: 'traceparent',
   tracestate: 'tracestate',
+  maxForwards: 'max-forwards',
 }
 
 interface KnownName {

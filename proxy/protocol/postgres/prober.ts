@@ -15,6 +15,7 @@ const ELSEWHERE = ['3D000', '42501', '28000']
 const FULL = '53300'
 
 export class PostgresProber implements Prober {
+  readonly kind = 'postgres'
   readonly startTls: StartTls | null
   readonly alpn: readonly string[] | null
   readonly #source: LoginSource

@@ -21,9 +21,10 @@ export interface Acquirer {
 const MAX_DIALS = 3
 const NO_TIMES: DialTimes = { connectMs: 0, tlsMs: 0 }
 
-// held      => queued     when discovery has found endpoints
+// held      => queued     when discovery has found endpoints, and they may be used
 // queued    => dialling   when it has one of the upstream's connections
 // dialling  => dialling   when the endpoint fails and another one is there
+// dialling  => held       when the endpoint fails and discovery looks for the one in its place
 // any       => over
 type Phase = 'held' | 'queued' | 'dialling' | 'over'
 
@@ -68,16 +69,33 @@ export class Acquisition implements Waiter, LoginVisitor {
       this.#fail('auth_unavailable', credential.failure ?? 'the credential is not available')
       return
     }
-    if (cluster.isReady) {
-      this.#queue()
-      return
-    }
-    this.#cancelHold = cluster.whenReady(timeouts.connectMs, (ready) => {
+    if (cluster.isReady) this.#queue()
+    else this.#hold(timeouts.connectMs)
+  }
+
+  #hold(ms: number): void {
+    const { cluster } = this.#snapshot
+    this.#phase = 'held'
+    this.#cancelHold = cluster.whenReady(ms, (ready) => {
       if (this.#phase !== 'held') return
       refreshClock()
       if (ready) this.#queue()
-      else this.#fail('dns_failed', cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`)
+      else this.#fail(cluster.whyUnready, this.#whyUnready())
     })
+  }
+
+  #whyUnready(): string {
+    const { cluster } = this.#snapshot
+    const why = this.#failed?.detail ?? `upstream '${cluster.name}' has no endpoint yet`
+    return cluster.discoveryFailure ?? why
+  }
+
+  /** Gives everything back and begins again when discovery is sure of an endpoint. */
+  #holdAgain(): void {
+    this.#snapshot.cluster.connections.release()
+    this.#hasSlot = false
+    this.#tried.length = 0
+    this.#hold(Math.max(1, this.#deadline - now()))
   }
 
   cancel(): void {
@@ -126,16 +144,19 @@ export class Acquisition implements Waiter, LoginVisitor {
   // queued => dialling, dialling => dialling
   #next(): void {
     const { cluster } = this.#snapshot
+    if (cluster.isFollowed && !cluster.isReady && this.#deadline > now()) {
+      this.#holdAgain()
+      return
+    }
     const failed = this.#failed
     const picked = cluster.pick(now(), this.#tried)
     if (typeof picked === 'string') {
       if (failed !== null) this.#fail(failed.reason, failed.detail, failed.reply)
-      else if (picked === 'dns_failed')
-        this.#fail(picked, cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`)
+      else if (picked === 'dns_failed') this.#fail(picked, this.#whyUnready())
       else this.#fail(picked, `no endpoint of upstream '${cluster.name}' is available, ${this.#whenAgain()}`)
       return
     }
-    if (failed !== null) {
+    if (failed !== null && this.#tried.length > 0) {
       if (this.#tried.includes(picked) || !cluster.budget.tryRetry(now())) {
         this.#fail(failed.reason, failed.detail, failed.reply)
         return
@@ -185,7 +206,9 @@ export class Acquisition implements Waiter, LoginVisitor {
       return
     }
     cluster.dialFailed(endpoint, now())
-    if (this.#tried.length < MAX_DIALS && now() < this.#deadline) this.#next()
+    // One that is not trusted fails again, and with the same words.
+    const isFinal = cluster.isFollowed && failure.reason === 'tls_verify_failed'
+    if (this.#tried.length < MAX_DIALS && now() < this.#deadline && !isFinal) this.#next()
     else this.#fail(failure.reason, failure.detail, failure.reply)
   }
 

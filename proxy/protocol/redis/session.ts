@@ -37,6 +37,7 @@ const OURS = 0xffff
 /** A direction that brings this much per read gets memory of its own, so that it is passed on without a copy. */
 const BULK_BYTES = 32 * 1024
 const SMALL_BYTES = 8 * 1024
+const NOT_THE_ONE = 'the server is no longer the one to talk to'
 /** How long an application may take to read a last reply. */
 const LINGER_MS = 1000
 
@@ -107,6 +108,8 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
   #endpoint: string | null = null
   #seekingAt = 0
   #queueMs = 0
+  /** Ends a wait for the end of a failover that takes too long; null: there was none. */
+  #patience: CoarseTimer | null = null
   #times: DialTimes = { connectMs: 0, tlsMs: 0 }
   readonly #server: SocketHandler
 
@@ -188,6 +191,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     else if (at < length) {
       this.#keep(chunk, at, length)
       if (parser.stop === 'boundary') this.#client.pause()
+      this.#waitForEnd()
     }
   }
 
@@ -206,8 +210,31 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
 
   #updateStop(): void {
     const was = this.#commands.isStopWanted
-    this.#commands.isStopWanted = this.#isLeaving || this.#resets > 0
+    this.#commands.isStopWanted = this.#isStopping || this.#resets > 0
     if (was && !this.#commands.isStopWanted) this.#goOn()
+  }
+
+  /** The server is to get no more commands. */
+  get #isStopping(): boolean {
+    return this.#isLeaving || this.#snapshot.cluster.isHalted
+  }
+
+  /** A command that came while a failover was under way is held for as long as a connection may take, and so is a last reply waited for. */
+  #waitForEnd(): void {
+    const isHeld = this.#snapshot.cluster.isHalted && this.#kept !== null
+    if (!isHeld && !(this.#isLeaving && this.#snapshot.cluster.isFollowed)) return
+    this.#patience ??= new CoarseTimer(() => this.#onImpatience())
+    if (this.#patience.at === Number.POSITIVE_INFINITY) this.#patience.set(now() + this.#snapshot.timeouts.connectMs)
+  }
+
+  #onImpatience(): void {
+    if (this.#phase.kind !== 'open') return
+    const { cluster, timeouts } = this.#snapshot
+    if (this.#isLeaving) this.#fail('upstream_reset', `${NOT_THE_ONE}, and does not answer any more`)
+    else if (cluster.isHalted && this.#kept !== null) {
+      const why = cluster.discoveryFailure ?? 'the new master is not known yet'
+      this.#fail('no_healthy_endpoint', `a failover has taken more than ${timeouts.connectMs} ms: ${why}`)
+    }
   }
 
   #toServer(chunk: Buffer, from: number, to: number): void {
@@ -372,7 +399,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     this.#replies = new ReplyParser()
     this.#isLeaving = endpoint.retired
     if (this.#replays !== null) for (const command of replayOf(this.#replays)) this.#send(command)
-    this.#commands.isStopWanted = this.#isLeaving
+    this.#commands.isStopWanted = this.#isStopping
     this.#touch()
     this.#goOn()
     this.#client.resume()
@@ -392,9 +419,20 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     this.#phase.socket.write(command)
   }
 
+  onEndpointHalted(): void {
+    this.#updateStop()
+    if (this.#snapshot.cluster.isHalted) this.#waitForEnd()
+    else this.#patience?.clear()
+  }
+
+  onEndpointCut(why: string): void {
+    this.#fail('upstream_reset', why)
+  }
+
   onEndpointRetired(): void {
     this.#isLeaving = true
     this.#updateStop()
+    this.#waitForEnd()
     this.#atBoundary()
   }
 
@@ -434,8 +472,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     if (kind === 'closing' || kind === 'ended' || kind === 'seeking') return
     if (this.#pending.count > 0 || !this.#replies.isAtBoundary) {
       // A wait without an end, on a server that is not the one any more.
-      if (this.#isLeaving && this.#blocking > 0)
-        this.#fail('upstream_reset', 'the server is no longer the one to talk to')
+      if (this.#isLeaving && this.#blocking > 0) this.#fail('upstream_reset', NOT_THE_ONE)
       return
     }
     if (this.#clientEnded) this.#finish('client_closed', null)
@@ -443,11 +480,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
       this.#finish('draining', 'the sidecar is shutting down')
     else if (this.#isLeaving && kind === 'open' && this.#commands.isAtBoundary) {
       if (this.#canMove()) this.#move()
-      else
-        this.#fail(
-          'upstream_reset',
-          'the server is no longer the one to talk to, and the state of the connection cannot be moved',
-        )
+      else this.#fail('upstream_reset', `${NOT_THE_ONE}, and what is under way on the connection cannot be moved`)
     } else this.renew()
   }
 
@@ -457,6 +490,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     this.#phase = { kind: 'quiet' }
     this.#isLeaving = false
     this.#commands.isStopWanted = false
+    this.#patience?.clear()
     if (this.#kept !== null) this.#seek()
     else this.#client.resume()
   }
@@ -653,8 +687,10 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
   #onServerGone(error: Error | null): void {
     if (this.#phase.kind !== 'open') return
     const { endpoint } = this.#phase
+    const { cluster } = this.#snapshot
     const code = (error as NodeJS.ErrnoException | null)?.code
-    if (endpoint.retired && this.#canMove()) this.#move()
+    if (cluster.isFollowed) cluster.lookAgain()
+    if ((endpoint.retired || cluster.isFollowed) && this.#canMove()) this.#move()
     else if (this.#isQuitting || (code === undefined && this.#pending.count === 0))
       this.#finish('upstream_closed', null)
     else
@@ -690,6 +726,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
   #finish(end: TcpEnd, detail: string | null, isWhole = true): void {
     const phase = this.#phase
     if (phase.kind === 'ended') return
+    this.#patience?.release()
     if (phase.kind !== 'closing') this.#record(end, detail)
     if (phase.kind === 'seeking') phase.search.cancel()
     this.#leaveServer()

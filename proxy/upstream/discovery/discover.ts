@@ -1,17 +1,19 @@
 /** From the discovery part of a cluster's configuration to the thing that does it. */
 import type { DiscoveryConfig } from '../../../common/proxy-config.ts'
 import type { Resolver } from '../dns/resolver.ts'
+import { isSentinelAccess, type SentinelAccess } from '../redis/sentinel-access.ts'
 import type { Discovery } from './discovery.ts'
 import { DnsDiscovery } from './dns.ts'
 import { EndpointsDiscovery } from './endpoints.ts'
 import { FileDiscovery, type TargetSource } from './file.ts'
+import { SentinelDiscovery } from './sentinel.ts'
 import { ServiceDiscovery, ServiceFeed } from './service.ts'
 import { SrvDiscovery } from './srv.ts'
 
-/** What is read elsewhere: the list of the kind `file`, the endpoints of the kind `service`. */
-export type DiscoverySource = TargetSource | ServiceFeed
+/** What comes from elsewhere: the list of the kind `file`, the endpoints of the kind `service`, the files of the kind `sentinel`. */
+export type DiscoverySource = TargetSource | ServiceFeed | SentinelAccess
 
-/** @param source for the kinds `file` and `service`, which cannot do without */
+/** @param source for the kinds `file`, `service` and `sentinel`, which cannot do without */
 export function discover(
   config: DiscoveryConfig,
   resolver: Resolver,
@@ -28,8 +30,12 @@ export function discover(
       if (!(source instanceof ServiceFeed)) throw new Error('discovery of a Service has no feed')
       return new ServiceDiscovery(config, source)
     case 'file':
-      if (source === null || source instanceof ServiceFeed) throw new Error('discovery by file has no source')
+      if (source === null || source instanceof ServiceFeed || isSentinelAccess(source))
+        throw new Error('discovery by file has no source')
       return new FileDiscovery(source, resolver)
+    case 'sentinel':
+      if (source === null || !isSentinelAccess(source)) throw new Error('discovery by Sentinel has no access')
+      return new SentinelDiscovery(config, resolver, source)
     case 'fromHeader':
       // Each request brings its own.
       return { start() {}, refresh() {}, failure: null, stop() {} }

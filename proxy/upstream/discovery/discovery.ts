@@ -13,13 +13,20 @@ export interface Address {
   readonly zone?: string | undefined
 }
 
+/** What must wait because nobody knows whether an endpoint is still the one: nothing, what is new, or also what is under way. */
+export type Halt = 'none' | 'new' | 'all'
+
 export interface Discovery {
   /**
    * Begins; `onChange` gets every new set, never an empty one once there was another (an empty DNS answer keeps the last good). Only
    * a Service says that it has none, by an empty set: its addresses may belong to other pods by then.
-   * `onFailure` is told when `failure` has become another text or null.
+   * `onFailure` is told when `failure` has become another text or null, `onHalt` when something has to wait, and when no more.
    */
-  start(onChange: (endpoints: readonly Address[]) => void, onFailure?: (failure: string | null) => void): void
+  start(
+    onChange: (endpoints: readonly Address[]) => void,
+    onFailure?: (failure: string | null) => void,
+    onHalt?: (halt: Halt) => void,
+  ): void
   /** Looks again soon, after a failed connect. Rate-limited inside; safe to call for each failure. */
   refresh(): void
   /** Why the newest look-up failed, in words for a person; null when it succeeded. */

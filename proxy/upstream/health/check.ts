@@ -10,6 +10,8 @@ import type { Address } from '../discovery/discovery.ts'
 
 /** What a protocol of its own asks an endpoint that is connected. */
 export interface Prober {
+  /** The kind of probe that it is for. */
+  readonly kind: HealthCheckConfig['probe']['kind']
   /** How TLS begins; see DialTarget. */
   readonly startTls: StartTls | null
   readonly alpn: readonly string[] | null
@@ -47,7 +49,7 @@ export function check(target: CheckTarget, done: (failure: string | null, isSile
   const { host, ip, weight, priority } = target.address
   const address: Address = { host, ip, weight, priority, port: config.port ?? target.address.port }
   const isTls = tls !== null && config.probe.kind !== 'tcp'
-  const prober = config.probe.kind === 'postgres' ? (target.prober ?? null) : null
+  const prober = target.prober?.kind === config.probe.kind ? target.prober : null
   const startedAt = now()
   let stop = () => {}
   const attempt: Dial = dial(

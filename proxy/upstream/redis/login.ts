@@ -44,6 +44,19 @@ export function logIn(target: DialTarget, login: RedisLogin, visitor: LoginVisit
   return attempt
 }
 
+/** The same over a connection that is there: asks within timeoutMs. */
+export function logInOver(
+  raw: RawSocket,
+  target: DialTarget,
+  login: RedisLogin,
+  visitor: LoginVisitor,
+  isCheck = false,
+): Dial {
+  const attempt = new LoginAttempt(target, login, visitor, isCheck)
+  attempt.onDialled(raw, { connectMs: 0, tlsMs: 0 })
+  return attempt
+}
+
 class LoginAttempt implements Dial, Dialler {
   readonly #target: DialTarget
   readonly #login: RedisLogin
@@ -119,7 +132,8 @@ function wrongRole(reply: Reply, wanted: 'Master' | 'Replica'): string | null {
   }
   const [role, , , link] = Array.isArray(reply) ? reply : []
   if (wanted === 'Master') return role === 'master' ? null : `is not the master, its role is '${role}'`
-  // A master that is all that Sentinel has left is tried last and taken then.
-  if (role === 'master' || (role === 'slave' && link === 'connected')) return null
-  return role === 'slave' ? `is a replica without its master, its link is '${link}'` : `has the role '${role}'`
+  if (role === 'slave' && link === 'connected') return null
+  return role === 'slave'
+    ? `is a replica without its master, its link is '${link}'`
+    : `is not a replica, its role is '${role}'`
 }

@@ -58,15 +58,17 @@ const configFor = ({ mode, upstream, port }: Setting): object => ({
         filter_chains: [
           {
             filters: [
-              mode === 'TCP'
-                ? tcpProxy()
-                : {
-                    name: 'envoy.filters.network.http_connection_manager',
-                    typed_config: typed(
-                      'extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
-                      connectionManager(),
-                    ),
-                  },
+              mode === 'Redis'
+                ? redisProxy()
+                : mode === 'TCP'
+                  ? tcpProxy()
+                  : {
+                      name: 'envoy.filters.network.http_connection_manager',
+                      typed_config: typed(
+                        'extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
+                        connectionManager(),
+                      ),
+                    },
             ],
           },
         ],
@@ -103,6 +105,15 @@ const tcpProxy = (): object => ({
     stat_prefix: 'in',
     cluster: 'out',
     max_connect_attempts: 3,
+  }),
+})
+
+const redisProxy = (): object => ({
+  name: 'envoy.filters.network.redis_proxy',
+  typed_config: typed('extensions.filters.network.redis_proxy.v3.RedisProxy', {
+    stat_prefix: 'in',
+    settings: { op_timeout: '5s' },
+    prefix_routes: { catch_all_route: { cluster: 'out' } },
   }),
 })
 

@@ -23,7 +23,7 @@ const configFor = ({ mode, upstream, port }: Setting): string => {
     tls === null
       ? ''
       : ` ssl verify required ca-file ${tls.caFile} sni str(${tls.serverName}) verifyhost ${tls.serverName}`
-  if (mode === 'TCP') {
+  if (mode !== 'HTTP') {
     return `
 global
   nbthread 1

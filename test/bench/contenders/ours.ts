@@ -78,7 +78,7 @@ const configFor = ({ mode, upstream, port }: Setting): ProxyConfig => {
     ],
     routes: [],
     retry:
-      mode === 'TCP'
+      mode !== 'HTTP'
         ? null
         : {
             maxRetries: 3,
@@ -90,7 +90,7 @@ const configFor = ({ mode, upstream, port }: Setting): ProxyConfig => {
             maxBufferedBodyBytes: 65_536,
             methods: 'Idempotent',
           },
-    timeouts: { connectMs: 5_000, requestMs: mode === 'TCP' ? null : 10_000, idleMs: 60_000 },
+    timeouts: { connectMs: 5_000, requestMs: mode !== 'HTTP' ? null : 10_000, idleMs: 60_000 },
     // Present and never reached, so that its cost is counted.
     rateLimit: { requests: 10_000_000, perMs: 1_000, burst: 10_000_000, onLimit: 'Reject', maxDelayMs: 0 },
     accessLog: { mode: 'Errors', sample: 0 },

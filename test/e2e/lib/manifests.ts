@@ -134,7 +134,17 @@ export function deployment(name: string, template: object, spec: object = {}, me
 export function load(
   name: string,
   inject: string,
-  options: { url: string; rate?: number; lingerMs?: number; replicas?: number; graceSeconds?: number },
+  options: {
+    url: string
+    rate?: number
+    lingerMs?: number
+    replicas?: number
+    graceSeconds?: number
+    /** Annotations beside that which names the Ambassadors. */
+    annotations?: Record<string, string>
+    /** The one node for it. */
+    nodeName?: string
+  },
 ): object[] {
   const container = node('app', 'load.mjs', {
     URL: options.url,
@@ -145,11 +155,17 @@ export function load(
     scriptsConfigMap,
     deployment(
       name,
-      podTemplate(name, inject, {
-        terminationGracePeriodSeconds: options.graceSeconds ?? 20,
-        containers: [container],
-        volumes: [scriptsVolume],
-      }),
+      podTemplate(
+        name,
+        inject,
+        {
+          terminationGracePeriodSeconds: options.graceSeconds ?? 20,
+          containers: [container],
+          volumes: [scriptsVolume],
+          ...(options.nodeName === undefined ? {} : { nodeSelector: { 'kubernetes.io/hostname': options.nodeName } }),
+        },
+        options.annotations,
+      ),
       { replicas: options.replicas ?? 1 },
     ),
   ]

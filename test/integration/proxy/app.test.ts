@@ -324,6 +324,59 @@ describe('a config that cannot be put in force', () => {
   })
 })
 
+describe('ports that Ambassadors of one pod want of each other', () => {
+  const names = ['payments', 'orders', 'stock']
+  for (const count of [2, 3]) {
+    it(`are exchanged by ${count} in one change, and both an open and a new connection are answered all the time`, async () => {
+      const ring = names.slice(0, count)
+      const ports: number[] = []
+      for (const name of ring) {
+        const port = await freePort()
+        ports.push(port)
+        world.volumes.config(name, config(port, { name }))
+      }
+      await world.start(ring)
+      const open = await Promise.all(ports.map((port) => world.connect(port)))
+      let isOver = false
+      const refused: unknown[] = []
+      const knocking = (async () => {
+        while (!isOver) for (const port of ports) await world.connect(port).catch((error) => refused.push(error))
+      })()
+      for (const [i, name] of ring.entries())
+        world.volumes.config(name, config(ports[(i + 1) % count]!, { name, generation: 2 }))
+      await world.app.reload()
+      const reports = world.app.configz().ambassadors
+      assert.deepEqual(
+        reports.map(({ generation, rejected }) => [generation, rejected]),
+        ring.map(() => [2, null]),
+      )
+      for (const [i, port] of ports.entries()) {
+        assert.equal((await ask(await world.connect(port))).name, ring[(i + count - 1) % count])
+        assert.equal((await ask(open[i]!)).name, ring[i], 'an open connection stays with its Ambassador')
+      }
+      isOver = true
+      await knocking
+      assert.deepEqual(refused, [])
+    })
+  }
+
+  it('stay where they are when one of them is not given up', async () => {
+    const [mine, theirs, third] = [await freePort(), await freePort(), await freePort()]
+    world.volumes.config('payments', config(mine, { name: 'payments' }))
+    world.volumes.config('orders', config(theirs, { name: 'orders' }))
+    await world.start(['payments', 'orders'])
+    world.volumes.config('payments', config(theirs, { name: 'payments', generation: 2 }))
+    await world.app.reload()
+    const [report] = world.app.configz().ambassadors
+    assert.match(report?.rejected?.message ?? '', /in use by Ambassador 'orders' of this pod/)
+    assert.equal((await ask(await world.connect(mine))).name, 'payments')
+    world.volumes.config('orders', config(third, { name: 'orders', generation: 2 }))
+    await world.app.reload()
+    assert.equal((await ask(await world.connect(theirs))).name, 'payments')
+    assert.equal((await ask(await world.connect(third))).name, 'orders')
+  })
+})
+
 describe('a Secret that changes', () => {
   it('is used by the next request, and the last good value when it becomes unusable', async () => {
     const port = await freePort()

@@ -1,6 +1,9 @@
 /** The examples of TCP, DNS and Compose as a person runs them; hosts and ports are stand-ins, all else is as it stands. */
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, describe, it } from 'node:test'
@@ -136,6 +139,123 @@ describe('the example', () => {
     }
     assert.equal(await client().end().ended(), 'new')
   })
+
+  it('zookeeper-file follows the registry, and keeps the last list when that fails or says nothing', async () => {
+    const [old, next] = await Promise.all(['old', 'new'].map((word) => tcpServer((socket) => socket.end(word))))
+    for (const each of [old, next]) ends.push(() => each!.close())
+    const root = folder()
+    // A stand-in for the client of ZooKeeper: it prints what the real one does.
+    const answer = join(root, 'answer')
+    const zookeeperSays = (...children: string[]) => writeFileSync(answer, `WATCHER::\n\n[${children.join(', ')}]\n`)
+    const bin = join(root, 'bin')
+    mkdirSync(bin)
+    writeFileSync(
+      join(bin, 'zkCli.sh'),
+      `#!/bin/sh\n[ "$*" = "-server zk:2181 ls /services/orders" ] && cat '${answer}'\n`,
+    )
+    chmodSync(join(bin, 'zkCli.sh'), 0o755)
+    zookeeperSays(`127.0.0.1:${old!.port}`)
+    mkdirSync(join(root, 'orders-endpoints'))
+    const list = join(root, 'orders-endpoints', 'endpoints')
+    const scripts = join(EXAMPLES, 'zookeeper-file')
+    const follower = spawn(
+      join(scripts, 'follow.sh'),
+      ['0.1', list, join(scripts, 'zookeeper.sh'), 'zk:2181', '/services/orders'],
+      { env: { PATH: `${bin}:${process.env['PATH']}` }, stdio: ['ignore', 'pipe', 'pipe'] },
+    )
+    const gone = once(follower, 'exit')
+    ends.push(async () => {
+      follower.kill('SIGTERM')
+      assert.deepEqual(await gone, [0, null])
+    })
+    let said = ''
+    for (const stream of [follower.stdout, follower.stderr]) stream.on('data', (text) => (said += text))
+    const heard = async (what: string) => {
+      while (!said.includes(what)) await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    await heard(`endpoints: 127.0.0.1:${old!.port}`)
+    const { client } = await run('zookeeper-file', {}, root)
+    const asks = async (word: string) => {
+      while ((await client().end().ended()) !== word) await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    await asks('old')
+    zookeeperSays()
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    assert.equal(readFileSync(list, 'utf8'), `127.0.0.1:${old!.port}\n`)
+    rmSync(answer)
+    await heard('the registry cannot be asked')
+    await asks('old')
+    zookeeperSays(`127.0.0.1:${next!.port}`)
+    await asks('new')
+  })
+
+  it('zookeeper-file writes a ConfigMap where it is told to', async () => {
+    const root = folder()
+    // A stand-in for kubectl: it shows what it was asked for, and what came.
+    writeFileSync(
+      join(root, 'kubectl'),
+      '#!/bin/sh\necho "$@" >> "$0.log"\n[ "$1" = apply ] && cat > /dev/null\nexit 0\n',
+    )
+    chmodSync(join(root, 'kubectl'), 0o755)
+    const follower = spawn(
+      join(EXAMPLES, 'zookeeper-file', 'follow.sh'),
+      ['0.1', 'configmap/orders-endpoints', 'echo', 'db.example:5432 weight=3'],
+      { env: { PATH: `${root}:${process.env['PATH']}` }, stdio: ['ignore', 'pipe', 'inherit'] },
+    )
+    ends.push(() => follower.kill('SIGTERM'))
+    const [text] = await once(follower.stdout, 'data')
+    assert.equal(String(text), 'endpoints: db.example:5432 weight=3 \n')
+    assert.match(
+      readFileSync(join(root, 'kubectl.log'), 'utf8'),
+      /^create configmap orders-endpoints --from-file=endpoints=\S+ --dry-run=client -o yaml\napply -f -\n$|^apply -f -\ncreate/,
+    )
+  })
+  for (const order of [
+    ['orders', 'customers'],
+    ['customers', 'orders'],
+  ] as const) {
+    it(`cross-link connects two workloads with each other, ${order[0]} first`, async () => {
+      const local = { orders: { own: await freePort(), port: 8091 }, customers: { own: await freePort(), port: 8092 } }
+      const serving = { orders: await freePort(), customers: await freePort() }
+      const other = { orders: 'customers', customers: 'orders' } as const
+      const ask = async (from: 'orders' | 'customers', path: string) => {
+        const client = new HttpTestClient({ port: local[from].own })
+        ends.push(() => client.socket.destroy())
+        const { status, body } = await client.get(path).response()
+        return `${status} ${body}`
+      }
+      /** Sidecar and application of one side, in this order: the application asks the other side before it answers. */
+      const start = async (name: 'orders' | 'customers') => {
+        const { own, port } = local[name]
+        const text = example('cross-link', `${name}.yaml`)
+        assert.ok(text.includes(`port: ${port}`))
+        const file = join(folder(), 'side.yaml')
+        writeFileSync(file, text.replaceAll(String(port), String(own)))
+        const service = `${other[name]}=127.0.0.1:${serving[other[name]]}`
+        const ports = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`]
+        await started({}, ['cli/main.ts', 'run', '-f', file, '--service', service, ...ports])
+        const server = createHttpServer((request, response) => {
+          if (request.url !== '/both') response.end(name)
+          else void ask(name, '/').then((answer) => response.end(`${name}, ${answer}`))
+        })
+        server.listen(serving[name], '127.0.0.1')
+        await once(server, 'listening')
+        ends.push(() => {
+          server.closeAllConnections()
+          server.close()
+        })
+      }
+      const [first, second] = order
+      await start(first)
+      // The other side does not exist yet.
+      const early = ask(first, '/')
+      await new Promise((resolve) => setTimeout(resolve, 300))
+      await start(second)
+      assert.equal(await early, `200 ${second}`)
+      assert.equal(await ask(first, '/both'), `200 ${second}, 200 ${first}`)
+      assert.equal(await ask(second, '/both'), `200 ${first}, 200 ${second}`)
+    })
+  }
 
   it('compose is a file of services of which the sidecar shares the network, and its variables are enough', async () => {
     const compose = load(example('compose', 'compose.yaml')) as {

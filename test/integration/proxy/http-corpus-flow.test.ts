@@ -251,7 +251,8 @@ describe('a connection that rests', { timeout: 20_000 }, () => {
     assert.equal(first!.connection, second!.connection)
     await closed(first!.socket)
     const took = performance.now() - started
-    assert.ok(took > 900 && took < 1900, String(took))
+    // Without the field it would rest for four seconds.
+    assert.ok(took > 900 && took < 3500, String(took))
   })
 
   it('with a server of HTTP/1.0 is one only when it says so', async () => {
@@ -642,6 +643,20 @@ describe('a tunnel', { timeout: 20_000 }, () => {
   })
 })
 
+describe('OPTIONS that may not be passed on', () => {
+  it('is answered with what is offered, and nobody else gets it', async () => {
+    const client = open()
+      .write(lined('OPTIONS *', 'Max-Forwards: 0', 'Content-Length: 2'))
+      .write('hi')
+    const response = await client.response()
+    assert.equal(response.status, 200)
+    assert.match(response.field('allow') ?? '', /GET, .*OPTIONS/)
+    assert.equal(response.field('connection'), 'close')
+    await client.tcp.ended()
+    assert.equal(seen().length, 0)
+  })
+})
+
 describe('pipelined requests', { timeout: 20_000 }, () => {
   it('are answered in order, whoever is quicker', async () => {
     respond = async ({ target }) => {
@@ -819,7 +834,7 @@ describe('a client that leaves', { timeout: 20_000 }, () => {
         if (how === 'close') client.socket.destroy()
         else client.socket.resetAndDestroy()
         await closed(socket)
-        assert.ok(performance.now() - started < 1500, String(performance.now() - started))
+        assert.ok(performance.now() - started < 4000, String(performance.now() - started))
       })
     }
   }

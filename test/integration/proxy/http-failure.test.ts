@@ -288,7 +288,7 @@ describe('gates', () => {
       return null
     })
     const breaker = { consecutiveFailures: 2, failureRate: null, openMs: 100, maxOpenMs: 100, halfOpenRequests: 1 }
-    const proxy = await httpProxy({ ports: [upstream.port], breaker, timeouts: { requestMs: 300 } }, ends)
+    const proxy = await httpProxy({ ports: [upstream.port], breaker, timeouts: { requestMs: 3000 } }, ends)
     const reason = async () => (await proxy.connect().get().response()).field('x-ambassador-reason')
     await reason()
     await reason()

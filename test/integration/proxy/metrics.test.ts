@@ -92,6 +92,7 @@ describe('/metrics', () => {
       ambassador_request_bytes_total: 'counter ambassador upstream',
       ambassador_response_bytes_total: 'counter ambassador upstream',
       ambassador_upgrades_total: 'counter ambassador upstream',
+      ambassador_hedges_total: 'counter',
       ambassador_mirrored_total: 'counter',
       ambassador_egress_denied_total: 'counter ambassador upstream',
       ambassador_requests_active: 'gauge ambassador upstream',

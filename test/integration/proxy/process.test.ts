@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { after, afterEach, before, describe, it } from 'node:test'
@@ -349,6 +350,67 @@ describe('SIGTERM in the legacy order', () => {
     assert.equal(await proxy.exit, 0)
     const tookMs = performance.now() - startedAt
     assert.ok(tookMs > 800 && tookMs < 2500, `took ${tookMs} ms`)
+  })
+})
+
+/** A pid namespace of its own, as a container has: by root, or in a user namespace. */
+const UNSHARE = [
+  'unshare',
+  '--pid',
+  '--fork',
+  '--kill-child',
+  ...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']),
+]
+const mayUnshare = spawnSync(UNSHARE[0] ?? '', [...UNSHARE.slice(1), 'true']).status === 0
+const skip = !mayUnshare && process.env['CI'] !== 'true' && 'this machine allows no pid namespace'
+
+describe('as process 1 of a container', { skip }, () => {
+  async function first(env: Readonly<Record<string, string>> = {}) {
+    const port = await freePort()
+    const base = { UPSTREAM_HOST: '127.0.0.1', UPSTREAM_PORT: echoPort, PROTOCOL: 'TCP', LISTEN_PORT: String(port) }
+    const proxy = await ProxyProcess.start({ ...base, ...env }, ['proxy/main.ts'], UNSHARE)
+    processes.push(proxy)
+    await proxy.ready()
+    const { pid } = proxy.child
+    const [inner] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ')
+    const status = readFileSync(`/proc/${inner}/status`, 'utf8')
+    assert.equal(/^NSpid:.*\t(\d+)$/m.exec(status)?.[1], '1')
+    return { proxy, port, pid: Number(inner) }
+  }
+
+  it('ends with 0 by each signal that a runtime or a person sends, and in order', async () => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      const { proxy, port, pid } = await first({ AMBASSADOR_SIDECAR_MODE: 'Native' })
+      const socket = await application(port)
+      await echoes(socket, 'before')
+      process.kill(pid, signal)
+      await proxy.logged('draining')
+      await echoes(socket, 'after')
+      socket.end()
+      assert.equal(await proxy.exit, 0)
+    }
+  })
+
+  it('goes on over signals that have no meaning for it', async () => {
+    const { proxy, port, pid } = await first()
+    for (const signal of ['SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGPIPE', 'SIGALRM'] as const) process.kill(pid, signal)
+    const socket = await application(port)
+    await echoes(socket, 'still here')
+    socket.end()
+    await once(socket, 'close')
+    process.kill(pid, 'SIGINT')
+    assert.equal(await proxy.exit, 0)
+  })
+
+  it('has no child that it would have to wait for', async () => {
+    const { port, pid } = await first()
+    await echoes(await application(port), 'hello')
+    const tasks = readdirSync(`/proc/${pid}/task`)
+    const children = tasks.map((task) => readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').trim())
+    assert.deepEqual(
+      children.filter((each) => each !== ''),
+      [],
+    )
   })
 })
 

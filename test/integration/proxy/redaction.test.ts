@@ -6,6 +6,7 @@ import { Env } from '../../../common/names.ts'
 import { tokenName } from '../../../common/object-names.ts'
 import type { Ambassador } from '../../../operator/api/ambassador.ts'
 import { render } from '../../../operator/render/render.ts'
+import { Hidden } from '../../helpers/hidden.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { freePort } from '../../helpers/ports.ts'
@@ -17,32 +18,12 @@ after(async () => {
   for (const end of ends.splice(0).reverse()) await end()
 })
 
-const places = new Map<string, string>()
-
-/** A new secret for a place. Letters and digits alone, so that no encoding of text hides it. */
-function hide(place: string): string {
-  const secret = `z${randomBytes(12).toString('hex')}`
-  assert.ok(!places.has(place))
-  places.set(place, secret)
-  return secret
-}
+const hidden = new Hidden()
+const hide = (place: string) => hidden.hide(place)
 
 function jwt(secret: string): string {
   const encode = (text: string) => Buffer.from(text).toString('base64url')
   return `${encode('{"alg":"none"}')}.${encode(`{"exp":${Math.floor(Date.now() / 1000) + 3600}}`)}.${secret}`
-}
-
-/** The places of secrets that a text shows, plainly or in base64. */
-function shownIn(text: string): string[] {
-  return [...places].flatMap(([place, secret]) => {
-    // A secret inside other base64 begins at one of three offsets; what is certain of it is its middle.
-    const encoded = ['', 'x', 'xx'].map((before) =>
-      Buffer.from(before + secret)
-        .toString('base64')
-        .slice(4, 28),
-    )
-    return [secret, ...encoded].some((form) => text.includes(form)) ? [place] : []
-  })
 }
 
 describe('a secret', () => {
@@ -52,19 +33,19 @@ describe('a secret', () => {
     const gone = hide('header of an upstream that answers badly')
     const upstream = await scriptedUpstream(ends, ({ target, socket }) => {
       if (target.startsWith('/malformed')) return `HTTP/1.1 200 OK\r\nX-Bad ${gone}\r\n\r\n`
-      if (target.startsWith('/status')) return `HTTP/9.9 ${places.get('status line of an upstream')}\r\n\r\n`
+      if (target.startsWith('/status')) return `HTTP/9.9 ${hidden.at('status line of an upstream')}\r\n\r\n`
       if (target.startsWith('/cut')) {
-        socket.end(`HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n${places.get('body that is cut')}`)
+        socket.end(`HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n${hidden.at('body that is cut')}`)
         return null
       }
       if (target.startsWith('/401')) {
         return withStatus(
           401,
-          places.get('body of a 401'),
-          `WWW-Authenticate: Basic realm="${places.get('challenge of an upstream')}"`,
+          hidden.at('body of a 401'),
+          `WWW-Authenticate: Basic realm="${hidden.at('challenge of an upstream')}"`,
         )
       }
-      return withStatus(500, places.get('body of a 500'), `Set-Cookie: id=${places.get('Set-Cookie of an upstream')}`)
+      return withStatus(500, hidden.at('body of a 500'), `Set-Cookie: id=${hidden.at('Set-Cookie of an upstream')}`)
     })
     for (const place of [
       'status line of an upstream',
@@ -245,18 +226,18 @@ describe('a secret', () => {
     proxy.kill('SIGINT')
     await proxy.exit
 
-    assert.ok(places.size >= 30, `${places.size} places`)
+    assert.ok(hidden.size >= 30, `${hidden.size} places`)
     assert.ok(requests > 60)
     assert.match(said, /auth_unavailable/)
-    assert.deepEqual(shownIn(said), [])
-    assert.deepEqual(shownIn(proxy.stdout + proxy.stderr), [])
+    assert.deepEqual(hidden.shownIn(said), [])
+    assert.deepEqual(hidden.shownIn(proxy.stdout + proxy.stderr), [])
   })
 
   it('would be found plainly, and in base64 wherever it begins there', () => {
     const secret = hide('a place of this test')
     for (const before of ['', 'a', 'ab', 'user:']) {
-      assert.deepEqual(shownIn(Buffer.from(before + secret).toString('base64')), ['a place of this test'])
+      assert.deepEqual(hidden.shownIn(Buffer.from(before + secret).toString('base64')), ['a place of this test'])
     }
-    assert.deepEqual(shownIn(`x${secret}x`), ['a place of this test'])
+    assert.deepEqual(hidden.shownIn(`x${secret}x`), ['a place of this test'])
   })
 })

@@ -317,6 +317,30 @@ describe('Redis that goes wrong', () => {
     assert.match(await answerOf(untrusted.port), /^-ERR ambassador: tls_verify_failed .*\r\n$/)
   })
 
+  it('leaves an endpoint that its checks find not to be the master, for one of a later priority that is', async () => {
+    const master = await RedisServer.start(['requirepass first'])
+    ends.push(() => master.stop())
+    const replica = await RedisServer.start([
+      'requirepass first',
+      'masterauth first',
+      `replicaof 127.0.0.1 ${master.port}`,
+    ])
+    ends.push(() => replica.stop())
+    const endpoints = [replica, master].map((each, priority) => ({ host: '127.0.0.1', port: each.port, priority }))
+    const healthCheck = { interval: '1s', unhealthyThreshold: 1 }
+    const auth = { redis: { password: { secretKeyRef: { name: 'redis', key: 'password' } } } }
+    const { port, proxy } = await start({ endpoints, healthCheck, auth }, {}, { redis: { password: 'first' } })
+    const line = await proxy.line(({ msg }) => msg === 'endpoint is out of use while others are well')
+    assert.equal(line['endpoint'], `127.0.0.1:${replica.port}`)
+    assert.match(String(line['detail']), /is not the master, its role is 'slave'/)
+    const client = new Redis({ port })
+    assert.equal(await client.set('a', '1'), 'OK')
+    client.disconnect()
+    const metrics = await (await fetch(`http://127.0.0.1:${proxy.telemetryPort}/metrics`)).text()
+    assert.match(metrics, new RegExp(`^ambassador_endpoint_health\\{.*127\\.0\\.0\\.1:${replica.port}".*\\} 2$`, 'm'))
+    assert.match(metrics, new RegExp(`^ambassador_endpoint_health\\{.*127\\.0\\.0\\.1:${master.port}".*\\} 0$`, 'm'))
+  })
+
   it('drains: idle connections end, a transaction is let go on', async () => {
     const server = await RedisServer.start()
     ends.push(() => server.stop())

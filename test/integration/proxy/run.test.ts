@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, describe, it } from 'node:test'
+import { NODE_FLAGS } from '../../../cli/proxy-process.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 
@@ -103,6 +104,17 @@ describe('ambassador run', () => {
     while (await answers(a)) await new Promise((resolve) => setImmediate(resolve))
   })
 
+  it('runs with the flags of Node that the image has, in the process that was started', async () => {
+    const proxy = await (await run(['-f', file(tcp('a', await freePort()))])).ready()
+    const line = readFileSync(`/proc/${proxy.child.pid}/cmdline`, 'utf8').split('\0')
+    assert.deepEqual(
+      NODE_FLAGS.filter((flag) => !line.includes(flag)),
+      [],
+    )
+    const environment = readFileSync(`/proc/${proxy.child.pid}/environ`, 'utf8').split('\0')
+    assert.ok(environment.includes('MALLOC_ARENA_MAX=1'))
+  })
+
   it('ends with 0 on Ctrl-C', async () => {
     const proxy = await (await run(['-f', file(tcp('a', await freePort()))])).ready()
     proxy.kill('SIGINT')
@@ -140,7 +152,7 @@ describe('ambassador run', () => {
     [
       'an unknown field',
       (port) => tcp('a', port).replace('endpoints:', 'endpoint:'),
-      /^.*\.yaml:9: Ambassador 'a': spec\.upstreams\[0\]: an upstream needs exactly one of endpoints, dns, srv, service, file, fromHeader, and has none\n.*\.yaml:10: Ambassador 'a': spec\.upstreams\[0\]\.endpoint: is not a field, did you mean endpoints\?\n$/s,
+      /^.*\.yaml:9: Ambassador 'a': spec\.upstreams\[0\]: an upstream needs exactly one of endpoints, dns, srv, sentinel, service, file, fromHeader, and has none\n.*\.yaml:10: Ambassador 'a': spec\.upstreams\[0\]\.endpoint: is not a field, did you mean endpoints\?\n$/s,
     ],
     [
       'two Ambassadors with one port',

@@ -209,7 +209,6 @@ export const HOSTILE: readonly HostileRequest[] = [
     'a URI without slashes': start('GET http:a HTTP/1.1'),
     'a URI with a fragment': start('GET http://a/#x HTTP/1.1'),
     'a URI and no Host': 'GET http://a/ HTTP/1.1\r\n\r\n',
-    'three empty lines before the request': `\r\n\r\n\r\n${start('GET / HTTP/1.1')}`,
     'a bare LF before the request': `\n${start('GET / HTTP/1.1')}`,
     'bytes of TLS': '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03',
     'bytes of SSH': 'SSH-2.0-OpenSSH_9.2\r\n',
@@ -414,6 +413,7 @@ export const LEGAL: readonly LegalRequest[] = [
   ...changed({
     'one empty line before': [`\r\n${start('GET /x HTTP/1.1')}`, BARE],
     'two empty lines before': [`\r\n\r\n${start('GET /x HTTP/1.1')}`, BARE],
+    'many empty lines before': [`${'\r\n'.repeat(40)}${start('GET /x HTTP/1.1')}`, BARE],
     'a URI as target': ['GET http://a/x?y HTTP/1.1\r\nHost: a\r\n\r\n', 'GET /x?y HTTP/1.1\r\nHost: {host}\r\n\r\n'],
     'a URI in odd case': ['GET HTTP://A:80/x HTTP/1.1\r\nHost: a\r\n\r\n', BARE],
     'a URI without a path': ['GET http://a HTTP/1.1\r\nHost: a\r\n\r\n', 'GET / HTTP/1.1\r\nHost: {host}\r\n\r\n'],

@@ -11,7 +11,7 @@ import { freePort } from '../../../helpers/ports.ts'
 import { ProxyProcess } from '../../../helpers/proxy-process.ts'
 
 /** Nothing here takes this long unless it is stuck; a test says then what it waited for. */
-const STUCK_MS = 8_000
+const STUCK_MS = 20_000
 
 /** How bytes are delivered: all in one write, or one write for each. */
 export type Delivery = 'whole' | 'bytewise'

@@ -33,10 +33,23 @@ class LeaseServer {
   }
 }
 
-function candidate(server: LeaseServer, clock: FakeClock, identity: string) {
+function candidate(
+  server: LeaseServer,
+  clock: FakeClock,
+  identity: string,
+  isGone?: (identity: string) => Promise<boolean>,
+) {
   const terms: AbortSignal[] = []
   const elector = new LeaderElector(
-    { client: server.client(), namespace: 'sys', name: 'op', identity, clock, random: () => 0.5 },
+    {
+      client: server.client(),
+      namespace: 'sys',
+      name: 'op',
+      identity,
+      clock,
+      random: () => 0.5,
+      ...(isGone === undefined ? {} : { isGone }),
+    },
     async (signal) => {
       terms.push(signal)
       await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
@@ -47,6 +60,34 @@ function candidate(server: LeaseServer, clock: FakeClock, identity: string) {
 }
 
 describe('leader election', () => {
+  it('takes the lease of a holder that is gone at once, and waits when it cannot find out', async () => {
+    for (const [answer, leadsAtOnce] of [
+      [() => Promise.resolve(true), true],
+      [() => Promise.resolve(false), false],
+      [() => Promise.reject(new Error('no right')), false],
+    ] as const) {
+      const server = new LeaseServer()
+      const clock = new FakeClock()
+      const gone = candidate(server, clock, 'gone_1')
+      await settle()
+      assert.equal(gone.elector.isLeading, true)
+      server.isDown = true // it ends without the right to give the lease back
+      await gone.elector.stop()
+      server.isDown = false
+      const asked: string[] = []
+      const next = candidate(server, clock, 'next_1', (identity) => {
+        asked.push(identity)
+        return answer()
+      })
+      await settle()
+      assert.deepEqual(asked, ['gone_1'])
+      assert.equal(next.elector.isLeading, leadsAtOnce)
+      await clock.advance(20_000)
+      assert.equal(next.elector.isLeading, true, 'at the latest when the lease is over')
+      await next.elector.stop()
+    }
+  })
+
   it('lets exactly one of two lead, with the lease written as the API wants it', async () => {
     const server = new LeaseServer()
     const clock = new FakeClock()

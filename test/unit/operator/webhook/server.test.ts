@@ -385,7 +385,7 @@ describe('the end of a webhook', () => {
 })
 
 describe('rotation of certificates under load', () => {
-  it('fails no handshake and no review over a hundred new CAs and leaves', async () => {
+  it('fails no handshake and no review over a hundred new CAs and leaves', { timeout: 100_000 }, async () => {
     // Every look finds CA and leaf due, so each makes a new CA, and a leaf that the CA of the look before signs.
     const lifetimes = { authorityMs: 600_000, leafMs: 60_000, settleMs: 3_600_000, checkMs: 3_600_000 }
     await using served = await serve({ lifetimes })

@@ -27,7 +27,7 @@ async function nameserver() {
     hosts: '/nonexistent',
     port: server.port,
     minTtlMs: 50,
-    timeoutMs: 200,
+    timeoutMs: 1_000,
     hasIpv6: () => true,
   })
   return { server, resolver }
@@ -121,7 +121,7 @@ describe('discovery by dns', () => {
         server.forget('db.example')
         server.fallback = () => ({ isSilent: true })
       },
-      /nameserver 127\.0\.0\.1 did not answer within 200 ms/,
+      /nameserver 127\.0\.0\.1 did not answer within 1000 ms/,
     ],
     [
       'the nameserver fails',

@@ -1,0 +1,126 @@
+/** A real Redis with a master, replicas and Sentinels on free ports of loopback, ready for a failover. */
+import { execFileSync } from 'node:child_process'
+import { RedisServer } from './redis.ts'
+
+export interface SentinelOptions {
+  readonly replicas?: number
+  readonly sentinels?: number
+  /** Lines of the redis.conf of every server. */
+  readonly settings?: readonly string[]
+  /** Lines of the sentinel.conf of every Sentinel, behind `sentinel monitor`. */
+  readonly sentinelSettings?: readonly string[]
+  /** For redis-cli to the servers, such as `-a password`. */
+  readonly serverArgs?: readonly string[]
+  readonly sentinelArgs?: readonly string[]
+  readonly downAfterMs?: number
+}
+
+export class RedisWithSentinels {
+  readonly servers: RedisServer[] = []
+  readonly sentinels: RedisServer[] = []
+  readonly #options: SentinelOptions
+
+  private constructor(options: SentinelOptions) {
+    this.#options = options
+  }
+
+  static async start(options: SentinelOptions = {}): Promise<RedisWithSentinels> {
+    const all = new RedisWithSentinels(options)
+    const { replicas = 2, sentinels = 3, settings = [] } = options
+    // A replica is synchronized at once, not after the seconds that a busy master waits for others.
+    const own = ['repl-diskless-sync-delay 0', 'repl-ping-replica-period 1', ...settings]
+    const master = await RedisServer.start(own)
+    all.servers.push(master)
+    for (let i = 0; i < replicas; i++) {
+      all.servers.push(await RedisServer.start([...own, `replicaof 127.0.0.1 ${master.port}`]))
+    }
+    for (let i = 0; i < sentinels; i++) await all.addSentinel()
+    await all.settled()
+    return all
+  }
+
+  async addSentinel(port?: number): Promise<RedisServer> {
+    const { downAfterMs = 3000, sentinelSettings = [] } = this.#options
+    const { length } = this.sentinels
+    const settings = [
+      `sentinel monitor mymaster 127.0.0.1 ${this.masterPort()} ${Math.min(2, length + 1)}`,
+      `sentinel down-after-milliseconds mymaster ${downAfterMs}`,
+      'sentinel failover-timeout mymaster 20000',
+      ...sentinelSettings,
+    ]
+    const sentinel = await RedisServer.start(settings, { isSentinel: true, ...(port !== undefined && { port }) })
+    this.sentinels.push(sentinel)
+    return sentinel
+  }
+
+  /** Waits until every Sentinel knows all the others and every replica, with its link up. */
+  async settled(replicas = this.#options.replicas ?? 2): Promise<void> {
+    for (;;) {
+      const isSettled = this.sentinels.every(({ port }) => {
+        const known = this.fields(port, 'SENTINEL', 'MASTER', 'mymaster')
+        const others = Number(known.get('num-other-sentinels'))
+        const up = this.sentinelCli(port, 'SENTINEL', 'REPLICAS', 'mymaster').match(/^ok$/gm)?.length ?? 0
+        return others === this.sentinels.length - 1 && up >= replicas && known.get('flags') === 'master'
+      })
+      if (isSettled) return
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+  }
+
+  get addresses() {
+    return this.sentinels.map(({ port }) => ({ host: '127.0.0.1', port }))
+  }
+
+  cli(port: number, ...args: string[]): string {
+    return redisCli(port, [...(this.#options.serverArgs ?? []), ...args])
+  }
+
+  sentinelCli(port: number, ...args: string[]): string {
+    return redisCli(port, [...(this.#options.sentinelArgs ?? []), ...args])
+  }
+
+  fields(port: number, ...args: string[]): Map<string, string> {
+    const lines = this.sentinelCli(port, ...args).split('\n')
+    const fields = new Map<string, string>()
+    for (let at = 0; at + 1 < lines.length; at += 2) fields.set(lines[at]!, lines[at + 1]!)
+    return fields
+  }
+
+  /** As the first Sentinel says; the first server while there is none. */
+  masterPort(): number {
+    const [sentinel] = this.sentinels
+    if (sentinel === undefined) return this.servers[0]!.port
+    return Number(this.sentinelCli(sentinel.port, 'SENTINEL', 'GET-MASTER-ADDR-BY-NAME', 'mymaster').split('\n')[1])
+  }
+
+  serverAt(port: number): RedisServer {
+    const found = this.servers.find((each) => each.port === port)
+    if (found === undefined) throw new Error(`no server listens on ${port}`)
+    return found
+  }
+
+  /** Waits until every Sentinel names another master than `before`. Returns its port. */
+  async switched(before: number): Promise<number> {
+    for (;;) {
+      const ports = new Set(
+        this.sentinels
+          .filter(({ child }) => child.exitCode === null && child.signalCode === null)
+          .map(({ port }) => this.sentinelCli(port, 'SENTINEL', 'GET-MASTER-ADDR-BY-NAME', 'mymaster').split('\n')[1]),
+      )
+      const [port] = ports
+      if (ports.size === 1 && Number(port) !== before) return Number(port)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+
+  async stop(): Promise<void> {
+    for (const each of [...this.sentinels, ...this.servers]) await each.stop()
+  }
+}
+
+function redisCli(port: number, args: readonly string[]): string {
+  return execFileSync('redis-cli', ['-p', String(port), '--no-auth-warning', ...args], {
+    encoding: 'utf8',
+    stdio: 'pipe',
+  }).trim()
+}

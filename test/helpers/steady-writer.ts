@@ -1,0 +1,41 @@
+/** Writes keys at a steady pace through a driver, and remembers which of them were acknowledged, what failed, and how long nothing went. */
+export interface WriterFigures {
+  readonly sent: number
+  readonly acknowledged: readonly string[]
+  readonly errors: readonly string[]
+  /** The longest time between two acknowledgements. */
+  readonly gapMs: number
+}
+
+/** A write every `everyMs`, whether or not the earlier ones are answered, until the returned function is called. */
+export function writeSteadily(
+  prefix: string,
+  everyMs: number,
+  set: (key: string, value: string) => Promise<unknown>,
+): () => Promise<WriterFigures> {
+  const acknowledged: string[] = []
+  const errors: string[] = []
+  const open = new Set<Promise<unknown>>()
+  let sent = 0
+  let last = performance.now()
+  let gapMs = 0
+  const timer = setInterval(() => {
+    const key = `${prefix}${sent++}`
+    const write = set(key, 'x').then(
+      () => {
+        acknowledged.push(key)
+        const time = performance.now()
+        gapMs = Math.max(gapMs, time - last)
+        last = time
+      },
+      (error: Error) => errors.push(error.message),
+    )
+    open.add(write)
+    void write.finally(() => open.delete(write))
+  }, everyMs)
+  return async () => {
+    clearInterval(timer)
+    await Promise.all(open)
+    return { sent, acknowledged, errors, gapMs }
+  }
+}

@@ -1,0 +1,140 @@
+/** Real Sentinels fail over under steady writes: what is lost, who sees an error, and for how long nothing goes. */
+import assert from 'node:assert/strict'
+import { after, before, describe, it, type TestContext } from 'node:test'
+import { Redis } from 'ioredis'
+import { createClient } from 'redis'
+import { redisProxy } from '../../helpers/redis.ts'
+import { RedisWithSentinels } from '../../helpers/sentinels.ts'
+import { type WriterFigures, writeSteadily } from '../../helpers/steady-writer.ts'
+
+const PASSWORD = 'first'
+const AUTH = { redis: { password: { secretKeyRef: { name: 'redis', key: 'password' } } } }
+/** Of events that reach us and of answers, on a machine that others use too. */
+const SLACK_MS = 3_000
+
+/** When a failover was announced, and when the first Sentinel said that it was done. */
+async function watch(all: RedisWithSentinels) {
+  const times: { announced?: number; switched?: number } = {}
+  const clients = all.addresses.map(({ port }) => new Redis({ port }))
+  for (const client of clients) {
+    client.on('error', () => {})
+    client.on('message', (channel: string) => {
+      if (channel === '+switch-master') times.switched ??= performance.now()
+      else times.announced ??= performance.now()
+    })
+    await client.subscribe('+failover-state-send-slaveof-noone', '+switch-master')
+  }
+  const stop = () => {
+    for (const client of clients) client.disconnect()
+  }
+  return { times, stop }
+}
+
+/** How many of the keys the server does not have. */
+async function missing(port: number, keys: readonly string[]): Promise<number> {
+  const client = new Redis({ port, password: PASSWORD })
+  const values = await client.mget([...keys])
+  client.disconnect()
+  return values.filter((value) => value === null).length
+}
+
+describe('Redis by Sentinel, 200 writes a second during a failover', () => {
+  let all: RedisWithSentinels
+  let proxy: Awaited<ReturnType<typeof redisProxy>>
+
+  before(async () => {
+    all = await RedisWithSentinels.start({
+      settings: [`requirepass ${PASSWORD}`, `masterauth ${PASSWORD}`],
+      sentinelSettings: [`sentinel auth-pass mymaster ${PASSWORD}`],
+      serverArgs: ['-a', PASSWORD],
+    })
+    const sentinel = { masterName: 'mymaster', sentinels: all.addresses }
+    const upstream = { sentinel, auth: AUTH }
+    const timeouts = { timeouts: { connect: '30s' } }
+    proxy = await redisProxy(upstream, timeouts, { redis: { password: PASSWORD } })
+  })
+  after(async () => {
+    await proxy?.stop()
+    await all?.stop()
+  })
+
+  /** Half of the writes by ioredis, half by node-redis, through the proxy. */
+  async function underWrites(prefix: string, fail: () => void) {
+    const io = new Redis({ port: proxy.port, maxRetriesPerRequest: 0 })
+    io.on('error', () => {})
+    const node = createClient({ socket: { port: proxy.port, host: '127.0.0.1' } })
+    node.on('error', () => {})
+    await node.connect()
+    await io.ping()
+    const idle = new Redis({ port: proxy.port, db: 3, connectionName: 'idle' })
+    idle.on('error', () => {})
+    let closes = 0
+    idle.on('close', () => closes++)
+    await idle.ping()
+    const { times, stop } = await watch(all)
+    const master = all.masterPort()
+    const ends = [
+      writeSteadily(`${prefix}-io-`, 10, (key, value) => io.set(key, value)),
+      writeSteadily(`${prefix}-node-`, 10, (key, value) => node.set(key, value)),
+    ]
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+    const failedAt = performance.now()
+    fail()
+    const promoted = await all.switched(master)
+    while (all.serverAt(promoted).child.exitCode !== null) await new Promise((resolve) => setTimeout(resolve, 50))
+    await new Promise((resolve) => setTimeout(resolve, 1500))
+    const figures = await Promise.all(ends.map((end) => end()))
+    assert.equal(await idle.client('GETNAME'), 'idle')
+    assert.match(String(await idle.client('INFO')), / db=3 /)
+    const idleCloses = closes
+    for (const client of [io, idle]) client.disconnect()
+    node.destroy()
+    stop()
+    const keys = figures.flatMap(({ acknowledged }) => acknowledged)
+    const lost = await missing(promoted, keys)
+    return { figures, keys, lost, failedAt, times, promoted, idleCloses }
+  }
+
+  function told(t: TestContext, what: string, found: Awaited<ReturnType<typeof underWrites>>) {
+    const { figures, keys, lost, times, failedAt } = found
+    const own = (times.switched ?? 0) - (times.announced ?? failedAt)
+    const whole = (times.switched ?? 0) - failedAt
+    const gap = Math.max(...figures.map(({ gapMs }) => gapMs))
+    const sum = (of: (each: WriterFigures) => number) => figures.reduce((total, each) => total + of(each), 0)
+    const errors = figures.flatMap((each) => each.errors)
+    t.diagnostic(
+      `${what}: ${sum(({ sent }) => sent)} writes, ${keys.length} acknowledged, ${lost} of them lost, ${errors.length} errors, ` +
+        `nothing went for ${Math.round(gap)} ms; Sentinel from announcement to switch ${Math.round(own)} ms, from the start ${Math.round(whole)} ms`,
+    )
+    return { own, whole, gap, errors }
+  }
+
+  it('loses nothing that was acknowledged when a person asks for it, and no application sees an error', async (t) => {
+    const found = await underWrites('manual', () => {
+      all.sentinelCli(all.sentinels[1]!.port, 'SENTINEL', 'FAILOVER', 'mymaster')
+    })
+    const { own, gap, errors } = told(t, 'manual failover', found)
+    assert.deepEqual(errors, [])
+    assert.equal(found.lost, 0)
+    assert.equal(found.idleCloses, 0)
+    assert.ok(found.keys.length > 200, `${found.keys.length}`)
+    assert.ok(gap < own + SLACK_MS, `${gap} ms, Sentinel ${own} ms`)
+    const metrics = await (await fetch(`http://127.0.0.1:${proxy.proxy.telemetryPort}/metrics`)).text()
+    assert.match(metrics, /^ambassador_master_switches_total\{.*upstream="cache"\} 1$/m)
+    assert.match(metrics, /^ambassador_endpoints\{.*state="available"\} 1$/m)
+  })
+
+  it('goes on as soon as the Sentinels do when the master is killed', async (t) => {
+    // The old master is a replica by now, as far as it comes back.
+    await all.settled()
+    const found = await underWrites('kill', () => all.serverAt(all.masterPort()).child.kill('SIGKILL'))
+    const { whole, gap, errors } = told(t, 'kill -9 of the master', found)
+    // What was under way on the two connections when it died is told; what came later is held.
+    for (const error of errors) assert.match(error, /ambassador: upstream_reset|closed|max retries/i)
+    assert.ok(errors.length < 20, `${errors.length} errors`)
+    assert.ok(gap < whole + SLACK_MS, `${gap} ms, Sentinel ${whole} ms`)
+    // Redis replicates behind the acknowledgement: what the dead master had not sent yet is nobody's to save.
+    assert.ok(found.lost < 20, `${found.lost} lost`)
+    assert.equal(found.idleCloses, 0)
+  })
+})
