@@ -364,7 +364,23 @@ export const queryLogConfig = z.object({
 })
 export type QueryLogConfig = z.infer<typeof queryLogConfig>
 
+/** How connections to the server are shared; see docs/postgresql.md. */
+export const poolingConfig = z.object({
+  mode: z.enum(['Transaction', 'Session']),
+  /** The longest wait for a connection to the server. */
+  queueTimeoutMs: ms,
+  /** A free connection that nobody used for this long is closed; null: never. */
+  idleTimeoutMs: ms.nullable(),
+  /** A free connection that is older is closed; null: never. */
+  maxLifetimeMs: ms.nullable(),
+  /** On each connection. */
+  maxPreparedStatements: z.int().min(1),
+})
+export type PoolingConfig = z.infer<typeof poolingConfig>
+
 export const postgresConfig = z.object({
+  /** Absent: each connection of the application has one of its own. */
+  pooling: poolingConfig.optional(),
   /** Absent: no lines. */
   queryLog: queryLogConfig.optional(),
 })

@@ -7,7 +7,8 @@ import { tcpAccessLine } from './observe/tcp-access-log.ts'
 import { HttpDriver } from './protocol/http1/driver.ts'
 import { type HttpSnapshot, type HttpUpstream, httpRouter, httpUpstream, retryPlan } from './protocol/http1/snapshot.ts'
 import { spanOf } from './protocol/http1/span.ts'
-import { PostgresDriver, type PostgresSnapshot } from './protocol/postgres/driver.ts'
+import { PostgresDriver } from './protocol/postgres/driver.ts'
+import type { PostgresSnapshot } from './protocol/postgres/snapshot.ts'
 import { RedisDriver } from './protocol/redis/driver.ts'
 import type { RedisSnapshot } from './protocol/redis/snapshot.ts'
 import { TcpDriver } from './protocol/tcp/driver.ts'
@@ -35,7 +36,7 @@ export function driverMaker(write: WriteLine, spans: SpanParts = { pod: null, lo
       case 'Redis':
         return redisDriver(snapshot, onTrouble, write)
       case 'PostgreSQL':
-        return postgresDriver(snapshot, onTrouble, write)
+        return postgresDriver(snapshot, onTrouble, write, spans.log)
     }
   }
 }
@@ -133,16 +134,20 @@ function redisDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine)
   }
 }
 
-function postgresDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine): SnapshotDriver {
+function postgresDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine, log: Log): SnapshotDriver {
   const { namespace, name } = snapshot.config.ambassador
   const postgres = new PostgresDriver({
     snapshot: postgresSnapshot(snapshot),
     onQuery: (record) => write(queryLine(namespace, name, record)),
     onTrouble: (record) => onTrouble(record.end, record.detail ?? ''),
+    onFailure: onTrouble,
+    onPinned: (reason, detail) => {
+      log.info({ ns: namespace, ambassador: name, reason, detail }, 'a client keeps its connection to the server')
+    },
     onLogged: (record) => write(tcpAccessLine(namespace, name, record)),
   })
   return {
-    counts: { protocol: 'TCP', tcp: postgres.tcp },
+    counts: { protocol: 'TCP', tcp: postgres, pooling: postgres.pooled },
     update: (newer) => postgres.update(postgresSnapshot(newer)),
     serve: (socket) => postgres.serve(socket),
     drain: () => postgres.drain(),
@@ -154,7 +159,7 @@ function postgresDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLi
       return postgres.busy
     },
     get answers() {
-      return postgres.tcp.totals.ends as Record<string, number>
+      return postgres.totals.ends as Record<string, number>
     },
   }
 }
@@ -162,7 +167,8 @@ function postgresDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLi
 function postgresSnapshot(snapshot: Snapshot): PostgresSnapshot {
   const { login } = first(snapshot)
   if (login === null) throw new Error('a config of PostgreSQL has a login')
-  return { ...tcpSnapshot(snapshot), login, queryLog: snapshot.config.postgres?.queryLog ?? null }
+  const { pooling = null, queryLog = null } = snapshot.config.postgres ?? {}
+  return { ...tcpSnapshot(snapshot), login, pooling, queryLog }
 }
 
 function httpSnapshot(snapshot: Snapshot): HttpSnapshot {

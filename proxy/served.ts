@@ -10,6 +10,7 @@ import { BindError, Listener, PortInUseError } from './listener/listener.ts'
 import type { RateLimit } from './policy/rate-limit.ts'
 import type { Driver } from './protocol/driver.ts'
 import type { HttpDriver } from './protocol/http1/driver.ts'
+import type { Pooling } from './protocol/postgres/pooling.ts'
 import type { RedisDriver } from './protocol/redis/driver.ts'
 import type { TcpDriver } from './protocol/tcp/driver.ts'
 import type { SpanSender } from './tracing/sender.ts'
@@ -24,7 +25,7 @@ export interface SnapshotDriver extends Driver {
   /** What metrics read; null when it counts nothing more. */
   readonly counts:
     | { readonly protocol: 'HTTP'; readonly http: HttpDriver }
-    | { readonly protocol: 'TCP'; readonly tcp: TcpDriver }
+    | { readonly protocol: 'TCP'; readonly tcp: Pick<TcpDriver, 'totals'>; readonly pooling?: Pooling }
     | { readonly protocol: 'Redis'; readonly redis: RedisDriver }
     | null
 }

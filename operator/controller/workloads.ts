@@ -9,8 +9,20 @@ import { WorkQueue } from '../kube/workqueue.ts'
 import { askedFor, namesIn } from './annotation.ts'
 import type { Rollout } from './world.ts'
 
-const KINDS = { deployments: 'Deployment', statefulsets: 'StatefulSet', daemonsets: 'DaemonSet' } as const
+const KINDS: Record<
+  'deployments' | 'statefulsets' | 'daemonsets' | 'replicasets',
+  { readonly kind: string; readonly labelSelector?: string }
+> = {
+  deployments: { kind: 'Deployment' },
+  statefulsets: { kind: 'StatefulSet' },
+  daemonsets: { kind: 'DaemonSet' },
+  // Those of a Deployment carry this label, ten for each; the API server leaves them out.
+  replicasets: { kind: 'ReplicaSet', labelSelector: '!pod-template-hash' },
+}
 type Plural = keyof typeof KINDS
+
+/** Kinds whose pods stay as they are until somebody deletes them. */
+const NEVER_ROLLS = 'ReplicaSet'
 
 /** A workload whose pod template carries the annotation. */
 export interface AnnotatedWorkload {
@@ -60,7 +72,7 @@ export interface WorkloadsOptions {
 type Verdict = ReadonlyMap<string, readonly string[]>
 
 /**
- * Watches Deployments, StatefulSets and DaemonSets. A workload that names an Ambassador is looked into once: are there pods of
+ * Watches Deployments, StatefulSets, DaemonSets and bare ReplicaSets. A workload that names an Ambassador is looked into once: are there pods of
  * its selector, not being deleted, that do not carry the sidecar? While there are, it is looked into again; once there are none it
  * is settled until its annotation changes, because the webhook lets no new pod through without a sidecar.
  */
@@ -92,8 +104,9 @@ export class Workloads {
           log,
           onTrouble,
           path: `/apis/apps/v1/${plural}`,
-          transform: (object) => projectWorkload(KINDS[plural], object),
-          onChange: ({ key, before, after }) => this.#changed(`${KINDS[plural]}/${key}`, before, after),
+          labelSelector: KINDS[plural].labelSelector,
+          transform: (object) => projectWorkload(KINDS[plural].kind, object),
+          onChange: ({ key, before, after }) => this.#changed(`${KINDS[plural].kind}/${key}`, before, after),
         } satisfies ReflectorOptions<AnnotatedWorkload>),
     )
   }
@@ -249,7 +262,7 @@ export function projectWorkload(kind: string, object: KubeObject): AnnotatedWork
     uid: metadata.uid,
     asks,
     selector: selectorText(spec.selector ?? {}),
-    waitsForDelete: spec.updateStrategy?.type === 'OnDelete',
+    waitsForDelete: kind === NEVER_ROLLS || spec.updateStrategy?.type === 'OnDelete',
     progress: numbers.map((name) => String(status[name] ?? '')).join('/'),
   }
 }

@@ -25,12 +25,14 @@ const GROUPS: readonly (readonly string[])[] = [
 ]
 
 /** What every variable of ours looks like. */
-const OURS: Readonly<Record<string, RegExp>> = {
-  PGHOST: /^127\.0\.0\.1$/,
-  PGPORT: /^\d{1,5}$/,
-  PGSSLMODE: /^disable$/,
-  REDIS_URL: /^redis:\/\/127\.0\.0\.1:\d{1,5}$/,
-}
+const OURS = new Map(
+  Object.entries({
+    PGHOST: /^127\.0\.0\.1$/,
+    PGPORT: /^\d{1,5}$/,
+    PGSSLMODE: /^disable$/,
+    REDIS_URL: /^redis:\/\/127\.0\.0\.1:\d{1,5}$/,
+  }),
+)
 
 /** The variables of a protocol; none for one whose libraries know none. */
 export function variablesOf(protocol: string, port: number): Variable[] {
@@ -47,7 +49,7 @@ export function variablesOf(protocol: string, port: number): Variable[] {
 /** Whether an entry of `env` may be one that we put there. */
 export function isOffered(entry: Json | undefined): boolean {
   const { name, value } = asObject(entry) ?? {}
-  return typeof name === 'string' && OURS[name]?.test(asString(value) ?? '') === true
+  return typeof name === 'string' && OURS.get(name)?.test(asString(value) ?? '') === true
 }
 
 /** What each container of a pod without a sidecar gets, and what a person should know. Of two Ambassadors that offer the same, the first does. */

@@ -6,6 +6,7 @@ import type { Served } from '../served.ts'
 import type { Endpoint } from '../upstream/endpoint.ts'
 import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
 import { Exposition, type Labels } from './exposition.ts'
+import { writePostgres } from './postgres-metrics.ts'
 
 const CIRCUIT = { closed: 0, 'half-open': 1, open: 2 } as const
 
@@ -24,6 +25,7 @@ export function metricsText(served: readonly Served[], process: ProcessNumbers):
   writeHttp(out, served)
   writeTcp(out, served)
   writeRedis(out, served)
+  writePostgres(out, served)
   writeSpans(out, served)
   writeUpstreams(out, served)
   writeTrouble(out, served)

@@ -7,6 +7,7 @@ import {
   deployment,
   load,
   node,
+  PATIENT,
   podTemplate,
   RESOURCES,
   RESTRICTED,
@@ -115,11 +116,12 @@ describe('upstreams that move, on a real cluster', { concurrency: true }, () => 
         listen: { port: 8081 },
         upstreams: [{ name: 'orders', service: { name: 'orders', port: 'serve' } }],
         // Within a cluster: the address of a pod that is gone may answer nothing at all.
-        timeouts: { connect: '2s' },
+        timeouts: { ...PATIENT, connect: '2s' },
       }),
       ambassador('by-list', {
         protocol: 'HTTP',
         listen: { port: 8081 },
+        timeouts: PATIENT,
         upstreams: [{ name: 'orders', file: { configMapKeyRef: { name: 'orders-endpoints', key: 'endpoints' } } }],
       }),
       ...load('by-service', 'by-service', { url: 'http://localhost:8081/', rate: 100 }),

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { browser, chromium } from '../helpers/browser.ts'
 import { eventually, type Json } from './lib/kubectl.ts'
-import { ambassador, load, upstream } from './lib/manifests.ts'
+import { ambassador, load, PATIENT, upstream } from './lib/manifests.ts'
 import { type World, world } from './lib/world.ts'
 
 const PORT = 8085
@@ -31,6 +31,7 @@ describe('routes on a real cluster', () => {
       ambassador('search', {
         protocol: 'HTTP',
         listen: { port: PORT },
+        timeouts: PATIENT,
         upstreams: [
           { name: 'stable', ...to('stable') },
           { name: 'beta', ...to('beta') },

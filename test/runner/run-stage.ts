@@ -72,11 +72,11 @@ export const runStage = async (
   return { stage: stage.name, results, durationMs: performance.now() - start }
 }
 
-/** The files in the order in which they run: one that is first, the others, one that is last. */
-const inOrder = (files: readonly string[], { first, last }: Stage): readonly string[][] => [
+/** The files in the order in which they run: one that is first, the others, those that are last. */
+const inOrder = (files: readonly string[], { first, last = [] }: Stage): readonly string[][] => [
   files.filter((file) => file === first),
-  files.filter((file) => file !== first && file !== last),
-  files.filter((file) => file === last),
+  files.filter((file) => file !== first && !last.includes(file)),
+  ...last.map((each) => files.filter((file) => file === each)),
 ]
 
 /** At most `width` at a time. */

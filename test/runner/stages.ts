@@ -20,9 +20,9 @@ export interface Stage {
   readonly limits: FileLimits
   /** Test files that run at a time. */
   readonly concurrency: number
-  /** A file that runs alone before the others, and one that runs alone after them. */
+  /** A file that runs alone before the others, and those that run after them, one at a time in this order. */
   readonly first?: string
-  readonly last?: string
+  readonly last?: readonly string[]
   /** Environment of the files, beside that of the run. */
   readonly env?: Readonly<Record<string, string>>
   /** Prints a line for each file that ends, where a stage takes minutes. */
@@ -110,7 +110,8 @@ export const STAGES: readonly Stage[] = [
     limits: limits(300, 1200, 60),
     concurrency: CONCURRENCY, // a namespace for each file
     first: 'test/e2e/chart.test.ts', // wants a cluster without the product, and takes it away in the middle
-    last: 'test/e2e/live.test.ts', // measures times, and stops the operator
+    // The one measures times and stops the operator, the other drains a node.
+    last: ['test/e2e/live.test.ts', 'test/e2e/nodes.test.ts'],
     isSlow: true,
     ...onCluster('test'),
   },

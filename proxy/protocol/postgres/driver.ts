@@ -1,30 +1,23 @@
 /** Serves the connections of a PostgreSQL listener: each gets a connection to a server of its own, which the proxy logs in at. */
 import type { Socket } from 'node:net'
-import type { QueryLogConfig } from '../../../common/proxy-config.ts'
 import type { Reason } from '../../../common/reasons.ts'
-import type { ClientPassword, LoginSource } from '../../policy/credential.ts'
+import type { ClientPassword } from '../../policy/credential.ts'
 import { refreshClock } from '../../runtime/clock.ts'
 import { adopt, NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
 import { dial } from '../../upstream/connector.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
 import type { Driver } from '../driver.ts'
-import { TcpDriver, type TcpDriverOptions } from '../tcp/driver.ts'
+import { TcpDriver, type TcpDriverOptions, type TcpTotals } from '../tcp/driver.ts'
 import type { Greeter } from '../tcp/session.ts'
-import type { TcpSnapshot } from '../tcp/snapshot.ts'
 import { Login } from './login.ts'
 import { CANCEL_REQUEST, untyped } from './messages.ts'
+import { Pooling, type PoolingOptions } from './pooling.ts'
 import { QueryLog, type QueryRecord } from './query-log.ts'
 import { errorResponse } from './respond.ts'
+import type { PostgresSnapshot } from './snapshot.ts'
 import { tlsOf } from './start-tls.ts'
 import { databaseOf, parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
 import { Watch } from './watch.ts'
-
-export interface PostgresSnapshot extends TcpSnapshot {
-  /** Whom the proxy logs in as. */
-  readonly login: LoginSource
-  /** Which statements are told of; null: none. */
-  readonly queryLog: QueryLogConfig | null
-}
 
 /** Of a connection that is open: where its server can be asked to cancel. */
 interface Cancelable {
@@ -44,8 +37,7 @@ function isPatient({ cluster }: PostgresSnapshot, reason: Reason): boolean {
 /** Reasons of a server that is down, which a failover ends. */
 const PASSING: readonly Reason[] = ['connect_refused', 'connect_timeout', 'upstream_reset', 'circuit_open']
 
-export interface PostgresDriverOptions extends Omit<TcpDriverOptions, 'snapshot'> {
-  readonly snapshot: PostgresSnapshot
+export interface PostgresDriverOptions extends Omit<TcpDriverOptions, 'snapshot'>, PoolingOptions {
   /** Told of each statement that the query log wants, when it has ended. */
   readonly onQuery?: (record: QueryRecord) => void
 }
@@ -56,21 +48,40 @@ export class PostgresDriver implements Driver, StartupOwner {
   readonly #fronts = new Set<Startup>()
   readonly #cancelable = new Map<string, Cancelable>()
   #isDraining = false
-
   readonly #onQuery: (record: QueryRecord) => void
   readonly #random: () => number
+  /** Connections that share those to the server. */
+  readonly pooled: Pooling
 
   constructor(options: PostgresDriverOptions) {
     this.#snapshot = options.snapshot
     this.#onQuery = options.onQuery ?? (() => {})
     this.#random = options.random ?? Math.random
     this.tcp = new TcpDriver(options)
+    this.pooled = new Pooling(options)
+  }
+
+  /** Of both kinds of connections. */
+  get totals(): TcpTotals {
+    const { tcp, pooled } = this
+    const ends: Record<string, number> = { ...tcp.totals.ends }
+    for (const [end, count] of Object.entries(pooled.totals.ends)) ends[end] = (ends[end] ?? 0) + count
+    const sum = (of: (totals: TcpTotals) => number) => of(tcp.totals) + of(pooled.totals)
+    return {
+      accepted: sum(({ accepted }) => accepted),
+      ends,
+      bytesIn: sum(({ bytesIn }) => bytesIn),
+      bytesOut: sum(({ bytesOut }) => bytesOut),
+      dials: sum(({ dials }) => dials),
+      redials: sum(({ redials }) => redials),
+    }
   }
 
   /** Connections from now on are served by this one. */
   update(snapshot: PostgresSnapshot): void {
     this.#snapshot = snapshot
     this.tcp.update(snapshot)
+    this.pooled.update(snapshot)
   }
 
   serve(socket: Socket): void {
@@ -79,22 +90,23 @@ export class PostgresDriver implements Driver, StartupOwner {
   }
 
   get open(): number {
-    return this.#fronts.size + this.tcp.open
+    return this.#fronts.size + this.tcp.open + this.pooled.open
   }
 
   get busy(): number {
-    return this.tcp.busy
+    return this.tcp.busy + this.pooled.busy
   }
 
   async drain(): Promise<void> {
     this.#isDraining = true
     for (const front of this.#fronts) front.client.destroy()
-    await this.tcp.drain()
+    await Promise.all([this.tcp.drain(), this.pooled.drain()])
   }
 
   destroy(): void {
     for (const front of this.#fronts) front.client.destroy()
     this.tcp.destroy()
+    this.pooled.destroy()
   }
 
   get clientPassword(): ClientPassword | null {
@@ -128,7 +140,14 @@ export class PostgresDriver implements Driver, StartupOwner {
     }
     this.#fronts.delete(front)
     const database = databaseOf(parameters, credential.username)
-    const watch = new Watch(snapshot.queryLog === null ? null : this.#queryLog(database))
+    const log = snapshot.queryLog === null ? null : this.#queryLog(database)
+    if (snapshot.pooling !== null) {
+      front.client.tap = log
+      if (rest.length > 0) log?.onRead(rest, rest.length)
+      this.pooled.serve(front.client, packet, parameters, rest)
+      return
+    }
+    const watch = new Watch(log)
     front.client.tap = watch
     if (rest.length > 0) watch.onRead(rest, rest.length)
     const startup = startupFor(packet, parameters, credential.username)
@@ -164,6 +183,7 @@ export class PostgresDriver implements Driver, StartupOwner {
 
   /** The keys are those of the server, so a cancel request finds its way to the one connection that it is for. */
   onCancel(front: Startup, key: Buffer): void {
+    if (this.pooled.cancel(key, () => front.client.destroy())) return
     const found = this.#cancelable.get(key.toString('hex'))
     if (found === undefined) {
       front.client.destroy()

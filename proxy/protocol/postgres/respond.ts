@@ -1,6 +1,6 @@
 /** The one place that makes of a reason code the ErrorResponse that the application gets. */
 import { REASONS, type Reason } from '../../../common/reasons.ts'
-import { Back, message } from './messages.ts'
+import { Back, HEAD_BYTES, message } from './messages.ts'
 
 /** SQLSTATE of each reason that can end a connection. */
 const SQLSTATE: Readonly<Partial<Record<Reason, string>>> = {
@@ -18,17 +18,46 @@ const SQLSTATE: Readonly<Partial<Record<Reason, string>>> = {
   bad_request: '08P01',
 }
 
-/** FATAL, with the code, what happened and the reason code as a hint. */
-export function errorResponse(reason: Reason, detail: string): Buffer {
+/** FATAL ends the connection, ERROR the transaction. */
+export type Severity = 'FATAL' | 'ERROR'
+
+/** With the code, what happened and the reason code as a hint. */
+export function errorResponse(reason: Reason, detail: string, severity: Severity = 'FATAL'): Buffer {
+  const text = `${REASONS[reason].text}: ${detail}`
+  return problem(Back.error, severity, SQLSTATE[reason] ?? '08000', text, `ambassador: ${reason}`)
+}
+
+/** An error that has no reason code: what a server would say. */
+export function sqlError(severity: Severity, state: string, text: string): Buffer {
+  return problem(Back.error, severity, state, text, null)
+}
+
+/** Something that the application may show to a person. */
+export function notice(text: string, hint: string): Buffer {
+  return problem(Back.notice, 'NOTICE', '00000', text, hint)
+}
+
+function problem(code: number, severity: string, state: string, text: string, hint: string | null): Buffer {
   return message(
-    Back.error,
-    'SFATAL',
-    'VFATAL',
-    `C${SQLSTATE[reason] ?? '08000'}`,
-    `M${REASONS[reason].text}: ${detail}`.replaceAll('\0', ' '),
-    `Hambassador: ${reason}`,
+    code,
+    `S${severity}`,
+    `V${severity}`,
+    `C${state}`,
+    `M${text}`.replaceAll('\0', ' '),
+    ...(hint === null ? [] : [`H${hint}`]),
     Buffer.from([0]),
   )
+}
+
+/** The SQLSTATE of an ErrorResponse; empty: it has none. */
+export function stateOf(response: Buffer): string {
+  return fieldOf(response, 'C')
+}
+
+/** A field of an ErrorResponse, by its letter. */
+export function fieldOf(response: Buffer, letter: string): string {
+  const fields = response.toString('utf8', HEAD_BYTES).split('\0')
+  return fields.find((field) => field.startsWith(letter))?.slice(1) ?? ''
 }
 
 /** What an application gets that does not know the password of the proxy. `name`: where the right one is. */

@@ -175,12 +175,16 @@ export function ambassador(name: string, spec: object): object {
   return { apiVersion: 'ambassador.dev/v1alpha1', kind: 'Ambassador', metadata: { name }, spec }
 }
 
+/** Long enough for a busy machine on which an upstream gets no CPU for seconds. */
+export const PATIENT = { request: '60s' }
+
 /** An HTTP Ambassador in front of one Service of the same namespace. */
 export function httpTo(service: string, port: number, extra: { upstream?: object; spec?: object } = {}): object {
   return {
     protocol: 'HTTP',
     listen: { port },
     upstreams: [{ name: 'live', endpoints: [{ host: service, port: 8080 }], ...extra.upstream }],
+    timeouts: PATIENT,
     ...extra.spec,
   }
 }

@@ -1,12 +1,13 @@
 // An application that calls localhost at a steady rate and says four times a second what it saw. It starts to count with the first
 // call that goes well: a Service may know its pods a moment after they are ready. It ends on SIGTERM after LINGER_MS more of calling.
+// On a machine that gives its pods no CPU for seconds a sidecar sheds, which is no failure of what is tested: it is counted apart.
 import { Agent, request } from 'node:http'
 
 const url = new URL(process.env.URL)
 const rate = Number(process.env.RATE ?? 100)
 const linger = Number(process.env.LINGER_MS ?? 0)
 const agent = new Agent({ keepAlive: true, maxSockets: 64 })
-const seen = { ok: 0, failed: 0, failures: {}, texts: {}, firstAt: {} }
+const seen = { ok: 0, shed: 0, failed: 0, failures: {}, texts: {}, firstAt: {} }
 
 const note = (key) => {
   seen.failed++
@@ -14,12 +15,13 @@ const note = (key) => {
 }
 
 function call() {
-  const r = request(url, { agent, timeout: 10_000 }, (response) => {
+  const r = request(url, { agent, timeout: 60_000 }, (response) => {
     let body = ''
     response.on('data', (chunk) => (body += chunk))
     response.on('end', () => {
-      if (response.statusCode !== 200)
-        return note(`${response.statusCode} ${response.headers['x-ambassador-reason'] ?? ''}`)
+      const reason = response.headers['x-ambassador-reason'] ?? ''
+      if (reason === 'overloaded') return void seen.shed++
+      if (response.statusCode !== 200) return note(`${response.statusCode} ${reason}`)
       seen.ok++
       let text = body
       try {
@@ -37,7 +39,7 @@ function call() {
 
 const isAnswered = () =>
   new Promise((done) => {
-    const r = request(url, { agent, timeout: 10_000 }, (response) => {
+    const r = request(url, { agent, timeout: 60_000 }, (response) => {
       response.resume()
       response.on('close', () => done(response.statusCode === 200))
     })

@@ -579,6 +579,38 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
       await kubectl.run(['delete', 'deployment', 'checkout'])
     })
 
+    it('is not Ready while a ReplicaSet of nobody keeps pods from before its annotation', async () => {
+      await kubectl.apply([manifest('bare-set')])
+      await using fresh = await sidecar('bare-set-new', ['bare-set'])
+      await eventually('published', () => configMap('bare-set'))
+      await fresh.load('bare-set')
+      await fresh.status({})
+      await becomes('bare-set', { Ready: 'True Ready' })
+      const labels = { app: 'stock' }
+      const spec = { nodeName: NODE, containers: [{ name: 'app', image: 'app' }] }
+      const set = (annotations: object, replicas: number): object => ({
+        apiVersion: 'apps/v1',
+        kind: 'ReplicaSet',
+        metadata: { name: 'stock', namespace: NAMESPACE },
+        spec: { replicas, selector: { matchLabels: labels }, template: { metadata: { labels, annotations }, spec } },
+      })
+      const metadata = { name: 'stock-old', namespace: NAMESPACE, labels }
+      await kubectl.apply([{ apiVersion: 'v1', kind: 'Pod', metadata, spec }, set({}, 1)])
+      await kubectl.apply([set({ 'ambassador.dev/inject': 'bare-set' }, 1)])
+      const object = await becomes('bare-set', {
+        Injected: 'False RolloutInProgress',
+        Ready: 'False RolloutInProgress',
+      })
+      assert.equal(
+        message(object, 'Injected'),
+        "ReplicaSet 'stock' still runs pod 'stock-old' from before the annotation: delete them, the workload updates on delete",
+      )
+      await kubectl.apply([set({ 'ambassador.dev/inject': 'bare-set' }, 0)])
+      await becomes('bare-set', { Injected: 'True Injected', Ready: 'True Ready' })
+      await kubectl.run(['delete', 'replicaset', 'stock'])
+      await kubectl.try(['delete', 'pod', 'stock-old', '--grace-period=0', '--force'])
+    })
+
     it('of a stored spec that is invalid says why, and the last good configuration stays', async () => {
       await kubectl.apply([manifest('invalid')])
       await using a = await sidecar('invalid-a', ['invalid'])

@@ -194,6 +194,8 @@ describe('projection of a workload', () => {
   it('sees that a workload updates on delete', () => {
     const onDelete = workload({ 'ambassador.dev/inject': 'payments' }, { updateStrategy: { type: 'OnDelete' } })
     assert.equal(projectWorkload('DaemonSet', onDelete)?.waitsForDelete, true)
+    const bare = workload({ 'ambassador.dev/inject': 'payments' })
+    assert.equal(projectWorkload('ReplicaSet', bare)?.waitsForDelete, true, 'a ReplicaSet keeps the pods that it has')
   })
 
   it('writes every kind of selector in the words of a query', () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { JsonObject } from '../../../../operator/webhook/json.ts'
+import type { Json, JsonObject } from '../../../../operator/webhook/json.ts'
 import { isOffered, offersOf, variablesOf } from '../../../../operator/webhook/offered-env.ts'
 import { ambassador } from '../../../helpers/injection.ts'
 
@@ -29,13 +29,14 @@ describe('variables that are offered', () => {
       assert.equal(isOffered({ ...each }), true)
       assert.equal(isOffered({ ...each, value: 'db.example.com' }), false)
     }
-    for (const own of [
+    const others: Json[] = [
       null,
       {},
       { name: 'PGHOST' },
       { name: 'PGHOST', valueFrom: {} },
       { name: 'toString', value: 'x' },
-    ]) {
+    ]
+    for (const own of others) {
       assert.equal(isOffered(own), false)
     }
   })

@@ -64,10 +64,10 @@ describe('runStage', () => {
     assert.deepEqual(order, ['prepared', 'test/runner/fixtures/mixed.ts', 'cleaned'])
   })
 
-  it('runs the file that is first before the others and the one that is last after them', async () => {
+  it('runs the file that is first before the others and those that are last after them', async () => {
     const order: string[] = []
     const [first, middle, last] = ['exits', 'empty', 'mixed'].map((name) => `test/runner/fixtures/${name}.ts`)
-    await runStage(stage({ first: first!, last: last! }), {
+    await runStage(stage({ first: first!, last: [last!] }), {
       paths: [last!, middle!, first!],
       isCi: true,
       listener: { ended: ({ file }) => order.push(file) },

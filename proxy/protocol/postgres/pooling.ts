@@ -1,0 +1,297 @@
+/** The connections of the application that share connections to the server, and the pools that they share. */
+
+import type { Reason } from '../../../common/reasons.ts'
+import { StatusCell } from '../../observe/cells.ts'
+import { now, refreshClock } from '../../runtime/clock.ts'
+import type { RawSocket } from '../../runtime/raw-socket.ts'
+import { NO_HANDLER } from '../../runtime/raw-socket.ts'
+import { dial } from '../../upstream/connector.ts'
+import type { TcpDriverOptions, TcpTotals } from '../tcp/driver.ts'
+import type { TcpEnd, TcpRecord } from '../tcp/session.ts'
+import { Back, CANCEL_REQUEST, message, untyped } from './messages.ts'
+import { Pool, type PoolOwner } from './pool.ts'
+import type { Server } from './server.ts'
+import { type ClientLogin, type PinReason, PooledSession, type SessionHost } from './session.ts'
+import type { PostgresSnapshot } from './snapshot.ts'
+import { PIN_TEXT } from './sql.ts'
+import { tlsOf } from './start-tls.ts'
+import { databaseOf } from './startup.ts'
+
+export interface PoolingOptions extends Pick<TcpDriverOptions, 'onLogged' | 'random'> {
+  readonly snapshot: PostgresSnapshot
+  /** Told of what a person should see. */
+  readonly onFailure?: (reason: string, detail: string) => void
+  /** Told now and then why clients keep their connection to the server. */
+  readonly onPinned?: (reason: PinReason, detail: string) => void
+}
+
+/** How connections are used, for metrics. */
+export interface PoolNumbers {
+  /** Connections to the server, and those that no client uses. */
+  readonly connections: number
+  readonly free: number
+  readonly pinned: Readonly<Partial<Record<PinReason, number>>>
+  /** How long transactions waited for a connection: those that did. */
+  readonly waits: StatusCell
+  /** Times that a connection was given to a client. */
+  readonly uses: number
+}
+
+const ORDERLY: ReadonlySet<TcpEnd> = new Set<TcpEnd>(['client_closed', 'upstream_closed', 'idle_timeout'])
+const TROUBLE: ReadonlySet<TcpEnd> = new Set<TcpEnd>([
+  'dns_failed',
+  'no_healthy_endpoint',
+  'connect_refused',
+  'connect_timeout',
+  'tls_verify_failed',
+  'upstream_reset',
+])
+/** One log line for each reason in this time. */
+const PIN_LOG_MS = 10_000
+/** Of the third version of the protocol, the newest that is spoken. */
+const NEWEST_MINOR = 2
+const TEXT: Readonly<Record<PinReason, string>> = {
+  ...PIN_TEXT,
+  large_statement: 'Parse of a statement longer than 64 KiB',
+  copy: 'COPY that did not end as the protocol says',
+  replication: 'the startup parameter replication',
+}
+/** Every server reports these; of the other REPORTED_PARAMETERS it depends on its version whether a value can be restored. */
+const SETTABLE: ReadonlySet<string> = new Set([
+  'application_name',
+  'client_encoding',
+  'datestyle',
+  'intervalstyle',
+  'standard_conforming_strings',
+  'timezone',
+])
+
+export class Pooling implements SessionHost, PoolOwner {
+  readonly #options: PoolingOptions
+  #snapshot: PostgresSnapshot
+  readonly #sessions = new Set<PooledSession>()
+  readonly #byKey = new Map<string, PooledSession>()
+  readonly #pools = new Map<string, Pool>()
+  /** Of an earlier configuration, until their connections have ended. */
+  #old: Pool[] = []
+  #identity: string
+  #drained: (() => void)[] = []
+  #accepted = 0
+  readonly #ends: Partial<Record<TcpEnd, number>> = {}
+  #bytesIn = 0
+  #bytesOut = 0
+  readonly #pinned: Partial<Record<PinReason, number>> = {}
+  readonly #pinLogged = new Map<PinReason, number>()
+  readonly #waits = new StatusCell()
+  #uses = 0
+  isDraining = false
+
+  constructor(options: PoolingOptions) {
+    this.#options = options
+    this.#snapshot = options.snapshot
+    this.#identity = identityOf(options.snapshot)
+  }
+
+  get snapshot(): PostgresSnapshot {
+    return this.#snapshot
+  }
+
+  /** Transactions from now on are served by this one. What it changes of connections to the server, they change when they are free. */
+  update(snapshot: PostgresSnapshot): void {
+    const identity = identityOf(snapshot)
+    const isSame = identity === this.#identity && snapshot.cluster === this.#snapshot.cluster
+    this.#identity = identity
+    // Who has a connection to the server goes on as before when there is no pooling any more.
+    this.#snapshot = { ...snapshot, pooling: snapshot.pooling ?? this.#snapshot.pooling }
+    if (isSame) return
+    this.#old = [...this.#old, ...this.#pools.values()].filter((pool) => pool.size > 0)
+    this.#pools.clear()
+    for (const pool of this.#old) pool.retire()
+  }
+
+  /** Takes over a client whose startup packet was read. */
+  serve(client: RawSocket, packet: Buffer, parameters: ReadonlyMap<string, string>, rest: Buffer): void {
+    this.#accepted++
+    const login = loginOf(packet, parameters, this.#snapshot.login.login?.username ?? '')
+    const session = new PooledSession(this, client, login)
+    this.#sessions.add(session)
+    this.#byKey.set(login.key.toString('hex'), session)
+    session.start(rest)
+  }
+
+  poolFor({ database, fixed }: ClientLogin): Pool {
+    const key = JSON.stringify([database, [...fixed].sort()])
+    const known = this.#pools.get(key)
+    if (known !== undefined) return known
+    const made = new Pool(this, database, fixed)
+    this.#pools.set(key, made)
+    return made
+  }
+
+  evict(): boolean {
+    for (const pool of this.#pools.values()) if (pool.evict()) return true
+    return false
+  }
+
+  /** False: the key is of no client here. */
+  cancel(key: Buffer, done: () => void): boolean {
+    const session = this.#byKey.get(key.toString('hex'))
+    session?.cancel(done)
+    return session !== undefined
+  }
+
+  cancelAt(server: Server, done: () => void): void {
+    const { cluster, timeouts } = this.#snapshot
+    if (server.key === null) {
+      done()
+      return
+    }
+    server.cancels++
+    const over = () => {
+      server.cancels--
+      const next = server.onCancelled
+      if (server.cancels === 0 && next !== null) {
+        server.onCancelled = null
+        refreshClock()
+        next()
+      }
+      done()
+    }
+    const proxyProtocol = cluster.config.proxyProtocol ?? null
+    const { key, endpoint: address } = server
+    const { guard, tls } = cluster
+    dial(
+      { address, guard, tls, proxyProtocol, timeoutMs: timeouts.connectMs, ...tlsOf(cluster.config) },
+      {
+        onDialFailed: over,
+        onDialled: (upstream) => {
+          // The server ends this connection when the signal is sent.
+          upstream.handler = { ...NO_HANDLER, onEnd: () => upstream.destroy(), onClose: over }
+          upstream.write(untyped(CANCEL_REQUEST, key))
+        },
+      },
+    )
+  }
+
+  onPinned(reason: PinReason): void {
+    this.#pinned[reason] = (this.#pinned[reason] ?? 0) + 1
+    const last = this.#pinLogged.get(reason) ?? Number.NEGATIVE_INFINITY
+    if (now() - last < PIN_LOG_MS) return
+    this.#pinLogged.set(reason, now())
+    this.#options.onPinned?.(reason, TEXT[reason])
+  }
+
+  onWaited(ms: number): void {
+    this.#uses++
+    if (ms > 0) this.#waits.add(ms)
+  }
+
+  onTrouble(reason: Reason, detail: string): void {
+    this.#options.onFailure?.(reason, detail)
+  }
+
+  get open(): number {
+    return this.#sessions.size
+  }
+
+  get busy(): number {
+    let busy = 0
+    for (const session of this.#sessions) if (session.isBusy) busy++
+    return busy
+  }
+
+  get totals(): TcpTotals {
+    let bytesIn = this.#bytesIn
+    let bytesOut = this.#bytesOut
+    for (const session of this.#sessions) {
+      bytesIn += session.bytesIn
+      bytesOut += session.bytesOut
+    }
+    return { accepted: this.#accepted, ends: { ...this.#ends }, bytesIn, bytesOut, dials: 0, redials: 0 }
+  }
+
+  get numbers(): PoolNumbers {
+    let connections = 0
+    let free = 0
+    for (const pool of [...this.#pools.values(), ...this.#old]) {
+      connections += pool.size
+      free += pool.free
+    }
+    return { connections, free, pinned: { ...this.#pinned }, waits: this.#waits, uses: this.#uses }
+  }
+
+  drain(): Promise<void> {
+    this.isDraining = true
+    for (const session of [...this.#sessions]) session.drain()
+    if (this.#sessions.size === 0) {
+      this.#closePools()
+      return Promise.resolve()
+    }
+    return new Promise((resolve) => this.#drained.push(resolve))
+  }
+
+  destroy(): void {
+    this.isDraining = true
+    for (const session of [...this.#sessions]) session.destroy()
+    this.#closePools()
+  }
+
+  #closePools(): void {
+    for (const pool of [...this.#pools.values(), ...this.#old]) pool.destroy()
+  }
+
+  /** Called by a session, once. */
+  onSessionEnd(session: PooledSession, record: TcpRecord): void {
+    if (!this.#sessions.delete(session)) return
+    this.#byKey.delete(session.login.key.toString('hex'))
+    this.#ends[record.end] = (this.#ends[record.end] ?? 0) + 1
+    this.#bytesIn += record.bytesIn
+    this.#bytesOut += record.bytesOut
+    if (TROUBLE.has(record.end)) this.#options.onFailure?.(record.end, record.detail ?? '')
+    if (this.#isLogged(record)) this.#options.onLogged?.(record)
+    if (!this.isDraining || this.#sessions.size > 0) return
+    this.#closePools()
+    for (const resolve of this.#drained.splice(0)) resolve()
+  }
+
+  #isLogged(record: TcpRecord): boolean {
+    const { mode, sample } = this.#snapshot.accessLog
+    if (mode === 'Off') return false
+    if (mode === 'All' || !ORDERLY.has(record.end)) return true
+    return sample > 0 && (this.#options.random ?? Math.random)() < sample
+  }
+}
+
+/** What connections to the server depend on beside the cluster. */
+function identityOf({ cluster, login }: PostgresSnapshot): string {
+  return JSON.stringify([login.login?.username ?? null, cluster.config.role ?? null])
+}
+
+/** Reads a startup packet: what can be set later, and what connections are shared by. */
+function loginOf(packet: Buffer, parameters: ReadonlyMap<string, string>, username: string): ClientLogin {
+  const minor = packet.readInt32BE(4) & 0xffff
+  const settings = new Map<string, string>()
+  const fixed = new Map<string, string>()
+  const unknown: string[] = []
+  for (const [name, value] of parameters) {
+    if (name === 'user' || name === 'database') continue
+    if (name.startsWith('_pq_.')) unknown.push(name)
+    else if (SETTABLE.has(name.toLowerCase())) settings.set(name.toLowerCase(), value)
+    else fixed.set(name, value)
+  }
+  const { randomBytes } = process.getBuiltinModule('node:crypto')
+  // Protocol 3.2 has keys of up to 256 bytes; before, they have four.
+  const key = randomBytes(4 + (minor >= 2 ? 32 : 4))
+  key.writeInt32BE(key.readInt32BE(0) & 0x7fffffff, 0)
+  const negotiation =
+    minor > NEWEST_MINOR || unknown.length > 0
+      ? message(Back.negotiateVersion, Math.min(minor, NEWEST_MINOR) + (3 << 16), unknown.length, ...unknown)
+      : null
+  return {
+    database: databaseOf(parameters, username),
+    settings,
+    fixed,
+    negotiation,
+    key,
+  }
+}

@@ -1,0 +1,450 @@
+/** Passes what a client asks on to a server: names of statements changed, statements prepared where they are not, and what changes the session noticed. */
+import { LARGE_BYTES } from './batch.ts'
+import { Front, HEAD_BYTES } from './messages.ts'
+import { out } from './outgoing.ts'
+import type { Values } from './parameters.ts'
+import type { Pool } from './pool.ts'
+import type { Server } from './server.ts'
+import type { PinReason } from './session.ts'
+import { Splitter, wantHeads } from './splitter.ts'
+import { SqlScanner } from './sql.ts'
+import { isOurName, Statement } from './statements.ts'
+
+/** Whose requests they are. */
+export interface Requester {
+  readonly pool: Pool
+  readonly isRaw: boolean
+  readonly values: Values | null
+  readonly maxStatements: number
+  statements: Map<string, Statement> | null
+  asksSequences: boolean
+  pin(reason: PinReason): void
+  /** Sends the client an answer of our own. */
+  answer(bytes: Buffer): void
+}
+
+const WANTED = wantHeads().fill(LARGE_BYTES)
+WANTED[Front.copyData] = HEAD_BYTES
+const RAW = wantHeads()
+RAW[Front.terminate] = HEAD_BYTES
+
+const scanner = new SqlScanner()
+/** Gives each unnamed statement of any client a number of its own. */
+let unnamedMade = 0
+
+const STATEMENT = 0x53 // S
+/** Parse of nothing as the unnamed statement: the server answers as to any other Parse. */
+const PARSE_NOTHING = Buffer.from([Front.parse, 0, 0, 0, 8, 0, 0, 0, 0])
+const CLOSE_UNNAMED = Buffer.from([Front.close, 0, 0, 0, 6, STATEMENT, 0])
+/** A statement that nobody has: to close it is no error. */
+const NOBODYS = Buffer.from('ambassador_none\0')
+const DEALLOCATE = /^\s*deallocate\s+(?:prepare\s+)?("(?:[^"]|"")+"|[a-z_\x80-\xff][\w$\x80-\xff]*)\s*;?\s*$/i
+const DEALLOCATED = Buffer.from([0x43, 0, 0, 0, 15, ...Buffer.from('DEALLOCATE\0')])
+const MAX_UNNAMED_BYTES = 64 * 1024
+
+export class Requests {
+  /** What is wrong with the bytes; null: nothing. */
+  fault: string | null = null
+  /** The client has said goodbye. */
+  isTerminated = false
+  readonly #requester: Requester
+  readonly #splitter: Splitter
+  /** What follows of a message that was begun goes to the server. */
+  #follows = true
+  /** Reads a long text that comes in pieces. */
+  #long: SqlScanner | null = null
+  /** The unnamed statement: its number, 0 while there is none, and what stands behind the name in its Parse. */
+  #unnamed = 0
+  #body: Buffer | null = null
+  #bodyBytes = 0
+  #valuesSeen: Values | null = null
+  #isEscaping = false
+  #dialectSeen = ''
+
+  constructor(requester: Requester) {
+    this.#requester = requester
+    this.#splitter = new Splitter(requester.isRaw ? RAW : WANTED)
+  }
+
+  /** In the middle of a message of which the server has a part. */
+  get isInside(): boolean {
+    return this.#splitter.isInside
+  }
+
+  /** The begin of a message that nothing was sent of. */
+  takeHeld(): Buffer | null {
+    return this.#splitter.takeHeld()
+  }
+
+  send(server: Server, bytes: Buffer, from: number, to: number): void {
+    const splitter = this.#splitter
+    splitter.feed(bytes, from, to)
+    out.begin(server.raw, to - from + 512)
+    while (splitter.next()) {
+      if (!splitter.isFirst) {
+        if (this.#long !== null) this.#readOn(splitter)
+        if (this.#follows) out.add(splitter.bytes, splitter.from, splitter.to)
+        continue
+      }
+      this.#follows = true
+      if (this.#requester.isRaw ? this.#onRaw(server, splitter) : this.#onMessage(server, splitter)) {
+        out.add(splitter.bytes, splitter.from, splitter.to)
+      }
+      if (this.isTerminated || this.fault !== null) break
+    }
+    out.flush()
+    if (splitter.isBroken) this.fault = 'a message of a length that cannot be'
+  }
+
+  /** What is owed must be known in any case. */
+  #onRaw(server: Server, { code }: Splitter): boolean {
+    switch (code) {
+      case Front.query:
+      case Front.functionCall:
+        server.sentQuery()
+        break
+      case Front.sync:
+        server.sentSync()
+        break
+      case Front.copyDone:
+      case Front.copyFail:
+        server.sentCopyEnd()
+        break
+      case Front.parse:
+        server.sentParse(null, null, 'client')
+        break
+      case Front.close:
+        server.sentClose(false)
+        break
+      case Front.terminate:
+        this.isTerminated = true
+        return false
+      case Front.bind:
+      case Front.describe:
+      case Front.execute:
+        server.isUnsynced = true
+        break
+      default:
+        break
+    }
+    return true
+  }
+
+  /** Returns whether the message goes to the server as it is; if not, what goes in its place is composed already. */
+  #onMessage(server: Server, splitter: Splitter): boolean {
+    const { code } = splitter
+    if (server.isCopyIn && code !== Front.copyData) this.#onCopying(code)
+    switch (code) {
+      case Front.query:
+        return this.#onQuery(server, splitter)
+      case Front.parse:
+        return this.#onParse(server, splitter)
+      case Front.bind:
+        return this.#onBind(server, splitter)
+      case Front.describe:
+        server.isUnsynced = true
+        return this.#onDescribe(server, splitter)
+      case Front.close:
+        return this.#onClose(server, splitter)
+      case Front.execute:
+        server.isUnsynced = true
+        return true
+      case Front.sync:
+        server.sentSync()
+        return true
+      case Front.functionCall:
+        server.sentQuery()
+        return true
+      case Front.copyDone:
+      case Front.copyFail:
+        server.sentCopyEnd()
+        return true
+      case Front.copyData:
+      case Front.flush:
+        return true
+      case Front.terminate:
+        this.isTerminated = true
+        return false
+      default:
+        this.fault = `a message of type ${code}, which no client sends`
+        return false
+    }
+  }
+
+  /** The server takes these as the end of the COPY, as an error, or not at all. */
+  #onCopying(code: number): void {
+    const isExpected = code === Front.copyDone || code === Front.copyFail || code === Front.sync || code === Front.flush
+    if (!isExpected) this.#requester.pin('copy')
+  }
+
+  #onQuery(server: Server, splitter: Splitter): boolean {
+    const { bytes, from, to } = splitter
+    server.unnamed = 0
+    this.#unnamed = 0
+    if (splitter.isLast) {
+      this.#scan(bytes, from + HEAD_BYTES, to - 1)
+      if (scanner.isDeallocate && scanner.statements === 1 && this.#isDeallocated(server, splitter)) return false
+      this.#note(server, scanner)
+    } else {
+      this.#long = new SqlScanner()
+      this.#long.begin(this.#escapes)
+      this.#long.feed(bytes, from + HEAD_BYTES, to)
+    }
+    server.sentQuery()
+    return true
+  }
+
+  #readOn(splitter: Splitter): void {
+    const long = this.#long!
+    long.feed(splitter.bytes, splitter.from, splitter.to)
+    if (!splitter.isLast) return
+    this.#long = null
+    long.end()
+    if (long.asksSequences) this.#requester.asksSequences = true
+    this.#pinBy(long)
+  }
+
+  #scan(bytes: Buffer, from: number, to: number): void {
+    scanner.begin(this.#escapes)
+    scanner.feed(bytes, from, to)
+    scanner.end()
+  }
+
+  get #escapes(): boolean {
+    this.#look()
+    return this.#isEscaping
+  }
+
+  /** What the meaning of the bytes of a text depends on: the same text is another statement in another encoding. */
+  get #dialect(): string {
+    this.#look()
+    return this.#dialectSeen
+  }
+
+  #look(): void {
+    const { values, pool } = this.#requester
+    if (values === this.#valuesSeen || values === null) return
+    this.#valuesSeen = values
+    this.#isEscaping = pool.parameters.valueOf(values, 'standard_conforming_strings') === 'off'
+    this.#dialectSeen = `${pool.parameters.valueOf(values, 'client_encoding')} ${this.#isEscaping ? 'escaping' : ''}\0`
+  }
+
+  /** Draws the consequences of what a text was found to do. */
+  #note(server: Server, found: SqlScanner): void {
+    if (found.asksSequences && !this.#requester.asksSequences) {
+      this.#requester.asksSequences = true
+      // The connection may know sequences of another client; what this one has used in its transaction must stay.
+      if (server.isFree && out.isEmpty) server.run('discard sequences', null)
+    }
+    this.#pinBy(found)
+  }
+
+  #pinBy({ pin, parameters }: { readonly pin: Statement['pin']; readonly parameters: number }): void {
+    if (pin !== null) this.#requester.pin(pin)
+    else if ((parameters & ~this.#requester.pool.parameters.reported) !== 0) this.#requester.pin('set')
+  }
+
+  /** DEALLOCATE of a statement that the client has prepared by the protocol: the server knows it by another name. */
+  #isDeallocated(server: Server, { bytes, from, to }: Splitter): boolean {
+    const { statements } = this.#requester
+    if (statements === null || server.owes > 0 || !out.isEmpty) return false
+    const found = DEALLOCATE.exec(bytes.toString('latin1', from + HEAD_BYTES, to - 1))?.[1]
+    if (found === undefined) return false
+    const name = found.startsWith('"') ? found.slice(1, -1).replaceAll('""', '"') : found.toLowerCase()
+    if (!statements.delete(name)) return false
+    const ready = Buffer.from([0x5a, 0, 0, 0, 5, server.status])
+    this.#requester.answer(Buffer.concat([DEALLOCATED, ready]))
+    return true
+  }
+
+  // --- prepared statements ------------------------------------------------------------------------------------------------------
+
+  #onParse(server: Server, splitter: Splitter): boolean {
+    const { bytes, from, to } = splitter
+    const nameAt = from + HEAD_BYTES
+    const textAt = bytes.indexOf(0, nameAt) + 1
+    if (textAt === 0 || textAt > to) return true
+    if (!splitter.isLast) {
+      this.#requester.pin('large_statement')
+      return this.#onLongParse(server, splitter, textAt)
+    }
+    const end = bytes.indexOf(0, textAt)
+    this.#scan(bytes, textAt, end < 0 ? to : Math.min(end, to))
+    if (textAt === nameAt + 1) {
+      this.#note(server, scanner)
+      this.#keepUnnamed(bytes, textAt, to)
+      server.sentParse(null, null, 'client')
+      server.unnamed = this.#unnamed
+      return true
+    }
+    if (scanner.asksSequences) this.#note(server, scanner)
+    const name = bytes.toString('latin1', nameAt, textAt - 1)
+    const { pool } = this.#requester
+    this.#requester.statements ??= new Map()
+    const { statements } = this.#requester
+    const known = statements.get(name)
+    if (known !== undefined) {
+      // The server itself says that there is one already.
+      this.#ensure(server, known)
+      this.#rename(splitter, nameAt, textAt, known.name)
+      server.sentParse(null, null, 'client')
+      return false
+    }
+    const key = this.#dialect + bytes.toString('latin1', textAt, to)
+    let statement = pool.statements.get(key)
+    if (statement === undefined) {
+      const body = Buffer.from(bytes.subarray(textAt, to))
+      statement = new Statement(body, key, scanner.pin, scanner.parameters)
+      pool.statements.add(statement)
+    }
+    statements.set(name, statement)
+    if (server.statements.has(statement)) {
+      server.touch(statement)
+      server.unnamed = 0
+      out.add(PARSE_NOTHING, 0, PARSE_NOTHING.length)
+      server.sentParse(statement, name, 'shared')
+      return false
+    }
+    this.#makeRoom(server)
+    server.touch(statement)
+    this.#rename(splitter, nameAt, textAt, statement.name)
+    server.sentParse(statement, name, 'client')
+    return false
+  }
+
+  /** A statement that is too long to be kept: it is prepared once, on the connection that the client keeps. */
+  #onLongParse(server: Server, splitter: Splitter, textAt: number): boolean {
+    const { bytes, from } = splitter
+    const nameAt = from + HEAD_BYTES
+    if (textAt === nameAt + 1) {
+      this.#unnamed = ++unnamedMade
+      this.#body = null
+      this.#bodyBytes = 0
+      server.sentParse(null, null, 'client')
+      server.unnamed = this.#unnamed
+      return true
+    }
+    const name = bytes.toString('latin1', nameAt, textAt - 1)
+    const statement = new Statement(null, null, null, 0)
+    this.#requester.statements ??= new Map()
+    this.#requester.statements.set(name, statement)
+    server.touch(statement)
+    this.#rename(splitter, nameAt, textAt, statement.name)
+    server.sentParse(statement, name, 'client')
+    return false
+  }
+
+  #keepUnnamed(bytes: Buffer, from: number, to: number): void {
+    const count = to - from
+    this.#unnamed = ++unnamedMade
+    if (count > MAX_UNNAMED_BYTES) this.#requester.pin('large_statement')
+    if (this.#body === null || this.#body.length < count) this.#body = Buffer.allocUnsafe(count)
+    bytes.copy(this.#body, 0, from, to)
+    this.#bodyBytes = count
+  }
+
+  /** The message with another name in it. */
+  #rename(splitter: Splitter, nameAt: number, behind: number, name: Buffer): void {
+    const { bytes, from, to, code, size } = splitter
+    out.head(code, size + name.length - (behind - nameAt))
+    if (nameAt > from + HEAD_BYTES) out.add(bytes, from + HEAD_BYTES, nameAt)
+    out.add(name, 0, name.length)
+    out.add(bytes, behind, to)
+  }
+
+  /** Has the server know a statement of the client before it is used. */
+  #ensure(server: Server, statement: Statement): void {
+    if (!server.statements.has(statement) && statement.body !== null) {
+      this.#makeRoom(server)
+      out.head(Front.parse, HEAD_BYTES + statement.name.length + statement.body.length)
+      out.add(statement.name, 0, statement.name.length)
+      out.add(statement.body, 0, statement.body.length)
+      server.sentParse(statement, null, 'ours')
+    }
+    server.touch(statement)
+  }
+
+  #makeRoom(server: Server): void {
+    if (server.statements.size < this.#requester.maxStatements) return
+    const oldest = server.oldest()
+    if (oldest === null) return
+    server.statements.delete(oldest)
+    out.head(Front.close, HEAD_BYTES + 1 + oldest.name.length)
+    out.add(KIND, 0, 1)
+    out.add(oldest.name, 0, oldest.name.length)
+    server.sentClose(true)
+  }
+
+  /** Has the server's unnamed statement be that of the client, be it none. */
+  #ensureUnnamed(server: Server): void {
+    if (server.unnamed === this.#unnamed) return
+    const body = this.#body
+    if (this.#unnamed === 0 || body === null) {
+      server.unnamed = 0
+      out.add(CLOSE_UNNAMED, 0, CLOSE_UNNAMED.length)
+      server.sentClose(true)
+      return
+    }
+    server.unnamed = this.#unnamed
+    out.head(Front.parse, HEAD_BYTES + 1 + this.#bodyBytes)
+    out.add(EMPTY_NAME, 0, 1)
+    out.add(body, 0, this.#bodyBytes)
+    server.sentParse(null, null, 'ours')
+  }
+
+  #onBind(server: Server, splitter: Splitter): boolean {
+    server.isUnsynced = true
+    const { bytes, from, to } = splitter
+    const nameAt = bytes.indexOf(0, from + HEAD_BYTES) + 1
+    if (nameAt === 0 || nameAt >= to) return true
+    const behind = bytes.indexOf(0, nameAt) + 1
+    if (behind === 0 || behind > to) return true
+    return this.#onUse(server, splitter, nameAt, behind)
+  }
+
+  #onDescribe(server: Server, splitter: Splitter): boolean {
+    const { bytes, from, to } = splitter
+    if (bytes[from + HEAD_BYTES] !== STATEMENT) return true
+    return this.#onUse(server, splitter, from + HEAD_BYTES + 1, to)
+  }
+
+  /** A message that names a statement at [nameAt, behind). */
+  #onUse(server: Server, splitter: Splitter, nameAt: number, behind: number): boolean {
+    if (behind === nameAt + 1) {
+      this.#ensureUnnamed(server)
+      return true
+    }
+    const name = splitter.bytes.toString('latin1', nameAt, behind - 1)
+    const statement = this.#requester.statements?.get(name)
+    if (statement === undefined) {
+      // The server says that there is none, unless SQL has made it; but a name like ours may be that of another client.
+      if (!isOurName(name)) return true
+      this.#rename(splitter, nameAt, behind, NOBODYS)
+    } else {
+      if (splitter.code === Front.bind) this.#pinBy(statement)
+      this.#ensure(server, statement)
+      this.#rename(splitter, nameAt, behind, statement.name)
+    }
+    return false
+  }
+
+  #onClose(server: Server, splitter: Splitter): boolean {
+    const { bytes, from, to } = splitter
+    server.sentClose(false)
+    if (bytes[from + HEAD_BYTES] !== STATEMENT) return true
+    const nameAt = from + HEAD_BYTES + 1
+    if (to === nameAt + 1) {
+      server.unnamed = 0
+      this.#unnamed = 0
+      return true
+    }
+    const name = bytes.toString('latin1', nameAt, to - 1)
+    // Made by SQL, on the connection that the client keeps for it; or shared with others, and then it stays.
+    if (this.#requester.statements?.delete(name) !== true && !isOurName(name)) return true
+    this.#rename(splitter, nameAt, to, NOBODYS)
+    return false
+  }
+}
+
+const KIND = Buffer.from([STATEMENT])
+const EMPTY_NAME = Buffer.from([0])

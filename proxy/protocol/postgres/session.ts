@@ -1,0 +1,858 @@
+/** One connection of the application that shares connections to the server: it has one for a transaction, or for longer when it must. */
+import type { Reason } from '../../../common/reasons.ts'
+import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
+import { now, refreshClock } from '../../runtime/clock.ts'
+import { askWhetherGone } from '../../runtime/half-close.ts'
+import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
+import { CoarseTimer } from '../../runtime/timers.ts'
+import type { TcpEnd, TcpRecord } from '../tcp/session.ts'
+import { BatchReader, LARGE_BYTES } from './batch.ts'
+import type { ConnectFailure, Connecting } from './connecting.ts'
+import { Auth, Back, message, Transaction } from './messages.ts'
+import { type Parameters, setSql, type Values } from './parameters.ts'
+import type { Pool, PoolClient } from './pool.ts'
+import { type Requester, Requests } from './requests.ts'
+import { errorResponse, fieldOf, notice, type Severity, sqlError, stateOf } from './respond.ts'
+import type { Server, ServerUser } from './server.ts'
+import type { PostgresSnapshot } from './snapshot.ts'
+import type { Pin } from './sql.ts'
+import type { Statement } from './statements.ts'
+
+/** Why a client keeps its connection to the server. */
+export type PinReason = Pin | 'large_statement' | 'copy' | 'replication'
+
+export interface SessionHost {
+  readonly snapshot: PostgresSnapshot
+  readonly isDraining: boolean
+  poolFor(login: ClientLogin): Pool
+  onPinned(reason: PinReason): void
+  onWaited(ms: number): void
+  /** A request failed for a reason that a person should see; the connection goes on. */
+  onTrouble(reason: Reason, detail: string): void
+  /** Asks the server to cancel what it does; `done` is called when it has heard of it. */
+  cancelAt(server: Server, done: () => void): void
+  onSessionEnd(session: PooledSession, record: TcpRecord): void
+}
+
+/** What a client said at its begin. */
+export interface ClientLogin {
+  readonly database: string
+  /** Parameters that the server reports, so that they can be set on any connection; by name, as they were given. */
+  readonly settings: ReadonlyMap<string, string>
+  /** The others: they are part of what connections are shared by. */
+  readonly fixed: ReadonlyMap<string, string>
+  /** Goes before everything else: NegotiateProtocolVersion; null: nothing has to be negotiated. */
+  readonly negotiation: Buffer | null
+  /** Process and secret, for its cancel requests. */
+  readonly key: Buffer
+}
+
+/** A person that waits is told why after this time. */
+const NOTICE_MS = 5000
+/** A failed connection is tried again after this time, while a client waits. */
+const AGAIN_MS = 200
+/** A client that half-closed is looked at again: it may still go away. */
+const LOOK_MS = 1000
+/** A large message that does not go on for this long ends, if others wait for the connection. */
+const STALL_MS = 10_000
+
+/** What DISCARD ALL does not undo. */
+const CLOSES: ReadonlySet<string> = new Set(['replication', 'load', 'dblink', 'copy'])
+
+// starting  => idle       when it was let in (Transaction), or attached (Session)
+// idle      => waiting    when a whole request is there
+// waiting   => setup      when it has a connection on which other parameters are set than its own
+// waiting   => attached   when it has one
+// setup     => attached   when they are set
+// attached  => idle       when the server owes nothing and no transaction is open, unless it is pinned
+// any       => leaving    when it is gone and the server has not ended what it was sent
+// any       => ended
+type Phase = 'starting' | 'idle' | 'waiting' | 'setup' | 'attached' | 'leaving' | 'ended'
+
+export class PooledSession implements SocketHandler, PoolClient, Requester, ServerUser {
+  nextWaiter: Waiter | null = null
+  previousWaiter: Waiter | null = null
+  waitsAt: Bulkhead | null = null
+  connecting: Connecting | null = null
+  pool: Pool
+  readonly client: RawSocket
+  readonly login: ClientLogin
+  /** What the client calls its statements; null until it prepares one. */
+  statements: Map<string, Statement> | null = null
+  /** It has asked for currval() or lastval(), which must not tell of another client. */
+  asksSequences = false
+
+  readonly #host: SessionHost
+  readonly #isPinnedAtOnce: boolean
+  #phase: Phase = 'starting'
+  #isIn = false
+  #server: Server | null = null
+  #values: Values | null = null
+  #parameters: Parameters | null = null
+  /** What it was let in with. */
+  #own: Values | null = null
+  /** Bytes that wait for a connection, or for the rest of a message. */
+  #held: Buffer | null = null
+  #heldBytes = 0
+  readonly #batch: BatchReader
+  #requests: Requests | null = null
+  #pin: PinReason | 'mode' | null = null
+  readonly #timer: CoarseTimer
+  readonly #openedAt = now()
+  #waitsSince = 0
+  #isToldOfWait = false
+  #isReset = false
+  #waitedMs = 0
+  #clientEnded = false
+  #endpoint: string | null = null
+
+  /** Takes over a client whose startup packet was read. */
+  constructor(host: SessionHost, client: RawSocket, login: ClientLogin) {
+    this.#host = host
+    this.client = client
+    this.login = login
+    this.pool = host.poolFor(login)
+    this.#isPinnedAtOnce = host.snapshot.pooling?.mode === 'Session' || this.#isReplicating
+    this.#timer = new CoarseTimer(() => this.#onTimer())
+    this.#batch = new BatchReader()
+    client.handler = this
+  }
+
+  get #isReplicating(): boolean {
+    const { fixed } = this.login
+    return fixed.has('replication') && !/^(?:false|off|no|0)$/i.test(fixed.get('replication') ?? '')
+  }
+
+  /** Names of statements go through as they are: nobody shares the connection. */
+  get isRaw(): boolean {
+    return this.#isPinnedAtOnce
+  }
+
+  get values(): Values | null {
+    return this.#values
+  }
+
+  get maxStatements(): number {
+    return this.#host.snapshot.pooling?.maxPreparedStatements ?? 200
+  }
+
+  get isBusy(): boolean {
+    return this.#phase !== 'idle' && !(this.#phase === 'attached' && this.#server?.isFree === true)
+  }
+
+  get bytesIn(): number {
+    return this.client.bytesRead
+  }
+
+  get bytesOut(): number {
+    return this.client.bytesWritten
+  }
+
+  get isWaiting(): boolean {
+    return this.#phase === 'waiting' || (this.#phase === 'starting' && !this.#isIn)
+  }
+
+  // --- the login ----------------------------------------------------------------------------------------------------------------
+
+  /** @param rest what came behind the startup packet */
+  start(rest: Buffer): void {
+    if (rest.length > 0) this.#hold(rest, 0, rest.length)
+    const waitMs = this.#host.snapshot.rateLimit?.admit(this.#openedAt) ?? 0
+    if (waitMs < 0) {
+      const detail = `the rate limit is reached, the next connection may come in ${Math.ceil(-waitMs)} ms`
+      this.#end('rate_limited', detail, errorResponse('rate_limited', detail))
+    } else if (waitMs > 0) this.#timer.set(this.#openedAt + waitMs)
+    else this.#letIn()
+  }
+
+  #letIn(): void {
+    const known = this.pool.known
+    if (known !== null && !this.#isPinnedAtOnce) {
+      const values = this.#knownProfile()
+      if (values !== null) {
+        this.#welcome(values)
+        return
+      }
+    }
+    this.#waitsSince = now()
+    this.#acquire()
+  }
+
+  /** What the server made of the same parameters of another client. The name of an application is what it is. */
+  #knownProfile(): Values | null {
+    const { settings } = this.login
+    const { parameters, profiles } = this.pool
+    const name = settings.get('application_name')
+    let base: Values | undefined = parameters.initial
+    if (settings.size > (name === undefined ? 0 : 1)) base = profiles.get(this.#profileKey)
+    if (base === undefined || name === undefined) return base ?? null
+    if (!/^[ -~]{0,63}$/.test(name)) return profiles.get(this.#profileKey) ?? null
+    return parameters.with(base, 'application_name', name)
+  }
+
+  get #profileKey(): string {
+    return JSON.stringify([...this.login.settings].sort())
+  }
+
+  #welcome(values: Values): void {
+    this.#values = values
+    this.#own = values
+    this.#parameters = this.pool.parameters
+    this.#isIn = true
+    const { negotiation, key } = this.login
+    this.client.write(
+      Buffer.concat([
+        ...(negotiation === null ? [] : [negotiation]),
+        message(Back.authentication, Auth.ok),
+        this.pool.parameters.report(values),
+        message(Back.backendKeyData, key),
+        READY,
+      ]),
+    )
+    if (this.#server === null) this.#rest()
+  }
+
+  // --- getting a connection -----------------------------------------------------------------------------------------------------
+
+  /** True: it is attached already. */
+  #acquire(): boolean {
+    if (this.#isIn) this.#phase = 'waiting'
+    if (this.pool.isRetired) {
+      this.pool = this.#host.poolFor(this.login)
+    }
+    const server = this.pool.take(this)
+    if (server !== null) return this.#attach(server)
+    this.client.pause()
+    const { pooling, timeouts } = this.#host.snapshot
+    const limit = this.#isIn ? (pooling?.queueTimeoutMs ?? timeouts.connectMs) : this.#startLimit
+    const deadline = this.#waitsSince + limit
+    this.#timer.set(this.#isToldOfWait || !this.#isIn ? deadline : Math.min(deadline, this.#waitsSince + NOTICE_MS))
+    return false
+  }
+
+  /** A client that is to be let in waits in the queue like every other, and for a server to answer as long as for any. */
+  get #startLimit(): number {
+    const { pooling, timeouts } = this.#host.snapshot
+    return this.connecting === null ? (pooling?.queueTimeoutMs ?? timeouts.connectMs) : timeouts.connectMs * 3
+  }
+
+  onSlot(): void {
+    this.pool.connect(this)
+  }
+
+  onServer(server: Server): void {
+    refreshClock()
+    if (this.#phase === 'ended') {
+      this.pool.give(server)
+      return
+    }
+    if (this.#attach(server) && this.#phase === 'attached') this.#goOn()
+  }
+
+  onNoServer(failure: ConnectFailure | 'queue full'): void {
+    if (this.#phase === 'ended') return
+    const { cluster, pooling, timeouts } = this.#host.snapshot
+    if (failure === 'queue full') {
+      const { max, pending } = cluster.connections
+      const detail = `upstream '${cluster.name}' has ${max} connections and ${pending} clients wait for one`
+      this.#fail('queue_full', detail, null)
+      return
+    }
+    const limitMs = this.#isIn ? (pooling?.queueTimeoutMs ?? timeouts.connectMs) : timeouts.connectMs
+    // The server may be restarting, or another one is being promoted.
+    if (!failure.isFinal && now() + AGAIN_MS < this.#waitsSince + limitMs) this.#timer.set(now() + AGAIN_MS)
+    else this.#fail(failure.reason, failure.detail, failure.response)
+  }
+
+  /** True: what is held may be sent. False: the connection is being prepared. */
+  #attach(server: Server): boolean {
+    this.#timer.clear()
+    const waitedMs = this.#waitsSince === 0 ? 0 : now() - this.#waitsSince
+    if (waitedMs > 0) this.#waitedMs += waitedMs
+    this.#host.onWaited(waitedMs)
+    this.#waitsSince = 0
+    this.#isToldOfWait = false
+    this.#server = server
+    this.#endpoint = server.endpoint.name
+    const isAnother = server.lastUser !== this
+    server.user = this
+    server.lastUser = this
+    if (!this.#isIn) {
+      const sql = setSql([...this.login.settings])
+      if (sql === null) this.#onLetIn(server)
+      else server.run(sql, (failure) => this.#onProfile(server, failure))
+      return false
+    }
+    this.#translate()
+    if (server.values === this.#values && !(this.asksSequences && isAnother)) {
+      this.#phase = 'attached'
+      return true
+    }
+    const sql = [
+      ...(this.asksSequences && isAnother ? ['discard sequences'] : []),
+      this.pool.parameters.change(server.values, this.#values!) ?? '',
+    ]
+    const text = sql.filter((each) => each !== '').join('; ')
+    if (text === '') {
+      this.#phase = 'attached'
+      return true
+    }
+    this.#phase = 'setup'
+    server.run(text, (failure) => this.#onSetup(failure))
+    return false
+  }
+
+  /** The pool may be another one since the configuration has changed. */
+  #translate(): void {
+    const { parameters } = this.pool
+    const before = this.#parameters!
+    if (before === parameters) return
+    this.#values = parameters.translate(before, this.#values!)
+    this.#own = parameters.translate(before, this.#own!)
+    this.#parameters = parameters
+  }
+
+  /** The parameters of the startup packet are set, and the server has said what they are now. */
+  #onProfile(server: Server, failure: Buffer | null): void {
+    if (this.#phase === 'ended') return
+    if (failure === null) {
+      const { profiles } = this.pool
+      if (profiles.size > 256) profiles.clear()
+      profiles.set(this.#profileKey, server.values)
+      this.#onLetIn(server)
+      return
+    }
+    const response = sqlError('FATAL', stateOf(failure), fieldOf(failure, 'M'))
+    this.#detach()
+    this.#end('bad_request', fieldOf(failure, 'M'), response)
+  }
+
+  #onLetIn(server: Server): void {
+    if (this.#isPinnedAtOnce) {
+      this.#pin = this.#isReplicating ? 'replication' : 'mode'
+      if (this.#isReplicating) this.#host.onPinned('replication')
+      this.#phase = 'attached'
+      this.#welcome(server.values)
+      this.#goOn()
+      return
+    }
+    const { values } = server
+    this.#detach()
+    this.#welcome(values)
+  }
+
+  #onSetup(failure: Buffer | null): void {
+    if (this.#phase !== 'setup') return
+    if (failure !== null) {
+      const detail = `its parameters cannot be set on another connection: ${fieldOf(failure, 'M')}`
+      this.#end('upstream_reset', detail, errorResponse('upstream_reset', detail))
+      return
+    }
+    this.#values = this.#server!.values
+    this.#phase = 'attached'
+    this.#goOn()
+  }
+
+  /** Sends what is held, and reads on. */
+  #goOn(): void {
+    const held = this.#takeHeld()
+    if (held !== null) this.#send(held, 0, held.length)
+    if (this.#phase === 'attached' && (this.#server?.raw.backlog ?? 0) === 0) this.client.resume()
+    if (this.#clientEnded && this.#phase !== 'ended') this.#lookWhetherGone()
+  }
+
+  // --- what the client sends ----------------------------------------------------------------------------------------------------
+
+  onData(chunk: Buffer, length: number): void {
+    switch (this.#phase) {
+      case 'attached':
+        this.#send(chunk, 0, length)
+        break
+      case 'idle':
+        this.#gather(chunk, length)
+        break
+      case 'starting':
+      case 'waiting':
+      case 'setup':
+        this.#hold(chunk, 0, length)
+        this.client.pause()
+        break
+      default:
+        break
+    }
+  }
+
+  /** Looks for a request that is whole, so that it is worth a connection to the server. */
+  #gather(chunk: Buffer, length: number): void {
+    let bytes = chunk
+    let end = length
+    if (this.#held !== null) {
+      this.#hold(chunk, 0, length)
+      bytes = this.#held
+      end = this.#heldBytes
+    }
+    const batch = this.#batch
+    const from = batch.read(bytes, 0, end)
+    for (let n = 0; n < batch.syncs; n++) this.client.write(READY)
+    if (batch.fault !== null) {
+      this.#end('bad_request', batch.fault, errorResponse('bad_request', batch.fault))
+      return
+    }
+    if (batch.isTerminated) {
+      this.#leave()
+      return
+    }
+    if (!batch.isReady) {
+      this.#keep(bytes, from, end)
+      this.#watchIdle()
+      return
+    }
+    this.#timer.clear()
+    this.#waitsSince = now()
+    if (this.#acquire()) {
+      const isHeld = this.#held !== null
+      this.#held = null
+      this.#heldBytes = 0
+      this.#send(bytes, from, end)
+      if (isHeld && this.client.isPaused && this.#server?.raw.backlog === 0) this.client.resume()
+    } else this.#keep(bytes, from, end)
+  }
+
+  #watchIdle(): void {
+    const { idleMs } = this.#host.snapshot.timeouts
+    if (idleMs !== null) this.#timer.set(now() + idleMs)
+  }
+
+  /** Keeps a part of bytes that may be those that are held already. */
+  #keep(bytes: Buffer, from: number, to: number): void {
+    if (from === to) {
+      this.#held = null
+      this.#heldBytes = 0
+    } else if (bytes !== this.#held || from > 0) {
+      const kept = Buffer.from(bytes.subarray(from, to))
+      this.#held = kept
+      this.#heldBytes = kept.length
+    }
+  }
+
+  #hold(bytes: Buffer, from: number, to: number): void {
+    const needed = this.#heldBytes + to - from
+    if (this.#held === null || this.#held.length < needed) {
+      const grown = Buffer.allocUnsafe(this.#held === null ? needed : Math.max(needed, 2 * this.#heldBytes))
+      this.#held?.copy(grown, 0, 0, this.#heldBytes)
+      this.#held = grown
+    }
+    bytes.copy(this.#held, this.#heldBytes, from, to)
+    this.#heldBytes = needed
+  }
+
+  #takeHeld(): Buffer | null {
+    const held = this.#held?.subarray(0, this.#heldBytes) ?? null
+    this.#held = null
+    this.#heldBytes = 0
+    return held
+  }
+
+  #send(bytes: Buffer, from: number, to: number): void {
+    const server = this.#server!
+    this.#requests ??= new Requests(this)
+    const requests = this.#requests
+    requests.send(server, bytes, from, to)
+    if (requests.fault !== null) {
+      this.#end('bad_request', requests.fault, errorResponse('bad_request', requests.fault))
+      return
+    }
+    if (requests.isTerminated) {
+      this.#leave()
+      return
+    }
+    if (server.raw.backlog > 0) this.client.pause()
+    if (requests.isInside) this.#timer.set(now() + STALL_MS)
+    this.#rest()
+  }
+
+  /** It is seen that the connection must stay with this client. */
+  pin(reason: PinReason): void {
+    if (this.#pin !== null) return
+    this.#pin = reason
+    this.#host.onPinned(reason)
+  }
+
+  /** Written to the client in place of an answer of the server, when nothing of the server's is due before it. */
+  answer(bytes: Buffer): void {
+    this.client.write(bytes)
+  }
+
+  // --- what the server says -----------------------------------------------------------------------------------------------------
+
+  onQuiet(): void {
+    if (this.#isReset) {
+      this.#isReset = false
+      // What the session began with is what this client began with, not what the connection did.
+      const { values } = this.#server!
+      if (this.#own !== null) this.#values = this.pool.parameters.reset(values, this.#own)
+    }
+    this.#rest()
+  }
+
+  onValues(values: Values): void {
+    this.#values = values
+  }
+
+  onTag(tag: string): void {
+    if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') this.statements?.clear()
+    // The new values are reported behind the tag, before ReadyForQuery.
+    if (tag !== 'DEALLOCATE ALL') this.#isReset = true
+    if (tag === 'DISCARD ALL' && this.#pin !== null && this.#pin !== 'mode' && !CLOSES.has(this.#pin)) this.#pin = null
+  }
+
+  onParseFailed(name: string, statement: Statement): void {
+    if (this.statements?.get(name) === statement) this.statements.delete(name)
+  }
+
+  /** A table has changed under a statement. The client has heard of it; what it runs next is prepared anew. */
+  onOldPlan(): void {
+    if (this.statements === null) return
+    for (const [name, statement] of this.statements) {
+      if (statement.body !== null) this.statements.set(name, this.pool.statements.renew(statement))
+    }
+  }
+
+  onUnsure(): void {
+    this.pin('copy')
+  }
+
+  onServerGone(detail: string): void {
+    const server = this.#server
+    this.#server = null
+    if (this.#phase === 'leaving') {
+      this.#over('client_gone', null)
+      return
+    }
+    // A server that has said FATAL has told the client itself.
+    const response = server?.hasSaidGoodbye === true ? null : errorResponse('upstream_reset', detail)
+    this.#end('upstream_reset', detail, response)
+  }
+
+  // --- giving it back -----------------------------------------------------------------------------------------------------------
+
+  /** Lets go of the connection where it can be, and goes on with what has come meanwhile. */
+  #rest(): void {
+    const server = this.#server
+    if (server !== null) {
+      if (this.#phase === 'leaving') {
+        this.#clean()
+        return
+      }
+      if (this.#phase !== 'attached') return
+      if (server.owes > 0 || this.#requests?.isInside === true) return
+      if (this.#pin !== null || !server.isFree) {
+        if (server.isFree) this.#isLeavingNow()
+        else if (this.#clientEnded) this.#leave()
+        return
+      }
+      const rest = this.#requests?.takeHeld() ?? null
+      if (rest !== null) this.#hold(rest, 0, rest.length)
+      this.#detach()
+    }
+    this.#phase = 'idle'
+    this.#timer.clear()
+    if (this.#isLeavingNow()) return
+    this.client.resume()
+    if (this.#held === null) {
+      this.#watchIdle()
+      return
+    }
+    this.#gather(NOTHING, 0)
+  }
+
+  /** Ends a client that is between transactions, if it should be. */
+  #isLeavingNow(): boolean {
+    if (this.#host.isDraining) {
+      const detail = 'the sidecar is shutting down'
+      this.#end('draining', detail, errorResponse('draining', detail))
+      return true
+    }
+    if (this.#clientEnded && (this.#held === null || !this.#hasRequest())) {
+      this.#leave()
+      return true
+    }
+    return false
+  }
+
+  #hasRequest(): boolean {
+    if (this.#held === null) return false
+    this.#batch.read(this.#held, 0, this.#heldBytes)
+    return this.#batch.isReady
+  }
+
+  #detach(): void {
+    const server = this.#server
+    if (server === null) return
+    this.#server = null
+    if (server.cancels > 0) {
+      // A cancel request that is on its way would hit the next client.
+      server.user = null
+      server.onCancelled = () => this.pool.give(server)
+    } else this.pool.give(server)
+  }
+
+  /** The client has said goodbye or is gone, and what it sent is worth being ended. */
+  #leave(): void {
+    if (this.#phase === 'ended') return
+    const server = this.#server
+    this.client.end()
+    if (server === null) {
+      this.#abandonWait()
+      this.#over('client_closed', null)
+      return
+    }
+    this.#phase = 'leaving'
+    this.#timer.clear()
+    if (this.#requests?.isInside === true || server.isCopyIn || server.isUnsynced) {
+      this.#drop()
+    } else if (server.owes === 0) this.#clean()
+  }
+
+  /** Leaves the connection as the next client must find it, and gives it back. */
+  #clean(): void {
+    const server = this.#server
+    if (server === null) return
+    if (server.owes > 0) return
+    if (CLOSES.has(this.#pin ?? '') || server.isCopyIn || server.isUnsynced) {
+      this.#drop()
+      return
+    }
+    const isOpen = server.status !== Transaction.idle
+    if (!isOpen && this.#pin === null) {
+      this.#detach()
+      this.#over('client_closed', null)
+      return
+    }
+    let isBad = false
+    const done = (failure: Buffer | null) => {
+      isBad ||= failure !== null
+    }
+    const last = (failure: Buffer | null) => {
+      done(failure)
+      if (isBad) server.isDoomed = true
+      this.#detach()
+      this.#over('client_closed', null)
+    }
+    if (isOpen) server.run('rollback', this.#pin === null ? last : done)
+    if (this.#pin !== null) server.run('discard all', last)
+    this.#pin = null
+    this.#phase = 'leaving'
+  }
+
+  /** Closes the connection to the server: it rolls back. */
+  #drop(): void {
+    const server = this.#server
+    this.#server = null
+    server?.destroy()
+    this.#over('client_gone', null)
+  }
+
+  #abandonWait(): void {
+    this.pool.cancel(this)
+  }
+
+  // --- the end ------------------------------------------------------------------------------------------------------------------
+
+  onEnd(): void {
+    this.#clientEnded = true
+    if (this.#phase === 'idle') {
+      if (!this.#isLeavingNow()) this.#gather(NOTHING, 0)
+    } else if (this.#phase === 'attached' && this.#server !== null && this.#server.owes === 0) this.#leave()
+    else this.#lookWhetherGone()
+  }
+
+  /** The client sends no more: it may wait for its answers, or be gone. */
+  #lookWhetherGone(): void {
+    askWhetherGone(this.client.socket, (isGone) => {
+      refreshClock()
+      if (this.#phase === 'ended' || this.#phase === 'leaving') return
+      if (isGone) this.onClose()
+      else if (this.#phase === 'attached') this.#timer.set(now() + LOOK_MS)
+    })
+  }
+
+  onDrain(): void {
+    this.#server?.raw.resume()
+  }
+
+  /** The client is gone without a goodbye: what the server does for it is cancelled. */
+  onClose(): void {
+    if (this.#phase === 'ended' || this.#phase === 'leaving') return
+    this.client.destroy()
+    const server = this.#server
+    if (server === null) {
+      this.#abandonWait()
+      this.#over(this.#phase === 'idle' ? 'client_closed' : 'client_gone', this.#phase === 'idle' ? null : GONE)
+      return
+    }
+    if (
+      this.#phase === 'setup' ||
+      server.owes > 0 ||
+      this.#requests?.isInside === true ||
+      server.isCopyIn ||
+      server.isUnsynced
+    ) {
+      if (server.owes > 0) this.#host.cancelAt(server, () => {})
+      this.#drop()
+      return
+    }
+    this.#phase = 'leaving'
+    this.#clean()
+  }
+
+  /** A cancel request with the key of this client. */
+  cancel(done: () => void): void {
+    const server = this.#server
+    if (server !== null && server.owes > 0 && this.#phase === 'attached') {
+      this.#host.cancelAt(server, done)
+      return
+    }
+    if (this.#phase === 'waiting') {
+      this.#abandonWait()
+      this.#answerHeld(sqlError('ERROR', '57014', 'canceling statement due to user request'))
+    }
+    done()
+  }
+
+  #onTimer(): void {
+    const { snapshot } = this.#host
+    if (this.#phase === 'idle') {
+      this.#end(
+        'idle_timeout',
+        null,
+        sqlError('FATAL', '57P05', 'the connection was idle for longer than timeouts.idle'),
+      )
+    } else if (this.#phase === 'attached') {
+      if (this.#requests?.isInside === true && snapshot.cluster.connections.pending > 0) {
+        const detail = `a message did not go on for ${STALL_MS} ms while others wait for the connection`
+        this.#end('bad_request', detail, errorResponse('bad_request', detail))
+      } else if (this.#clientEnded) this.#lookWhetherGone()
+      else if (this.#requests?.isInside === true) this.#timer.set(now() + STALL_MS)
+    } else if (this.#waitsSince === 0) this.#letIn()
+    else this.#onWaitTimer()
+  }
+
+  #onWaitTimer(): void {
+    const { snapshot } = this.#host
+    const { connections, name } = snapshot.cluster
+    const waitsInQueue = this.waitsAt !== null
+    if (!waitsInQueue && this.connecting === null) {
+      this.#acquireAgain()
+      return
+    }
+    const limitMs = this.#isIn ? (snapshot.pooling?.queueTimeoutMs ?? snapshot.timeouts.connectMs) : this.#startLimit
+    const deadline = this.#waitsSince + limitMs
+    if (now() < deadline) {
+      if (this.#isIn && !this.#isToldOfWait) {
+        this.#isToldOfWait = true
+        const text = `waiting for one of the ${connections.max} connections of upstream '${name}'`
+        this.client.write(notice(text, 'ambassador: limits.maxConnections and postgres.pooling.queueTimeout decide'))
+      }
+      this.#timer.set(deadline)
+      return
+    }
+    const detail = waitsInQueue
+      ? `none of the ${connections.max} connections of upstream '${name}' became free in ${limitMs} ms`
+      : `upstream '${name}' did not let the sidecar in within ${limitMs} ms`
+    this.#abandonWait()
+    this.#fail(waitsInQueue ? 'queue_full' : 'connect_timeout', detail, null)
+  }
+
+  #acquireAgain(): void {
+    if (this.#acquire() && this.#phase === 'attached') this.#goOn()
+  }
+
+  /** There is no connection for what the client asks: the request fails and the client stays, unless it was not let in yet. */
+  #fail(reason: Reason, detail: string, response: Buffer | null): void {
+    this.#timer.clear()
+    this.#waitsSince = 0
+    this.#isToldOfWait = false
+    if (!this.#isIn) this.#end(reason, detail, response ?? errorResponse(reason, detail))
+    else {
+      const severity: Severity = 'ERROR'
+      this.#host.onTrouble(reason, detail)
+      this.#answerHeld(errorResponse(reason, detail, severity))
+    }
+  }
+
+  /** Answers every request that is held by an error, as a server does that is asked for the impossible. */
+  #answerHeld(error: Buffer): void {
+    const held = this.#takeHeld()
+    const batch = this.#batch
+    const from = held === null ? 0 : batch.skip(held)
+    if (held !== null && held.length - from >= LARGE_BYTES) {
+      this.#end('queue_full', null, error)
+      return
+    }
+    for (let n = 0; n < batch.answers; n++) this.client.write(Buffer.concat([error, READY]))
+    if (held !== null && from < held.length) this.#hold(held, from, held.length)
+    this.#waitsSince = 0
+    this.#rest()
+  }
+
+  drain(): void {
+    if (this.#phase === 'idle' || (this.#phase === 'attached' && this.#server?.isFree === true)) this.#isLeavingNow()
+    else if (this.#phase === 'starting') {
+      const detail = 'the sidecar is shutting down'
+      this.#end('draining', detail, errorResponse('draining', detail))
+    }
+  }
+
+  destroy(): void {
+    const detail = 'the sidecar is shutting down'
+    if (this.#phase === 'leaving') this.#drop()
+    else this.#end('draining', detail, errorResponse('draining', detail))
+  }
+
+  /** Ends the client with a word, and what it was doing with it. */
+  #end(end: TcpEnd, detail: string | null, response: Buffer | null): void {
+    if (this.#phase === 'ended') return
+    const server = this.#server
+    this.#server = null
+    if (server !== null) {
+      server.user = null
+      if (server.isFree && this.#pin === null && this.#requests?.isInside !== true && this.#phase === 'attached')
+        this.pool.give(server)
+      else server.destroy()
+    }
+    this.#abandonWait()
+    const { client } = this
+    if (response !== null) client.write(response)
+    client.end()
+    this.#over(end, detail)
+  }
+
+  #over(end: TcpEnd, detail: string | null): void {
+    if (this.#phase === 'ended') return
+    const { client } = this
+    this.#phase = 'ended'
+    this.#timer.release()
+    this.#held = null
+    client.handler = { onData() {}, onDrain() {}, onClose() {}, onEnd: () => client.destroy() }
+    client.resume()
+    const at = refreshClock()
+    this.#host.onSessionEnd(this, {
+      end,
+      detail,
+      upstream: this.#host.snapshot.cluster.name,
+      endpoint: this.#endpoint,
+      attempts: this.#endpoint === null ? 0 : 1,
+      bytesIn: client.bytesRead,
+      bytesOut: client.bytesWritten,
+      queueMs: this.#waitedMs,
+      connectMs: 0,
+      tlsMs: 0,
+      durationMs: at - this.#openedAt,
+    })
+  }
+}
+
+const NOTHING = Buffer.alloc(0)
+const GONE = 'the application left before its request was sent to the upstream'
+const READY = message(Back.readyForQuery, Buffer.from([Transaction.idle]))

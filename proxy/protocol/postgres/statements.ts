@@ -1,0 +1,62 @@
+/** Prepared statements that clients share: the same text is one statement on a connection to the server, whatever clients call it. */
+import type { Pin } from './sql.ts'
+
+/** Statements whose text is remembered for the next client that prepares it; those in use live on without that. */
+const MAX_SHARED = 1000
+
+/** No client can guess the name of a statement of another. */
+const PREFIX = `ambassador_${process.getBuiltinModule('node:crypto').randomBytes(6).toString('hex')}_`
+let made = 0
+
+export class Statement {
+  /** On the connection to the server, with the NUL that ends it. */
+  readonly name: Buffer
+  /** Of its Parse message, what stands behind the name: query and types. Null: too long to keep. */
+  readonly body: Buffer | null
+  /** What executing it leaves behind. */
+  readonly pin: Pin | null
+  /** Bits of REPORTED_PARAMETERS that executing it sets. */
+  readonly parameters: number
+  readonly key: string | null
+
+  constructor(body: Buffer | null, key: string | null, pin: Pin | null, parameters: number) {
+    made++
+    this.name = Buffer.from(`${PREFIX}${made}\0`)
+    this.body = body
+    this.key = key
+    this.pin = pin
+    this.parameters = parameters
+  }
+}
+
+/** Whether a client uses a name like ours. */
+export function isOurName(name: string): boolean {
+  return name.startsWith('ambassador_')
+}
+
+/** Those of one pool. */
+export class Statements {
+  readonly #byKey = new Map<string, Statement>()
+
+  get(key: string): Statement | undefined {
+    return this.#byKey.get(key)
+  }
+
+  add(statement: Statement): void {
+    if (statement.key === null) return
+    this.#byKey.set(statement.key, statement)
+    if (this.#byKey.size > MAX_SHARED) this.#byKey.delete(this.#byKey.keys().next().value as string)
+  }
+
+  /**
+   * The one to use in place of a statement whose plan the server refuses (a table has changed): it gets another name, so it is
+   * prepared anew. Whoever still uses the old one hears of the change from the server too.
+   */
+  renew(old: Statement): Statement {
+    const current = old.key === null ? undefined : this.#byKey.get(old.key)
+    if (current !== undefined && current !== old) return current
+    const fresh = new Statement(old.body, old.key, old.pin, old.parameters)
+    this.add(fresh)
+    return fresh
+  }
+}

@@ -1,0 +1,125 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { REPORTED_PARAMETERS, SqlScanner } from '../../../../../proxy/protocol/postgres/sql.ts'
+
+/** What is found, read in pieces of every length, which must not matter. */
+function found(text: string, isEscaping = false) {
+  const bytes = Buffer.from(text)
+  const scanner = new SqlScanner()
+  let first: object | null = null
+  for (const step of [bytes.length || 1, 1, 2, 3, 7]) {
+    scanner.begin(isEscaping)
+    for (let at = 0; at < bytes.length; at += step) scanner.feed(bytes, at, Math.min(bytes.length, at + step))
+    scanner.end()
+    const { pin, parameters, asksSequences, statements, isDeallocate } = scanner
+    const names = REPORTED_PARAMETERS.filter((_, bit) => parameters & (1 << bit))
+    const result = { pin, names, asksSequences, statements, isDeallocate }
+    if (first === null) first = result
+    else assert.deepEqual(result, first, `in pieces of ${step}: ${text}`)
+  }
+  return first as {
+    pin: string | null
+    names: string[]
+    asksSequences: boolean
+    statements: number
+    isDeallocate: boolean
+  }
+}
+
+const PINS: readonly (readonly [string, string])[] = [
+  ['set', 'SET statement_timeout = 5'],
+  ['set', 'set session work_mem to 5'],
+  ['set', 'select 1; /* two */ SET work_mem = 1'],
+  ['set', 'SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY'],
+  ['set', 'SET my.thing = 1'],
+  ['set', "select set_config('work_mem', '1MB', false)"],
+  ['set', "select pg_catalog.set_config('work_mem', $1, $2)"],
+  ['set', "select \"set_config\"('a.b', 'c', false)"],
+  ['set', "select set_config('a.b', (select true), true and false)"],
+  ['set', "update pg_settings set setting = 1 where name = 'work_mem'"],
+  ['role', 'SET ROLE other'],
+  ['role', 'set session role other'],
+  ['role', '-- a comment\nSET SESSION AUTHORIZATION other'],
+  ['role', 'SET "role" TO other'],
+  ['prepare', 'PREPARE one AS SELECT 1'],
+  ['prepare', 'prepare "two" (int) as select $1'],
+  ['listen', 'LISTEN news'],
+  ['listen', 'begin; listen "News"'],
+  ['temporary_table', 'CREATE TEMP TABLE t (id int)'],
+  ['temporary_table', 'create local temporary table t (id int)'],
+  ['temporary_table', 'CREATE OR REPLACE TEMP VIEW v AS SELECT 1'],
+  ['temporary_table', 'SELECT 1 AS one INTO TEMP t'],
+  ['temporary_table', 'select * into temporary table t from x'],
+  ['temporary_table', 'CREATE TABLE pg_temp.t (id int)'],
+  ['temporary_table', 'create function "pg_temp".f() returns int language sql as $$ select 1 $$'],
+  ['advisory_lock', 'SELECT pg_advisory_lock(1)'],
+  ['advisory_lock', 'select pg_catalog.pg_try_advisory_lock_shared($1)'],
+  ['cursor', 'DECLARE c CURSOR WITH HOLD FOR SELECT 1'],
+  ['load', "LOAD 'auto_explain'"],
+  ['dblink', "select dblink_connect('x', 'dbname=y')"],
+  ['do', "DO 'begin null; end'"],
+  ['do', "DO $$ begin execute 'set role x'; end $$"],
+  ['role', 'DO $body$ BEGIN SET ROLE x; END $body$'],
+  ['temporary_table', 'do language plpgsql $$ begin if true then create temp table t (id int); end if; end $$'],
+  ['other', 'select U&"set\\005fconfig"(1)'],
+]
+
+const FREE: readonly string[] = [
+  '',
+  ';;',
+  'SELECT abalance FROM pgbench_accounts WHERE aid = 4711;',
+  'BEGIN',
+  'START TRANSACTION ISOLATION LEVEL SERIALIZABLE',
+  'SET LOCAL statement_timeout = 5',
+  'SET TRANSACTION READ ONLY',
+  'set constraints all deferred',
+  "select set_config('a.b', 'c', true)",
+  "select set_config('a.b', lower('C'), true), 1",
+  "PREPARE TRANSACTION 'two'",
+  'UPDATE t SET role = 1, statement_timeout = 2',
+  "select 'SET ROLE x; LISTEN y; pg_advisory_lock(1)'",
+  "select 'it''s; SET ROLE x'",
+  "select E'\\'; SET ROLE x; --'",
+  'select "SET ROLE x; "',
+  'select $$; SET ROLE x;$$, $tag$ $$ ; LISTEN x; $tag$, $1',
+  '/* ; SET ROLE x; /* nested */ ; LISTEN x */ select 1 -- ; LISTEN y',
+  'select pg_advisory_xact_lock(1)',
+  'CREATE TABLE temp (id int)',
+  'insert into temp values (1)',
+  'DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1',
+  'select temp, temporary from t',
+  'CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql SET search_path = x AS $$ begin set role y; end $$',
+  'ALTER ROLE x SET work_mem = 1',
+  'RESET ALL',
+  'DISCARD ALL',
+  'UNLISTEN *',
+  'NOTIFY news',
+  'do $$ begin perform 1; update t set role = 1; end $$',
+  'select a-b, a/b, 1.5e3, x$y from t',
+]
+
+describe('SqlScanner', () => {
+  for (const [pin, text] of PINS) it(`finds ${pin} in ${text}`, () => assert.equal(found(text).pin, pin))
+  for (const text of FREE) it(`finds nothing in ${text}`, () => assert.equal(found(text).pin, null))
+
+  it('names the parameters that the server reports', () => {
+    const text = "SET TIME ZONE 'UTC'; set names 'latin1'; SET SESSION application_name = 'x'; set DateStyle to iso"
+    assert.deepEqual(
+      [found(text).pin, found(text).names.sort()],
+      [null, ['application_name', 'client_encoding', 'datestyle', 'timezone']],
+    )
+  })
+
+  it('reads a backslash as the server does', () => {
+    const text = "select '\\'; SET ROLE x; --'"
+    assert.equal(found(text, false).pin, 'role')
+    assert.equal(found(text, true).pin, null)
+  })
+
+  it('sees that a statement asks for a sequence, and a DEALLOCATE', () => {
+    assert.equal(found("select currval('s')").asksSequences, true)
+    assert.equal(found("select nextval('s')").asksSequences, false)
+    assert.deepEqual([found('DEALLOCATE x').isDeallocate, found('DEALLOCATE x').statements], [true, 1])
+    assert.equal(found('select 1; deallocate x; ').statements, 2)
+  })
+})
