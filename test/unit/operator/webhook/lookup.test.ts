@@ -173,6 +173,7 @@ describe('the projection of an Ambassador', () => {
       secrets: ['client', 'token'],
       configMaps: ['ca'],
       tokens: [],
+      sockets: [],
       config: { name: 'ambassador-payments', hash: 'abc' },
       refusal: null,
       isDeleting: false,
