@@ -45,6 +45,11 @@ const listen = z.object({
     'Names that mean this Ambassador inside the pod: `/etc/hosts` maps them to 127.0.0.1, so that an application keeps the host name it has. A name of an upstream is allowed: the sidecar asks DNS for it.',
     'none',
   ),
+  env: optional(
+    z.boolean(),
+    'Offers the containers of the application the variables by which libraries find a dependency: PGHOST, PGPORT and PGSSLMODE for PostgreSQL, REDIS_URL for Redis. A variable of their own is never replaced.',
+    'false',
+  ),
 })
 
 const specFields = z.object({
@@ -179,6 +184,12 @@ export const ambassadorSpec = rules(
     field: ['upstreams'],
     message:
       'upstreams[].healthCheck needs one of http, tcp, tls: add one, only servers of PostgreSQL and Redis are checked without',
+  },
+  {
+    cel: "self.protocol in ['PostgreSQL', 'Redis'] || !has(self.listen.env) || !self.listen.env",
+    holds: ({ protocol, listen: { env } }) => protocol === 'PostgreSQL' || protocol === 'Redis' || env !== true,
+    field: ['listen', 'env'],
+    message: 'env needs protocol PostgreSQL or Redis, others have no variables that libraries know: remove it',
   },
   upstreamNeedsHttp(
     'limits.maxConcurrentRetries',

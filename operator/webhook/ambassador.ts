@@ -1,6 +1,7 @@
 /** What the webhook must know of an Ambassador, and nothing more. */
 import type { Ambassador } from '../api/ambassador.ts'
 import { type AccountToken, accountTokens, references } from '../render/references.ts'
+import { type Variable, variablesOf } from './offered-env.ts'
 
 export interface InjectableAmbassador {
   readonly name: string
@@ -8,6 +9,8 @@ export interface InjectableAmbassador {
   readonly port: number
   /** Names that the pod's hosts file maps to 127.0.0.1. */
   readonly hostnames: readonly string[]
+  /** Variables that containers of the application are offered. */
+  readonly env: readonly Variable[]
   /** Secrets and ConfigMaps to mount, in order of name. */
   readonly secrets: readonly string[]
   readonly configMaps: readonly string[]
@@ -35,6 +38,7 @@ export function injectable(ambassador: Ambassador): InjectableAmbassador {
     name: metadata.name,
     port: spec.listen.port,
     hostnames: spec.listen.hostnames ?? [],
+    env: spec.listen.env === true ? variablesOf(spec.protocol, spec.listen.port) : [],
     secrets: secrets.map((each) => each.name),
     configMaps: configMaps.map((each) => each.name),
     tokens: accountTokens(spec),

@@ -9,6 +9,7 @@ import { annotationsOf } from './inject-annotation.ts'
 import { asList, asObject, contains, type JsonObject, objectsOf, own } from './json.ts'
 import { type Nodes, supportsNative } from './native.ts'
 import { nearest } from './nearest.ts'
+import { type Offer, offersOf } from './offered-env.ts'
 import { portConflict } from './ports.ts'
 import { type Denial, deny, type Skip, skip } from './reasons.ts'
 import type { InjectorSettings } from './settings.ts'
@@ -37,6 +38,8 @@ export interface InjectionPlan {
   readonly volumes: readonly JsonObject[]
   /** Names for 127.0.0.1 that the pod does not have yet. */
   readonly hostnames: readonly string[]
+  /** Variables for the containers of the application. */
+  readonly offers: readonly Offer[]
   /** To be added beside the status. */
   readonly annotations: Readonly<Record<string, string>>
   readonly status: Omit<InjectionStatus, 'before'>
@@ -78,12 +81,15 @@ export function plan(input: PlanInput): InjectionPlan | Skip | Denial {
   if (clash !== undefined) return clash
   const container = containerFor({ spec, ambassadors, mode, isToldOfEnd, mounts, pod: parsed, settings })
   const missingVolumes = volumes.filter((volume) => volumeNamed(spec, volume['name']) === undefined)
+  const { offers, warnings } = offersOf(spec, ambassadors, mode)
+  const env = Object.fromEntries(offers.map((each) => [each.container, each.variables.map(({ name }) => name)]))
   const extra = mode === 'Legacy' ? defaultContainer(spec, annotations) : {}
   return {
     kind: 'plan',
     container,
     volumes: missingVolumes,
     hostnames: hosts.names,
+    offers,
     annotations: extra,
     status: {
       version: PRODUCT_VERSION,
@@ -94,10 +100,16 @@ export function plan(input: PlanInput): InjectionPlan | Skip | Denial {
         volumes: missingVolumes.map((volume) => String(volume['name'])),
         hostnames: hosts.names,
         annotations: Object.keys(extra),
+        ...(offers.length > 0 && { env }),
       },
-      hash: hashOf({ container, volumes: missingVolumes, hostnames: hosts.names }),
+      hash: hashOf({
+        container,
+        volumes: missingVolumes,
+        hostnames: hosts.names,
+        ...(offers.length > 0 && { env: JSON.stringify(offers) }),
+      }),
     },
-    warnings: [...parsed.warnings, ...sockets.warnings, ...warningsOf(spec, parsed, mode, ambassadors)],
+    warnings: [...parsed.warnings, ...sockets.warnings, ...warningsOf(spec, parsed, mode, ambassadors), ...warnings],
   }
 }
 

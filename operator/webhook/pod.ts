@@ -16,7 +16,7 @@ export function applyPlan(pod: JsonObject, plan: InjectionPlan): JsonObject {
   const previous = findInjection(pod)
   const bare = uninjectPod(pod)
   const spec = asObject(pod['spec']) ?? {}
-  const bareSpec = asObject(bare['spec']) ?? {}
+  const bareSpec = withOffers(asObject(bare['spec']) ?? {}, plan)
   const list = LIST_OF[plan.status.mode]
   return {
     ...bare,
@@ -45,6 +45,10 @@ function beforeOf(bare: JsonObject, previous: Injection | undefined, plan: Injec
   note('labels', emptiness(metadata, 'labels'))
   note('label', asString(own(asObject(metadata['labels']), Label.injected)))
   note(LIST_OF[plan.status.mode], emptiness(spec, LIST_OF[plan.status.mode]))
+  for (const { list, container } of plan.offers) {
+    const found = objectsOf(spec[list]).find((each) => each['name'] === container)
+    if (found !== undefined) note(`env ${container}`, emptiness(found, 'env'))
+  }
   if (plan.volumes.length > 0) note('volumes', emptiness(spec, 'volumes'))
   if (plan.hostnames.length > 0) {
     const loopback = objectsOf(spec['hostAliases']).find((alias) => alias['ip'] === LOOPBACK)
@@ -56,6 +60,20 @@ function beforeOf(bare: JsonObject, previous: Injection | undefined, plan: Injec
     )
   }
   return before
+}
+
+/** Variables go first, so that those of the container can refer to them: `$(PGHOST)`. */
+function withOffers(spec: JsonObject, { offers }: InjectionPlan): JsonObject {
+  let next = spec
+  for (const { list, container, variables } of offers) {
+    const containers = asList(next[list]).map((each) => {
+      const own = asObject(each)
+      if (own?.['name'] !== container) return each
+      return { ...own, env: [...variables.map(({ name, value }) => ({ name, value })), ...asList(own['env'])] }
+    })
+    next = { ...next, [list]: containers }
+  }
+  return next
 }
 
 /** Whether a collection is not there or null; undefined for one that is there. */

@@ -22,6 +22,8 @@ export interface InjectionStatus {
     readonly volumes: readonly string[]
     readonly hostnames: readonly string[]
     readonly annotations: readonly string[]
+    /** Variables, by the name of the container. Absent: none. */
+    readonly env?: Readonly<Record<string, readonly string[]>>
   }
   /** What stood where something was put and is gone by it: collections that were absent or null, a value that was replaced. */
   readonly before: Readonly<Record<string, string>>
@@ -68,6 +70,7 @@ export function parseStatus(pod: JsonObject): InjectionStatus | undefined {
     typeof hash === 'string' &&
     [added['volumes'], added['hostnames'], added['annotations']].every(isTexts) &&
     Object.values(before).every((text) => typeof text === 'string') &&
+    (added['env'] === undefined || Object.values(asObject(added['env']) ?? { bad: null }).every(isTexts)) &&
     ambassadors.every((a) => typeof a?.['name'] === 'string' && typeof a['configHash'] === 'string')
   return isComplete ? (status as unknown as InjectionStatus) : undefined
 }

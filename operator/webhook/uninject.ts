@@ -1,8 +1,9 @@
 /** uninjectPod(pod): the pod as it was before us, down to whether a list was absent, null or empty. */
 import { Annotation, Label } from '../../common/names.ts'
 import { LOOPBACK } from './hostnames.ts'
-import { asList, asObject, type Json, type JsonObject, own, withKey, withoutKey } from './json.ts'
-import { findInjection, type Injection } from './status.ts'
+import { asList, asObject, type Json, type JsonObject, objectsOf, own, withKey, withoutKey } from './json.ts'
+import { isOffered } from './offered-env.ts'
+import { findInjection, type Injection, LISTS } from './status.ts'
 
 /** What a collection was before we put something into it. */
 export const BEFORE = { absent: 'absent', null: 'null', empty: 'empty' } as const
@@ -25,7 +26,7 @@ export function uninjectPod(pod: JsonObject): JsonObject {
   return {
     ...pod,
     metadata: bareMetadata(asObject(pod['metadata']) ?? {}, injection),
-    spec: bareHosts(next, injection),
+    spec: bareHosts(bareEnv(next, injection), injection),
   }
 }
 
@@ -52,6 +53,26 @@ function bareMetadata(metadata: JsonObject, { status }: Injection): JsonObject {
   const label = status.before['label']
   const bare = label === undefined ? withoutKey(labels, Label.injected) : withKey(labels, Label.injected, label)
   return settle(next, 'labels', bare, status.before['labels'])
+}
+
+/** Takes out of the containers what was offered to them, where it is still as it was offered. */
+function bareEnv(spec: JsonObject, { status }: Injection): JsonObject {
+  const added = status.added.env ?? {}
+  let next = spec
+  for (const list of LISTS) {
+    if (!objectsOf(next[list]).some((each) => Object.hasOwn(added, String(each['name'])))) continue
+    const containers = asList(next[list]).map((each) => {
+      const container = asObject(each)
+      const name = String(container?.['name'])
+      const names = Object.hasOwn(added, name) ? added[name] : undefined
+      if (container === undefined || names === undefined) return each
+      const env = asList(container['env'])
+      const left = env.filter((entry) => !names.includes(String(asObject(entry)?.['name'])) || !isOffered(entry))
+      return left.length === env.length ? each : settle(container, 'env', left, status.before[`env ${name}`])
+    })
+    next = { ...next, [list]: containers }
+  }
+  return next
 }
 
 function bareHosts(spec: JsonObject, { hostnames, status }: Injection): JsonObject {

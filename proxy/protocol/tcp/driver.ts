@@ -39,6 +39,7 @@ const TROUBLE: ReadonlySet<TcpEnd> = new Set<TcpEnd>([
   'connect_refused',
   'connect_timeout',
   'tls_verify_failed',
+  'auth_unavailable',
   'upstream_reset',
 ])
 

@@ -26,6 +26,8 @@ export interface RelayOptions {
   readonly clientEnded: boolean
   /** Asked at each byte that moves, so that a changed configuration counts; null: never. */
   readonly idleMs: () => number | null
+  /** Asked when the upstream sends no more: what the client is told before its connection ends; null: nothing. Default: nothing. */
+  readonly farewell?: (() => Buffer | null) | null
   /** Called once, when the upstream's socket is closed. The client's may still be busy with its last bytes. */
   readonly onUpstreamClosed: () => void
   /** Called once, when both sockets are closed. */
@@ -36,6 +38,9 @@ export interface RelayOptions {
 const BULK_BYTES = 32 * 1024
 /** A direction that gets smaller reads than this gives its memory back. */
 const SMALL_BYTES = 8 * 1024
+
+/** A client that was told that its connection ends has this long to end it too. */
+const FAREWELL_MS = 5_000
 
 /** Memory for the output of small reads, and for bulk directions: used again, so that a burst allocates nothing. */
 const freeBuffers: Buffer[] = []
@@ -60,6 +65,7 @@ export class Relay {
   #firstToEnd: SideName | null = null
   #end: RelayEnd | null = null
   #open = 2
+  #hasSaidFarewell = false
 
   constructor(options: RelayOptions) {
     this.#options = options
@@ -100,7 +106,20 @@ export class Relay {
   onSideEnd(side: Side): void {
     this.#firstToEnd ??= side.name
     this.touch()
+    if (side.name === 'upstream') this.#sayFarewell()
     side.peer.socket.end()
+  }
+
+  /** Whether the client has been told, in words that it understands, that its connection ends. */
+  #sayFarewell(): boolean {
+    if (this.#hasSaidFarewell) return true
+    // A client that sends no more has asked for the end itself.
+    if (this.#firstToEnd === 'client') return false
+    const words = this.#options.farewell?.() ?? null
+    if (words === null || this.#options.client.destroyed) return false
+    this.#hasSaidFarewell = true
+    this.#options.client.write(words)
+    return true
   }
 
   onSideClosed(side: Side, error: Error | null): void {
@@ -109,7 +128,12 @@ export class Relay {
     const isOrderly = error === null && side.socket.ended && peer.ended
     if (!isOrderly && !peer.destroyed) {
       this.#end ??= { kind: 'broken', by: side.name, error }
-      peer.reset()
+      if (side.name === 'upstream' && this.#sayFarewell()) {
+        // What was written goes out before the end; a client that does not end then is not waited for.
+        peer.end()
+        peer.resume()
+        this.#idle.set(now() + FAREWELL_MS)
+      } else peer.reset()
     }
     if (side.name === 'upstream') this.#options.onUpstreamClosed()
     if (this.#open > 0) return

@@ -62,6 +62,8 @@ export interface Greeter {
   refusal(reason: Reason, detail: string): Buffer
   /** Whether a connection that no endpoint takes for this reason waits for one that does, as long as timeouts.connect. */
   isPatient(reason: Reason): boolean
+  /** What the application is told when its endpoint is gone in the middle of the connection; null: nothing can be said now. */
+  farewell(): Buffer | null
 }
 
 export interface Greeted {
@@ -338,6 +340,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       early: this.#early,
       clientEnded: this.#clientEnded,
       idleMs: () => this.#owner.snapshot.timeouts.idleMs,
+      farewell: this.#greeter === null ? null : () => this.#greeter?.farewell() ?? null,
       onUpstreamClosed: () => {
         endpoint.leave()
         endpoint.tenants.delete(this)

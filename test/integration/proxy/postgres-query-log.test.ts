@@ -25,7 +25,12 @@ afterEach(async () => {
 })
 
 const ref = (name: string) => ({ secretKeyRef: { name, key: 'password' } })
-const proxy = (queryLog: NonNullable<PostgresSpec['postgres']>['queryLog'], hasClientPassword = false) =>
+type Mode = 'Disabled' | 'Transaction'
+const proxy = (
+  queryLog: NonNullable<PostgresSpec['postgres']>['queryLog'],
+  hasClientPassword = false,
+  mode: Mode = 'Disabled',
+) =>
   postgresProxy(
     {
       upstreams: [
@@ -42,7 +47,7 @@ const proxy = (queryLog: NonNullable<PostgresSpec['postgres']>['queryLog'], hasC
         },
       ],
       accessLog: { mode: 'Off' },
-      ...(queryLog && { postgres: { queryLog } }),
+      postgres: { ...(queryLog && { queryLog }), pooling: { mode } },
     },
     mounts,
     ends,
@@ -56,42 +61,44 @@ async function connected(options: pg.ClientConfig): Promise<pg.Client> {
 }
 
 describe('postgres.queryLog', () => {
-  it('writes a line for each statement of node-postgres, postgres.js and psql', async () => {
-    const { options, lines } = await proxy({})
-    const client = await connected(options)
-    await client.query("select 'x' as one")
-    await client.query({ name: 'sum', text: 'select $1::int + $2::int', values: [1, 2] })
-    await client.query('select nope').catch(() => {})
-    const sql = postgres({
-      host: options.host,
-      port: options.port,
-      user: 'x',
-      database: 'postgres',
-      max: 1,
-      fetch_types: false,
+  for (const mode of ['Disabled', 'Transaction'] as const) {
+    it(`writes a line for each statement of node-postgres, postgres.js and psql (pooling ${mode})`, async () => {
+      const { options, lines } = await proxy({}, false, mode)
+      const client = await connected(options)
+      await client.query("select 'x' as one")
+      await client.query({ name: 'sum', text: 'select $1::int + $2::int', values: [1, 2] })
+      await client.query('select nope').catch(() => {})
+      const sql = postgres({
+        host: options.host,
+        port: options.port,
+        user: 'x',
+        database: 'postgres',
+        max: 1,
+        fetch_types: false,
+      })
+      await sql`select generate_series(1, ${3}::int)`
+      await sql.end()
+      const env = { PATH: process.env['PATH'] }
+      const args = ['-h', options.host, '-p', `${options.port}`, '-U', 'x', '-d', 'postgres', '-XAtc', "select 'psql'"]
+      await promisify(execFile)('psql', args, { env })
+      const shown = lines.map(({ protocol, statement, rows, code }) => [protocol, statement, rows, code])
+      assert.deepEqual(shown, [
+        ['simple', 'select ? as one', 1, undefined],
+        ['extended', 'select $1::int + $2::int', 1, undefined],
+        ['simple', 'select nope', undefined, '42703'],
+        ['extended', 'select generate_series(?, $1::int)', 3, undefined],
+        ['simple', 'select ?', 1, undefined],
+      ])
+      for (const line of lines) {
+        assert.deepEqual(
+          [line['level'], line['name'], line['ns'], line['ambassador'], line['database'], line['msg']],
+          ['info', 'query', 'shop', 'orders', 'postgres', 'statement'],
+        )
+        assert.match(String(line['fingerprint']), /^[0-9a-f]{16}$/)
+        assert.ok(Number(line['durationMs']) >= 0)
+      }
     })
-    await sql`select generate_series(1, ${3}::int)`
-    await sql.end()
-    const env = { PATH: process.env['PATH'] }
-    const args = ['-h', options.host, '-p', `${options.port}`, '-U', 'x', '-d', 'postgres', '-XAtc', "select 'psql'"]
-    await promisify(execFile)('psql', args, { env })
-    const shown = lines.map(({ protocol, statement, rows, code }) => [protocol, statement, rows, code])
-    assert.deepEqual(shown, [
-      ['simple', 'select ? as one', 1, undefined],
-      ['extended', 'select $1::int + $2::int', 1, undefined],
-      ['simple', 'select nope', undefined, '42703'],
-      ['extended', 'select generate_series(?, $1::int)', 3, undefined],
-      ['simple', 'select ?', 1, undefined],
-    ])
-    for (const line of lines) {
-      assert.deepEqual(
-        [line['level'], line['name'], line['ns'], line['ambassador'], line['database'], line['msg']],
-        ['info', 'query', 'shop', 'orders', 'postgres', 'statement'],
-      )
-      assert.match(String(line['fingerprint']), /^[0-9a-f]{16}$/)
-      assert.ok(Number(line['durationMs']) >= 0)
-    }
-  })
+  }
 
   it('leaves out what is quicker than minDuration, and says how long the rest took', async () => {
     const { options, lines } = await proxy({ minDuration: '300ms' })
@@ -131,8 +138,12 @@ describe('postgres.queryLog', () => {
   })
 
   it('has no secret in it, wherever the application puts one', async () => {
-    for (const redactLiterals of [true, false]) {
-      const { options, lines } = await proxy({ redactLiterals }, true)
+    for (const [redactLiterals, mode] of [
+      [true, 'Disabled'],
+      [false, 'Disabled'],
+      [true, 'Transaction'],
+    ] as const) {
+      const { options, lines } = await proxy({ redactLiterals }, true, mode)
       const client = await connected({ ...options, password: 'SECRETapp' })
       await client.query('create temporary table t (a text)')
       await client.query({ name: 'in', text: 'insert into t values ($1)', values: ['SECRETbound'] })

@@ -150,8 +150,9 @@ describe('a token of RDS (a PostgreSQL with TLS stands for RDS)', () => {
     process.env['AWS_ACCESS_KEY_ID'] = 'AKIDEXAMPLE'
     process.env['AWS_SECRET_ACCESS_KEY'] = 'wJalrXUtnFEMI'
     accepts = () => false
-    const { options } = await proxy({ awsRdsIam: { region: 'eu-west-1' } })
+    const { options, troubles } = await proxy({ awsRdsIam: { region: 'eu-west-1' } })
     const error = await refusal(options)
+    assert.match(troubles[0] ?? '', /^auth_unavailable: the server refused the login: 28/)
     assert.match(error.code ?? '', /^28/)
     assert.match(error.hint ?? '', /ambassador: auth_unavailable: .*auth\.postgres\.awsRdsIam/)
     assert.doesNotMatch(JSON.stringify(error), /X-Amz-Signature/)
@@ -208,5 +209,21 @@ describe('the example', () => {
     accepts = (password) => password === 'ya29.two'
     const { options } = await example('cloud-sql', 'cloud-sql-ca')
     assert.equal(await who(options), 'orders@my-project.iam')
+  })
+})
+
+describe('a certificate that is for another name', () => {
+  it('lets nothing be sent, and says which name was wanted', async () => {
+    const upstream = {
+      name: 'primary',
+      endpoints: [{ host: '127.0.0.1', port: database.port }],
+      tls: { ca: { configMapKeyRef: { name: 'ca', key: 'ca.crt' } } },
+      auth: { postgres: { username: 'orders', gcpCloudSqlIam: {} } },
+    }
+    const { options } = await postgresProxy({ upstreams: [upstream] }, mounts, ends)
+    const error = await refusal(options)
+    assert.deepEqual([error.code, error.hint], ['08001', 'ambassador: tls_verify_failed'])
+    assert.match(error.message, /its certificate is for .*localhost, not for '127\.0\.0\.1'/)
+    assert.equal(passwords.length, 0)
   })
 })

@@ -169,6 +169,7 @@ describe('the projection of an Ambassador', () => {
       name: 'payments',
       port: 8081,
       hostnames: ['pay'],
+      env: [],
       secrets: ['client', 'token'],
       configMaps: ['ca'],
       tokens: [],
