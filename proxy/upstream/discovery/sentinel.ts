@@ -1,5 +1,6 @@
 /** Discovery by Redis Sentinel: the master that most Sentinels agree on and that says so itself, or its replicas. */
 import type { SentinelDiscoveryConfig } from '../../../common/proxy-config.ts'
+import type { Reason } from '../../../common/reasons.ts'
 import type { Random } from '../../policy/policy.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
@@ -23,6 +24,9 @@ const ANNOUNCED_MS = 10_000
 const CHECK_MS = 2_000
 /** Sentinels beyond the configured ones. */
 const MAX_LEARNED = 16
+
+/** What a server is not to blame for, and would be the same with every other. */
+const OURS: ReadonlySet<Reason> = new Set<Reason>(['auth_unavailable', 'tls_verify_failed', 'egress_denied'])
 
 /** A replica is told to become the master, or has become it. */
 const ANNOUNCING = new Set(['+failover-state-send-slaveof-noone', '+promoted-slave', '+switch-master'])
@@ -339,9 +343,8 @@ export class SentinelDiscovery implements Discovery {
           this.#check = null
           refreshClock()
           // Whoever connects finds out the same, with its reason.
-          if (failure.reason === 'auth_unavailable' || failure.reason === 'tls_verify_failed') {
-            this.#use(addresses, address)
-          } else if (at + 1 < addresses.length) this.#verify(addresses, at + 1)
+          if (OURS.has(failure.reason)) this.#use(addresses, address)
+          else if (at + 1 < addresses.length) this.#verify(addresses, at + 1)
           else this.#onWrong(addresses, failure)
         },
       },

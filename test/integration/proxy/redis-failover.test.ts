@@ -1,8 +1,13 @@
 /** Real Sentinels fail over under steady writes: what is lost, who sees an error, and for how long nothing goes. */
 import assert from 'node:assert/strict'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, describe, it, type TestContext } from 'node:test'
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
+import { freePort } from '../../helpers/ports.ts'
+import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { redisProxy } from '../../helpers/redis.ts'
 import { RedisWithSentinels } from '../../helpers/sentinels.ts'
 import { type WriterFigures, writeSteadily } from '../../helpers/steady-writer.ts'
@@ -108,6 +113,32 @@ describe('Redis by Sentinel, 200 writes a second during a failover', () => {
     )
     return { own, whole, gap, errors }
   }
+
+  it('is found by the example redis-sentinel, for an application that knows one server and no password', async () => {
+    const root = mkdtempSync(join(tmpdir(), 'ambassador-example-'))
+    let text = readFileSync(join(import.meta.dirname, '../../../examples/redis-sentinel/ambassador.yaml'), 'utf8')
+    for (const [index, { port }] of all.addresses.entries()) {
+      text = text.replace(`host: sentinel-${index + 1}, port: 26379`, `host: 127.0.0.1, port: ${port}`)
+    }
+    const port = await freePort()
+    writeFileSync(join(root, 'ambassador.yaml'), text.replace('port: 6379', `port: ${port}`))
+    mkdirSync(join(root, 'redis'))
+    writeFileSync(join(root, 'redis', 'password'), PASSWORD)
+    const own = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`, '--secrets', root]
+    const args = ['cli/main.ts', 'run', '-f', join(root, 'ambassador.yaml'), ...own]
+    const example = await ProxyProcess.start({}, args)
+    try {
+      await example.line(({ msg }) => msg === 'config in force')
+      const client = new Redis({ port })
+      assert.equal(await client.set('greeting', 'hello'), 'OK')
+      assert.match(await client.info('replication'), /role:master/)
+      client.disconnect()
+    } finally {
+      example.kill('SIGKILL')
+      await example.exit
+      rmSync(root, { recursive: true })
+    }
+  })
 
   it('loses nothing that was acknowledged when a person asks for it, and no application sees an error', async (t) => {
     const found = await underWrites('manual', () => {

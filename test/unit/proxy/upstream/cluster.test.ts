@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { BreakerConfig, ClusterConfig, DiscoveryConfig } from '../../../../common/proxy-config.ts'
 import { Cluster, type ClusterOptions } from '../../../../proxy/upstream/cluster.ts'
-import type { Address, Discovery } from '../../../../proxy/upstream/discovery/discovery.ts'
+import type { Address, Discovery, Halt } from '../../../../proxy/upstream/discovery/discovery.ts'
 import type { Endpoint } from '../../../../proxy/upstream/endpoint.ts'
 
 const BREAKER: BreakerConfig = {
@@ -42,14 +42,20 @@ class Told implements Discovery {
   isStopped = false
   tell: (endpoints: readonly Address[]) => void = () => {}
   fail: (failure: string | null) => void = () => {}
+  halt: (halt: Halt) => void = () => {}
   readonly config: DiscoveryConfig
 
   constructor(config: DiscoveryConfig) {
     this.config = config
   }
-  start(onChange: (endpoints: readonly Address[]) => void, onFailure: (failure: string | null) => void): void {
+  start(
+    onChange: (endpoints: readonly Address[]) => void,
+    onFailure: (failure: string | null) => void,
+    onHalt: (halt: Halt) => void,
+  ): void {
     this.tell = onChange
     this.fail = onFailure
+    this.halt = onHalt
   }
   refresh(): void {
     this.refreshes++
@@ -186,6 +192,58 @@ describe('cluster', () => {
     assert.equal(discovery.isStopped, true)
     cluster.whenReady(60_000, (ready) => ends.push(`too late ${ready}`))
     assert.deepEqual(ends, ['closed false', 'too late false'])
+  })
+
+  it('holds what is new while discovery is not sure, and tells the pools when what is under way must wait too', async () => {
+    const { cluster, discovery } = started()
+    discovery.tell([at('10.0.0.1')])
+    const halted: boolean[] = []
+    const [endpoint] = [...cluster.endpoints]
+    endpoint!.pool = { retire() {}, destroy() {}, halt: (isHalted) => halted.push(isHalted) }
+    discovery.halt('new')
+    assert.equal(cluster.isReady, false)
+    assert.equal(cluster.isHalted, false)
+    const held = new Promise<boolean>((resolve) => cluster.whenReady(10_000, resolve))
+    discovery.halt('all')
+    assert.equal(cluster.isHalted, true)
+    discovery.halt('none')
+    assert.equal(await held, true)
+    assert.equal(cluster.isReady, true)
+    assert.deepEqual(halted, [true, false])
+  })
+
+  it('goes on holding through a new set until discovery is sure of it', async () => {
+    const { cluster, discovery } = started()
+    discovery.tell([at('10.0.0.1')])
+    discovery.halt('all')
+    let isOver = false
+    const held = new Promise<boolean>((resolve) => cluster.whenReady(10_000, resolve)).finally(() => (isOver = true))
+    discovery.tell([at('10.0.0.2')])
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.equal(isOver, false)
+    discovery.halt('none')
+    assert.equal(await held, true)
+  })
+
+  it('counts and tells each other master of discovery by Sentinel, and none of another kind', () => {
+    const sentinel: DiscoveryConfig = {
+      kind: 'sentinel',
+      masterName: 'mymaster',
+      sentinels: [{ host: 'sentinel', port: 26379 }],
+      role: 'Master',
+      auth: null,
+      tls: null,
+    }
+    for (const [parts, count] of [
+      [{ discovery: sentinel }, 1],
+      [{}, 0],
+    ] as const) {
+      const { cluster, discovery } = started(parts)
+      discovery.tell([at('10.0.0.1')])
+      assert.equal(cluster.switches, 0)
+      discovery.tell([at('10.0.0.2')])
+      assert.equal(cluster.switches, count)
+    }
   })
 
   it('looks again and prefers another endpoint after a failed dial', () => {
