@@ -126,8 +126,10 @@ export class Cluster {
     this.#health = new Health(healthOptions(options), {
       random: this.#random,
       onHealth: (endpoint, failure) => {
-        if (failure === null) this.#startSlowly(endpoint, now())
-        else endpoint.failed('health_check', failure)
+        if (failure === null) {
+          endpoint.wellAgain()
+          this.#startSlowly(endpoint, now())
+        } else endpoint.failed('health_check', failure)
         parts.onHealth?.(this, endpoint, failure)
       },
       onFailedCheck: () => this.#discovery.refresh(),

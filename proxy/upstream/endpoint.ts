@@ -127,6 +127,8 @@ export class Endpoint {
   #silences = 0
   /** 0: not avoided. */
   #avoidUntil: Millis = 0
+  /** An attempt has begun since it is avoided. */
+  #isTried = false
 
   constructor(address: Address, breaker: EndpointBreakerOptions, turns: Turns = { at: 0 }) {
     this.host = address.host
@@ -185,7 +187,10 @@ export class Endpoint {
       const turns = this.#turns
       if (this.turnAt > turns.at) turns.at = this.turnAt
       this.turnAt = turns.at + 1 / this.weightAt(now)
-      if (this.#avoidUntil !== 0) this.#avoidUntil = now + TRIAL_MS
+      if (this.#avoidUntil !== 0) {
+        this.#avoidUntil = now + TRIAL_MS
+        this.#isTried = true
+      }
     }
     return token
   }
@@ -225,6 +230,12 @@ export class Endpoint {
     this.active--
   }
 
+  /** Its checks found it well again, so it can be connected to. */
+  wellAgain(): void {
+    this.#avoidUntil = 0
+    this.#dialFailures = 0
+  }
+
   /** Its machine is gone or cut off, as far as anybody can tell. */
   get isSilent(): boolean {
     return this.#silences >= SILENCES
@@ -237,6 +248,9 @@ export class Endpoint {
 
   /** It could not be connected to; see Cluster.dialFailed. */
   dialFailed(now: Millis): void {
+    // Dials that were under way together are one failure, however many they were.
+    if (now < this.#avoidUntil && !this.#isTried) return
+    this.#isTried = false
     this.#avoidUntil = now + Math.min(MAX_AVOID_MS, AVOID_MS * 2 ** this.#dialFailures)
     this.#dialFailures++
   }

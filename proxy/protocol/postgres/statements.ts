@@ -1,12 +1,25 @@
 /** Prepared statements that clients share: the same text is one statement on a connection to the server, whatever clients call it. */
+import { fillRandom } from '../../runtime/random.ts'
 import type { Pin } from './sql.ts'
 
 /** Statements whose text is remembered for the next client that prepares it; those in use live on without that. */
 const MAX_SHARED = 1000
 
-/** No client can guess the name of a statement of another. */
-const PREFIX = `ambassador_${process.getBuiltinModule('node:crypto').randomBytes(6).toString('hex')}_`
+const PREFIX_BYTES = 6
+/** Made with the first statement: a sidecar of another protocol needs none. */
+let prefix: string | null = null
 let made = 0
+
+/** No client can guess the name of a statement of another. */
+function nextName(): Buffer {
+  if (prefix === null) {
+    const random = Buffer.alloc(PREFIX_BYTES)
+    fillRandom(random)
+    prefix = `ambassador_${random.toString('hex')}_`
+  }
+  made++
+  return Buffer.from(`${prefix}${made}\0`)
+}
 
 export class Statement {
   /** On the connection to the server, with the NUL that ends it. */
@@ -20,8 +33,7 @@ export class Statement {
   readonly key: string | null
 
   constructor(body: Buffer | null, key: string | null, pin: Pin | null, parameters: number) {
-    made++
-    this.name = Buffer.from(`${PREFIX}${made}\0`)
+    this.name = nextName()
     this.body = body
     this.key = key
     this.pin = pin

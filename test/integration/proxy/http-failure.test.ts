@@ -64,7 +64,7 @@ describe('an answer of the proxy', () => {
     const upstream = await scriptedUpstream(ends, () => ok())
     const late = await httpProxy({ isLate: true, timeouts: { requestMs: 2000 } }, ends)
     const waiting = late.connect().get().response()
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    await new Promise((resolve) => setTimeout(resolve, 300))
     late.found([upstream.port])
     assert.equal((await waiting).status, 200)
     assert.ok((await late.recorded(1))[0]!.queueMs >= 40)

@@ -135,6 +135,8 @@ describe('balancer', () => {
     const picked = (now: number) =>
       new Set(Array.from({ length: 50 }, (_, i) => pickEndpoint(groups, now, NONE, seeded(i))))
     a.dialFailed(0)
+    // Under way together with the first: the time is not doubled for each.
+    for (let i = 0; i < 10; i++) a.dialFailed(1)
     assert.deepEqual(picked(499), new Set([b]))
     assert.deepEqual(picked(500), new Set([a, b]))
     a.dialFailed(500)
