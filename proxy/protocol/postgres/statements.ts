@@ -5,7 +5,7 @@ import type { Pin } from './sql.ts'
 const MAX_SHARED = 1000
 
 /** No client can guess the name of a statement of another. */
-const PREFIX = `ambassador_${process.getBuiltinModule('node:crypto').randomBytes(6).toString('hex')}_`
+let prefix = ''
 let made = 0
 
 export class Statement {
@@ -21,7 +21,9 @@ export class Statement {
 
   constructor(body: Buffer | null, key: string | null, pin: Pin | null, parameters: number) {
     made++
-    this.name = Buffer.from(`${PREFIX}${made}\0`)
+    // At the first one: a sidecar without PostgreSQL does not load what makes it.
+    if (prefix === '') prefix = `ambassador_${process.getBuiltinModule('node:crypto').randomBytes(6).toString('hex')}_`
+    this.name = Buffer.from(`${prefix}${made}\0`)
     this.body = body
     this.key = key
     this.pin = pin
