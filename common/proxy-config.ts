@@ -87,6 +87,8 @@ export const discovery = z.discriminatedUnion('kind', [
   }),
   /** A list that another program writes; see docs/endpoints-file.md. */
   z.object({ kind: z.literal('file'), ref: dataRef }),
+  /** A Unix socket, by its path from the root. */
+  z.object({ kind: z.literal('unix'), path: z.string().min(2) }),
   /** Whatever host a request names in this field, of those that are allowed; see common/host-list.ts. HTTP only. */
   z.object({ kind: z.literal('fromHeader'), name, allowed: z.array(name).min(1) }),
 ])

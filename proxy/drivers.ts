@@ -1,5 +1,6 @@
 /** From the protocol of a config to the driver that speaks it. */
 import type { Log } from '../common/log.ts'
+import { guardedLookup } from './auth/guarded-lookup.ts'
 import type { CompiledCluster, Snapshot } from './config/compile.ts'
 import { httpAccessLine } from './observe/access-log.ts'
 import { queryLine } from './observe/query-line.ts'
@@ -45,7 +46,11 @@ const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
 
 function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine, parts: SpanParts): SnapshotDriver {
   const { namespace, name } = snapshot.config.ambassador
-  const spans = new SpanSender(namespace, name, parts)
+  let guard = first(snapshot).cluster.guard
+  const spans = new SpanSender(namespace, name, {
+    ...parts,
+    lookup: (host, port) => guardedLookup(guard, host, port),
+  })
   spans.update(snapshot.config.tracing)
   const http = new HttpDriver({
     snapshot: httpSnapshot(snapshot),
@@ -61,6 +66,7 @@ function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine, 
     counts: { protocol: 'HTTP', http },
     update: (newer) => {
       clusters = newer.clusters
+      guard = first(newer).cluster.guard
       spans.update(newer.config.tracing)
       http.update(httpSnapshot(newer))
     },

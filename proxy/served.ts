@@ -66,6 +66,9 @@ interface Rejected {
   readonly report: NonNullable<AmbassadorReport['rejected']>
 }
 
+/** Turns of the event loop that a destroy() waits for the ends of what it cut. */
+const MAX_TURNS = 100
+
 /** A failure this long ago may be why a circuit is open: longer than one stays open without a probe by default. */
 const CAUSE_MS = 600_000
 
@@ -400,6 +403,10 @@ export class Served {
     await this.#listener?.close()
     const drivers = [this.#driver, ...this.#leaving].filter((driver) => driver !== null)
     for (const driver of drivers) driver.destroy()
+    // A socket says a turn or two later that it is closed, and only then is its end counted and logged.
+    for (let turns = 0; turns < MAX_TURNS && drivers.some(({ open }) => open > 0); turns++) {
+      await new Promise((resolve) => setImmediate(resolve))
+    }
     // After the last exchange has ended, which may be one that was cut just now.
     await Promise.all(drivers.map((driver) => driver.spans?.close()))
     for (const { cluster } of this.#compiler.clusters) cluster.destroy()

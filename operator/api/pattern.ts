@@ -1,5 +1,6 @@
 /** Regular expressions that people write: those that mean the same to RE2, which checks them, and to the sidecar, which runs them. */
 import { z } from 'zod'
+import { MAX_PATTERN_SIZE, patternSize } from '../../common/pattern-counts.ts'
 import { rule } from '../../common/schema-kit.ts'
 
 const PUNCTUATION = '[!-/:-@[-`{-~]'
@@ -22,8 +23,19 @@ const MAX_REPEAT = 1000
 const MESSAGE =
   'not a regular expression that can be used: close every bracket, escape punctuation, and use no look-around, back reference, flag or named group'
 
-/** A regular expression that matches a whole value. */
+/** A regular expression that matches a whole value. How large its counts are together CEL cannot tell, so the operator says it in status. */
 export function pattern() {
+  const schema = patternRule()
+  const bounded = schema.refine((text) => !isUsable(text) || patternSize(text) <= MAX_PATTERN_SIZE, {
+    error: (issue) => {
+      const size = patternSize(issue.input as string)
+      return `with its counts written out the pattern has ${size} parts, of at most ${MAX_PATTERN_SIZE}: use smaller counts, or * and +`
+    },
+  })
+  return bounded.meta({ ...schema.meta() })
+}
+
+function patternRule() {
   return rule(z.string().min(1).max(256), {
     // The second half is an error for what RE2 does not compile, and the API server then says the same message.
     cel: `self.matches('${GRAMMAR.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}') && (''.matches(self) ? true : true)`,

@@ -11,6 +11,7 @@ export function upstreamSummary(spec: AmbassadorSpec): string {
     return cut(`configmap/${name}`, `:${key}`)
   }
   if (first?.fromHeader) return cut(`header ${first.fromHeader.name}`, '')
+  if (first?.unix) return cut(`unix:${first.unix.path}`, '')
   if (first?.srv) return cut(String(first.srv.name), '')
   if (first?.sentinel) {
     const { masterName, role } = first.sentinel

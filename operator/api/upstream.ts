@@ -31,6 +31,7 @@ import { fromHeader } from './from-header.ts'
 import { pacing } from './pacing.ts'
 import { redisAuth, sentinel } from './sentinel.ts'
 import { tls, tlsFields } from './tls.ts'
+import { unix } from './unix.ts'
 
 const endpoint = z.object({
   host: doc(
@@ -452,7 +453,7 @@ const outlierDetection = z.object({
 })
 
 /** The ways to say where an upstream is. */
-const WHERE = ['endpoints', 'dns', 'srv', 'sentinel', 'service', 'file', 'fromHeader'] as const
+const WHERE = ['endpoints', 'dns', 'srv', 'sentinel', 'service', 'file', 'unix', 'fromHeader'] as const
 const ONE_OF = `Exactly one of ${WHERE.join(', ')} must be given.`
 
 const HAS_TOKEN = PROOFS.slice(1)
@@ -492,6 +493,11 @@ export const upstream = rules(
           ),
         }),
         `A list of endpoints that another program keeps up to date. ${ONE_OF}`,
+        'none',
+      ),
+      unix: optional(
+        unix,
+        `A Unix socket. In a pod it is found where a container of the pod mounts the volume that it is in; a server of another user must let the sidecar write to it. ${ONE_OF}`,
         'none',
       ),
       fromHeader: optional(

@@ -53,7 +53,7 @@ export function cluster(upstream: DefaultedUpstream, { namespace, services }: Cl
 }
 
 function discovery(
-  { endpoints, dns, srv, sentinel, service, file, fromHeader }: DefaultedUpstream,
+  { endpoints, dns, srv, sentinel, service, file, unix, fromHeader }: DefaultedUpstream,
   namespace: string,
   services: ServiceLookup,
 ): DiscoveryConfig {
@@ -61,6 +61,7 @@ function discovery(
   if (fromHeader) return { kind: 'fromHeader', name: fromHeader.name, allowed: fromHeader.allowed }
   if (dns) return { kind: 'dns', hostname: dns.hostname, port: dns.port }
   if (file) return { kind: 'file', ref: configMap(file.configMapKeyRef) }
+  if (unix) return { kind: 'unix', path: unix.path }
   if (srv) return { kind: 'srv', name: srv.name }
   if (sentinel) return sentinelDiscovery(sentinel)
   return {

@@ -173,32 +173,31 @@ function lateHedges({ retry, routes = [], timeouts: all }: DefaultedSpec): Probl
 }
 
 /** Hosts of the spec itself that its own egress refuses. A name may still be allowed by the addresses that it has. */
-function deniedHosts({ egress, upstreams }: DefaultedSpec): Problem[] {
+function deniedHosts({ egress, upstreams, tracing }: DefaultedSpec): Problem[] {
   if (!egress) return []
   const list = new HostList(egress.allow)
   const denied = (field: string, host: string, port: number): Problem[] => {
     if (list.allows(host, port) || (list.hasRanges && isIP(host) === 0)) return []
     return [warning(field, `'${host}', port ${port}, is not in egress.allow, so it is never dialled: add it there`)]
   }
-  return upstreams.flatMap(({ endpoints = [], dns, sentinel, auth }, index) => {
+  const deniedUrl = (field: string, text: string): Problem[] => {
+    const { hostname, port, protocol } = new URL(text)
+    return denied(field, hostname.replace(/^\[(.*)\]$/, '$1'), Number(port || (protocol === 'https:' ? 443 : 80)))
+  }
+  const collector = tracing ? deniedUrl('spec.tracing.otlpEndpoint', tracing.otlpEndpoint) : []
+  const found = upstreams.flatMap(({ endpoints = [], dns, sentinel, auth }, index) => {
     const path = `spec.upstreams[${index}]`
     const url = auth?.oauth2ClientCredentials?.tokenUrl
-    const token = url === undefined ? null : new URL(url)
     return [
       ...endpoints.flatMap(({ host, port }, at) => denied(`${path}.endpoints[${at}]`, host, port)),
       ...(dns ? denied(`${path}.dns`, dns.hostname, dns.port) : []),
       ...(sentinel?.sentinels ?? []).flatMap(({ host, port }, at) =>
         denied(`${path}.sentinel.sentinels[${at}]`, host, port),
       ),
-      ...(token
-        ? denied(
-            `${path}.auth.oauth2ClientCredentials.tokenUrl`,
-            token.hostname,
-            Number(token.port || (token.protocol === 'https:' ? 443 : 80)),
-          )
-        : []),
+      ...(url === undefined ? [] : deniedUrl(`${path}.auth.oauth2ClientCredentials.tokenUrl`, url)),
     ]
   })
+  return [...found, ...collector]
 }
 
 /** Only failures are sampled against. */

@@ -11,6 +11,8 @@ export interface InjectableAmbassador {
   /** Secrets and ConfigMaps to mount, in order of name. */
   readonly secrets: readonly string[]
   readonly configMaps: readonly string[]
+  /** Paths of Unix sockets that it connects to. */
+  readonly sockets: readonly string[]
   /** Tokens of the service account to mount, in order of name. */
   readonly tokens: readonly AccountToken[]
   /** ConfigMap with its config, or null while none was ever published. */
@@ -36,6 +38,7 @@ export function injectable(ambassador: Ambassador): InjectableAmbassador {
     secrets: secrets.map((each) => each.name),
     configMaps: configMaps.map((each) => each.name),
     tokens: accountTokens(spec),
+    sockets: spec.upstreams.flatMap(({ unix }) => (unix === undefined ? [] : [unix.path])),
     config: hash && configMapName ? { name: configMapName, hash } : null,
     refusal: accepted?.status === 'False' ? `${accepted.reason}: ${accepted.message}` : null,
     isDeleting: metadata.deletionTimestamp !== undefined,

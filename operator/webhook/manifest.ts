@@ -61,8 +61,8 @@ export function publishedFrom(ambassador: Ambassador): InjectableAmbassador {
   const { config, problems } = render({ ambassador })
   if (config === null || broken !== undefined) {
     const fault = broken ? `${broken.field}: ${broken.message}` : problems.map(problemText)[0]
-    const nothing = { port: 0, hostnames: [], secrets: [], configMaps: [], tokens: [], config: null, isDeleting: false }
-    return { ...nothing, name, refusal: `Invalid: ${fault}` }
+    const nothing = { port: 0, hostnames: [], secrets: [], configMaps: [], tokens: [], sockets: [] }
+    return { ...nothing, config: null, isDeleting: false, name, refusal: `Invalid: ${fault}` }
   }
   const known = injectable({ ...ambassador, status: undefined })
   return { ...known, config: { name: configMapName(name), hash: config.hash } }

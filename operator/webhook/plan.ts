@@ -13,6 +13,7 @@ import { portConflict } from './ports.ts'
 import { type Denial, deny, type Skip, skip } from './reasons.ts'
 import type { InjectorSettings } from './settings.ts'
 import { type PodSettings, podSettings } from './settings-annotations.ts'
+import { socketMounts } from './sockets.ts'
 import type { InjectionStatus } from './status.ts'
 import { volumesFor } from './volumes.ts'
 
@@ -70,7 +71,9 @@ export function plan(input: PlanInput): InjectionPlan | Skip | Denial {
 
   const mode = modeOf(spec, parsed, input.nodes)
   const isToldOfEnd = mode === 'Legacy' && ends(spec)
-  const { volumes, mounts } = volumesFor(ambassadors, isToldOfEnd)
+  const { volumes, mounts: usual } = volumesFor(ambassadors, isToldOfEnd)
+  const sockets = socketMounts(spec, ambassadors)
+  const mounts = [...usual, ...sockets.mounts]
   const clash = volumeClash(spec, volumes)
   if (clash !== undefined) return clash
   const container = containerFor({ spec, ambassadors, mode, isToldOfEnd, mounts, pod: parsed, settings })
@@ -94,7 +97,7 @@ export function plan(input: PlanInput): InjectionPlan | Skip | Denial {
       },
       hash: hashOf({ container, volumes: missingVolumes, hostnames: hosts.names }),
     },
-    warnings: [...parsed.warnings, ...warningsOf(spec, parsed, mode, ambassadors)],
+    warnings: [...parsed.warnings, ...sockets.warnings, ...warningsOf(spec, parsed, mode, ambassadors)],
   }
 }
 

@@ -12,6 +12,9 @@ export type AwsAuth = Extract<AuthConfig, { kind: 'awsSigV4' }>
 /** AWS takes a signature that is up to five minutes off; half of that is no reason to move the clock. */
 const SKEW_MS = 150_000
 
+const EXPIRED = 'ExpiredToken'
+const MAX_ERROR_BYTES = 4096
+
 /** Fields that are signed beside X-Amz-...: the rest may be changed by a hop on the way, and need not be. */
 const SIGNED = ['host', 'content-type', 'content-md5']
 
@@ -22,6 +25,7 @@ export class AwsCredential implements OwnedCredential, RequestSigner {
   readonly name = 'authorization'
   readonly replaces = ['x-amz-date', 'x-amz-security-token']
   readonly payloadField = 'x-amz-content-sha256'
+  readonly errorField = 'x-amzn-errortype'
   readonly allowsUnsigned: boolean
   readonly #auth: AwsAuth
   readonly #source: AwsKeySource
@@ -90,6 +94,11 @@ export class AwsCredential implements OwnedCredential, RequestSigner {
     const value = authorization({ method, target, fields: [...signed, ...added], payloadHash }, keys, this.#auth, date)
     const lines = [['Authorization', value] as const, ...added].map(([name, text]) => `${name}: ${text}\r\n`)
     return Buffer.from(lines.join(''), 'latin1')
+  }
+
+  saysExpired(error: string | null, content: Buffer): boolean {
+    // Most services say it in the field and in JSON, S3 in its XML alone; a few add Exception to the word.
+    return error?.includes(EXPIRED) === true || content.subarray(0, MAX_ERROR_BYTES).includes(EXPIRED)
   }
 
   learnTime(serverMs: number): boolean {

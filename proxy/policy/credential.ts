@@ -79,6 +79,14 @@ export interface RequestSigner {
   readonly allowsUnsigned: boolean
   /** What is wrong with what an application says in payloadField, with the remedy; null: nothing. */
   payloadProblem(value: string): string | null
+  /** The field by which an upstream says why it refused a request. */
+  readonly errorField: string
+  /**
+   * Whether a refusal says that the keys have expired.
+   * @param error the value of errorField; null: there is none
+   * @param content the begin of the answer's content, as far as it came with the head
+   */
+  saysExpired(error: string | null, content: Buffer): boolean
   /** Lines of fields with the signature, ready to be sent. */
   sign(parts: SignedParts): Buffer
   /**

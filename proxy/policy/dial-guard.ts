@@ -55,6 +55,8 @@ export class DialGuard {
    * @param host as configured or found: the name, or the address itself
    */
   refusal(host: string, ip: string, port: number): DialRefusal | null {
+    // A Unix socket, which is no host: only the spec itself can name one.
+    if (ip.startsWith('/')) return null
     if (port === this.#ownPort && isIn(SELF, ip)) {
       const detail = `${where(host, ip, port)} is the port that this Ambassador listens on, so it would call itself: correct what names it`
       return { detail, proxyError: 'proxy_loop_detected' }

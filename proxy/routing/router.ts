@@ -1,4 +1,5 @@
 /** Which route an HTTP request takes and which upstream of it: first match wins, weights and stickiness decide between upstreams. */
+import { withoutLargeCounts } from '../../common/pattern-counts.ts'
 import type { RouteConfig, ValueMatchConfig } from '../../common/proxy-config.ts'
 
 /** What a route may look at. Values are made only when a route asks for them. */
@@ -24,6 +25,8 @@ export class Route<T> {
   readonly #targets: readonly RouteTarget<T>[]
   readonly #total: number
   readonly #path: RegExp | null
+  /** Without the slash at its end. */
+  readonly #prefix: string
   readonly #headers: readonly CompiledMatch[]
   readonly #query: readonly CompiledMatch[]
   readonly #cookies: readonly CompiledMatch[]
@@ -35,6 +38,7 @@ export class Route<T> {
     this.#total = this.#targets.reduce((sum, { weight }) => sum + weight, 0)
     const { path, headers, query, cookies } = config.match
     this.#path = path?.kind === 'regex' ? fullPattern(path.value) : null
+    this.#prefix = path?.kind === 'prefix' ? withoutSlash(path.value) : ''
     this.#headers = headers.map(compileMatch)
     this.#query = query.map(compileMatch)
     this.#cookies = cookies.map(compileMatch)
@@ -86,9 +90,9 @@ export class Route<T> {
     if (wanted === null) return true
     if (wanted.kind === 'exact') return path === wanted.value
     if (wanted.kind === 'regex') return (this.#path as RegExp).test(path)
-    // A prefix ends at a segment: /api matches /api and /api/v1, not /apis (as in Gateway API, PathPrefix).
-    if (!path.startsWith(wanted.value)) return false
-    return wanted.value.endsWith('/') || path.length === wanted.value.length || path[wanted.value.length] === '/'
+    // A prefix ends at a segment: /api matches /api and /api/v1, not /apis, and so does /api/ (as in Gateway API, PathPrefix).
+    const prefix = this.#prefix
+    return path.startsWith(prefix) && (path.length === prefix.length || path[prefix.length] === '/')
   }
 }
 
@@ -112,11 +116,16 @@ export class Router<T> {
 
 /** A target that begins with the prefix `from`, with `to` in its place; slashes at the seam are neither doubled nor lost. */
 export function rewritten(target: string, { from, to }: { readonly from: string; readonly to: string }): string {
-  const rest = target.slice(from.length)
+  const rest = target.slice(from === '/' ? 1 : withoutSlash(from).length)
   const base = to.endsWith('/') && rest.startsWith('/') ? to.slice(0, -1) : to
   const isSeam = rest === '' || rest.startsWith('/') || rest.startsWith('?') || base.endsWith('/')
   const path = isSeam ? base + rest : `${base}/${rest}`
-  return path.startsWith('/') ? path : `/${path}`
+  // Two slashes at the begin are the name of a host to some servers (RFC 3986 section 4.2).
+  return path.startsWith('/') ? path.replace(/^\/\/+/, '/') : `/${path}`
+}
+
+function withoutSlash(prefix: string): string {
+  return prefix.endsWith('/') ? prefix.slice(0, -1) : prefix
 }
 
 interface CompiledMatch {
@@ -146,16 +155,18 @@ let isLinear = false
 
 /**
  * A pattern that must match the whole value. V8's engine backtracks, so a pattern such as `(a+)+b` could take the event loop for
- * minutes; by this flag V8 hands a pattern that backtracks too much over to its linear engine, which knows all that the schema
- * lets through but large counts.
+ * minutes; by these flags V8 hands a pattern that backtracks too much over to its linear engine, which knows all that the schema
+ * lets through but large counts: those are written out.
  */
 export function fullPattern(source: string): RegExp {
-  if (!isLinear)
-    process
-      .getBuiltinModule('node:v8')
-      .setFlagsFromString('--enable-experimental-regexp-engine-on-excessive-backtracks')
+  if (!isLinear) {
+    const { setFlagsFromString } = process.getBuiltinModule('node:v8')
+    setFlagsFromString('--enable-experimental-regexp-engine-on-excessive-backtracks')
+    // Not after 50,000 of them, which is half a second for a long value.
+    setFlagsFromString('--regexp-backtracks-before-fallback=1000')
+  }
   isLinear = true
-  return new RegExp(`^(?:${source})$`, 's')
+  return new RegExp(`^(?:${withoutLargeCounts(source)})$`, 's')
 }
 
 function pathOf(target: string): string {

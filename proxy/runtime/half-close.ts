@@ -18,8 +18,12 @@ const TABLES = ['/proc/net/tcp', '/proc/net/tcp6'] as const
 
 /** Longest line of a table, with room to spare. */
 const LINE_BYTES = 512
-/** Readings follow each other at least this far apart, and so far that no more than a third of the time goes into them. */
+/**
+ * Readings follow each other at least this far apart, and so far that no more than a third of the time goes into them; but no
+ * further than the second, for on a busy machine a reading takes long without doing much.
+ */
 const PAUSE_MS = 5
+const MAX_PAUSE_MS = 200
 
 let waiting: Question[] = []
 let isBusy = false
@@ -61,7 +65,7 @@ function readTables(): void {
         isBusy = true
         readTables()
       },
-      PAUSE_MS + 2 * took,
+      Math.min(PAUSE_MS + 2 * took, MAX_PAUSE_MS),
     ).unref()
   })
 }

@@ -34,7 +34,7 @@ export const NO_HANDLER: SocketHandler = { onData() {}, onEnd() {}, onDrain() {}
 
 /** What Node has and its types do not show. raw-socket.test.ts fails when a new Node changes one of these. */
 interface Internals {
-  _handle: { readonly writeQueueSize: number } | null
+  _handle: { readonly writeQueueSize: number; readonly reset?: () => unknown } | null
   _server: object | null
   server: object | null
   _write(data: Buffer, encoding: 'buffer', done: (error?: Error | null) => void): void
@@ -251,11 +251,15 @@ export class RawSocket {
     this.socket.destroy(error)
   }
 
-  /** Closes with RST, so that the peer cannot take what it has for complete. A TLS connection is cut without close_notify, which says the same. */
+  /**
+   * Closes with RST, so that the peer cannot take what it has for complete. A TLS connection is cut without close_notify, which says
+   * the same; a Unix socket knows no RST.
+   */
   reset(): void {
     if (this.destroyed) return
     this.destroyed = true
-    if (this.isTls) this.socket.destroy()
+    const { _handle } = this.socket as unknown as Internals
+    if (this.isTls || (_handle !== null && _handle.reset === undefined)) this.socket.destroy()
     else this.socket.resetAndDestroy()
   }
 

@@ -1,5 +1,6 @@
 /** Sends spans to an OpenTelemetry collector: OTLP over HTTP with JSON, in batches that never hold up a request. */
 import type { Agent, ClientRequest } from 'node:http'
+import type { LookupFunction } from 'node:net'
 import { PRODUCT_VERSION } from '../../common/names.ts'
 
 /** Values of attributes; an integer is sent as one. */
@@ -34,6 +35,8 @@ export interface OtlpOptions {
   readonly endpoint: string
   /** Attributes of the resource: whose spans these are. */
   readonly resource: Attributes
+  /** How the collector's name is looked up; throws for an address that must not be dialled. Default: the system's way. */
+  readonly lookup?: (host: string, port: number) => LookupFunction
   /** Told of a failure: at the first one, and at most once a minute after it. */
   readonly onFailure?: (message: string, dropped: number) => void
   /** Between a span and the batch that it goes with, in milliseconds. Default 2 s. */
@@ -194,7 +197,8 @@ export class OtlpExporter {
 
   #post(body: Buffer, done: (answer: Answer) => void, failed: (error: NodeJS.ErrnoException) => void): void {
     // Loaded here and not at the start: most sidecars send no spans, and Node's client costs each half a megabyte.
-    const http = process.getBuiltinModule(this.#url.protocol === 'https:' ? 'node:https' : 'node:http')
+    const isTls = this.#url.protocol === 'https:'
+    const http = process.getBuiltinModule(isTls ? 'node:https' : 'node:http')
     this.#agent ??= new http.Agent({ keepAlive: true, maxSockets: 1 })
     let isOver = false
     const end = (error: NodeJS.ErrnoException | null, answer?: Answer) => {
@@ -209,7 +213,14 @@ export class OtlpExporter {
       'content-length': body.length,
       'user-agent': `ambassador/${PRODUCT_VERSION}`,
     }
-    const request = http.request(this.#url, { method: 'POST', headers, agent: this.#agent }, (response) => {
+    let lookup: LookupFunction | undefined
+    try {
+      lookup = this.#options.lookup?.(this.#url.hostname, Number(this.#url.port || (isTls ? 443 : 80)))
+    } catch (error) {
+      failed(error as Error)
+      return
+    }
+    const request = http.request(this.#url, { method: 'POST', headers, agent: this.#agent, lookup }, (response) => {
       let text = ''
       response.setEncoding('utf8')
       response.on('data', (chunk: string) => {

@@ -1,12 +1,14 @@
 /** The spans of one Ambassador on their way to its collector, over every change of the config. */
 import type { Log } from '../../common/log.ts'
 import type { TracingConfig } from '../../common/proxy-config.ts'
-import { OtlpExporter, type Span } from './otlp.ts'
+import { OtlpExporter, type OtlpOptions, type Span } from './otlp.ts'
 
 export interface SenderParts {
   /** Name of the pod; null outside Kubernetes. */
   readonly pod: string | null
   readonly log: Log
+  /** How the collector's name is looked up; see OtlpOptions. */
+  readonly lookup?: OtlpOptions['lookup']
 }
 
 export class SpanSender {
@@ -65,10 +67,11 @@ export class SpanSender {
   }
 
   #open(endpoint: string): OtlpExporter {
-    const { pod, log } = this.#parts
+    const { pod, log, lookup } = this.#parts
     const ns = this.#namespace
     return new OtlpExporter({
       endpoint,
+      ...(lookup && { lookup }),
       resource: {
         'service.name': 'ambassador',
         ...(ns !== '' && { 'service.namespace': ns, 'k8s.namespace.name': ns }),

@@ -34,8 +34,9 @@ export interface EndpointBreakerOptions {
   readonly random?: Random
 }
 
-/** An IP address and port as people write them. */
+/** An IP address and port as people write them, or the path of a Unix socket. */
 export function addressName(ip: string, port: number): string {
+  if (ip.startsWith('/')) return ip
   return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`
 }
 
@@ -87,7 +88,7 @@ export class Endpoint {
   readonly host: string
   readonly ip: string
   readonly port: number
-  /** `ip:port`, for log lines, metrics and /upstreams. */
+  /** `ip:port` or the path of a socket, for log lines, metrics and /upstreams. */
   readonly name: string
   /** Of its address, the same in every process. */
   readonly hash: number

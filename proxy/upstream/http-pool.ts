@@ -355,5 +355,6 @@ export function evictIdle(cluster: Cluster): boolean {
 
 function hostOf(endpoint: Endpoint, isTls: boolean): string {
   const host = endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host
+  if (endpoint.port === 0) return host
   return endpoint.port === (isTls ? 443 : 80) ? host : `${host}:${endpoint.port}`
 }

@@ -20,6 +20,7 @@ export function ambassador(name: string, changes: Partial<InjectableAmbassador> 
     secrets: [],
     configMaps: [],
     tokens: [],
+    sockets: [],
     config: { name: `ambassador-${name}`, hash: '0123456789abcdef' },
     refusal: null,
     isDeleting: false,

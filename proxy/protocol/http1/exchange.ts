@@ -217,11 +217,12 @@ export class Exchange extends ExchangeFacts implements AttemptOwner, Preparation
   }
 
   /** An answer that refuses the credential: waits for another one, once. False: the answer is the client's. */
-  #reauthorize(head: HeadParser, time: number): boolean {
-    const { status } = head
+  #reauthorize({ response }: Attempt, head: HeadParser, time: number): boolean {
+    const signer = this.target.upstream.credential?.signer
+    const isExpired = signer?.saysExpired(fieldText(head, signer.errorField), response.begun) === true
     let isAwaited = false
-    if (status === 401) isAwaited = this.#isRepeatable && this.#preparation.awaitAnotherToken(time)
-    else if (this.target.upstream.credential?.signer !== undefined && this.#isRepeatable) {
+    if (head.status === 401 || isExpired) isAwaited = this.#isRepeatable && this.#preparation.awaitAnotherToken(time)
+    else if (signer !== undefined && this.#isRepeatable) {
       const date = fieldText(head, 'date')
       isAwaited = date !== null && this.#preparation.awaitAnotherSignature(Date.parse(date), time)
     }
@@ -256,7 +257,7 @@ export class Exchange extends ExchangeFacts implements AttemptOwner, Preparation
     // The other attempt may do better than an answer that would be tried again.
     if (plan !== null && plan.statuses[status] === 1 && this.#leave(attempt)) return false
     this.#attempts.win(attempt)
-    if ((status === 401 || status === 400 || status === 403) && this.#reauthorize(head, time)) return false
+    if ((status === 401 || status === 400 || status === 403) && this.#reauthorize(attempt, head, time)) return false
     if (plan !== null && plan.statuses[status] === 1 && this.#mayDrop(attempt, head, plan, time)) return false
     this.status = status
     this.#step.clear()

@@ -20,6 +20,8 @@ import {
 /** Interim responses before the final one; a server that sends more than this is broken or hostile. */
 const MAX_INTERIM = 10
 
+const NOTHING = Buffer.alloc(0)
+
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 
 /** What a response is part of. Each call may end it: after one, the relay does nothing more with the read. */
@@ -54,6 +56,8 @@ export class ResponseRelay {
   hasBegun = false
   /** Of the response that was passed on. */
   status = 0
+  /** What came of the content with the head of an answer that may refuse a signature; only within onFinalHead. */
+  begun: Buffer = NOTHING
   /** Of the upstream's `Keep-Alive: timeout`; -1: not said. */
   keepAliveSeconds = -1
   readonly #owner: ResponseOwner
@@ -150,7 +154,10 @@ export class ResponseRelay {
       }
     }
     const isWhole = body.isDone && behind === end
-    if (!this.#owner.onFinalHead(head, facts, isWhole)) {
+    if (head.status === 400 || head.status === 403) this.begun = chunk.subarray(start, behind)
+    const isPassedOn = this.#owner.onFinalHead(head, facts, isWhole)
+    this.begun = NOTHING
+    if (!isPassedOn) {
       this.#reader.done()
       return
     }

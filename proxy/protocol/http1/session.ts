@@ -29,6 +29,8 @@ const MAX_AHEAD_BYTES = 16 * 1024
 
 /** A client that half-closed and waits, or that is not read from, is looked at this often. */
 const ASK_AGAIN_MS = 1_000
+/** Its FIN may be here before the kernel is done with its close: it is looked at this soon for the second time. */
+const ASK_SOON_MS = 50
 
 /** What a session needs of its driver. */
 export interface SessionHost {
@@ -163,17 +165,17 @@ export class Session implements SocketHandler, ExchangeClient {
   #onEndOf(exchange: Exchange, hasMore: boolean): void {
     if (!hasMore) exchange.onClientHalfClosed()
     if (exchange.wantsBody && !hasMore) exchange.onClientGone()
-    else this.#askWhetherGone(exchange)
+    else this.#askWhetherGone(exchange, ASK_SOON_MS)
   }
 
   /** While it waits for its answer, it is looked at again, for it may still go away. */
-  #askWhetherGone(exchange: Exchange): void {
+  #askWhetherGone(exchange: Exchange, againMs: number): void {
     const { raw } = this
     const answered = (isGone: boolean): void => {
       refreshClock()
       if (this.#exchange !== exchange || !(raw.ended || raw.isPaused)) return
       if (isGone) exchange.onClientGone()
-      else this.#timer.set(now() + ASK_AGAIN_MS)
+      else this.#timer.set(now() + againMs)
     }
     askWhetherGone(raw.socket, answered, raw.ended)
   }
@@ -276,7 +278,8 @@ export class Session implements SocketHandler, ExchangeClient {
       this.#closesBy = now() + SLOW_READER_MS
       this.#timer.set(this.#closesBy)
     } else if (this.#isClosing) this.raw.destroy()
-    else if (this.#exchange !== null && (this.raw.ended || this.raw.isPaused)) this.#askWhetherGone(this.#exchange)
+    else if (this.#exchange !== null && (this.raw.ended || this.raw.isPaused))
+      this.#askWhetherGone(this.#exchange, ASK_AGAIN_MS)
     else if (this.#exchange === null && this.#reader.isPartial) {
       this.#refuse({ status: 408, text: `the head of the request was not complete within ${HEAD_MS} ms` })
     }

@@ -9,6 +9,7 @@ import { FileDiscovery, type TargetSource } from './file.ts'
 import { SentinelDiscovery } from './sentinel.ts'
 import { ServiceDiscovery, ServiceFeed } from './service.ts'
 import { SrvDiscovery } from './srv.ts'
+import { UnixDiscovery } from './unix.ts'
 
 /** What comes from elsewhere: the list of the kind `file`, the endpoints of the kind `service`, the files of the kind `sentinel`. */
 export type DiscoverySource = TargetSource | ServiceFeed | SentinelAccess
@@ -36,6 +37,8 @@ export function discover(
     case 'sentinel':
       if (source === null || !isSentinelAccess(source)) throw new Error('discovery by Sentinel has no access')
       return new SentinelDiscovery(config, resolver, source)
+    case 'unix':
+      return new UnixDiscovery(config)
     case 'fromHeader':
       // Each request brings its own.
       return { start() {}, refresh() {}, failure: null, stop() {} }

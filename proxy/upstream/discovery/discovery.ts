@@ -4,6 +4,7 @@
 export interface Address {
   /** As configured (a name or an IP): the Host of requests and the name that TLS verifies unless the config names another. */
   readonly host: string
+  /** Or the path of a Unix socket, which has the port 0. */
   readonly ip: string
   readonly port: number
   readonly weight: number

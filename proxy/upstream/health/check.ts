@@ -110,7 +110,8 @@ function isExpected(statuses: readonly number[] | null, status: number): boolean
 
 function requestOf({ host, port }: Address, path: string, isTls: boolean): string {
   const name = host.includes(':') ? `[${host}]` : host.replace(/\.$/, '')
-  const authority = port === (isTls ? 443 : 80) ? name : `${name}:${port}`
+  // A Unix socket has no port.
+  const authority = port === 0 || port === (isTls ? 443 : 80) ? name : `${name}:${port}`
   return `GET ${path} HTTP/1.1\r\nhost: ${authority}\r\nuser-agent: ambassador-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n`
 }
 

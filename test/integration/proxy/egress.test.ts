@@ -11,6 +11,7 @@ import { dial } from '../../../proxy/upstream/connector.ts'
 import { check } from '../../../proxy/upstream/health/check.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, scriptedUpstream } from '../../helpers/http-upstream.ts'
+import { OtlpCollector } from '../../helpers/otlp-collector.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
@@ -46,6 +47,22 @@ describe('egress', () => {
     const [both, other] = proxy.compiler.clusters
     assert.equal(both?.cluster.denials, 1)
     assert.ok((other?.cluster.denials ?? 0) >= 2)
+  })
+
+  it('keeps spans from a collector that is not allowed, and lets them go when it is', async () => {
+    const collector = await new OtlpCollector().start(ends)
+    const upstream = await scriptedUpstream(ends, () => ok())
+    const tracing = { otlpEndpoint: collector.url, sample: '100%' }
+    const spec = { upstreams: [{ name: 'a', endpoints: [{ host: '127.0.0.1', port: upstream.port }] }], tracing }
+    const denied = await renderedProxy({ ...spec, egress: { allow: [`127.0.0.1:${upstream.port}`] } }, ends)
+    assert.equal((await denied.connect().get('/').response()).status, 200)
+    await denied.driver.spans?.close()
+    assert.equal(collector.requests.length, 0)
+    assert.deepEqual([denied.driver.spans?.exported, denied.driver.spans?.dropped], [0, 1])
+    const allowed = await renderedProxy({ ...spec, egress: { allow: ['127.0.0.1'] } }, ends)
+    assert.equal((await allowed.connect().get('/').response()).status, 200)
+    await allowed.driver.spans?.close()
+    assert.equal(allowed.driver.spans?.exported, 1)
   })
 
   it('holds from the next request on when it changes, in both directions', async () => {

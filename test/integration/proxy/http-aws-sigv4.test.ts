@@ -199,6 +199,33 @@ describe('a request signed for AWS', () => {
     assert.equal(await verify(await upstream.request(1), 'execute-api'), null)
   })
 
+  const expired: [how: string, answer: string][] = [
+    ['a field', withStatus(403, '{}', 'x-amzn-ErrorType: ExpiredTokenException:http://internal.amazon.com/')],
+    ['JSON', withStatus(403, '{"__type":"com.amazon.coral.service#ExpiredTokenException"}')],
+    ['the XML of S3', withStatus(400, '<?xml version="1.0"?><Error><Code>ExpiredToken</Code></Error>')],
+  ]
+  for (const [how, answer] of expired) {
+    it(`is signed once more with keys fetched anew when the upstream says in ${how} that they have expired`, async () => {
+      const { upstream, client } = await setup('execute-api', {}, ({ index }) => (index === 1 ? answer : ok()))
+      assert.equal((await client.get().response()).status, 200)
+      process.env['AWS_ACCESS_KEY_ID'] = 'AKIDOTHER'
+      ends.push(() => {
+        process.env['AWS_ACCESS_KEY_ID'] = KEYS.accessKeyId
+      })
+      assert.equal((await client.post('charge').response()).status, 200)
+      const keyOf = async (index: number) =>
+        /Credential=([^/]*)/.exec((await upstream.request(index)).field('authorization') ?? '')?.[1]
+      assert.deepEqual([await keyOf(1), await keyOf(2)], [KEYS.accessKeyId, 'AKIDOTHER'])
+      assert.equal((await upstream.request(2)).body, 'charge')
+    })
+  }
+
+  it('is signed anew once: a second refusal is the answer of the application', async () => {
+    const { upstream, client } = await setup('execute-api', {}, () => withStatus(403, 'ExpiredToken'))
+    assert.equal((await client.get().response()).body, 'ExpiredToken')
+    assert.equal(upstream.requests.length, 2)
+  })
+
   it('leaves a 403 that has nothing to do with time to the application', async () => {
     const { upstream, client } = await setup('execute-api', {}, () =>
       withStatus(403, 'denied', `Date: ${new Date().toUTCString()}`),

@@ -152,7 +152,7 @@ describe('ambassador run', () => {
     [
       'an unknown field',
       (port) => tcp('a', port).replace('endpoints:', 'endpoint:'),
-      /^.*\.yaml:9: Ambassador 'a': spec\.upstreams\[0\]: an upstream needs exactly one of endpoints, dns, srv, sentinel, service, file, fromHeader, and has none\n.*\.yaml:10: Ambassador 'a': spec\.upstreams\[0\]\.endpoint: is not a field, did you mean endpoints\?\n$/s,
+      /^.*\.yaml:9: Ambassador 'a': spec\.upstreams\[0\]: an upstream needs exactly one of endpoints, dns, srv, sentinel, service, file, unix, fromHeader, and has none\n.*\.yaml:10: Ambassador 'a': spec\.upstreams\[0\]\.endpoint: is not a field, did you mean endpoints\?\n$/s,
     ],
     [
       'two Ambassadors with one port',

@@ -172,6 +172,7 @@ describe('the projection of an Ambassador', () => {
       secrets: ['client', 'token'],
       configMaps: ['ca'],
       tokens: [],
+      sockets: [],
       config: { name: 'ambassador-payments', hash: 'abc' },
       refusal: null,
       isDeleting: false,
