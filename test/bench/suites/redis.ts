@@ -10,7 +10,7 @@ import type { Suite } from './suite.ts'
 
 const VALUE_BYTES = 100
 /** Enough to know how many more make up the seconds. */
-const FIRST = 5_000
+const FIRST = 20_000
 
 interface Shape {
   readonly command: 'get' | 'set'
