@@ -1,6 +1,5 @@
 /** One request and its answer: gates, attempts, retries and deadlines, up to the one end that every exchange has. */
 import type { Reason } from '../../../common/reasons.ts'
-import { parseRetryAfter } from '../../policy/backoff.ts'
 import type { Outcome } from '../../policy/policy.ts'
 import { hashOf, type Router, rewritten } from '../../routing/router.ts'
 import { now } from '../../runtime/clock.ts'
@@ -26,9 +25,8 @@ import { noEndpoint, notRetried, overDeadline, overloaded, queueFull, waitedTooL
 import { AnswerFields, fieldText, HeadView } from './request-view.ts'
 import { answer, type Refusal, statusOf } from './respond.ts'
 import type { ResponseRelay } from './response.ts'
-import { type Obstacle, Retries } from './retries.ts'
-import type { HttpRoute, HttpSnapshot, HttpTarget, RetryPlan } from './snapshot.ts'
-import { Field } from './tables.ts'
+import { Retries } from './retries.ts'
+import type { HttpRoute, HttpSnapshot, HttpTarget } from './snapshot.ts'
 import { beginTrace, traceAttempt } from './trace-fields.ts'
 
 const NO_HOST = Buffer.alloc(0)
@@ -258,31 +256,18 @@ export class Exchange extends ExchangeFacts implements AttemptOwner, Preparation
     if (plan !== null && plan.statuses[status] === 1 && this.#leave(attempt)) return false
     this.#attempts.win(attempt)
     if ((status === 401 || status === 400 || status === 403) && this.#reauthorize(attempt, head, time)) return false
-    if (plan !== null && plan.statuses[status] === 1 && this.#mayDrop(attempt, head, plan, time)) return false
+    if (plan !== null && plan.statuses[status] === 1 && this.#retries.afterAnswer(this, attempt, head, time)) {
+      this.#startBackoff(attempt, time)
+      this.reason = null
+      if (this.trace !== null) traceAttempt(this.trace, attempt, time, status, null)
+      return false
+    }
     this.status = status
     this.#step.clear()
     // What an earlier try failed of is not the news any more.
     this.reason = null
     this.detail = ''
     this.#deadline.clear()
-    return true
-  }
-
-  /** Decides whether an answer is thrown away for another attempt, and begins to wait for that. */
-  #mayDrop(attempt: Attempt, head: HeadParser, plan: RetryPlan, time: number): boolean {
-    const { cluster } = this.target.upstream
-    const { tried } = this.#retries
-    let asked: number | null = null
-    if (head.has(Field.retryAfter)) asked = parseRetryAfter(head.value(head.first[Field.retryAfter]!), Date.now())
-    // An answer before the end of the request is the upstream's last word on it.
-    if (!this.request.isComplete) return false
-    if (this.#retries.obstacle(plan, this.request, cluster.budget, this.isIdempotent) !== 'none') return false
-    // An answer in the hand is better than our own 503.
-    if (attempt.asked !== null) tried.push(attempt.asked)
-    if (typeof cluster.pick(time, tried) === 'string') return false
-    if (this.#startBackoff(attempt, plan, time, asked) !== 'none') return false
-    this.reason = null
-    if (this.trace !== null) traceAttempt(this.trace, attempt, time, head.status, null)
     return true
   }
 
@@ -339,39 +324,20 @@ export class Exchange extends ExchangeFacts implements AttemptOwner, Preparation
     this.#state = 'free'
     this.reason = reason
     this.detail = detail
-    const plan = this.target.retry
-    const isWanted =
-      plan !== null &&
-      condition !== null &&
-      (condition === 'ConnectFailure' ? plan.onConnectFailure : condition === 'Reset' ? plan.onReset : plan.onTimeout)
-    if (!isWanted) {
-      this.onRefusal({ reason, detail, proxyError })
-      return
-    }
-    if (attempt.asked !== null) this.#retries.tried.push(attempt.asked)
-    // What never reached the upstream may be sent again whatever its method.
-    const isSafe = condition === 'ConnectFailure' || this.isIdempotent
-    const { budget } = this.target.upstream.cluster
-    let obstacle = this.#retries.obstacle(plan, this.request, budget, isSafe)
     const time = now()
-    if (obstacle === 'none') obstacle = this.#startBackoff(attempt, plan, time, null)
+    const obstacle = this.#retries.afterFailure(this, attempt, condition, time)
     if (obstacle === 'none') {
+      this.#startBackoff(attempt, time)
       if (this.trace !== null) traceAttempt(this.trace, attempt, time, 0, reason)
-      return
-    }
-    if (obstacle === 'final') this.onRefusal({ reason, detail, proxyError })
+    } else if (obstacle === 'final') this.onRefusal({ reason, detail, proxyError })
     else this.onRefusal(notRetried(obstacle, reason, detail))
   }
 
-  #startBackoff(attempt: Attempt, plan: RetryPlan, time: number, retryAfterMs: number | null): Obstacle {
-    const { budget } = this.target.upstream.cluster
-    const obstacle = this.#retries.take(plan, budget, time, this.deadlineAt, retryAfterMs)
-    if (obstacle !== 'none') return obstacle
+  #startBackoff(attempt: Attempt, time: number): void {
     attempt.isRetry = true
     this.#wasReplayed = false
     this.#state = 'backoff'
     this.#step.set(time + this.#retries.waitMs)
-    return 'none'
   }
 
   onAsked(time: number, hedgeMs: number): void {
