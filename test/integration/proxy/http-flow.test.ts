@@ -197,14 +197,14 @@ describe('large bodies', () => {
     const upstream = await scriptedUpstream(ends, () =>
       Buffer.concat([Buffer.from(`HTTP/1.1 200 OK\r\nContent-Length: ${size}\r\n\r\n`), Buffer.alloc(size, 'x')]),
     )
-    const proxy = await httpProxy({ ports: [upstream.port], timeouts: { idleMs: 150 } }, ends)
+    const proxy = await httpProxy({ ports: [upstream.port], timeouts: { idleMs: 600 } }, ends)
     const slow = proxy.connect()
     let got = 0
     slow.socket.removeAllListeners('data')
     slow.socket.on('data', (data: Buffer) => {
       got += data.length
       slow.socket.pause()
-      setTimeout(() => slow.socket.resume(), 4)
+      setTimeout(() => slow.socket.resume(), 10)
     })
     slow.get()
     const stuck = proxy.connect()
@@ -212,7 +212,7 @@ describe('large bodies', () => {
     stuck.get()
     const [first] = await proxy.recorded(1)
     assert.equal(first?.reason, 'client_gone')
-    assert.match(first?.detail ?? '', /the application does not take the body of the answer: no byte for 150 ms/)
+    assert.match(first?.detail ?? '', /the application does not take the body of the answer: no byte for 600 ms/)
     await until(() => got > size)
     assert.equal((await proxy.recorded(2))[1]?.reason, null)
   })
