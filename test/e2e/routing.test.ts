@@ -121,7 +121,7 @@ describe('routes on a real cluster', () => {
       return seen.ok === 0 && seen
     })
     for (const key of Object.keys(down.failures))
-      assert.match(key, /^50[234] (connect_refused|connect_timeout|circuit_open)$/)
+      assert.match(key, /^50[234] (connect_refused|connect_timeout|circuit_open|budget_exhausted)$/)
     const [failing, others] = await Promise.all([
       burst({ count: 500, headers: inIndia }, target),
       burst({ count: 500 }, target),

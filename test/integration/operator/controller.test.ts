@@ -623,14 +623,10 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
       const schema = '/spec/versions/0/schema/openAPIV3Schema/properties/spec'
       const anything = { type: 'object', 'x-kubernetes-preserve-unknown-fields': true }
       const patch = (value: object): Promise<string> =>
-        kubectl.run([
-          'patch',
-          'crd',
-          'ambassadors.ambassador.dev',
-          '--type=json',
-          '-p',
-          JSON.stringify([{ op: 'replace', path: schema, value }]),
-        ])
+        // The schema is too long for an argument.
+        kubectl.run(['patch', 'crd', 'ambassadors.ambassador.dev', '--type=json', '--patch-file=/dev/stdin'], {
+          input: JSON.stringify([{ op: 'replace', path: schema, value }]),
+        })
       await patch(anything)
       try {
         const invalid = manifest('invalid', {
