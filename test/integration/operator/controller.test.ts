@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict'
+import { rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { dump, loadAll } from 'js-yaml'
 import { silentLog } from '../../../common/log.ts'
@@ -622,11 +625,13 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
       const saved = await kubectl.get('crd', 'ambassadors.ambassador.dev')
       const schema = '/spec/versions/0/schema/openAPIV3Schema/properties/spec'
       const anything = { type: 'object', 'x-kubernetes-preserve-unknown-fields': true }
-      const patch = (value: object): Promise<string> =>
+      const patch = async (value: object): Promise<void> => {
         // The schema is too long for an argument.
-        kubectl.run(['patch', 'crd', 'ambassadors.ambassador.dev', '--type=json', '--patch-file=/dev/stdin'], {
-          input: JSON.stringify([{ op: 'replace', path: schema, value }]),
-        })
+        const file = join(tmpdir(), `ambassador-patch-${process.pid}.json`)
+        writeFileSync(file, JSON.stringify([{ op: 'replace', path: schema, value }]))
+        await kubectl.run(['patch', 'crd', 'ambassadors.ambassador.dev', '--type=json', '--patch-file', file])
+        rmSync(file)
+      }
       await patch(anything)
       try {
         const invalid = manifest('invalid', {
