@@ -85,7 +85,6 @@ export const STAGES: readonly Stage[] = [
   },
   {
     name: 'proxy',
-    group: 'real', // most of its time is waiting: for time-outs, for Sentinels, for names that expire
     checks: [],
     folders: ['test/integration/proxy', 'test/integration/cli'],
     limits: limits(60, 300, 10),
@@ -95,7 +94,7 @@ export const STAGES: readonly Stage[] = [
   },
   {
     name: 'operator',
-    group: 'real',
+    group: 'cluster',
     checks: [],
     folders: ['test/integration/operator'],
     limits: limits(300, 1200, 60),
@@ -105,7 +104,7 @@ export const STAGES: readonly Stage[] = [
   },
   {
     name: 'e2e',
-    group: 'real',
+    group: 'cluster',
     checks: [],
     folders: ['test/e2e'],
     limits: limits(300, 1200, 60),

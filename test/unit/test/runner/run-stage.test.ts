@@ -108,8 +108,7 @@ describe('chosen', () => {
   })
 
   it('takes a group by its name', () => {
-    assert.deepEqual(names(['real']), [
-      ['proxy', undefined],
+    assert.deepEqual(names(['cluster']), [
       ['operator', undefined],
       ['e2e', undefined],
     ])
@@ -125,7 +124,7 @@ describe('chosen', () => {
   it('refuses a name that is no stage', () => {
     assert.throws(() => chosen(['unti']), {
       message:
-        "stage 'unti': is not known, use lint, generated, unit, golden, chart, real, proxy, operator, e2e, or the path of a test file",
+        "stage 'unti': is not known, use lint, generated, unit, golden, chart, proxy, cluster, operator, e2e, or the path of a test file",
     })
   })
 
@@ -137,10 +136,10 @@ describe('chosen', () => {
 
 describe('together', () => {
   const groups = (isGiven: boolean) =>
-    together(chosen(['chart', 'real']), isGiven).map((batch) => batch.map(({ stage: { name } }) => name))
+    together(chosen(['chart', 'proxy', 'cluster']), isGiven).map((batch) => batch.map(({ stage: { name } }) => name))
 
   it('runs the stages of a group at the same time, each on a cluster of its own', () => {
-    assert.deepEqual(groups(false), [['chart'], ['proxy', 'operator', 'e2e']])
+    assert.deepEqual(groups(false), [['chart'], ['proxy'], ['operator', 'e2e']])
   })
 
   it('runs them one after the other on a cluster that is given', () => {
