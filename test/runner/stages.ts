@@ -88,7 +88,7 @@ export const STAGES: readonly Stage[] = [
     checks: [],
     folders: ['test/integration/proxy', 'test/integration/cli'],
     limits: limits(60, 300, 10),
-    concurrency: CONCURRENCY,
+    concurrency: 3, // most of their time is waiting: for time-outs, for Sentinels, for names that expire
     isSlow: true,
     prepare: prepareBrowser,
   },
