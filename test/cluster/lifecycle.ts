@@ -99,15 +99,30 @@ const startNode = async (site: Site, pause: string): Promise<void> => {
     if (!existsSync(node.containerdSocket)) throw new CommandError('containerd', 'has no socket yet', '')
     await importImage(node, pause)
   })
-  await site.start(await kubelet(plan, node), number)
-  await site.start(await kubeProxy(plan, node), number)
-  await site.until(`${node.name} is ready`, async () => {
-    if (!(await isReady(site, node.name))) throw new CommandError('kubectl', `says that ${node.name} is not ready`, '')
+  await oneAtATime(async () => {
+    await site.start(await kubelet(plan, node), number)
+    await site.start(await kubeProxy(plan, node), number)
+    await site.until(`${node.name} is ready`, async () => {
+      if (!(await isReady(site, node.name)))
+        throw new CommandError('kubectl', `says that ${node.name} is not ready`, '')
+    })
   })
   await site.until('service account of pods exists', () =>
     site.kubectl('get', 'serviceaccount', 'default', '-o', 'name'),
   )
   site.save({ isComplete: true })
+}
+
+let lastStart: Promise<void> = Promise.resolve()
+
+/**
+ * Kubelets of one machine share the socket of device plugins, whose path cannot be chosen. Each removes it and makes it anew, and one
+ * that finds it made by another in between ends.
+ */
+const oneAtATime = (start: () => Promise<void>): Promise<void> => {
+  const mine = lastStart.then(start)
+  lastStart = mine.catch(() => {})
+  return mine
 }
 
 const READY = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
