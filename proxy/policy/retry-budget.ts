@@ -19,8 +19,8 @@ export interface RetryBudgetOptions {
   readonly ratio: number
   /**
    * Retries per second beside the share, saved up for ten seconds. They are for an upstream that has few requests (fewer than these
-   * retries are the share of) or whose retries succeed. A busy one that is dead gets its share and nothing more: what it took of the
-   * reserve before it was known to be busy, it pays back from its share.
+   * retries are the share of, in each of the last ten) or whose retries succeed. A busy one that is dead gets its share and nothing
+   * more: what it took of the reserve before it was known to be busy, it pays back from its share.
    */
   readonly minPerSecond: number
   /** Most retries in flight at once. */
@@ -41,6 +41,8 @@ export class RetryBudget {
   /** What is taken of the reserve and not given back yet. */
   #debt = 0
   #debtAt = 0
+  /** When it was last seen to be busy: one whose requests come in bursts is not quiet between them. */
+  #busyAt = Number.NEGATIVE_INFINITY
   #newest = 0
   #active = 0
 
@@ -83,8 +85,8 @@ export class RetryBudget {
 
   #take(now: Millis): boolean {
     const { ratio, minPerSecond } = this.#options
-    const isBusy = ratio * this.#paidInSum > minPerSecond
-    const hasReserve = !isBusy || this.#isHelpful
+    if (ratio * this.#paidInSum > minPerSecond) this.#busyAt = now
+    const hasReserve = now - this.#busyAt >= RESERVE_MS || this.#isHelpful
     if (hasReserve) this.#debt = Math.max(0, this.#debt - ((now - this.#debtAt) * minPerSecond) / 1000)
     this.#debtAt = now
     // The sum of shares is not exact in binary: five times 0.2 must be one retry.

@@ -99,6 +99,29 @@ describe('retry budget', () => {
     assert.ok(retries >= 0.19 * sent, `${retries} retries of ${sent} requests`)
   })
 
+  it('has no reserve for a dead upstream between bursts, nor when the machine stood still for a moment', () => {
+    const budget = new RetryBudget({ ...options, minPerSecond: 10 })
+    let requests = 0
+    let retries = 0
+    for (let burst = 0; burst < 40; burst++) {
+      for (let at = 0; at < 500; at += 5) {
+        budget.deposit(burst * 2_000 + at)
+        requests++
+        retries += take(budget, burst * 2_000 + at, 2)
+      }
+      if (burst >= 10) assert.ok(retries <= 0.2 * requests, `${retries} retries of ${requests} requests`)
+    }
+  })
+
+  it('has its reserve again when the upstream was quiet for ten seconds', () => {
+    const budget = new RetryBudget({ ...options, minPerSecond: 10 })
+    for (let at = 0; at < 1_000; at += 5) budget.deposit(at)
+    const share = take(budget, 995)
+    assert.equal(share, 40)
+    assert.equal(take(budget, 10_994), 0)
+    assert.ok(take(budget, 10_995) > 80)
+  })
+
   it('never lets retries exceed the share of the requests by more than the reserve', () => {
     const event = fc.record({ gap: fc.integer({ min: 0, max: 300 }), isRetry: fc.boolean(), succeeded: fc.boolean() })
     fc.assert(
