@@ -48,19 +48,25 @@ async function pair() {
 async function writer(options: pg.ClientConfig, isOver: () => boolean, written: number[]) {
   const failures: { code: string | undefined; message: string; isConnecting: boolean }[] = []
   let client: pg.Client | null = null
+  let last: Error | null = null
   while (!isOver()) {
     const isConnecting = client === null
     try {
       if (client === null) {
         const fresh = new pg.Client(options)
-        fresh.on('error', () => {})
+        last = null
+        fresh.on('error', (error) => {
+          last ??= error
+        })
         await fresh.connect()
         client = fresh
       }
       const { rows } = await client.query('insert into orders default values returning id')
       written.push(rows[0].id)
     } catch (error) {
-      const { code, message } = error as pg.DatabaseError
+      // What comes between two statements the driver tells by the event, and of the next one only that it cannot be sent.
+      const isTold = (error as pg.DatabaseError).code !== undefined
+      const { code, message } = (isTold ? error : (last ?? error)) as pg.DatabaseError
       failures.push({ code, message, isConnecting })
       await client?.end().catch(() => {})
       client = null
