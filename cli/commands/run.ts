@@ -78,7 +78,8 @@ export async function run(args: string[]): Promise<number> {
 }
 
 export interface ServeOptions
-  extends Pick<Settings, 'telemetryPort' | 'adminPort' | 'logLevel' | 'readiness' | 'sidecarMode' | 'drainMs'> {
+  extends Pick<Settings, 'telemetryPort' | 'adminPort' | 'logLevel' | 'readiness' | 'sidecarMode' | 'drainMs'>,
+    Partial<Pick<Settings, 'maxClients'>> {
   /** Where Secrets and ConfigMaps are; null: nowhere. */
   readonly secrets: string | null
   /** Stand-ins for Kubernetes Services, such as `orders=localhost:8080`. */
@@ -114,7 +115,7 @@ export async function serveFiles(files: readonly string[], options: ServeOptions
       podName: null,
       log,
       discover: (config, source) => discover(config, resolver, source),
-      makeDriver: driverMaker((line) => access.write(line), { pod: null, log }),
+      makeDriver: driverMaker((line) => access.write(line), { pod: null, log, maxClients: options.maxClients ?? null }),
       onQuit: () => void lifecycle.stop('Native'),
     },
     lifecycle,
