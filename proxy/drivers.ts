@@ -100,7 +100,7 @@ function tcpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine): 
   const { namespace, name } = snapshot.config.ambassador
   const tcp = new TcpDriver({
     snapshot: tcpSnapshot(snapshot),
-    onTrouble: (record) => onTrouble(record.end, record.detail ?? ''),
+    onTrouble,
     onLogged: (record) => write(tcpAccessLine(namespace, name, record)),
   })
   return {
@@ -151,8 +151,7 @@ function postgresDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLi
   const postgres = new PostgresDriver({
     snapshot: postgresSnapshot(snapshot),
     onQuery: (record) => write(queryLine(namespace, name, record)),
-    onTrouble: (record) => onTrouble(record.end, record.detail ?? ''),
-    onFailure: onTrouble,
+    onTrouble,
     onPinned: (reason, detail) => {
       log.info({ ns: namespace, ambassador: name, reason, detail }, 'a client keeps its connection to the server')
     },

@@ -141,7 +141,10 @@ export async function serveFiles(files: readonly string[], options: ServeOptions
 function greet(configs: readonly ProxyConfig[], telemetryPort: number, adminPort: number): void {
   for (const { ambassador, protocol, listener, routes, clusters } of configs) {
     const scheme = protocol === 'HTTP' ? 'http' : 'tcp'
-    console.log(`${ambassador.name}: ${scheme}://localhost:${listener.port} goes to ${goals(routes, clusters)}`)
+    const socket = listener.unix === undefined ? '' : ` and unix:${listener.unix}`
+    console.log(
+      `${ambassador.name}: ${scheme}://localhost:${listener.port}${socket} goes to ${goals(routes, clusters)}`,
+    )
   }
   console.log(`page for people: http://localhost:${adminPort}/, metrics: http://localhost:${telemetryPort}/metrics`)
 }
