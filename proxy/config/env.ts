@@ -36,6 +36,8 @@ export interface Settings {
   readonly sidecarMode: SidecarMode
   /** A file that is not empty once the application has ended; null: whoever ends the application ends the sidecar. */
   readonly endedFile: string | null
+  /** Zone of the pod; null: not known. */
+  readonly zone: string | null
   /** Null outside Kubernetes. */
   readonly podName: string | null
   readonly podNamespace: string
@@ -106,6 +108,7 @@ export function readSettings(env: Environment): Settings {
     drainMs: (integer(env, Env.drainSeconds, 0, 3600) ?? DRAIN_SECONDS[isPod ? 'pod' : 'plain']) * 1000,
     sidecarMode: oneOf(env, Env.sidecarMode, ['Native', 'Legacy'] as const) ?? 'Legacy',
     endedFile: text(env, Env.endedFile) ?? null,
+    zone: text(env, Env.zone) ?? null,
     podName: text(env, Env.podName) ?? null,
     podNamespace: text(env, Env.podNamespace) ?? '',
   }

@@ -95,6 +95,7 @@ describe('settings of a pod', () => {
       sidecarMode: 'Legacy',
       endedFile: null,
       podName: null,
+      zone: null,
       podNamespace: '',
     })
   })
@@ -113,6 +114,7 @@ describe('settings of a pod', () => {
       AMBASSADOR_DRAIN_SECONDS: '3',
       AMBASSADOR_SIDECAR_MODE: 'Native',
       AMBASSADOR_ENDED_FILE: '/pod/ended',
+      AMBASSADOR_ZONE: 'west',
       POD_NAME: 'p',
       POD_NAMESPACE: 'n',
     })
@@ -129,6 +131,7 @@ describe('settings of a pod', () => {
       sidecarMode: 'Native',
       endedFile: '/pod/ended',
       podName: 'p',
+      zone: 'west',
       podNamespace: 'n',
     })
   })
