@@ -104,6 +104,8 @@ export const Env = {
   endedFile: 'AMBASSADOR_ENDED_FILE',
   /** Zone of the pod; empty: not known. */
   zone: 'AMBASSADOR_ZONE',
+  /** Most connections of the application to one port of HTTP. */
+  maxClients: 'AMBASSADOR_MAX_CLIENT_CONNECTIONS',
   podName: 'POD_NAME',
   podNamespace: 'POD_NAMESPACE',
 } as const

@@ -81,10 +81,8 @@ export async function run(args: string[], env: NodeJS.ProcessEnv = process.env):
 }
 
 export interface ServeOptions
-  extends Pick<
-    Settings,
-    'telemetryPort' | 'adminPort' | 'logLevel' | 'readiness' | 'sidecarMode' | 'drainMs' | 'zone'
-  > {
+  extends Pick<Settings, 'telemetryPort' | 'adminPort' | 'logLevel' | 'readiness' | 'sidecarMode' | 'drainMs' | 'zone'>,
+    Partial<Pick<Settings, 'maxClients'>> {
   /** Where Secrets and ConfigMaps are; null: nowhere. */
   readonly secrets: string | null
   /** Stand-ins for Kubernetes Services, such as `orders=localhost:8080`. */
@@ -121,7 +119,7 @@ export async function serveFiles(files: readonly string[], options: ServeOptions
       zone,
       log,
       discover: (config, source) => discover(config, resolver, source),
-      makeDriver: driverMaker((line) => access.write(line), { pod: null, log }),
+      makeDriver: driverMaker((line) => access.write(line), { pod: null, log, maxClients: options.maxClients ?? null }),
       onQuit: () => void lifecycle.stop('Native'),
     },
     lifecycle,

@@ -38,6 +38,8 @@ export interface Settings {
   readonly endedFile: string | null
   /** Zone of the pod; null: not known. */
   readonly zone: string | null
+  /** Most connections of the application to one port of HTTP; null: as many as the container's memory has room for. */
+  readonly maxClients: number | null
   /** Null outside Kubernetes. */
   readonly podName: string | null
   readonly podNamespace: string
@@ -109,6 +111,7 @@ export function readSettings(env: Environment): Settings {
     sidecarMode: oneOf(env, Env.sidecarMode, ['Native', 'Legacy'] as const) ?? 'Legacy',
     endedFile: text(env, Env.endedFile) ?? null,
     zone: text(env, Env.zone) ?? null,
+    maxClients: integer(env, Env.maxClients, 1, 1_000_000) ?? null,
     podName: text(env, Env.podName) ?? null,
     podNamespace: text(env, Env.podNamespace) ?? '',
   }

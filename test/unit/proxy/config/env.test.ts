@@ -94,6 +94,7 @@ describe('settings of a pod', () => {
       drainMs: 25_000,
       sidecarMode: 'Legacy',
       endedFile: null,
+      maxClients: null,
       podName: null,
       zone: null,
       podNamespace: '',
@@ -115,6 +116,7 @@ describe('settings of a pod', () => {
       AMBASSADOR_SIDECAR_MODE: 'Native',
       AMBASSADOR_ENDED_FILE: '/pod/ended',
       AMBASSADOR_ZONE: 'west',
+      AMBASSADOR_MAX_CLIENT_CONNECTIONS: '500',
       POD_NAME: 'p',
       POD_NAMESPACE: 'n',
     })
@@ -130,6 +132,7 @@ describe('settings of a pod', () => {
       drainMs: 3000,
       sidecarMode: 'Native',
       endedFile: '/pod/ended',
+      maxClients: 500,
       podName: 'p',
       zone: 'west',
       podNamespace: 'n',
