@@ -14,7 +14,7 @@ export function backoffMs(retry: number, options: BackoffOptions, random: Random
 }
 
 /** Longest Retry-After that is honoured; a longer one is treated as absent, so that a wrong date cannot stop an application. */
-export const MAX_RETRY_AFTER_MS = 300_000
+const MAX_RETRY_AFTER_MS = 300_000
 
 /** The wait for a Retry-After of `afterMs`: that, and up to a tenth on top, so that the clients of an upstream do not return together. */
 export function retryAfterBackoffMs(afterMs: Millis, random: Random = Math.random): Millis {
