@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Log } from '../../common/log.ts'
 import type { Ambassador, AmbassadorSpec } from '../../operator/api/ambassador.ts'
 import { render } from '../../operator/render/render.ts'
 import { Compiler } from '../../proxy/config/compile.ts'
@@ -13,6 +14,7 @@ import { LISTEN_OPTIONS } from '../../proxy/runtime/raw-socket.ts'
 import { TlsContexts } from '../../proxy/tls/contexts.ts'
 import { discover } from '../../proxy/upstream/discovery/discover.ts'
 import { Resolver } from '../../proxy/upstream/dns/resolver.ts'
+import type { Ends } from './postgres-client.ts'
 import { TestServer } from './tcp.ts'
 
 /** Mounted Secrets and ConfigMaps. */
@@ -34,7 +36,7 @@ export class MountedFiles {
 export type PostgresSpec = Omit<AmbassadorSpec, 'protocol' | 'listen'>
 
 /** Starts one; `ends` gets what ends it. */
-export async function postgresProxy(given: PostgresSpec, { dirs }: MountedFiles, ends: (() => unknown)[]) {
+export async function postgresProxy(given: PostgresSpec, { dirs }: MountedFiles, ends: Ends) {
   const configOf = (spec: PostgresSpec) => {
     const ambassador = {
       metadata: { name: 'orders', namespace: 'shop' },
@@ -56,9 +58,13 @@ export async function postgresProxy(given: PostgresSpec, { dirs }: MountedFiles,
   const commit = (spec: PostgresSpec) => compiler.commit(compiler.prepare(configOf(spec)))
   const lines: Record<string, unknown>[] = []
   const troubles: string[] = []
-  const driver = driverMaker((line) => lines.push(JSON.parse(line)))(commit(given), (reason, detail) => {
-    troubles.push(`${reason}: ${detail}`)
-  })
+  const logged: { readonly fields: object; readonly text: string }[] = []
+  const keep = (fields: object, text: string): void => {
+    logged.push({ fields, text })
+  }
+  const log: Log = { debug: keep, info: keep, warn: keep, error: keep }
+  const make = driverMaker((line) => lines.push(JSON.parse(line)), { pod: null, log })
+  const driver = make(commit(given), (reason, detail) => troubles.push(`${reason}: ${detail}`))
   const listener = await new TestServer(createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket))).listen()
   ends.push(async () => {
     driver.destroy()
@@ -76,6 +82,17 @@ export async function postgresProxy(given: PostgresSpec, { dirs }: MountedFiles,
     troubles,
     /** Lines of the access and query log. */
     lines,
+    /** What the process logged. */
+    logged,
+    get pooling() {
+      const { counts } = driver
+      assert.ok(counts?.protocol === 'TCP' && counts.pooling !== undefined)
+      return counts.pooling.numbers
+    },
+    /** Clients that wait for a connection to the server. */
+    get waiting() {
+      return compiler.clusters[0]!.cluster.connections.pending
+    },
     update: (spec: PostgresSpec) => driver.update(commit(spec)),
     /** For an application that knows no password. */
     options: { host: '127.0.0.1', port: listener.port, user: 'anybody', database: 'postgres' },

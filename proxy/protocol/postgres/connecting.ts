@@ -20,6 +20,14 @@ export interface ConnectFailure {
   readonly isFinal: boolean
 }
 
+/** When the last one has failed too. */
+export interface ConnectFailed extends ConnectFailure {
+  /** `ip:port` that was tried last; null: none was dialled. */
+  readonly endpoint: string | null
+  /** Dials. */
+  readonly attempts: number
+}
+
 export interface Connected {
   readonly raw: RawSocket
   readonly endpoint: Endpoint
@@ -32,7 +40,7 @@ export interface Connected {
 export interface Connector {
   /** Set the handler of the socket at once, and call leave() of the endpoint when it is closed. */
   onConnected(connected: Connected): void
-  onConnectFailed(failure: ConnectFailure): void
+  onConnectFailed(failure: ConnectFailed): void
 }
 
 /** Different endpoints that are tried. Nothing of the application's was sent yet. */
@@ -214,7 +222,11 @@ export class Connecting implements Dialler {
 
   #over(failure: ConnectFailure): void {
     this.#isOver = true
-    this.#connector.onConnectFailed(failure)
+    this.#connector.onConnectFailed({
+      ...failure,
+      endpoint: this.#tried.at(-1)?.name ?? null,
+      attempts: this.#tried.length,
+    })
   }
 
   #endRetry(succeeded: boolean): void {

@@ -7,7 +7,8 @@ import { adopt, NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
 import { dial } from '../../upstream/connector.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
 import type { Driver } from '../driver.ts'
-import { TcpDriver, type TcpDriverOptions, type TcpTotals } from '../tcp/driver.ts'
+import { sumOf } from '../ledger.ts'
+import { TcpDriver, type TcpTotals } from '../tcp/driver.ts'
 import type { Greeter } from '../tcp/session.ts'
 import { Login } from './login.ts'
 import { CANCEL_REQUEST, untyped } from './messages.ts'
@@ -37,7 +38,7 @@ function isPatient({ cluster }: PostgresSnapshot, reason: Reason): boolean {
 /** Reasons of a server that is down, which a failover ends. */
 const PASSING: readonly Reason[] = ['connect_refused', 'connect_timeout', 'upstream_reset', 'circuit_open']
 
-export interface PostgresDriverOptions extends Omit<TcpDriverOptions, 'snapshot'>, PoolingOptions {
+export interface PostgresDriverOptions extends PoolingOptions {
   /** Told of each statement that the query log wants, when it has ended. */
   readonly onQuery?: (record: QueryRecord) => void
 }
@@ -64,17 +65,7 @@ export class PostgresDriver implements Driver, StartupOwner {
   /** Of both kinds of connections. */
   get totals(): TcpTotals {
     const { tcp, pooled } = this
-    const ends: Record<string, number> = { ...tcp.totals.ends }
-    for (const [end, count] of Object.entries(pooled.totals.ends)) ends[end] = (ends[end] ?? 0) + count
-    const sum = (of: (totals: TcpTotals) => number) => of(tcp.totals) + of(pooled.totals)
-    return {
-      accepted: sum(({ accepted }) => accepted),
-      ends,
-      bytesIn: sum(({ bytesIn }) => bytesIn),
-      bytesOut: sum(({ bytesOut }) => bytesOut),
-      dials: sum(({ dials }) => dials),
-      redials: sum(({ redials }) => redials),
-    }
+    return { ...tcp.totals, ...sumOf(tcp.totals, pooled.totals) }
   }
 
   /** Connections from now on are served by this one. */

@@ -3,7 +3,7 @@ import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { now } from '../../runtime/clock.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { Endpoint, EndpointPool } from '../../upstream/endpoint.ts'
-import { type ConnectFailure, Connecting } from './connecting.ts'
+import { type ConnectFailed, Connecting } from './connecting.ts'
 import { Transaction } from './messages.ts'
 import { Parameters } from './parameters.ts'
 import { Server, type ServerOwner } from './server.ts'
@@ -17,7 +17,7 @@ export interface PoolClient extends Waiter {
   /** The connection that is being made for it; null: none is. */
   connecting: Connecting | null
   onServer(server: Server): void
-  onNoServer(failure: ConnectFailure | 'queue full'): void
+  onNoServer(failure: ConnectFailed | 'queue full'): void
 }
 
 export interface PoolOwner {

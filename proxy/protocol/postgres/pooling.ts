@@ -6,8 +6,8 @@ import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { NO_HANDLER } from '../../runtime/raw-socket.ts'
 import { dial } from '../../upstream/connector.ts'
-import type { TcpDriverOptions, TcpTotals } from '../tcp/driver.ts'
-import type { TcpEnd, TcpRecord } from '../tcp/session.ts'
+import { Ledger, type LedgerOptions, type LedgerTotals } from '../ledger.ts'
+import type { TcpRecord } from '../tcp/session.ts'
 import { Back, CANCEL_REQUEST, message, untyped } from './messages.ts'
 import { Pool, type PoolOwner } from './pool.ts'
 import type { Server } from './server.ts'
@@ -17,10 +17,8 @@ import { PIN_TEXT } from './sql.ts'
 import { tlsOf } from './start-tls.ts'
 import { databaseOf } from './startup.ts'
 
-export interface PoolingOptions extends Pick<TcpDriverOptions, 'onLogged' | 'random'> {
+export interface PoolingOptions extends LedgerOptions<TcpRecord> {
   readonly snapshot: PostgresSnapshot
-  /** Told of what a person should see. */
-  readonly onFailure?: (reason: string, detail: string) => void
   /** Told now and then why clients keep their connection to the server. */
   readonly onPinned?: (reason: PinReason, detail: string) => void
 }
@@ -37,15 +35,6 @@ export interface PoolNumbers {
   readonly uses: number
 }
 
-const ORDERLY: ReadonlySet<TcpEnd> = new Set<TcpEnd>(['client_closed', 'upstream_closed', 'idle_timeout'])
-const TROUBLE: ReadonlySet<TcpEnd> = new Set<TcpEnd>([
-  'dns_failed',
-  'no_healthy_endpoint',
-  'connect_refused',
-  'connect_timeout',
-  'tls_verify_failed',
-  'upstream_reset',
-])
 /** One log line for each reason in this time. */
 const PIN_LOG_MS = 10_000
 /** Of the third version of the protocol, the newest that is spoken. */
@@ -69,17 +58,12 @@ const SETTABLE: ReadonlySet<string> = new Set([
 export class Pooling implements SessionHost, PoolOwner {
   readonly #options: PoolingOptions
   #snapshot: PostgresSnapshot
-  readonly #sessions = new Set<PooledSession>()
+  readonly #ledger: Ledger<PooledSession>
   readonly #byKey = new Map<string, PooledSession>()
   readonly #pools = new Map<string, Pool>()
   /** Of an earlier configuration, until their connections have ended. */
   #old: Pool[] = []
   #identity: string
-  #drained: (() => void)[] = []
-  #accepted = 0
-  readonly #ends: Partial<Record<TcpEnd, number>> = {}
-  #bytesIn = 0
-  #bytesOut = 0
   readonly #pinned: Partial<Record<PinReason, number>> = {}
   readonly #pinLogged = new Map<PinReason, number>()
   readonly #waits = new StatusCell()
@@ -89,6 +73,7 @@ export class Pooling implements SessionHost, PoolOwner {
   constructor(options: PoolingOptions) {
     this.#options = options
     this.#snapshot = options.snapshot
+    this.#ledger = new Ledger(options)
     this.#identity = identityOf(options.snapshot)
   }
 
@@ -111,10 +96,9 @@ export class Pooling implements SessionHost, PoolOwner {
 
   /** Takes over a client whose startup packet was read. */
   serve(client: RawSocket, packet: Buffer, parameters: ReadonlyMap<string, string>, rest: Buffer): void {
-    this.#accepted++
     const login = loginOf(packet, parameters, this.#snapshot.login.login?.username ?? '')
     const session = new PooledSession(this, client, login)
-    this.#sessions.add(session)
+    this.#ledger.add(session)
     this.#byKey.set(login.key.toString('hex'), session)
     session.start(rest)
   }
@@ -187,27 +171,21 @@ export class Pooling implements SessionHost, PoolOwner {
   }
 
   onTrouble(reason: Reason, detail: string): void {
-    this.#options.onFailure?.(reason, detail)
+    this.#ledger.trouble(reason, detail)
   }
 
   get open(): number {
-    return this.#sessions.size
+    return this.#ledger.open.size
   }
 
   get busy(): number {
     let busy = 0
-    for (const session of this.#sessions) if (session.isBusy) busy++
+    for (const session of this.#ledger.open) if (session.isBusy) busy++
     return busy
   }
 
-  get totals(): TcpTotals {
-    let bytesIn = this.#bytesIn
-    let bytesOut = this.#bytesOut
-    for (const session of this.#sessions) {
-      bytesIn += session.bytesIn
-      bytesOut += session.bytesOut
-    }
-    return { accepted: this.#accepted, ends: { ...this.#ends }, bytesIn, bytesOut, dials: 0, redials: 0 }
+  get totals(): LedgerTotals {
+    return this.#ledger.totals
   }
 
   get numbers(): PoolNumbers {
@@ -222,17 +200,14 @@ export class Pooling implements SessionHost, PoolOwner {
 
   drain(): Promise<void> {
     this.isDraining = true
-    for (const session of [...this.#sessions]) session.drain()
-    if (this.#sessions.size === 0) {
-      this.#closePools()
-      return Promise.resolve()
-    }
-    return new Promise((resolve) => this.#drained.push(resolve))
+    for (const session of this.#ledger.open) session.drain()
+    if (this.open === 0) this.#closePools()
+    return this.#ledger.empty()
   }
 
   destroy(): void {
     this.isDraining = true
-    for (const session of [...this.#sessions]) session.destroy()
+    for (const session of this.#ledger.open) session.destroy()
     this.#closePools()
   }
 
@@ -242,23 +217,9 @@ export class Pooling implements SessionHost, PoolOwner {
 
   /** Called by a session, once. */
   onSessionEnd(session: PooledSession, record: TcpRecord): void {
-    if (!this.#sessions.delete(session)) return
     this.#byKey.delete(session.login.key.toString('hex'))
-    this.#ends[record.end] = (this.#ends[record.end] ?? 0) + 1
-    this.#bytesIn += record.bytesIn
-    this.#bytesOut += record.bytesOut
-    if (TROUBLE.has(record.end)) this.#options.onFailure?.(record.end, record.detail ?? '')
-    if (this.#isLogged(record)) this.#options.onLogged?.(record)
-    if (!this.isDraining || this.#sessions.size > 0) return
-    this.#closePools()
-    for (const resolve of this.#drained.splice(0)) resolve()
-  }
-
-  #isLogged(record: TcpRecord): boolean {
-    const { mode, sample } = this.#snapshot.accessLog
-    if (mode === 'Off') return false
-    if (mode === 'All' || !ORDERLY.has(record.end)) return true
-    return sample > 0 && (this.#options.random ?? Math.random)() < sample
+    this.#ledger.close(session, record, this.#snapshot.accessLog)
+    if (this.isDraining && this.open === 0) this.#closePools()
   }
 }
 

@@ -57,6 +57,8 @@ export class Requests {
   #unnamed = 0
   #body: Buffer | null = null
   #bodyBytes = 0
+  /** Nothing was found in it that the session would have to know. */
+  #isBodyPlain = false
   #valuesSeen: Values | null = null
   #isEscaping = false
   #dialectSeen = ''
@@ -187,7 +189,7 @@ export class Requests {
       this.#note(server, scanner)
     } else {
       this.#long = new SqlScanner()
-      this.#long.begin(this.#escapes)
+      this.#long.begin(this.#escapes())
       this.#long.feed(bytes, from + HEAD_BYTES, to)
     }
     server.sentQuery()
@@ -205,18 +207,18 @@ export class Requests {
   }
 
   #scan(bytes: Buffer, from: number, to: number): void {
-    scanner.begin(this.#escapes)
+    scanner.begin(this.#escapes())
     scanner.feed(bytes, from, to)
     scanner.end()
   }
 
-  get #escapes(): boolean {
+  #escapes(): boolean {
     this.#look()
     return this.#isEscaping
   }
 
   /** What the meaning of the bytes of a text depends on: the same text is another statement in another encoding. */
-  get #dialect(): string {
+  #dialect(): string {
     this.#look()
     return this.#dialectSeen
   }
@@ -225,6 +227,7 @@ export class Requests {
     const { values, pool } = this.#requester
     if (values === this.#valuesSeen || values === null) return
     this.#valuesSeen = values
+    this.#isBodyPlain = false
     this.#isEscaping = pool.parameters.valueOf(values, 'standard_conforming_strings') === 'off'
     this.#dialectSeen = `${pool.parameters.valueOf(values, 'client_encoding')} ${this.#isEscaping ? 'escaping' : ''}\0`
   }
@@ -268,11 +271,19 @@ export class Requests {
       this.#requester.pin('large_statement')
       return this.#onLongParse(server, splitter, textAt)
     }
+    const isUnnamed = textAt === nameAt + 1
+    if (isUnnamed && this.#isAgain(bytes, textAt, to)) {
+      this.#unnamed = ++unnamedMade
+      server.sentParse(null, null, 'client')
+      server.unnamed = this.#unnamed
+      return true
+    }
     const end = bytes.indexOf(0, textAt)
     this.#scan(bytes, textAt, end < 0 ? to : Math.min(end, to))
-    if (textAt === nameAt + 1) {
+    if (isUnnamed) {
       this.#note(server, scanner)
       this.#keepUnnamed(bytes, textAt, to)
+      this.#isBodyPlain = scanner.pin === null && scanner.parameters === 0 && !scanner.asksSequences
       server.sentParse(null, null, 'client')
       server.unnamed = this.#unnamed
       return true
@@ -290,7 +301,7 @@ export class Requests {
       server.sentParse(null, null, 'client')
       return false
     }
-    const key = this.#dialect + bytes.toString('latin1', textAt, to)
+    const key = this.#dialect() + bytes.toString('latin1', textAt, to)
     let statement = pool.statements.get(key)
     if (statement === undefined) {
       const body = Buffer.from(bytes.subarray(textAt, to))
@@ -332,6 +343,15 @@ export class Requests {
     this.#rename(splitter, nameAt, textAt, statement.name)
     server.sentParse(statement, name, 'client')
     return false
+  }
+
+  /** The unnamed statement is parsed anew with the same text, as drivers do for each execution: it was read and kept the last time. */
+  #isAgain(bytes: Buffer, from: number, to: number): boolean {
+    this.#look()
+    const body = this.#body
+    if (!this.#isBodyPlain || body === null || to - from !== this.#bodyBytes) return false
+    for (let at = from; at < to; at++) if (bytes[at] !== body[at - from]) return false
+    return true
   }
 
   #keepUnnamed(bytes: Buffer, from: number, to: number): void {

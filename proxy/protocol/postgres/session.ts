@@ -7,7 +7,7 @@ import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { TcpEnd, TcpRecord } from '../tcp/session.ts'
 import { BatchReader, LARGE_BYTES } from './batch.ts'
-import type { ConnectFailure, Connecting } from './connecting.ts'
+import type { ConnectFailed, Connecting } from './connecting.ts'
 import { Auth, Back, message, Transaction } from './messages.ts'
 import { type Parameters, setSql, type Values } from './parameters.ts'
 import type { Pool, PoolClient } from './pool.ts'
@@ -105,6 +105,8 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   #waitedMs = 0
   #clientEnded = false
   #endpoint: string | null = null
+  /** Dials for the connection that it has, or that failed. */
+  #attempts = 0
 
   /** Takes over a client whose startup packet was read. */
   constructor(host: SessionHost, client: RawSocket, login: ClientLogin) {
@@ -248,7 +250,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     if (this.#attach(server) && this.#phase === 'attached') this.#goOn()
   }
 
-  onNoServer(failure: ConnectFailure | 'queue full'): void {
+  onNoServer(failure: ConnectFailed | 'queue full'): void {
     if (this.#phase === 'ended') return
     const { cluster, pooling, timeouts } = this.#host.snapshot
     if (failure === 'queue full') {
@@ -257,6 +259,8 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       this.#fail('queue_full', detail, null)
       return
     }
+    this.#endpoint = failure.endpoint
+    this.#attempts = failure.attempts
     const limitMs = this.#isIn ? (pooling?.queueTimeoutMs ?? timeouts.connectMs) : timeouts.connectMs
     // The server may be restarting, or another one is being promoted.
     if (!failure.isFinal && now() + AGAIN_MS < this.#waitsSince + limitMs) this.#timer.set(now() + AGAIN_MS)
@@ -273,6 +277,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     this.#isToldOfWait = false
     this.#server = server
     this.#endpoint = server.endpoint.name
+    this.#attempts = 1
     const isAnother = server.lastUser !== this
     server.user = this
     server.lastUser = this
@@ -356,7 +361,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   #goOn(): void {
     const held = this.#takeHeld()
     if (held !== null) this.#send(held, 0, held.length)
-    if (this.#phase === 'attached' && (this.#server?.raw.backlog ?? 0) === 0) this.client.resume()
+    if (this.#phase === 'attached' && this.#server?.raw.isSlow !== true) this.client.resume()
     if (this.#clientEnded && this.#phase !== 'ended') this.#lookWhetherGone()
   }
 
@@ -418,7 +423,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       this.#held = null
       this.#heldBytes = 0
       this.#send(bytes, from, end)
-      if (isHeld && this.client.isPaused && this.#server?.raw.backlog === 0) this.client.resume()
+      if (isHeld && this.client.isPaused && this.#server?.raw.isSlow === false) this.client.resume()
     } else {
       this.#keep(bytes, from, end)
       this.#pauseWhenLarge()
@@ -473,7 +478,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       this.#leave()
       return
     }
-    if (server.raw.backlog > 0) this.client.pause()
+    if (server.raw.isSlow) this.client.pause()
     if (requests.isInside) this.#timer.set(now() + STALL_MS)
     this.#rest()
   }
@@ -849,7 +854,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       detail,
       upstream: this.#host.snapshot.cluster.name,
       endpoint: this.#endpoint,
-      attempts: this.#endpoint === null ? 0 : 1,
+      attempts: this.#attempts,
       bytesIn: client.bytesRead,
       bytesOut: client.bytesWritten,
       queueMs: this.#waitedMs,

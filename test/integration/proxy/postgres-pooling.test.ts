@@ -10,7 +10,18 @@ import type { Served } from '../../../proxy/served.ts'
 import { Pki } from '../../helpers/pki.ts'
 import { type PooledSetup, pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
-import { TestClient } from '../../helpers/tcp.ts'
+import {
+  connected,
+  copyData,
+  message,
+  one,
+  query,
+  rawClient,
+  refusal,
+  scope,
+  startup,
+  WireClient,
+} from '../../helpers/postgres-client.ts'
 
 const pki = new Pki()
 const lasting: (() => unknown)[] = []
@@ -34,37 +45,12 @@ after(async () => {
 
 const DIRECT = () => ({ host: '127.0.0.1', port, user: POSTGRES_USER, password: POSTGRES_PASSWORD })
 
-/** Runs with what is started ended behind it. */
-function scope(work: (ends: (() => unknown)[]) => Promise<void>): () => Promise<void> {
-  return async () => {
-    const ends: (() => unknown)[] = []
-    try {
-      await work(ends)
-    } finally {
-      for (const end of ends.reverse()) await end()
-    }
-  }
-}
-
-async function connected(options: pg.ClientConfig, ends: (() => unknown)[]): Promise<pg.Client> {
-  const client = new pg.Client(options)
-  client.on('error', () => {})
-  await client.connect()
-  ends.push(() => client.end().catch(() => {}))
-  return client
-}
-
 /** A proxy with one connection to the server unless told otherwise, so that clients follow each other on it. */
 function pool(ends: (() => unknown)[], setup: Partial<PooledSetup> = {}) {
   return pooledPostgres(
     { ports: [port], postgres: { pooling: { mode: 'Transaction' } }, limits: { maxConnections: 1 }, ...setup },
     ends,
   )
-}
-
-const one = async (client: pg.Client, sql: string, values?: unknown[]) => {
-  const { rows } = await client.query({ text: sql, values, rowMode: 'array' } as pg.QueryArrayConfig)
-  return (rows[0] as unknown[] | undefined)?.[0]
 }
 
 describe('PostgreSQL pooling by transaction', () => {
@@ -561,7 +547,7 @@ describe('PostgreSQL pooling by transaction', () => {
       await a.query("set timezone = 'Asia/Tokyo'")
       await a.query('begin')
       const setup = { ports: [port], postgres: { pooling: { mode: 'Transaction' } } } as const
-      proxy.update({ ...setup, limits: { maxConnections: 1 }, user: 'second' })
+      proxy.change({ ...setup, limits: { maxConnections: 1 }, user: 'second' })
       assert.equal(await one(a, 'select current_user::text'), POSTGRES_USER)
       await a.query('commit')
       assert.equal(await one(a, 'select current_user::text'), 'second')
@@ -617,12 +603,27 @@ describe('PostgreSQL pooling by transaction', () => {
     'hands the SQLSTATE of a refused login on, with a hint where to look',
     scope(async (ends) => {
       const proxy = await pool(ends, { password: 'battery staple' })
-      const error: pg.DatabaseError = await new pg.Client(proxy.options).connect().then(
-        () => assert.fail('connected'),
-        (reason: pg.DatabaseError) => reason,
-      )
+      const error = await refusal(proxy.options)
       assert.equal(error.code, '28P01')
       assert.match(error.hint ?? '', /Secret 'db', key 'password'/)
+    }),
+  )
+
+  it(
+    'tells of a wrong password as it does without a pool: in the log, and as the last error',
+    scope(async (ends) => {
+      const [pooled, single] = await Promise.all(
+        (['Transaction', 'Disabled'] as const).map(async (mode) => {
+          const proxy = await pool(ends, { password: 'battery staple', postgres: { pooling: { mode } } })
+          assert.equal((await refusal(proxy.options)).code, '28P01')
+          const [{ reason, detail, endpoint, attempts } = {}] = proxy.lines
+          return { troubles: proxy.troubles, reason, detail, endpoint, attempts }
+        }),
+      )
+      assert.deepEqual(pooled, single)
+      const [trouble, ...others] = pooled!.troubles
+      assert.match(trouble!, /^auth_unavailable: the server refused the login: 28P01 /)
+      assert.deepEqual([others, pooled?.reason, pooled?.attempts], [[], 'auth_unavailable', 1])
     }),
   )
 
@@ -637,6 +638,23 @@ describe('PostgreSQL pooling by transaction', () => {
         assert.equal(await one(a, show), 'pg_catalog|5MB')
         assert.equal(await one(b, show), '"$user", public|4MB')
       }
+    }),
+  )
+
+  it(
+    'reads a text without a name that comes again once more when a backslash means something else by then',
+    scope(async (ends) => {
+      const proxy = await pool(ends)
+      const a = await connected(proxy.options, ends)
+      const text = "select '\\', set_config($1, $2, false) --', $1::text, $2::text"
+      const ask = () => a.query({ text, values: ['work_mem', '64kB'] })
+      await a.query('set standard_conforming_strings = off')
+      for (let n = 0; n < 3; n++) await ask()
+      assert.deepEqual(proxy.pooling.pinned, {})
+      await a.query('set standard_conforming_strings = on')
+      await ask()
+      assert.deepEqual(proxy.pooling.pinned, { set: 1 })
+      assert.equal(await one(a, 'show work_mem'), '64kB')
     }),
   )
 
@@ -825,48 +843,3 @@ describe('PostgreSQL pooling by session', () => {
     }),
   )
 })
-
-const query = (sql: string) => message('Q', `${sql}\0`)
-const copyData = (text: string) => message('d', text)
-
-function message(letter: string, body: string): Buffer {
-  const bytes = Buffer.from(body, 'latin1')
-  const head = Buffer.alloc(5)
-  head.write(letter)
-  head.writeInt32BE(4 + bytes.length, 1)
-  return Buffer.concat([head, bytes])
-}
-
-function startup(minor: number, parameters: string): Buffer {
-  const text = Buffer.from(parameters)
-  const head = Buffer.alloc(8)
-  head.writeInt32BE(8 + text.length)
-  head.writeInt32BE((3 << 16) + minor, 4)
-  return Buffer.concat([head, text])
-}
-
-/** A client of which a test reads answer after answer. */
-class WireClient extends TestClient {
-  #seen = 0
-
-  /** What came since the last call, as soon as it matches. */
-  async readUntil(pattern: RegExp): Promise<string> {
-    for (;;) {
-      const text = this.received.subarray(this.#seen).toString('latin1')
-      if (pattern.test(text)) {
-        this.#seen += text.length
-        return text
-      }
-      await this.read(this.length + 1)
-    }
-  }
-}
-
-/** A client that was let in. */
-async function rawClient(to: number, ends: (() => unknown)[]): Promise<WireClient> {
-  const client = new WireClient({ port: to })
-  ends.push(() => client.socket.destroy())
-  client.write(startup(0, 'user\0x\0database\0postgres\0\0'))
-  await client.readUntil(/Z\0\0\0\x05I$/)
-  return client
-}

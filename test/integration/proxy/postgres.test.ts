@@ -1,30 +1,18 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { connect } from 'node:net'
 import { after, before, describe, it } from 'node:test'
 import { createServer as createTlsServer } from 'node:tls'
 import pg from 'pg'
 import postgres from 'postgres'
-import type { Ambassador } from '../../../operator/api/ambassador.ts'
-import { render } from '../../../operator/render/render.ts'
-import { Compiler } from '../../../proxy/config/compile.ts'
-import { readRef, refText } from '../../../proxy/config/refs.ts'
-import { driverMaker } from '../../../proxy/drivers.ts'
-import { LISTEN_OPTIONS } from '../../../proxy/runtime/raw-socket.ts'
-import { TlsContexts } from '../../../proxy/tls/contexts.ts'
-import { discover } from '../../../proxy/upstream/discovery/discover.ts'
-import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
 import { type Leaf, Pki } from '../../helpers/pki.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
+import { connected, type Ends, refusal, scope } from '../../helpers/postgres-client.ts'
+import { MountedFiles, type PostgresSpec, postgresProxy } from '../../helpers/postgres-proxy.ts'
 import { closedPort, TestClient, TestServer, tcpServer } from '../../helpers/tcp.ts'
 
 const pki = new Pki()
-const root = mkdtempSync(join(tmpdir(), 'ambassador-postgres-test-'))
-const secrets = join(root, 'secrets')
-const configMaps = join(root, 'configmaps')
+const mounts = new MountedFiles()
 const lasting: (() => unknown)[] = []
 let leaf: Leaf
 const md5Hash = `md5${createHash('md5').update('oldpasswordold').digest('hex')}`
@@ -33,14 +21,10 @@ let encrypted = 0
 
 before(async () => {
   const authority = pki.authority()
-  const put = (path: string, name: string, text: string) => {
-    mkdirSync(path, { recursive: true })
-    writeFileSync(join(path, name), text)
-  }
-  put(join(secrets, 'db'), 'password', `${POSTGRES_PASSWORD}\n`)
-  put(join(secrets, 'wrong'), 'password', 'battery staple')
-  put(join(secrets, 'old'), 'password', 'oldpassword')
-  put(join(configMaps, 'ca'), 'ca.crt', authority.cert)
+  mounts.put('secrets', 'db', 'password', `${POSTGRES_PASSWORD}\n`)
+  mounts.put('secrets', 'wrong', 'password', 'battery staple')
+  mounts.put('secrets', 'old', 'password', 'oldpassword')
+  mounts.put('configMaps', 'ca', 'ca.crt', authority.cert)
   const hba = ['host all old 127.0.0.1/32 md5', 'host all all 127.0.0.1/32 scram-sha-256']
   plain = (await postgresServer({ hba }, lasting)).port
   const hbaTls = [
@@ -64,7 +48,7 @@ before(async () => {
 after(async () => {
   for (const end of lasting) await end()
   pki.remove()
-  rmSync(root, { recursive: true, force: true })
+  mounts.remove()
 })
 
 interface Setup {
@@ -79,8 +63,7 @@ interface Setup {
 }
 
 /** A listener as the operator renders it, for an application that knows no password. */
-async function proxy(setup: Setup, ends: (() => unknown)[]) {
-  const dirs = { secrets, configMaps, isPod: false }
+function proxy(setup: Setup, ends: Ends) {
   const upstream = {
     name: 'primary',
     endpoints: [setup.port, ...(setup.others ?? [])].map((port, priority) => ({ host: '127.0.0.1', port, priority })),
@@ -98,55 +81,7 @@ async function proxy(setup: Setup, ends: (() => unknown)[]) {
       },
     },
   }
-  const spec = { protocol: 'PostgreSQL', listen: { port: 5432 }, upstreams: [upstream] }
-  const { config, problems } = render({ ambassador: { metadata: { name: 'orders' }, spec } as unknown as Ambassador })
-  assert.ok(config !== null, JSON.stringify(problems))
-  const resolver = new Resolver()
-  const compiler = new Compiler({
-    dirs,
-    tls: new TlsContexts({ read: (ref) => readRef(ref, dirs), name: refText }),
-    discover: (each) => discover(each, resolver),
-  })
-  const driver = driverMaker(() => {})(compiler.commit(compiler.prepare(config)), () => {})
-  const listener = await new TestServer(createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket))).listen()
-  ends.push(async () => {
-    driver.destroy()
-    for (const { cluster } of compiler.clusters) cluster.destroy()
-    compiler.close()
-    await listener.close()
-  })
-  const options = { host: '127.0.0.1', port: listener.port, user: 'anybody', database: 'postgres' }
-  return { driver, port: listener.port, options }
-}
-
-/** Runs with what is started ended behind it. */
-function scope(work: (ends: (() => unknown)[]) => Promise<void>): () => Promise<void> {
-  return async () => {
-    const ends: (() => unknown)[] = []
-    try {
-      await work(ends)
-    } finally {
-      for (const end of ends.reverse()) await end()
-    }
-  }
-}
-
-async function connected(options: pg.ClientConfig, ends: (() => unknown)[]): Promise<pg.Client> {
-  const client = new pg.Client(options)
-  client.on('error', () => {})
-  await client.connect()
-  ends.push(() => client.end())
-  return client
-}
-
-const failure = async (options: pg.ClientConfig): Promise<pg.DatabaseError> => {
-  const client = new pg.Client(options)
-  const error = await client.connect().then(
-    () => assert.fail('connected'),
-    (reason: pg.DatabaseError) => reason,
-  )
-  await client.end().catch(() => {})
-  return error
+  return postgresProxy({ upstreams: [upstream] as unknown as PostgresSpec['upstreams'] }, mounts, ends)
 }
 
 const WHO = `select current_user::text as who, coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as tls`
@@ -184,7 +119,7 @@ describe('PostgreSQL', () => {
     'does not send a password in clear text without TLS',
     scope(async (ends) => {
       const { options } = await proxy({ port: encrypted, user: 'old', secret: 'old' }, ends)
-      const error = await failure(options)
+      const error = await refusal(options)
       assert.equal(error.code, '08006')
       assert.match(error.message, /asks for the password in clear text on a connection without TLS: add tls/)
     }),
@@ -239,7 +174,7 @@ describe('PostgreSQL', () => {
     'hands the SQLSTATE of a refused login on, with a hint where to look',
     scope(async (ends) => {
       const { options } = await proxy({ port: plain, secret: 'wrong' }, ends)
-      const error = await failure(options)
+      const error = await refusal(options)
       assert.equal(error.code, '28P01')
       assert.match(error.hint ?? '', /ambassador: auth_unavailable: .*Secret 'wrong', key 'password'/)
       assert.doesNotMatch(JSON.stringify(error), /battery staple/)
@@ -250,7 +185,7 @@ describe('PostgreSQL', () => {
     'hands the SQLSTATE of a database that does not exist on as it is',
     scope(async (ends) => {
       const { options } = await proxy({ port: plain }, ends)
-      const error = await failure({ ...options, database: 'nowhere' })
+      const error = await refusal({ ...options, database: 'nowhere' })
       assert.equal(error.code, '3D000')
       assert.equal(error.hint, undefined)
     }),
@@ -260,14 +195,14 @@ describe('PostgreSQL', () => {
     'says with 08001 that the server is down, does not offer TLS, or is not PostgreSQL',
     scope(async (ends) => {
       const down = await proxy({ port: await closedPort() }, ends)
-      const refused = await failure(down.options)
+      const refused = await refusal(down.options)
       assert.deepEqual([refused.code, refused.hint], ['08001', 'ambassador: connect_refused'])
-      const withoutTls = await failure((await proxy({ port: plain, tls: true }, ends)).options)
+      const withoutTls = await refusal((await proxy({ port: plain, tls: true }, ends)).options)
       assert.equal(withoutTls.code, '08001')
       assert.match(withoutTls.message, /does not offer TLS/)
       const web = await tcpServer((socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n'))
       ends.push(() => web.close())
-      const other = await failure((await proxy({ port: web.port }, ends)).options)
+      const other = await refusal((await proxy({ port: web.port }, ends)).options)
       assert.match(other.message, /does not speak the protocol of PostgreSQL/)
     }),
   )
@@ -278,7 +213,7 @@ describe('PostgreSQL', () => {
       const liar = await tcpServer((socket) => socket.once('data', () => socket.write('SZ')))
       ends.push(() => liar.close())
       const { options } = await proxy({ port: liar.port, tls: true }, ends)
-      const error = await failure(options)
+      const error = await refusal(options)
       assert.equal(error.hint, 'ambassador: tls_verify_failed')
       assert.match(error.message, /somebody may be between/)
     }),
@@ -358,7 +293,7 @@ describe('PostgreSQL', () => {
         const server = await new TestServer(front).listen()
         ends.push(() => server.close())
         const { options } = await proxy({ port: server.port, tls: true, negotiation: 'Direct' }, ends)
-        if (expected !== null) assert.equal((await failure(options)).hint, expected)
+        if (expected !== null) assert.equal((await refusal(options)).hint, expected)
         else assert.equal((await (await connected(options, ends)).query('select 1 as one')).rows[0].one, 1)
       }
     }),
@@ -380,7 +315,7 @@ describe('PostgreSQL', () => {
         assert.equal(await recovery(reader.options), true)
       }
       const wrong = await proxy({ port: standby, role: 'Primary' }, ends)
-      const error = await failure(wrong.options)
+      const error = await refusal(wrong.options)
       assert.deepEqual([error.code, error.hint], ['57P03', 'ambassador: no_healthy_endpoint'])
       assert.match(error.message, /is a standby .* and the role of the upstream is Primary/)
       const admin = new pg.Client({
