@@ -157,12 +157,12 @@ export class Pooling implements SessionHost, PoolOwner {
     )
   }
 
-  onPinned(reason: PinReason): void {
+  onPinned(reason: PinReason, isStored: boolean): void {
     this.#pinned[reason] = (this.#pinned[reason] ?? 0) + 1
     const last = this.#pinLogged.get(reason) ?? Number.NEGATIVE_INFINITY
     if (now() - last < PIN_LOG_MS) return
     this.#pinLogged.set(reason, now())
-    this.#options.onPinned?.(reason, TEXT[reason])
+    this.#options.onPinned?.(reason, isStored ? `${TEXT[reason]}, in a stored function` : TEXT[reason])
   }
 
   onWaited(ms: number): void {
