@@ -75,10 +75,13 @@ export async function loadFiles(
       problems.push(`${at('spec.upstreams')}needs a token of a service account, which only a pod has: ${remedy}`)
     }
     const { namespace } = config.ambassador
-    for (const [key, what, field] of [
+    const { port, unix } = config.listener
+    const claims: [key: string, what: string, field: string][] = [
       [`${namespace}/${name}`, `the name '${name}'`, 'metadata.name'],
-      [`port ${config.listener.port}`, `port ${config.listener.port}`, 'spec.listen.port'],
-    ] as const) {
+      [`port ${port}`, `port ${port}`, 'spec.listen.port'],
+    ]
+    if (unix !== undefined) claims.push([`socket ${unix}`, `socket '${unix}'`, 'spec.listen.unix.path'])
+    for (const [key, what, field] of claims) {
       const other = places.get(key)
       if (other !== undefined) problems.push(`${at(field)}${what} is that of ${other} too, change one of the two`)
       places.set(key, `the Ambassador at ${file}:${lineOf(field)}`)

@@ -121,6 +121,16 @@ export function liftLocalRefs(source: object, directory: string): Lifted {
     liftKey(ofToken['ca'], `${path}.auth.oauth2ClientCredentials.tls.ca`)
     liftPair(ofToken['clientCertificate'], `${path}.auth.oauth2ClientCredentials.tls.clientCertificate`, TLS_KEYS)
     liftPair(auth['basic'], `${path}.auth.basic`, BASIC_AUTH_KEYS)
+    const postgres = isFields(auth['postgres']) ? auth['postgres'] : {}
+    liftKey(postgres['password'], `${path}.auth.postgres.password`)
+    liftKey(postgres['clientPassword'], `${path}.auth.postgres.clientPassword`)
+    const sentinel = isFields(upstream['sentinel']) ? upstream['sentinel'] : {}
+    const ofSentinels =
+      isFields(sentinel['auth']) && isFields(sentinel['auth']['redis']) ? sentinel['auth']['redis'] : {}
+    const sentinelTls = isFields(sentinel['tls']) ? sentinel['tls'] : {}
+    liftKey(ofSentinels['password'], `${path}.sentinel.auth.redis.password`)
+    liftKey(sentinelTls['ca'], `${path}.sentinel.tls.ca`)
+    liftPair(sentinelTls['clientCertificate'], `${path}.sentinel.tls.clientCertificate`, TLS_KEYS)
   })
   return { object, locals, issues }
 }

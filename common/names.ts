@@ -99,6 +99,8 @@ export const Env = {
   sidecarMode: 'AMBASSADOR_SIDECAR_MODE',
   /** Set only where kubelet does not end the sidecar by itself: a file that is not empty once the application has ended. */
   endedFile: 'AMBASSADOR_ENDED_FILE',
+  /** Most connections of the application to one port of HTTP. */
+  maxClients: 'AMBASSADOR_MAX_CLIENT_CONNECTIONS',
   podName: 'POD_NAME',
   podNamespace: 'POD_NAMESPACE',
 } as const

@@ -399,7 +399,11 @@ export const proxyConfig = z.object({
   fleet: z.object({ sidecars: z.int().min(1) }).optional(),
   protocol: z.enum(['HTTP', 'TCP', 'Redis', 'PostgreSQL']),
   /** Data ports are on 127.0.0.1 and [::1] alone, whatever the config says. */
-  listener: z.object({ port }),
+  listener: z.object({
+    port,
+    /** Path of a Unix socket that is listened on too. Absent: none. */
+    unix: z.string().min(2).optional(),
+  }),
   clusters: z.array(clusterConfig).min(1),
   /** HTTP only. */
   routes: z.array(routeConfig),

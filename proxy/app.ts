@@ -114,6 +114,7 @@ export class ProxyApp {
         for (const served of this.#served) await served.release(port)
       },
       portOwner: (port, asker) => this.#portOwner(port, asker),
+      socketOwner: (path, asker) => this.#socketOwner(path, asker),
       tradePort: (port, asker) => this.#tradePort(port, asker),
       wallNow: () => Date.now(),
       onLoad: (result) => {
@@ -198,7 +199,8 @@ export class ProxyApp {
     await this.reload()
     for (const served of this.#served) {
       const { rejected, name } = served.report()
-      const isForeign = rejected?.reason === 'PortInUse' && this.#portOwner(served.wantedPort ?? 0, served) === null
+      const owner = this.#portOwner(served.wantedPort ?? 0, served) ?? this.#socketOwner(served.wantedSocket, served)
+      const isForeign = rejected?.reason === 'PortInUse' && owner === null
       if (isForeign) throw new StartError(`ambassador '${name}': ${rejected.message}`)
     }
     this.#trim.start()
@@ -251,6 +253,11 @@ export class ProxyApp {
     if (port === this.telemetryPort) return 'the telemetry of this sidecar'
     if (port === this.adminPort) return 'the administration of this sidecar'
     const owner = this.#served.find((served) => served !== asker && served.port === port)
+    return owner === undefined ? null : `Ambassador '${owner.name}' of this pod`
+  }
+
+  #socketOwner(path: string | null, asker: Served): string | null {
+    const owner = this.#served.find((served) => served !== asker && path !== null && served.socketPath === path)
     return owner === undefined ? null : `Ambassador '${owner.name}' of this pod`
   }
 

@@ -20,31 +20,36 @@ import { SpanSender } from './tracing/sender.ts'
 /** Takes one line of the access log, with its line break. */
 export type WriteLine = (line: string) => void
 
-/** Whose spans they are, and who is told when they cannot be sent. */
-export interface SpanParts {
+/** What drivers are told of the process. */
+export interface DriverParts {
+  /** Whose spans they are. */
   readonly pod: string | null
+  /** Told when they cannot be sent. */
   readonly log: Log
+  /** Most connections of the application to one port of HTTP; null: see defaultMaxClients(). */
+  readonly maxClients: number | null
 }
 
 /** What makes the driver for a snapshot; it takes later ones of the same protocol by update(). Access lines go to `write`. */
-export function driverMaker(write: WriteLine, spans: SpanParts = { pod: null, log: silent }): MakeDriver {
+export function driverMaker(write: WriteLine, given: Partial<DriverParts> = {}): MakeDriver {
+  const parts: DriverParts = { pod: null, log: silent, maxClients: null, ...given }
   return (snapshot, onTrouble) => {
     switch (snapshot.config.protocol) {
       case 'HTTP':
-        return httpDriver(snapshot, onTrouble, write, spans)
+        return httpDriver(snapshot, onTrouble, write, parts)
       case 'TCP':
         return tcpDriver(snapshot, onTrouble, write)
       case 'Redis':
         return redisDriver(snapshot, onTrouble, write)
       case 'PostgreSQL':
-        return postgresDriver(snapshot, onTrouble, write, spans.log)
+        return postgresDriver(snapshot, onTrouble, write, parts.log)
     }
   }
 }
 
 const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
 
-function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine, parts: SpanParts): SnapshotDriver {
+function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine, parts: DriverParts): SnapshotDriver {
   const { namespace, name } = snapshot.config.ambassador
   let guard = first(snapshot).cluster.guard
   const spans = new SpanSender(namespace, name, {
@@ -54,6 +59,7 @@ function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine, 
   spans.update(snapshot.config.tracing)
   const http = new HttpDriver({
     snapshot: httpSnapshot(snapshot),
+    ...(parts.maxClients !== null && { maxClients: parts.maxClients }),
     onTrouble,
     onLogged: (record) => write(httpAccessLine(namespace, name, record)),
     onTraced: (exchange) => {

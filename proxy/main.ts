@@ -66,7 +66,11 @@ export async function main(env: NodeJS.ProcessEnv = process.env, serveAmbassador
       podName: settings.podName,
       log,
       discover: (config, source) => discover(config, resolver, source),
-      makeDriver: driverMaker((line) => access.write(line), { pod: settings.podName, log }),
+      makeDriver: driverMaker((line) => access.write(line), {
+        pod: settings.podName,
+        log,
+        maxClients: settings.maxClients,
+      }),
       onQuit: () => void lifecycle.stop('Native'),
     },
     lifecycle,

@@ -1,4 +1,5 @@
 /** One Ambassador as this process serves it: the config in force, its port, its driver, and the newest config that is not in force. */
+import type { Socket } from 'node:net'
 import { canonicalJson, withoutEndpoints } from '../common/config-hash.ts'
 import type { AmbassadorReport, LoadFailure, RefReport } from '../common/configz.ts'
 import type { Log } from '../common/log.ts'
@@ -7,6 +8,7 @@ import { type Candidate, type CompileParts, Compiler, type Snapshot } from './co
 import type { ConfigRead, ConfigSource } from './config/load.ts'
 import { refPaths } from './config/refs.ts'
 import { BindError, Listener, PortInUseError } from './listener/listener.ts'
+import { NoDirectoryError, openSocket, type UnixListener } from './listener/unix-listener.ts'
 import type { RateLimit } from './policy/rate-limit.ts'
 import type { Driver } from './protocol/driver.ts'
 import type { HttpDriver } from './protocol/http1/driver.ts'
@@ -42,6 +44,8 @@ export interface ServedParts
   readonly makeDriver: MakeDriver
   /** Who in this process has a port already, in words; null when nobody of ours has it. */
   readonly portOwner: (port: number, asker: Served) => string | null
+  /** The Ambassador of this process that listens on a Unix socket, in words; null when none does. */
+  readonly socketOwner: (path: string, asker: Served) => string | null
   /** The listener of a port that another Ambassador leaves for one that, in the end, is the asker's; null when there is none. */
   readonly tradePort: (port: number, asker: Served) => Listener | null
   /** Has every Ambassador of this process let go of a port that it has left and still answers on. */
@@ -84,6 +88,7 @@ export class Served {
   #endpointsHash: string | null = null
   #lastError: AmbassadorReport['lastError'] = null
   #listener: Listener | null = null
+  #socket: UnixListener | null = null
   /** The port before the last move: whoever uses it needs a moment to follow. */
   #left: { readonly listener: Listener; readonly timer: NodeJS.Timeout } | null = null
   #driver: SnapshotDriver | null = null
@@ -154,17 +159,28 @@ export class Served {
     return this.#listener?.port ?? null
   }
 
-  /** `127.0.0.1:8081`, `[::1]:8081`. */
+  /** `127.0.0.1:8081`, `[::1]:8081`, `unix:/run/db/db.sock`. */
   get listening(): readonly string[] {
     const port = this.#listener?.port
-    return (this.#listener?.addresses ?? []).map((each) =>
+    const addresses = (this.#listener?.addresses ?? []).map((each) =>
       each.includes(':') ? `[${each}]:${port}` : `${each}:${port}`,
     )
+    return this.#socket === null ? addresses : [...addresses, `unix:${this.#socket.path}`]
+  }
+
+  /** The Unix socket that is bound; null while none is. */
+  get socketPath(): string | null {
+    return this.#socket?.path ?? null
   }
 
   /** The port of the newest config; null while there is none. */
   get wantedPort(): number | null {
     return this.#rejected?.config?.listener.port ?? this.#listener?.port ?? null
+  }
+
+  /** The Unix socket of a config that is not in force; null while there is none. */
+  get wantedSocket(): string | null {
+    return this.#rejected?.config?.listener.unix ?? null
   }
 
   get answers(): Readonly<Record<string, number>> {
@@ -233,13 +249,30 @@ export class Served {
       this.#reject(candidate.problem.reason, candidate.problem.message, config, config, candidate.refs)
       return
     }
-    const listener = await this.#listen(config)
-    if (!(listener instanceof Listener)) {
+    const socket = await this.#listenUnix(config)
+    const listener = socket instanceof Error ? socket : await this.#listen(config)
+    if (socket instanceof Error || listener instanceof Error) {
+      if (!(socket instanceof Error) && socket !== this.#socket) socket?.close()
       this.#compiler.discard(candidate)
-      this.#reject('PortInUse', listener.message, config, config, candidate.refs)
+      const { message } = listener as Error
+      this.#reject(
+        listener instanceof NoDirectoryError ? 'NotMounted' : 'PortInUse',
+        message,
+        config,
+        config,
+        candidate.refs,
+      )
       return
     }
-    await this.#commit(candidate, listener)
+    await this.#commit(candidate, listener, socket)
+  }
+
+  /** The Unix socket of a config, null when it has none: the one that is there, or a new one that is bound; an error when it cannot be had. */
+  async #listenUnix({ listener: { unix } }: ProxyConfig): Promise<UnixListener | Error | null> {
+    if (unix === undefined) return null
+    if (this.#socket?.path === unix) return this.#socket
+    const { socketOwner, dirs } = this.#parts
+    return openSocket(unix, { owner: socketOwner(unix, this), isPod: dirs.isPod ?? true, onError: this.#onAcceptError })
   }
 
   /** The listener for a config: the one that is there, or a new one that is bound; an error when its port cannot be had. */
@@ -257,11 +290,7 @@ export class Served {
     const owner = this.#parts.portOwner(port, this)
     if (owner !== null) return new PortInUseError(port, null, owner)
     await this.#parts.releasePort(port)
-    const listener = new Listener(
-      port,
-      (socket) => socket.destroy(),
-      (err) => this.#parts.log.warn({ ...this.#keys(), port, err }, 'a connection could not be accepted'),
-    )
+    const listener = new Listener(port, (socket) => socket.destroy(), this.#onAcceptError)
     try {
       await listener.bind()
       return listener
@@ -271,7 +300,11 @@ export class Served {
     }
   }
 
-  async #commit(candidate: Candidate, listener: Listener): Promise<void> {
+  readonly #onAcceptError = (err: Error): void => {
+    this.#parts.log.warn({ ...this.#keys(), port: this.port, err }, 'a connection could not be accepted')
+  }
+
+  async #commit(candidate: Candidate, listener: Listener, socket: UnixListener | null): Promise<void> {
     const before = this.#inForce
     const snapshot = this.#compiler.commit(candidate)
     const { config, refs } = candidate
@@ -284,9 +317,13 @@ export class Served {
         void left.drain().then(() => this.#leaving.delete(left))
       }
     }
-    listener.handOver((socket) => this.#driver?.serve(socket))
+    const serve = (accepted: Socket) => this.#driver?.serve(accepted)
+    listener.handOver(serve)
+    socket?.handOver(serve)
     const old = this.#listener
     this.#listener = listener
+    if (this.#socket !== socket) this.#socket?.close()
+    this.#socket = socket
     this.#inForce = { config, snapshot, since: this.#now() }
     this.#refs = refs
     this.#rejected = null
@@ -391,6 +428,7 @@ export class Served {
   async drain(): Promise<void> {
     this.#isDraining = true
     await this.release()
+    this.#socket?.close()
     await this.#listener?.close()
     const drivers = [this.#driver, ...this.#leaving].filter((driver) => driver !== null)
     await Promise.all(drivers.map((driver) => driver.drain()))
@@ -400,6 +438,7 @@ export class Served {
   async destroy(): Promise<void> {
     this.#isDraining = true
     await this.release()
+    this.#socket?.close()
     await this.#listener?.close()
     const drivers = [this.#driver, ...this.#leaving].filter((driver) => driver !== null)
     for (const driver of drivers) driver.destroy()

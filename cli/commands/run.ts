@@ -78,7 +78,8 @@ export async function run(args: string[]): Promise<number> {
 }
 
 export interface ServeOptions
-  extends Pick<Settings, 'telemetryPort' | 'adminPort' | 'logLevel' | 'readiness' | 'sidecarMode' | 'drainMs'> {
+  extends Pick<Settings, 'telemetryPort' | 'adminPort' | 'logLevel' | 'readiness' | 'sidecarMode' | 'drainMs'>,
+    Partial<Pick<Settings, 'maxClients'>> {
   /** Where Secrets and ConfigMaps are; null: nowhere. */
   readonly secrets: string | null
   /** Stand-ins for Kubernetes Services, such as `orders=localhost:8080`. */
@@ -114,7 +115,7 @@ export async function serveFiles(files: readonly string[], options: ServeOptions
       podName: null,
       log,
       discover: (config, source) => discover(config, resolver, source),
-      makeDriver: driverMaker((line) => access.write(line), { pod: null, log }),
+      makeDriver: driverMaker((line) => access.write(line), { pod: null, log, maxClients: options.maxClients ?? null }),
       onQuit: () => void lifecycle.stop('Native'),
     },
     lifecycle,
@@ -140,7 +141,10 @@ export async function serveFiles(files: readonly string[], options: ServeOptions
 function greet(configs: readonly ProxyConfig[], telemetryPort: number, adminPort: number): void {
   for (const { ambassador, protocol, listener, routes, clusters } of configs) {
     const scheme = protocol === 'HTTP' ? 'http' : 'tcp'
-    console.log(`${ambassador.name}: ${scheme}://localhost:${listener.port} goes to ${goals(routes, clusters)}`)
+    const socket = listener.unix === undefined ? '' : ` and unix:${listener.unix}`
+    console.log(
+      `${ambassador.name}: ${scheme}://localhost:${listener.port}${socket} goes to ${goals(routes, clusters)}`,
+    )
   }
   console.log(`page for people: http://localhost:${adminPort}/, metrics: http://localhost:${telemetryPort}/metrics`)
 }

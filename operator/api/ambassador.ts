@@ -7,6 +7,7 @@ import { accessLog, rateLimit, retry, timeouts, tracing } from './policies.ts'
 import { postgres } from './postgres.ts'
 import { routeRules, routes } from './routes.ts'
 import { ambassadorStatus } from './status.ts'
+import { listenUnix, listenUnixRules } from './unix.ts'
 import { upstream } from './upstream.ts'
 
 const listenPort = rule(port(), {
@@ -43,6 +44,11 @@ const listen = z.object({
   hostnames: optional(
     listSet(hostname, 16),
     'Names that mean this Ambassador inside the pod: `/etc/hosts` maps them to 127.0.0.1, so that an application keeps the host name it has. A name of an upstream is allowed: the sidecar asks DNS for it.',
+    'none',
+  ),
+  unix: optional(
+    listenUnix,
+    'A Unix socket that leads to the same place as the port, for an application that wants a path: any container of the pod may connect. It is made when the sidecar starts and removed when it ends.',
     'none',
   ),
   env: optional(
@@ -216,6 +222,7 @@ export const ambassadorSpec = rules(
     'has(u.loadBalancing) && has(u.loadBalancing.consistentHash)',
     (each) => each.loadBalancing.consistentHash !== undefined,
   ),
+  ...listenUnixRules,
   upstreamNeedsHttp('pacing', 'has(u.pacing)', (each) => each.pacing !== undefined),
   {
     cel: `self.upstreams.all(u, !has(u.endpoints) || !u.endpoints.exists(e, ${ITSELF}))`,

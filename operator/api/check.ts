@@ -80,7 +80,7 @@ function say(issue: z.core.$ZodIssue): string {
       }
       // Whoever writes a text where a reference belongs may have written the secret itself.
       if (issue.expected === 'object' && typeof input === 'string') return 'a text is not an object, see its fields'
-      return `${quote(input)} is not ${WORDS[issue.expected] ?? issue.expected}`
+      return `${quote(input)} is not ${WORDS[issue.expected] ?? issue.expected}${unquoted(issue.expected, input)}`
     case 'invalid_value':
       if (input === undefined) return `is required, use one of ${issue.values.join(', ')}`
       return notOneOf(input, issue.values)
@@ -94,6 +94,14 @@ function say(issue: z.core.$ZodIssue): string {
     default:
       return issue.message
   }
+}
+
+/** The remedy for a number or a boolean in quotes. */
+function unquoted(expected: string, input: unknown): string {
+  if (typeof input !== 'string') return ''
+  const isMeant =
+    expected === 'boolean' ? /^(true|false)$/.test(input) : WORDS[expected]?.endsWith('number') && /^-?\d+$/.test(input)
+  return isMeant ? ', remove the quotes' : ''
 }
 
 const WORDS: Record<string, string> = {

@@ -4,5 +4,6 @@ import type { DefaultedSpec } from '../api/ambassador.ts'
 
 /** The listener of a spec. Host names are the webhook's: they are entries of the pod's /etc/hosts, nothing that the proxy sees. */
 export function listener(spec: DefaultedSpec): ProxyConfig['listener'] {
-  return { port: spec.listen.port }
+  const { port, unix } = spec.listen
+  return { port, ...(unix && { unix: unix.path }) }
 }

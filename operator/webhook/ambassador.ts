@@ -16,6 +16,8 @@ export interface InjectableAmbassador {
   readonly configMaps: readonly string[]
   /** Paths of Unix sockets that it connects to. */
   readonly sockets: readonly string[]
+  /** Path of the Unix socket that it listens on; null: none. */
+  readonly listenSocket: string | null
   /** Tokens of the service account to mount, in order of name. */
   readonly tokens: readonly AccountToken[]
   /** ConfigMap with its config, or null while none was ever published. */
@@ -43,6 +45,7 @@ export function injectable(ambassador: Ambassador): InjectableAmbassador {
     configMaps: configMaps.map((each) => each.name),
     tokens: accountTokens(spec),
     sockets: spec.upstreams.flatMap(({ unix }) => (unix === undefined ? [] : [unix.path])),
+    listenSocket: spec.listen.unix?.path ?? null,
     config: hash && configMapName ? { name: configMapName, hash } : null,
     refusal: accepted?.status === 'False' ? `${accepted.reason}: ${accepted.message}` : null,
     isDeleting: metadata.deletionTimestamp !== undefined,

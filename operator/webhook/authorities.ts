@@ -64,12 +64,16 @@ export function renewalTime(notBefore: number, notAfter: number): number {
   return notBefore + (notAfter - notBefore) * RENEW_AT
 }
 
+/** Whether every API server had time to hear of this CA. */
+export function isSettled(authority: Authority, now: number, { backdateMs, settleMs }: Lifetimes): boolean {
+  return now >= authority.notBefore + backdateMs + settleMs
+}
+
 /** The CA that signs now: the newest that API servers had time to hear of, otherwise the one before. */
 export function signer(authorities: Authorities, now: number, lifetimes: Lifetimes): Authority {
   const [newest, previous] = authorities
-  const isSettled = now >= newest.notBefore + lifetimes.backdateMs + lifetimes.settleMs
   const isUsable = previous !== undefined && previous.notBefore <= now && now < previous.notAfter
-  return isSettled || !isUsable ? newest : previous
+  return isSettled(newest, now, lifetimes) || !isUsable ? newest : previous
 }
 
 /** Every CA that may have signed what is served, as one PEM file. */
@@ -78,6 +82,28 @@ export function bundle(authorities: Authorities, now: number): string {
     .filter((each, index) => index === 0 || each.notAfter > now)
     .map((each) => each.pair.certificate)
     .join('')
+}
+
+/** At most so many certificates of CAs that are nowhere else are kept in a bundle. */
+const MAX_KEPT = 3
+
+/** Certificates of ours in PEM text that count now and are not in `known`, without repetition; the first few of them. */
+export function othersIn(text: string, known: string, now: number): string[] {
+  const all = text.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----\n?/g) ?? []
+  return [...new Set(all)].filter((pem) => !known.includes(pem.trim()) && counts(pem, now)).slice(0, MAX_KEPT)
+}
+
+function counts(pem: string, now: number): boolean {
+  try {
+    const certificate = new X509Certificate(pem)
+    return isOurs(certificate) && Date.parse(certificate.validFrom) <= now && now < Date.parse(certificate.validTo)
+  } catch {
+    return false
+  }
+}
+
+function isOurs(certificate: X509Certificate): boolean {
+  return certificate.ca && certificate.subject.includes('CN=ambassador webhook CA ')
 }
 
 /** `data` of the Secret. */
@@ -111,8 +137,9 @@ function readStored(crt: string | undefined, key: string | undefined): Authority
   }
   try {
     const certificate = new X509Certificate(pair.certificate)
-    const isOurs = certificate.ca && certificate.subject.includes('CN=ambassador webhook CA ')
-    return isOurs && certificate.checkPrivateKey(createPrivateKey(pair.privateKey)) ? read(pair) : undefined
+    return isOurs(certificate) && certificate.checkPrivateKey(createPrivateKey(pair.privateKey))
+      ? read(pair)
+      : undefined
   } catch {
     return undefined // whatever it is, it is no pair of ours; the caller makes a new one
   }

@@ -12,7 +12,9 @@ import {
   DEFAULT_LIFETIMES,
   fromSecretData,
   isDue,
+  isSettled,
   type Lifetimes,
+  othersIn,
   renewalTime,
   rotated,
   signer,
@@ -166,7 +168,9 @@ export class Certs {
     // trust is better than none, so a configuration that cannot be written does not keep us from serving.
     let failure: unknown
     try {
-      this.#isTrusted = (await this.#publish(bundle(authorities, now))) || this.#isTrusted
+      const keepsOthers = !isSettled(authorities[0], now, this.#lifetimes)
+      this.#isTrusted =
+        (await this.#publish(bundle(authorities, now), keepsOthers ? now : undefined)) || this.#isTrusted
     } catch (error) {
       failure = error
     }
@@ -176,7 +180,11 @@ export class Certs {
     if (failure !== undefined) throw failure
   }
 
-  /** Reads the Secret; makes it, or the next CA in it, when that is due. Whoever loses a race reads what the winner wrote. */
+  /**
+   * Reads the Secret; makes it, or the next CA in it, when that is due. Whoever loses a race reads what the winner wrote. When the
+   * Secret is gone or cannot be used, the CA that signed what is served now is kept as the one before: the other replicas serve
+   * what it signed, and API servers know no other yet.
+   */
   async #authorities(now: number): Promise<Authorities> {
     const { namespace, client, log } = this.#options
     const name = this.#options.secret ?? CA_SECRET
@@ -185,7 +193,8 @@ export class Certs {
       const stored = await absentAsUndefined(client.request<StoredSecret>({ path: `${collection}/${name}` }))
       const [newest, ...older] = fromSecretData(stored?.data)
       if (newest !== undefined && !isDue(newest, now)) return [newest, ...older]
-      const next = rotated(newest === undefined ? [] : [newest, ...older], now, this.#lifetimes)
+      const served = this.#leaf === undefined ? [] : [this.#leaf.signedBy]
+      const next = rotated(newest === undefined ? served : [newest, ...older], now, this.#lifetimes)
       const body = {
         apiVersion: 'v1',
         kind: 'Secret',
@@ -209,8 +218,12 @@ export class Certs {
     }
   }
 
-  /** Sees to it that every entry of ours has the bundle. False: there is no such configuration yet. */
-  async #publish(pem: string): Promise<boolean> {
+  /**
+   * Sees to it that every entry of ours has the bundle. False: there is no such configuration yet.
+   * @param othersAt with it the CAs of ours stay that the entries have and the bundle has not, if they count at this time: a
+   *   replica that is new and found no Secret does not know what the others serve until they have looked
+   */
+  async #publish(pem: string, othersAt: number | undefined): Promise<boolean> {
     const { client, log } = this.#options
     const name = this.#options.configuration ?? CONFIGURATION
     const path = `${CONFIGURATIONS}/${name}`
@@ -222,7 +235,9 @@ export class Certs {
       return false
     }
     this.#isConfigurationMissed = false
-    const caBundle = Buffer.from(pem).toString('base64')
+    const present = entries.map((webhook) => Buffer.from(webhook.clientConfig?.caBundle ?? '', 'base64').toString())
+    const kept = othersAt === undefined ? [] : othersIn(present.join('\n'), pem, othersAt)
+    const caBundle = Buffer.from([pem, ...kept].join('')).toString('base64')
     if (entries.every((webhook) => webhook.clientConfig?.caBundle === caBundle)) return true
     await client.request({
       method: 'PATCH',

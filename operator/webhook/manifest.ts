@@ -61,7 +61,16 @@ export function publishedFrom(ambassador: Ambassador): InjectableAmbassador {
   const { config, problems } = render({ ambassador })
   if (config === null || broken !== undefined) {
     const fault = broken ? `${broken.field}: ${broken.message}` : problems.map(problemText)[0]
-    const nothing = { port: 0, hostnames: [], env: [], secrets: [], configMaps: [], tokens: [], sockets: [] }
+    const nothing = {
+      port: 0,
+      hostnames: [],
+      env: [],
+      secrets: [],
+      configMaps: [],
+      tokens: [],
+      sockets: [],
+      listenSocket: null,
+    }
     return { ...nothing, config: null, isDeleting: false, name, refusal: `Invalid: ${fault}` }
   }
   const known = injectable({ ...ambassador, status: undefined })

@@ -14,6 +14,7 @@ import { portConflict } from './ports.ts'
 import { type Denial, deny, type Skip, skip } from './reasons.ts'
 import type { InjectorSettings } from './settings.ts'
 import { type PodSettings, podSettings } from './settings-annotations.ts'
+import { type SharedMount, sharedSockets } from './shared-sockets.ts'
 import { socketMounts } from './sockets.ts'
 import type { InjectionStatus } from './status.ts'
 import { volumesFor } from './volumes.ts'
@@ -40,6 +41,8 @@ export interface InjectionPlan {
   readonly hostnames: readonly string[]
   /** Variables for the containers of the application. */
   readonly offers: readonly Offer[]
+  /** Volumes with sockets of ours, for the containers of the application. */
+  readonly shared: readonly SharedMount[]
   /** To be added beside the status. */
   readonly annotations: Readonly<Record<string, string>>
   readonly status: Omit<InjectionStatus, 'before'>
@@ -74,9 +77,13 @@ export function plan(input: PlanInput): InjectionPlan | Skip | Denial {
 
   const mode = modeOf(spec, parsed, input.nodes)
   const isToldOfEnd = mode === 'Legacy' && ends(spec)
-  const { volumes, mounts: usual } = volumesFor(ambassadors, isToldOfEnd)
+  const listening = sharedSockets(spec, ambassadors, mode)
+  if (listening.kind === 'denial') return listening
+  const { shared } = listening
+  const usual = volumesFor(ambassadors, isToldOfEnd)
   const sockets = socketMounts(spec, ambassadors)
-  const mounts = [...usual, ...sockets.mounts]
+  const volumes = [...usual.volumes, ...listening.volumes]
+  const mounts = [...usual.mounts, ...listening.mounts, ...sockets.mounts]
   const clash = volumeClash(spec, volumes)
   if (clash !== undefined) return clash
   const container = containerFor({ spec, ambassadors, mode, isToldOfEnd, mounts, pod: parsed, settings })
@@ -90,6 +97,7 @@ export function plan(input: PlanInput): InjectionPlan | Skip | Denial {
     volumes: missingVolumes,
     hostnames: hosts.names,
     offers,
+    shared,
     annotations: extra,
     status: {
       version: PRODUCT_VERSION,
@@ -107,6 +115,7 @@ export function plan(input: PlanInput): InjectionPlan | Skip | Denial {
         volumes: missingVolumes,
         hostnames: hosts.names,
         ...(offers.length > 0 && { env: JSON.stringify(offers) }),
+        ...(shared.length > 0 && { shared: JSON.stringify(shared) }),
       }),
     },
     warnings: [...parsed.warnings, ...sockets.warnings, ...warningsOf(spec, parsed, mode, ambassadors), ...warnings],

@@ -3,6 +3,7 @@ import { Annotation, Label } from '../../common/names.ts'
 import { LOOPBACK } from './hostnames.ts'
 import { asList, asObject, asString, contains, type Json, type JsonObject, objectsOf, own, withKey } from './json.ts'
 import type { InjectionPlan } from './plan.ts'
+import { withSharedMounts } from './shared-sockets.ts'
 import { findInjection, type Injection, type InjectionStatus, statusText } from './status.ts'
 import { BEFORE, uninjectPod } from './uninject.ts'
 
@@ -16,7 +17,7 @@ export function applyPlan(pod: JsonObject, plan: InjectionPlan): JsonObject {
   const previous = findInjection(pod)
   const bare = uninjectPod(pod)
   const spec = asObject(pod['spec']) ?? {}
-  const bareSpec = withOffers(asObject(bare['spec']) ?? {}, plan)
+  const bareSpec = withSharedMounts(withOffers(asObject(bare['spec']) ?? {}, plan), plan.shared)
   const list = LIST_OF[plan.status.mode]
   return {
     ...bare,
@@ -48,6 +49,10 @@ function beforeOf(bare: JsonObject, previous: Injection | undefined, plan: Injec
   for (const { list, container } of plan.offers) {
     const found = objectsOf(spec[list]).find((each) => each['name'] === container)
     if (found !== undefined) note(`env ${container}`, emptiness(found, 'env'))
+  }
+  for (const { list, container } of plan.shared) {
+    const found = objectsOf(spec[list]).find((each) => each['name'] === container)
+    if (found !== undefined) note(`mounts ${list}/${container}`, emptiness(found, 'volumeMounts'))
   }
   if (plan.volumes.length > 0) note('volumes', emptiness(spec, 'volumes'))
   if (plan.hostnames.length > 0) {

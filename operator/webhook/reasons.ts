@@ -23,6 +23,7 @@ export const DENIALS = {
   ConfigNotReady: 'the operator has not published the configuration yet; controllers try again by themselves',
   LookupFailed: 'the operator cannot ask the API server; controllers try again by themselves',
   PortConflict: 'give one of the two another port',
+  SocketConflict: 'give one of the two another path',
   HostnameConflict: 'take the name out of spec.listen.hostnames or of the pod',
   HostNetwork: 'a pod in the network of its node cannot have a sidecar on 127.0.0.1',
   Windows: 'Windows pods are not supported',

@@ -1,6 +1,7 @@
 /** Unix sockets of upstreams: the sidecar finds them where a container of the pod mounts the volume that they are in. */
 import type { InjectableAmbassador } from './ambassador.ts'
 import { asObject, type JsonObject, objectsOf } from './json.ts'
+import { directoryOf } from './shared-sockets.ts'
 
 /** Volumes in which a process of the pod or of its node can make a socket. */
 const SOURCES = ['emptyDir', 'hostPath', 'csi', 'persistentVolumeClaim', 'ephemeral']
@@ -14,10 +15,13 @@ export interface SocketMounts {
 /** For each socket, the mount of the pod that is nearest to it, read-only: connecting writes nothing. */
 export function socketMounts(spec: JsonObject, ambassadors: readonly InjectableAmbassador[]): SocketMounts {
   const known = mountsOf(spec)
+  // A socket of ours is where the sidecar has its directory already.
+  const shared = ambassadors.flatMap(({ listenSocket }) => (listenSocket === null ? [] : [directoryOf(listenSocket)]))
   const found = new Map<string, JsonObject>()
   const warnings: string[] = []
   for (const { name, sockets } of ambassadors) {
     for (const path of sockets) {
+      if (shared.includes(directoryOf(path))) continue
       const mount = known.find(({ mountPath }) => path.startsWith(`${withoutSlash(String(mountPath))}/`))
       if (mount === undefined) {
         warnings.push(

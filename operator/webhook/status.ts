@@ -4,7 +4,7 @@ import type { SidecarMode } from './container.ts'
 import { LOOPBACK } from './hostnames.ts'
 import { annotationsOf } from './inject-annotation.ts'
 import { asList, asObject, asString, type Json, type JsonObject, objectsOf, own } from './json.ts'
-import { VOLUME_PREFIX } from './volumes.ts'
+import { SOCKETS_PREFIX, VOLUME_PREFIX } from './volumes.ts'
 
 /** Lists of a pod in which a sidecar may stand. */
 export const LISTS = ['initContainers', 'containers'] as const
@@ -114,10 +114,22 @@ const DIRECTORIES = Object.values(Mount).map((directory) => `${directory}/`)
 
 function isOurVolume(spec: JsonObject, sidecar: JsonObject, name: string): boolean {
   if (!name.startsWith(VOLUME_PREFIX)) return false
+  if (name.startsWith(SOCKETS_PREFIX)) return isSocketVolume(spec, sidecar, name)
   const mounts = objectsOf(sidecar['volumeMounts']).filter((mount) => mount['name'] === name)
   const isInPlace = mounts.some((mount) => DIRECTORIES.some((d) => String(mount['mountPath']).startsWith(d)))
   const others = [...objectsOf(spec['initContainers']), ...objectsOf(spec['containers'])].filter((c) => c !== sidecar)
   return isInPlace && !others.some((c) => objectsOf(c['volumeMounts']).some((mount) => mount['name'] === name))
+}
+
+/** A directory of sockets is mounted by the sidecar, and by others in the same place alone. */
+function isSocketVolume(spec: JsonObject, sidecar: JsonObject, name: string): boolean {
+  const volume = objectsOf(spec['volumes']).find((each) => each['name'] === name)
+  const mountsOf = (container: JsonObject) =>
+    objectsOf(container['volumeMounts']).filter((each) => each['name'] === name)
+  const [own] = mountsOf(sidecar)
+  if (own === undefined || asObject(volume?.['emptyDir']) === undefined) return false
+  const all = LISTS.flatMap((list) => objectsOf(spec[list])).flatMap(mountsOf)
+  return all.every((each) => each['mountPath'] === own['mountPath'])
 }
 
 function isOnLoopback(spec: JsonObject, name: string): boolean {

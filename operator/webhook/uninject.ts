@@ -4,6 +4,7 @@ import { LOOPBACK } from './hostnames.ts'
 import { asList, asObject, type Json, type JsonObject, objectsOf, own, withKey, withoutKey } from './json.ts'
 import { isOffered } from './offered-env.ts'
 import { findInjection, type Injection, LISTS } from './status.ts'
+import { SOCKETS_PREFIX } from './volumes.ts'
 
 /** What a collection was before we put something into it. */
 export const BEFORE = { absent: 'absent', null: 'null', empty: 'empty' } as const
@@ -26,7 +27,7 @@ export function uninjectPod(pod: JsonObject): JsonObject {
   return {
     ...pod,
     metadata: bareMetadata(asObject(pod['metadata']) ?? {}, injection),
-    spec: bareHosts(bareEnv(next, injection), injection),
+    spec: bareHosts(bareMounts(bareEnv(next, injection), injection), injection),
   }
 }
 
@@ -69,6 +70,25 @@ function bareEnv(spec: JsonObject, { status }: Injection): JsonObject {
       const env = asList(container['env'])
       const left = env.filter((entry) => !names.includes(String(asObject(entry)?.['name'])) || !isOffered(entry))
       return left.length === env.length ? each : settle(container, 'env', left, status.before[`env ${name}`])
+    })
+    next = { ...next, [list]: containers }
+  }
+  return next
+}
+
+/** Takes out of the containers the mounts of volumes that are taken out of the pod. */
+function bareMounts(spec: JsonObject, { status, volumes }: Injection): JsonObject {
+  const gone = volumes.filter((name) => name.startsWith(SOCKETS_PREFIX))
+  if (gone.length === 0) return spec
+  let next = spec
+  for (const list of LISTS) {
+    if (!objectsOf(next[list]).some((each) => objectsOf(each['volumeMounts']).length > 0)) continue
+    const containers = asList(next[list]).map((each) => {
+      const container = asObject(each)
+      const mounts = asList(container?.['volumeMounts'])
+      const left = mounts.filter((mount) => !gone.includes(String(asObject(mount)?.['name'])))
+      if (container === undefined || left.length === mounts.length) return each
+      return settle(container, 'volumeMounts', left, status.before[`mounts ${list}/${String(container['name'])}`])
     })
     next = { ...next, [list]: containers }
   }

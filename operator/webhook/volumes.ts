@@ -7,6 +7,8 @@ import type { JsonObject } from './json.ts'
 
 /** Prefix of every volume of ours. */
 export const VOLUME_PREFIX = 'ambassador-'
+/** Prefix of the volumes in which Ambassadors listen on Unix sockets: see shared-sockets.ts. */
+export const SOCKETS_PREFIX = `${VOLUME_PREFIX}sockets-`
 
 /** Readable by any user: the container's user is not known where the namespace assigns it, and the files are in this container alone. */
 const READABLE = 0o444

@@ -23,7 +23,7 @@ export class BindError extends Error {
 }
 
 /** Connections that wait in the kernel to be accepted; an event loop that is busy for a moment must not refuse anybody. */
-const BACKLOG = 1024
+export const BACKLOG = 1024
 
 const LOOPBACK = ['127.0.0.1', '::1'] as const
 

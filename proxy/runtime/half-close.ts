@@ -31,11 +31,35 @@ let isBusy = false
 let hasTable = false
 const buffer = Buffer.allocUnsafeSlow(32 * 1024)
 
+/** What Node has and its types do not show. */
+interface Internals {
+  readonly _handle: { readonly getpeername?: unknown } | null
+  _write(data: Buffer, encoding: 'buffer', done: (error?: Error | null) => void): void
+}
+
+const NOTHING = Buffer.alloc(0)
+
+/**
+ * Of a Unix socket the kernel tells by itself: a write, of no byte even, fails as soon as nobody holds the other end, and does not
+ * while that end has only said that it sends no more.
+ */
+function askUnix(socket: Internals, done: (isGone: boolean) => void): void {
+  setImmediate(() => {
+    if (socket._handle === null) done(true)
+    else socket._write(NOTHING, 'buffer', (error) => done(error != null))
+  })
+}
+
 /**
  * Calls `done` soon, never at once: false when a process still holds the other end.
  * @param otherwise what is said without such a table. Default true: of a peer that sent FIN
  */
 export function askWhetherGone(socket: Socket, done: (isGone: boolean) => void, otherwise = true): void {
+  const internals = socket as unknown as Internals
+  if (internals._handle !== null && internals._handle.getpeername === undefined) {
+    askUnix(internals, done)
+    return
+  }
   waiting.push({ key: keyOf(socket.remotePort ?? 0, socket.localPort ?? 0), done, otherwise })
   if (isBusy) return
   isBusy = true

@@ -1,4 +1,4 @@
-/** Binds a server to an address without what Node loads for names and for workers. */
+/** Binds a server to an address or a path without what Node loads for names and for workers. */
 import type { Server } from 'node:net'
 
 export interface ListenOptions {
@@ -13,7 +13,7 @@ export interface ListenOptions {
 
 /** What Node has and its types do not show. listen.test.ts fails when a new Node changes it. */
 interface Internals {
-  _listen2?: (host: string, port: number, family: 4 | 6, backlog: number, fd: number, flags: number) => void
+  _listen2?: (host: string, port: number, family: 4 | 6 | -1, backlog: number, fd: number, flags: number) => void
 }
 
 /** UV_TCP_IPV6ONLY */
@@ -29,6 +29,32 @@ export function listenAt(
   server: Server,
   { port, host, ipv6Only, backlog = DEFAULT_BACKLOG }: ListenOptions,
 ): Promise<void> {
+  return listening(server, () => {
+    const internals = server as Internals
+    if (internals._listen2 === undefined) server.listen({ port, host, backlog, ipv6Only, exclusive: true })
+    else internals._listen2(host, port, host.includes(':') ? 6 : 4, backlog, -1, ipv6Only ? IPV6_ONLY : 0)
+  })
+}
+
+/** Of a file that is made here: everybody may read and write, nobody may execute. */
+const OPEN_TO_ALL = 0o111
+
+/** As listenAt(), on a Unix socket that every user may connect to. The file is removed when the server closes. */
+export function listenAtPath(server: Server, path: string, backlog: number): Promise<void> {
+  return listening(server, () => {
+    const internals = server as Internals
+    // A chmod behind it would leave a moment in which others are refused. Nothing else happens before it is set back.
+    const umask = process.umask(OPEN_TO_ALL)
+    try {
+      if (internals._listen2 === undefined) server.listen({ path, backlog, exclusive: true })
+      else internals._listen2(path, -1, -1, backlog, -1, 0)
+    } finally {
+      process.umask(umask)
+    }
+  })
+}
+
+function listening(server: Server, begin: () => void): Promise<void> {
   return new Promise((resolve, reject) => {
     const onListening = () => {
       server.off('error', onError)
@@ -40,8 +66,6 @@ export function listenAt(
     }
     server.once('error', onError)
     server.once('listening', onListening)
-    const internals = server as Internals
-    if (internals._listen2 === undefined) server.listen({ port, host, backlog, ipv6Only, exclusive: true })
-    else internals._listen2(host, port, host.includes(':') ? 6 : 4, backlog, -1, ipv6Only ? IPV6_ONLY : 0)
+    begin()
   })
 }

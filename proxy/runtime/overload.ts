@@ -36,6 +36,23 @@ export function overloadDetail(): string {
   return detail
 }
 
+const CGROUP = '/sys/fs/cgroup'
+
+/** What the cgroup (version 2) of this container may use, in bytes; null: no limit. */
+export function memoryLimit(cgroupDir: string = CGROUP): number | null {
+  // "max" is no limit, and so is a file that is not there.
+  const max = Number(readCgroup(cgroupDir, 'memory.max'))
+  return max > 0 ? max : null
+}
+
+function readCgroup(dir: string, name: string): string {
+  try {
+    return readFileSync(join(dir, name), 'utf8')
+  } catch {
+    return ''
+  }
+}
+
 export interface OverloadOptions {
   /** Where the cgroup (version 2) of this container is. Default /sys/fs/cgroup. Without a limit there, memory is not watched. */
   readonly cgroupDir?: string
@@ -54,7 +71,7 @@ export class OverloadWatch {
   #collectedAt = Number.NEGATIVE_INFINITY
 
   constructor({ cgroupDir, collect, onChange }: OverloadOptions = {}) {
-    this.#dir = cgroupDir ?? '/sys/fs/cgroup'
+    this.#dir = cgroupDir ?? CGROUP
     this.#collect = collect ?? (globalThis as { gc?: () => void }).gc
     this.#onChange = onChange ?? (() => {})
   }
@@ -91,9 +108,8 @@ export class OverloadWatch {
 
   /** What is used and cannot be given back, of what there is; null without a limit. */
   #memory(): { readonly used: number; readonly max: number } | null {
-    const max = Number(this.#read('memory.max'))
-    // "max" is no limit, and so is a file that is not there.
-    if (!(max > 0)) return null
+    const max = memoryLimit(this.#dir)
+    if (max === null) return null
     let used = this.#used(max)
     const time = performance.now()
     if (used >= SHED_AT * max && this.#collect !== undefined && time - this.#collectedAt >= COLLECT_EVERY_MS) {
@@ -105,18 +121,10 @@ export class OverloadWatch {
   }
 
   #used(max: number): number {
-    const current = Number(this.#read('memory.current'))
+    const current = Number(readCgroup(this.#dir, 'memory.current'))
     if (current < STRAINED_AT * max) return current
     // The kernel takes back the pages of files that nobody used lately before it kills anybody.
-    const inactive = /^inactive_file (\d+)$/m.exec(this.#read('memory.stat'))?.[1] ?? 0
+    const inactive = /^inactive_file (\d+)$/m.exec(readCgroup(this.#dir, 'memory.stat'))?.[1] ?? 0
     return current - Number(inactive)
-  }
-
-  #read(name: string): string {
-    try {
-      return readFileSync(join(this.#dir, name), 'utf8')
-    } catch {
-      return ''
-    }
   }
 }

@@ -34,10 +34,18 @@ export const NO_HANDLER: SocketHandler = { onData() {}, onEnd() {}, onDrain() {}
 
 /** What Node has and its types do not show. raw-socket.test.ts fails when a new Node changes one of these. */
 interface Internals {
-  _handle: { readonly writeQueueSize: number; readonly reset?: () => unknown } | null
+  _handle: Handle | null
   _server: object | null
   server: object | null
   _write(data: Buffer, encoding: 'buffer', done: (error?: Error | null) => void): void
+}
+
+interface Handle {
+  readonly writeQueueSize: number
+  readonly reset?: () => unknown
+  readonly useUserBuffer?: (buffer: Buffer) => void
+  /** Below TLS: the connection itself. */
+  readonly _parent?: Handle
 }
 
 /**
@@ -73,8 +81,10 @@ export class RawSocket {
   #queue: Buffer[] | null = null
   /** Memory to be given back when everything is written. */
   #lent: Buffer[] | null = null
-  /** Lengths of the writes that libuv holds, oldest first. */
-  readonly #inFlight: number[] = []
+  /** Writes that libuv holds, and their lengths: of the oldest, and of the others in their order. */
+  #inFlight = 0
+  #oldestBytes = 0
+  #otherBytes: number[] | null = null
 
   /** Use adopt(), openTcp() or openTls(). `make` is given the options that every socket of this kind needs. */
   constructor(
@@ -97,10 +107,7 @@ export class RawSocket {
           return next as Buffer
         },
         callback: (length, chunk) => {
-          refreshClock()
-          this.bytesRead += length
-          if (this.tap !== null) this.tap.onRead(chunk as Buffer, length)
-          this.handler.onData(chunk as Buffer, length)
+          this.#receive(chunk as Buffer, length)
           return true
         },
       },
@@ -115,9 +122,26 @@ export class RawSocket {
     socket.on('close', () => this.#onClose())
   }
 
+  #receive(chunk: Buffer, length: number): void {
+    refreshClock()
+    this.bytesRead += length
+    if (this.tap !== null) this.tap.onRead(chunk, length)
+    this.handler.onData(chunk, length)
+  }
+
   /** Of `backlog`, what the kernel has not taken at this moment: it shrinks while a slow peer reads, long before onDrain. */
   get unsent(): number {
     return this.backlog === 0 ? 0 : ((this.socket as unknown as Internals)._handle?.writeQueueSize ?? 0)
+  }
+
+  /**
+   * The peer is slow: of what was written, some is still here. Not so with TLS whose records the kernel has taken, though each counts
+   * in `backlog` until the end of the turn: to stop reading for that would be to stop at each write.
+   */
+  get isSlow(): boolean {
+    if (this.backlog === 0) return false
+    if (!this.isTls || (this.#queue !== null && this.#queue.length > 0)) return true
+    return ((this.socket as unknown as Internals)._handle?._parent?.writeQueueSize ?? 1) > 0
   }
 
   get isPaused(): boolean {
@@ -133,7 +157,7 @@ export class RawSocket {
     if (this.destroyed || this.#endWanted || this.#writeError !== null) return true
     this.bytesWritten += data.length
     if (this.tap !== null) this.tap.onWrite(data)
-    if (this.isTls && this.#inFlight.length > 0) {
+    if (this.isTls && this.#inFlight > 0) {
       this.#queue ??= []
       this.#queue.push(data)
       this.backlog += data.length
@@ -167,7 +191,11 @@ export class RawSocket {
     ;(this.socket as unknown as Internals)._write(data, 'buffer', this.#onWritten)
     this.#sending = false
     if (this.#taken) return true
-    this.#inFlight.push(data.length)
+    if (this.#inFlight++ === 0) this.#oldestBytes = data.length
+    else {
+      this.#otherBytes ??= []
+      this.#otherBytes.push(data.length)
+    }
     this.backlog += data.length
     // OpenSSL has encrypted (copied) the data by now, whatever becomes of the record.
     return this.isTls
@@ -180,7 +208,8 @@ export class RawSocket {
       if (error) this.#onWriteError()
       return
     }
-    this.backlog -= this.#inFlight.shift() ?? 0
+    this.backlog -= this.#oldestBytes
+    this.#oldestBytes = --this.#inFlight > 0 ? (this.#otherBytes?.shift() ?? 0) : 0
     if (this.destroyed) return
     if (this.#writeError !== null) {
       this.#queue = null
@@ -188,12 +217,12 @@ export class RawSocket {
       this.#onWriteError()
       return
     }
-    while (this.#queue !== null && this.#queue.length > 0 && this.#inFlight.length === 0) {
+    while (this.#queue !== null && this.#queue.length > 0 && this.#inFlight === 0) {
       const next = this.#queue.shift() as Buffer
       this.backlog -= next.length
       this.#send(next)
     }
-    if (this.#inFlight.length > 0) return
+    if (this.#inFlight > 0) return
     this.#giveBack()
     if (this.#endWanted) this.#sendEnd()
     refreshClock()
@@ -235,7 +264,7 @@ export class RawSocket {
   end(): void {
     if (this.#endWanted || this.destroyed) return
     this.#endWanted = true
-    if (this.#inFlight.length === 0) this.#sendEnd()
+    if (this.#inFlight === 0) this.#sendEnd()
   }
 
   #sendEnd(): void {
@@ -329,22 +358,35 @@ export function openTls(
   return new RawSocket(make, true, handler, readBuffer) as RawSocket & { readonly socket: TLSSocket }
 }
 
-/**
- * Begins TLS on a connection of Node's that is open already. tls.connect() with a socket ignores `onread`, so what arrives comes
- * in memory of its own.
- */
+/** Begins TLS on a connection of Node's that is open already. */
 export function upgradeTls(
   plain: Socket,
   options: ConnectionOptions,
   handler: SocketHandler,
 ): RawSocket & { readonly socket: TLSSocket } {
   const { connect } = process.getBuiltinModule('node:tls')
-  const make = (): Socket => connect({ ...options, socket: plain })
-  const raw = new RawSocket(make, true, handler) as RawSocket & { readonly socket: TLSSocket }
-  raw.socket.on('data', (chunk: Buffer) => {
-    refreshClock()
-    raw.bytesRead += chunk.length
-    raw.handler.onData(chunk, chunk.length)
-  })
-  return raw
+  const make = ({ onread }: SharedOptions): Socket => {
+    const socket = connect({ ...options, socket: plain })
+    // Otherwise what arrives comes in memory of its own, which is dearer.
+    if (!readWith(socket, onread)) socket.on('data', (chunk: Buffer) => onread.callback(chunk.length, chunk))
+    return socket
+  }
+  return new RawSocket(make, true, handler) as RawSocket & { readonly socket: TLSSocket }
+}
+
+/**
+ * Has a socket that does not read yet read as if it were made with the option `onread`, which tls.connect() ignores where it is
+ * given a socket. False: this version of Node is made in another way.
+ */
+function readWith(socket: Socket, { buffer, callback }: SharedOptions['onread']): boolean {
+  const symbols = Object.getOwnPropertySymbols(socket)
+  const [first, generator, told] = ['kBuffer', 'kBufferGen', 'kBufferCb'].map((name) =>
+    symbols.find(({ description }) => description === name),
+  )
+  const handle = (socket as unknown as Internals)._handle
+  if (first === undefined || generator === undefined || told === undefined || !handle?.useUserBuffer) return false
+  const memory = buffer()
+  Object.assign(socket, { [first]: memory, [generator]: buffer, [told]: callback })
+  handle.useUserBuffer(memory)
+  return true
 }

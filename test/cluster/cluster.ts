@@ -8,7 +8,7 @@ import { type Progress, printed } from '../../build/machine/progress.ts'
 import { binaries, buildAll } from './build.ts'
 import { kubeconfigOf } from './control-plane.ts'
 import { loadImage } from './images.ts'
-import { addNode, createCluster, isHealthy, RECIPE } from './lifecycle.ts'
+import { addNode, createCluster, isHealthy, RECIPE, restartApiServer } from './lifecycle.ts'
 import { addressesOf, MAX_NODES } from './network.ts'
 import { CLUSTER_PACKAGES, ensurePackages } from './packages.ts'
 import { pauseArchive } from './pause.ts'
@@ -26,6 +26,8 @@ export interface Cluster {
   readonly hostAddress: string | undefined
   /** Makes a docker archive's images known to every node; pods then use them with `imagePullPolicy: IfNotPresent`. Throws for a cluster that is not ours. */
   loadImage(file: string): Promise<void>
+  /** Kills the API server and starts it again, after `meanwhile` if given. Resolves when it is ready. Throws for a cluster that is not ours. */
+  restartApiServer(meanwhile?: () => Promise<void>): Promise<void>
   /** Removes it with everything in it. Does nothing for a cluster that is not ours. */
   down(): Promise<void>
 }
@@ -102,6 +104,8 @@ export const running = (name: string): Cluster => {
     binaries: { kubectl, helm },
     hostAddress: addressesOf(state.slot).host,
     loadImage: (file) => loadImage(state, file),
+    restartApiServer: (meanwhile = async () => {}) =>
+      withLock(lockFile(`cluster-${name}`), async () => restartApiServer(readState(name) ?? state, meanwhile)),
     down: () => down(name),
   }
 }
@@ -120,6 +124,9 @@ const given = (kubeconfig: string): Cluster => {
       throw new ClusterUnavailable(
         `image '${file}': cannot be loaded into the cluster of TEST_KUBECONFIG, push the images of 'npm run images' to a registry it reaches and set TEST_IMAGE_REGISTRY to it`,
       )
+    },
+    restartApiServer: async () => {
+      throw new ClusterUnavailable('API server: that of TEST_KUBECONFIG is not ours to restart')
     },
     down: async () => {},
   }

@@ -20,7 +20,7 @@ import {
   scheduler,
   writeKubeconfig,
 } from './control-plane.ts'
-import { isAlive, startDaemon } from './daemons.ts'
+import { isAlive, killAll, startDaemon } from './daemons.ts'
 import { importImage } from './images.ts'
 import { addressesOf, joinSecondNode, joinToHost, loadKernelModules, namespaceOf, takeSlot } from './network.ts'
 import { containerd, kubelet, kubeProxy, nodePlan } from './node.ts'
@@ -49,6 +49,25 @@ export const createCluster = async (name: string, nodes: number, pause: string, 
 
 /** Starts one node more in a running cluster. */
 export const addNode = (state: ClusterState, pause: string): Promise<void> => startNode(new Site(state), pause)
+
+/**
+ * Kills the API server of a running cluster and starts it again with the same arguments, once `meanwhile` is over. Resolves when it
+ * is ready; nothing else is restarted.
+ */
+export const restartApiServer = async (state: ClusterState, meanwhile: () => Promise<void>): Promise<void> => {
+  const site = new Site(state)
+  const name = 'kube-apiserver'
+  const daemon = state.daemons[name]
+  if (daemon === undefined || !isAlive(daemon)) throw new Error(`cluster '${state.name}': ${name} does not run`)
+  const [command, ...args] = readFileSync(`/proc/${daemon.pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
+  await killAll(() => (isAlive(daemon) ? [daemon.pid] : []), name)
+  try {
+    await meanwhile()
+  } finally {
+    await site.start({ name, command: command!, args })
+  }
+  await site.until('API server is ready', () => site.kubectl('get', '--raw', '/readyz'))
+}
 
 /** True when every process runs, the API server is ready and so are all nodes. A busy machine may make them late, so that is waited for, `patienceMs` at most; an ended process is not. */
 export const isHealthy = async (state: ClusterState, patienceMs: number = 20_000): Promise<boolean> => {

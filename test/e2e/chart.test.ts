@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { connect } from 'node:tls'
+import { CA_SECRET } from '../../operator/webhook/certs.ts'
+import { serviceNames } from '../../operator/webhook/server.ts'
 import { eventually, type Json, type Kubectl } from './lib/kubectl.ts'
 import { ambassador, appContainer } from './lib/manifests.ts'
 import { CHART, INSTALL_VALUES, loadImages, RELEASE, SYSTEM, type World, world } from './lib/world.ts'
@@ -8,6 +11,22 @@ import { CHART, INSTALL_VALUES, loadImages, RELEASE, SYSTEM, type World, world }
 const NAME = 'e2e-chart'
 const DEPLOYMENT = `${RELEASE}-operator`
 const ACCOUNT = `system:serviceaccount:${SYSTEM}:${DEPLOYMENT}`
+
+const decode = (base64: string): string => Buffer.from(base64, 'base64').toString()
+
+/** Whether an API server that has this bundle would believe what is served at this port of 127.0.0.1. */
+const isTrusted = (port: number, bundle: string): Promise<boolean> =>
+  new Promise((resolve, reject) => {
+    const [servername] = serviceNames(SYSTEM)
+    const socket = connect(
+      { port, host: '127.0.0.1', servername, ca: decode(bundle), rejectUnauthorized: false },
+      () => {
+        resolve(socket.authorized)
+        socket.destroy()
+      },
+    )
+    socket.once('error', reject)
+  })
 
 describe('the chart on a real cluster', { concurrency: false }, () => {
   let w: World
@@ -117,6 +136,29 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     assert.equal(pod.spec.initContainers[0].name, 'ambassador')
     const refused = await askForPod('missing')
     assert.match(refused.stderr, /pods\.ambassador\.dev.*missing/s)
+  })
+
+  it('refuses no pod when the Secret of its CA is deleted: what either replica serves stays trusted', async () => {
+    const [before] = await caBundles()
+    const pods = await w.system.pods('app.kubernetes.io/component=operator')
+    const forwards = await Promise.all(pods.map(({ metadata }) => w.system.portForward(`pod/${metadata.name}`, 9443)))
+    try {
+      const { asked, refused } = await askWhile(async () => {
+        await w.system.run(['delete', 'secret', CA_SECRET])
+        const bundles = await eventually('there is another bundle', async () => {
+          const now = await caBundles()
+          return now.every((bundle) => bundle !== before) && now
+        })
+        assert.equal(new Set(bundles).size, 1)
+        for (const { port } of forwards) assert.equal(await isTrusted(port, bundles[0]!), true)
+        const { data } = await w.system.get('secret', CA_SECRET)
+        assert.ok(decode(bundles[0]!).startsWith(decode(data['ca.crt'])))
+      })
+      assert.deepEqual(refused, [])
+      assert.ok(asked > 5, `${asked} pods asked for`)
+    } finally {
+      await Promise.all(forwards.map((each) => each.close()))
+    }
   })
 
   it('gives the operator no right on Secrets of others, unless a namespace is named', async () => {

@@ -70,19 +70,22 @@ const secret = (name: string, password: string): object => ({
   stringData: { password },
 })
 
+const primary = {
+  name: 'primary',
+  endpoints: [{ host: 'postgres', port: 5432 }],
+  auth: { postgres: { username: 'app', password: { secretKeyRef: { name: 'orders-db', key: 'password' } } } },
+}
+
 const ordersDb = (spec: object = {}): object =>
-  ambassador('orders-db', {
-    protocol: 'PostgreSQL',
-    listen: { port: 5432 },
-    upstreams: [
-      {
-        name: 'primary',
-        endpoints: [{ host: 'postgres', port: 5432 }],
-        auth: { postgres: { username: 'app', password: { secretKeyRef: { name: 'orders-db', key: 'password' } } } },
-      },
-    ],
-    ...spec,
-  })
+  ambassador('orders-db', { protocol: 'PostgreSQL', listen: { port: 5432 }, upstreams: [primary], ...spec })
+
+/** The same database with two connections for all. */
+const pooledDb = ambassador('pooled-db', {
+  protocol: 'PostgreSQL',
+  listen: { port: 6432 },
+  upstreams: [{ ...primary, limits: { maxConnections: 2 } }],
+  postgres: { pooling: { mode: 'Transaction' } },
+})
 
 describe('databases on a real cluster', () => {
   let w: World
@@ -102,6 +105,7 @@ describe('databases on a real cluster', () => {
       secret('orders-db', 'first'),
       secret('sessions', 'first'),
       ordersDb(),
+      pooledDb,
       ambassador('cache', {
         protocol: 'Redis',
         listen: { port: 6379, hostnames: ['redis'] },
@@ -115,7 +119,7 @@ describe('databases on a real cluster', () => {
       }),
       deployment(
         'shop',
-        podTemplate('shop', 'orders-db,cache', {
+        podTemplate('shop', 'orders-db,pooled-db,cache', {
           terminationGracePeriodSeconds: 30,
           containers: [container('app', ['sh', '-c', BENCH], { env })],
         }),
@@ -155,6 +159,19 @@ describe('databases on a real cluster', () => {
   it('psql without a password, as anybody, is logged in as the user of the Ambassador', async () => {
     const { stdout, stderr } = await psql('select session_user, current_database()')
     assert.equal(stdout, 'app|shop\n', stderr)
+  })
+
+  it('eight clients of pgbench share two connections with pooling mode Transaction, and every transaction is done once', async () => {
+    const { code, stderr } = await sh('psql -p 6432 -qc "create table visits (pid int)"')
+    assert.equal(code, 0, stderr)
+    const file = '/tmp/visit.sql'
+    await sh(`echo 'begin; insert into visits values (pg_backend_pid()); select pg_sleep(0.01); commit;' > ${file}`)
+    // A thread for each client: where they share one, a client that prepares keeps the others from ending their transactions.
+    const bench = await sh(`pgbench -p 6432 -n -M prepared -c 8 -j 8 -t 25 -f ${file}`)
+    assert.equal(bench.code, 0, bench.stderr)
+    assert.match(bench.stdout, /transactions actually processed: 200\/200/)
+    const { stdout } = await psql('select count(*), count(distinct pid) from visits')
+    assert.equal(stdout, '200|2\n')
   })
 
   it('redis-cli without a password, under the name that it always used, writes and reads', async () => {

@@ -1,12 +1,16 @@
 /** How pods end: with their application first or at the same time, and Jobs where sidecars are ordinary containers. */
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
-import { eventually } from './lib/kubectl.ts'
+import { eventually, type Json } from './lib/kubectl.ts'
 import { ambassador, appContainer, httpTo, load, podTemplate, upstream } from './lib/manifests.ts'
 import { lastReport, reports } from './lib/reports.ts'
 import { type World, world } from './lib/world.ts'
 
 const LEGACY = { 'ambassador.dev/native-sidecar': 'false' }
+
+/** With which code each container of a pod has ended. */
+const endings = (pod: Json): Record<string, number> =>
+  Object.fromEntries(pod.status.containerStatuses.map((each: Json) => [each.name, each.state.terminated?.exitCode]))
 
 describe('pods that end, on a real cluster', { concurrency: true }, () => {
   let w: World
@@ -42,6 +46,18 @@ describe('pods that end, on a real cluster', { concurrency: true }, () => {
     })
   }
 
+  it('a Job with an ordinary container as sidecar is complete soon after its command has ended', async () => {
+    const script = 'until wget -qO- -T 10 http://localhost:8081/job; do sleep 0.2; done'
+    const pod = { restartPolicy: 'Never', containers: [appContainer(['sh', '-c', script])] }
+    const spec = { backoffLimit: 0, template: podTemplate('plain-job', 'payments', pod, LEGACY) }
+    await w.kubectl.apply([{ apiVersion: 'batch/v1', kind: 'Job', metadata: { name: 'plain-job' }, spec }])
+    await w.kubectl.run(['wait', 'job/plain-job', '--for=condition=Complete', '--timeout=120s'], { timeoutMs: 130_000 })
+    const { items } = await w.kubectl.get('pods', '-l', 'app=plain-job')
+    assert.deepEqual(endings(items[0]), { ambassador: 0, app: 0 })
+    const { succeeded, failed } = (await w.kubectl.get('job', 'plain-job')).status
+    assert.deepEqual([succeeded, failed], [1, undefined])
+  })
+
   it('a Job with an ordinary container as sidecar is complete when its last command has told the sidecar', async () => {
     const script =
       'until wget -qO- -T 10 http://localhost:8081/job; do sleep 0.2; done; wget -qO- --post-data= http://127.0.0.1:14991/quitquitquit'
@@ -50,15 +66,6 @@ describe('pods that end, on a real cluster', { concurrency: true }, () => {
     await w.kubectl.apply([{ apiVersion: 'batch/v1', kind: 'Job', metadata: { name: 'old-job' }, spec }])
     await w.kubectl.run(['wait', 'job/old-job', '--for=condition=Complete', '--timeout=120s'], { timeoutMs: 130_000 })
     const { items } = await w.kubectl.get('pods', '-l', 'app=old-job')
-    assert.deepEqual(
-      items[0].status.containerStatuses.map((each: { name: string; state: { terminated: { exitCode: number } } }) => [
-        each.name,
-        each.state.terminated.exitCode,
-      ]),
-      [
-        ['ambassador', 0],
-        ['app', 0],
-      ],
-    )
+    assert.deepEqual(endings(items[0]), { ambassador: 0, app: 0 })
   })
 })

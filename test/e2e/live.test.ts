@@ -1,8 +1,10 @@
 /** Changes and endings while traffic flows: configuration, pods, the operator itself. */
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { eventually, get, type Json } from './lib/kubectl.ts'
 import { ambassador, deployment, httpTo, load, podTemplate, upstream } from './lib/manifests.ts'
+import { reports } from './lib/reports.ts'
 import { SYSTEM, type World, world } from './lib/world.ts'
 
 describe('while traffic flows, on a real cluster', () => {
@@ -27,16 +29,7 @@ describe('while traffic flows, on a real cluster', () => {
   })
   after(() => w.close())
 
-  /** The newest report of each caller (scripts/load.mjs). */
-  const reports = async (): Promise<Json[]> => {
-    const pods = await w.kubectl.pods('app=caller')
-    return Promise.all(
-      pods.map(async (pod) => {
-        const out = await w.kubectl.run(['logs', pod.metadata.name, '-c', 'app', '--tail=1'])
-        return { pod: pod.metadata.name, ...JSON.parse(out) }
-      }),
-    )
-  }
+  const callers = (): Promise<Json[]> => reports(w.kubectl, 'caller')
   const condition = async (name: string, type: string): Promise<Json> => {
     const amb = await w.kubectl.get('amb', name)
     return amb.status?.conditions?.find((c: Json) => c.type === type)
@@ -44,7 +37,7 @@ describe('while traffic flows, on a real cluster', () => {
 
   it('a changed Ambassador is served by every running sidecar in under 2 seconds, without a restart or a failed request', async () => {
     await eventually('all callers call blue', async () => {
-      const all = await reports()
+      const all = await callers()
       return all.length === 3 && all.every((r) => (r.texts.blue ?? 0) > 100)
     })
     await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=30s'])
@@ -53,7 +46,7 @@ describe('while traffic flows, on a real cluster', () => {
     await w.kubectl.apply([ambassador('payments', httpTo('green', 8081))])
     await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Programmed', '--timeout=30s'])
     const all = await eventually('all callers call green', async () => {
-      const now = await reports()
+      const now = await callers()
       return now.every((r) => (r.texts.green ?? 0) > 100) ? now : undefined
     })
     const latest = Math.max(...all.map((r) => r.firstAt.green)) - changedAt
@@ -87,12 +80,12 @@ describe('while traffic flows, on a real cluster', () => {
       `names no pod: ${stale.message}`,
     )
     assert.notEqual((await condition('payments', 'Programmed')).status, 'True')
-    const first = await reports()
+    const first = await callers()
     await eventually('green serves on', async () => {
-      const now = await reports()
+      const now = await callers()
       return now.every((r, i) => r.texts.green > first[i].texts.green + 50)
     })
-    for (const report of await reports()) assert.deepEqual(report.failures, {})
+    for (const report of await callers()) assert.deepEqual(report.failures, {})
     await w.kubectl.apply([ambassador('payments', httpTo('green', 8081))])
     await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=30s'])
   })
@@ -212,6 +205,63 @@ describe('while traffic flows, on a real cluster', () => {
     await w.kubectl.run(['delete', 'configmap', 'ambassador-payments'])
     await eventually('restored after a delete', restored, { timeoutMs: 5000 })
   })
+})
+
+describe('while the API server is restarted', {
+  skip:
+    process.env.TEST_KUBECONFIG !== undefined &&
+    'restarts the API server, which is done to no cluster of somebody else',
+}, () => {
+  let w: World
+  before(async () => {
+    w = await world('e2e-restart')
+    await w.kubectl.apply([
+      ...upstream('blue', { env: { TEXT: 'blue' } }),
+      ...upstream('green', { env: { TEXT: 'green' } }),
+      ambassador('payments', httpTo('blue', 8081)),
+      ...load('caller', 'payments', { url: 'http://localhost:8081/', rate: 50 }),
+    ])
+    await Promise.all(['blue', 'green', 'caller'].map((name) => w.kubectl.rollout(`deployment/${name}`)))
+    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=60s'])
+  })
+  after(() => w?.close())
+
+  const operators = async (): Promise<Json[]> => await w.system.pods('app.kubernetes.io/component=operator')
+  const processes = async (): Promise<string[]> =>
+    (await operators())
+      .map(({ metadata, status }) => `${metadata.name} ${status.containerStatuses[0].restartCount}`)
+      .sort()
+  const report = async (): Promise<Json> => (await reports(w.kubectl, 'caller'))[0]
+  const seen = (what: string, enough: (report: Json) => boolean): Promise<true> =>
+    eventually(what, async () => enough(await report()) || undefined)
+
+  it('applications see no failure, no operator is restarted, pods are admitted and a change is served', async () => {
+    await seen('it calls', ({ ok }) => ok > 100)
+    const before = await processes()
+    assert.equal(before.length, 2)
+    // Long enough for every watch and every renewal of the Lease to fail.
+    await w.cluster.restartApiServer(() => sleep(3000))
+    const wanted = Array.from({ length: 5 }, (_, n) => ({ kind: 'Pod', apiVersion: 'v1', ...bare(`after-${n}`) }))
+    const answers = await Promise.all(
+      wanted.map((each) => w.kubectl.try(['create', '-f', '-'], { input: JSON.stringify(each) })),
+    )
+    for (const { code, stderr } of answers) assert.equal(code, 0, stderr)
+    for (const { spec } of await w.kubectl.pods('app=after')) assert.equal(spec.initContainers?.[0]?.name, 'ambassador')
+    await w.kubectl.apply([ambassador('payments', httpTo('green', 8081))])
+    await seen('the change is served', ({ texts }) => texts.green > 50)
+    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Programmed', '--timeout=60s'])
+    await eventually('both replicas are ready', async () =>
+      (await operators()).every(({ status }) => status.conditions.some(isReadyCondition)),
+    )
+    assert.deepEqual(await processes(), before)
+    assert.deepEqual((await report()).failures, {})
+  })
+
+  const isReadyCondition = ({ type, status }: Json): boolean => type === 'Ready' && status === 'True'
+  const bare = (name: string): object => {
+    const template = podTemplate('after', 'payments') as Json
+    return { ...template, metadata: { ...template.metadata, name } }
+  }
 })
 
 describe('while the operator is down', () => {

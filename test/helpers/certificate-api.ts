@@ -33,6 +33,11 @@ export class CertificateApi implements KubeClient {
     return Buffer.from(entry?.clientConfig.caBundle ?? '', 'base64').toString()
   }
 
+  /** The entries of the configuration, to write over. */
+  entries(name = 'ambassador-injector'): NonNullable<Stored['webhooks']> {
+    return this.#objects.get(`configuration/${name}`)?.webhooks ?? []
+  }
+
   get secret(): Stored | undefined {
     return this.#objects.get('secret')
   }

@@ -40,6 +40,8 @@ export interface HttpProxySetup {
   readonly rateLimit?: RateLimitConfig
   readonly accessLog?: AccessLogConfig
   readonly tracing?: HttpSnapshot['tracing']
+  /** Most connections of the application. */
+  readonly maxClients?: number
   /** Tells of the endpoints only when the test does. */
   readonly isLate?: boolean
   /** In place of the ports: how endpoints are found. */
@@ -121,6 +123,7 @@ export async function httpProxy(setup: HttpProxySetup, ends: (() => unknown)[]) 
   const wake: (() => void)[] = []
   const driver = new HttpDriver({
     snapshot,
+    maxClients: setup.maxClients ?? 16_384,
     onLogged: (record) => {
       records.push(record)
       for (const each of wake.splice(0)) each()

@@ -22,6 +22,7 @@ export function ambassador(name: string, changes: Partial<InjectableAmbassador> 
     configMaps: [],
     tokens: [],
     sockets: [],
+    listenSocket: null,
     config: { name: `ambassador-${name}`, hash: '0123456789abcdef' },
     refusal: null,
     isDeleting: false,

@@ -36,10 +36,18 @@ export class ProxyProcess {
   ) {
     const telemetry = env['AMBASSADOR_TELEMETRY_PORT'] ?? String(await freePort())
     const admin = env['AMBASSADOR_ADMIN_PORT'] ?? String(await freePort())
+    const { NODE_COMPILE_CACHE: cache } = process.env
+    const compiled = args[0]?.endsWith('.ts') && cache !== undefined ? { NODE_COMPILE_CACHE: cache } : {}
     const [command, ...rest] = [...within, process.execPath, '--single-threaded-gc', ...args]
     const child = spawn(command ?? '', rest, {
       cwd: ROOT,
-      env: { PATH: process.env['PATH'], AMBASSADOR_TELEMETRY_PORT: telemetry, AMBASSADOR_ADMIN_PORT: admin, ...env },
+      env: {
+        PATH: process.env['PATH'],
+        AMBASSADOR_TELEMETRY_PORT: telemetry,
+        AMBASSADOR_ADMIN_PORT: admin,
+        ...compiled,
+        ...env,
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     return new ProxyProcess(child, Number(telemetry), Number(admin))

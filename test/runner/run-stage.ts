@@ -19,6 +19,17 @@ export interface Listener {
   ended(report: FileReport): void
 }
 
+interface Options {
+  /** The files to run; undefined: everything of the stage. */
+  readonly paths?: readonly string[] | undefined
+  /** What cannot run is a failure. */
+  readonly isCi: boolean
+}
+
+/** Puts what the files of a stage need on this machine; runStage does it itself unless it is given one. Never rejects. */
+export const prepareStage = async (stage: Stage, { paths, isCi }: Options): Promise<Cleanup | TestResult> =>
+  testFiles(paths ?? stage.folders).length === 0 ? async () => {} : prepare(stage, isCi)
+
 /** A stage that cannot run here counts as one skipped test for a person, and as a failed one where nobody would read of it. */
 const prepare = async (stage: Stage, isCi: boolean): Promise<Cleanup | TestResult> => {
   const title = `stage ${stage.name}`
@@ -48,10 +59,10 @@ export const testFiles = (paths: readonly string[]): string[] =>
       .sort()
   })
 
-/** `paths` undefined: everything of the stage. `isCi`: what cannot run is a failure. */
+/** Runs the checks of the stage, then its files. `prepared`: of prepareStage with the same options. */
 export const runStage = async (
   stage: Stage,
-  options: { readonly paths?: readonly string[] | undefined; readonly isCi: boolean; readonly listener: Listener },
+  options: Options & { readonly listener: Listener; readonly prepared?: Promise<Cleanup | TestResult> | undefined },
 ): Promise<StageReport> => {
   const start = performance.now()
   const results: TestResult[] = []
@@ -62,7 +73,7 @@ export const runStage = async (
   if (options.paths === undefined) for (const check of stage.checks) take(await runCheck(check))
   const files = testFiles(options.paths ?? stage.folders)
   if (files.length > 0) {
-    const cleanup = await prepare(stage, options.isCi)
+    const cleanup = await (options.prepared ?? prepare(stage, options.isCi))
     if (typeof cleanup === 'function') {
       for (const batch of inOrder(files, stage))
         await eachOf(batch, stage.concurrency, async (file) => take(await runTestFile(file, stage.limits, stage.env)))

@@ -62,7 +62,7 @@ export const STAGES: readonly Stage[] = [
     checks: [],
     folders: ['test/unit'],
     limits: limits(30, 120, 10),
-    concurrency: CONCURRENCY,
+    concurrency: 4, // small ones, which wait for each other's results and for time-outs half of the time
     isSlow: false,
     prepare: prepareMachine,
   },
@@ -88,7 +88,7 @@ export const STAGES: readonly Stage[] = [
     checks: [],
     folders: ['test/integration/proxy', 'test/integration/cli'],
     limits: limits(60, 300, 10),
-    concurrency: 3, // most of their time is waiting: for time-outs, for Sentinels, for names that expire
+    concurrency: 4, // most of their time is waiting: for time-outs, for Sentinels, for names that expire
     isSlow: true,
     prepare: prepareBrowser,
   },
@@ -108,7 +108,7 @@ export const STAGES: readonly Stage[] = [
     checks: [],
     folders: ['test/e2e'],
     limits: limits(300, 1200, 60),
-    concurrency: CONCURRENCY, // a namespace for each file
+    concurrency: 3, // a namespace for each file
     first: 'test/e2e/chart.test.ts', // wants a cluster without the product, and takes it away in the middle
     // The one measures times and stops the operator, the other drains a node.
     last: ['test/e2e/live.test.ts', 'test/e2e/nodes.test.ts'],

@@ -2,14 +2,18 @@
 import type { Socket } from 'node:net'
 import { SMALL_READ_BUFFER } from '../../runtime/buffers.ts'
 import { refreshClock } from '../../runtime/clock.ts'
-import { adopt } from '../../runtime/raw-socket.ts'
+import { adopt, type SocketHandler } from '../../runtime/raw-socket.ts'
 import type { Driver } from '../driver.ts'
 import { Exchange } from './exchange.ts'
 import { type HttpRecord, recordOf } from './record.ts'
-import type { Refusal } from './respond.ts'
+import { crowded } from './refusals.ts'
+import { newRequestId } from './request-id.ts'
+import { answer, type Refusal, statusOf } from './respond.ts'
+import { defaultMaxClients, Room } from './room.ts'
 import { Session, type SessionHost } from './session.ts'
 import type { HttpSnapshot } from './snapshot.ts'
 import { isTraced } from './span.ts'
+import { TurnedAway } from './turned-away.ts'
 
 export interface HttpDriverOptions {
   readonly snapshot: HttpSnapshot
@@ -21,6 +25,8 @@ export interface HttpDriverOptions {
   readonly onTrouble?: (reason: string, detail: string) => void
   /** For the sample of the access log. */
   readonly random?: () => number
+  /** Most connections of the application. Default: what the container's memory has room for, at most 16,384. */
+  readonly maxClients?: number
 }
 
 /** Failures that say something of the upstream or the configuration rather than of load or of the application. */
@@ -37,6 +43,9 @@ const TROUBLE: ReadonlySet<string> = new Set([
   'egress_denied',
 ])
 
+/** Connections beyond the most that are told so; more are closed without a word. */
+const MAX_TURNED_AWAY = 256
+
 /** Exchanges that are kept for the next requests. */
 const MAX_SPARE = 256
 
@@ -45,6 +54,8 @@ export class HttpDriver implements Driver, SessionHost {
   readonly #options: HttpDriverOptions
   readonly #random: () => number
   readonly #sessions = new Set<Session>()
+  readonly #room: Room
+  readonly #turnedAway = new Set<TurnedAway>()
   readonly #spare: Exchange[] = []
   #drained: (() => void)[] = []
   #isDraining = false
@@ -55,6 +66,7 @@ export class HttpDriver implements Driver, SessionHost {
     this.#options = options
     this.#snapshot = options.snapshot
     this.#random = options.random ?? Math.random
+    this.#room = new Room(options.maxClients ?? defaultMaxClients())
   }
 
   get snapshot(): HttpSnapshot {
@@ -71,9 +83,22 @@ export class HttpDriver implements Driver, SessionHost {
   }
 
   serve(socket: Socket): void {
-    refreshClock()
+    const time = refreshClock()
     this.accepted++
-    this.#sessions.add(new Session(this, (handler) => adopt(socket, handler, SMALL_READ_BUFFER)))
+    const open = (handler: SocketHandler) => adopt(socket, handler, SMALL_READ_BUFFER)
+    if (this.#sessions.size < this.#room.max || this.#room.make(this.#sessions, time)) {
+      this.#sessions.add(new Session(this, open))
+    } else if (this.#turnedAway.size < MAX_TURNED_AWAY) {
+      const gone = (its: TurnedAway) => this.#turnedAway.delete(its)
+      this.#turnedAway.add(new TurnedAway(open, (isHead) => this.#turnAway(isHead), gone))
+    } else socket.destroy()
+  }
+
+  #turnAway(isHead: boolean): Buffer {
+    const refusal = crowded(this.#room.max)
+    const requestId = newRequestId()
+    this.onRefused(refusal, requestId)
+    return answer(refusal, { isHead, isOld: false, closes: true, requestId })
   }
 
   get open(): number {
@@ -95,6 +120,7 @@ export class HttpDriver implements Driver, SessionHost {
 
   destroy(): void {
     for (const session of this.#sessions) session.destroy()
+    for (const { raw } of this.#turnedAway) raw.destroy()
   }
 
   // --- what sessions ask -----------------------------------------------------------------------------------------------------------
@@ -124,7 +150,7 @@ export class HttpDriver implements Driver, SessionHost {
   }
 
   onRefused(refusal: Refusal, requestId: string): void {
-    const status = refusal.status ?? 400
+    const status = statusOf(refusal)
     const { cells } = this.#snapshot.upstream
     // It took no time that anybody waited for; an application that sends such requests has to be seen all the same.
     cells.add(status, 0)

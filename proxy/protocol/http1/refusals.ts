@@ -9,6 +9,12 @@ export function overloaded(): Refusal {
   return { reason: 'overloaded', detail: overloadDetail(), retryAfterMs: 1000 }
 }
 
+/** The listener has all the connections of the application that it may have. */
+export function crowded(max: number): Refusal {
+  const detail = `the application has ${max} connections open to this port, and none of them rests`
+  return { reason: 'overloaded', detail, retryAfterMs: 1000 }
+}
+
 /** The rate limit has no token. @param waitMs until it has one */
 export function limited(limit: RateLimit, waitMs: number): Refusal {
   return { reason: 'rate_limited', detail: '', retryAfterMs: waitMs, fields: limit.fieldLines(waitMs) }

@@ -36,6 +36,13 @@ export function writeRequestId(target: Buffer, at: number, wallMs: number = Date
   used += BYTES_PER_ID
 }
 
+/** One as text. */
+export function newRequestId(): string {
+  const id = Buffer.allocUnsafe(36)
+  writeRequestId(id, 0)
+  return id.toString('latin1')
+}
+
 function hexByte(target: Buffer, at: number, byte: number): void {
   target[at] = HEX_DIGITS[byte >> 4]!
   target[at + 1] = HEX_DIGITS[byte & 15]!

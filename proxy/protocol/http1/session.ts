@@ -9,12 +9,11 @@ import type { UpstreamConnection } from '../../upstream/http-pool.ts'
 import { Relay } from '../tcp/relay.ts'
 import type { Exchange } from './exchange.ts'
 import type { AfterExchange, ExchangeClient } from './exchange-client.ts'
-import { HeadReader } from './head-reader.ts'
+import { HeadReader, NO_MEMORY } from './head-reader.ts'
 import { RequestFacts } from './headers.ts'
 import type { Fault } from './parser.ts'
-import { writeRequestId } from './request-id.ts'
+import { newRequestId } from './request-id.ts'
 import { answer, optionsAnswer, type Refusal } from './respond.ts'
-import { ID_BYTES } from './serializer.ts'
 import type { HttpSnapshot } from './snapshot.ts'
 
 /** A head must be complete this long after its first byte. */
@@ -26,6 +25,9 @@ const MAX_LINGER_MS = 10_000
 const SLOW_READER_MS = 30_000
 /** Bytes of later requests that are kept while one is under way; then reading stops. */
 const MAX_AHEAD_BYTES = 16 * 1024
+
+/** How long a connection without a request counts as new. */
+const NEW_MS = 1_000
 
 /** A client that half-closed and waits, or that is not read from, is looked at this often. */
 const ASK_AGAIN_MS = 1_000
@@ -60,6 +62,10 @@ export class Session implements SocketHandler, ExchangeClient {
   /** What the client had not taken when it was last looked at, while closing. */
   #unsent = 0
   #relay: Relay | null = null
+  /** No request came yet. */
+  #isNew = true
+  /** When the last request was done, or the connection came. */
+  restsSince = now()
   /** Of a head that is not complete, and of a connection that is closing. */
   readonly #timer = new CoarseTimer(() => this.#onTimer())
 
@@ -74,6 +80,13 @@ export class Session implements SocketHandler, ExchangeClient {
 
   get isDraining(): boolean {
     return this.#host.isDraining
+  }
+
+  /** Nothing goes on that a close would cut. A connection that is new is about to send its request. */
+  mayGiveWay(time: number): boolean {
+    if (this.isBusy || this.#isClosing || this.#reader.isPartial || this.raw.destroyed) return false
+    // What it was answered may still be on its way.
+    return this.raw.backlog === 0 && (!this.#isNew || time - this.restsSince >= NEW_MS)
   }
 
   // --- what the client sends -------------------------------------------------------------------------------------------------
@@ -127,6 +140,7 @@ export class Session implements SocketHandler, ExchangeClient {
     }
     const exchange = this.#host.takeExchange()
     this.#exchange = exchange
+    this.#isNew = false
     const next = exchange.begin(this, this.#host.snapshot, head, facts, chunk, reader.next, end)
     reader.done()
     if (this.raw.ended && this.#exchange === exchange) this.#onEndOf(exchange, next < end)
@@ -143,12 +157,15 @@ export class Session implements SocketHandler, ExchangeClient {
 
   /** A head that breaks a rule. Nothing behind it can be trusted, so the connection ends with the answer. */
   #refuse(fault: Fault): void {
-    const id = Buffer.alloc(ID_BYTES)
-    writeRequestId(id, 0)
-    const refusal: Refusal = { reason: 'bad_request', detail: fault.text, status: fault.status }
-    const requestId = id.toString('latin1')
-    const { head } = this.#reader
-    const isHead = head.bytes.toString('latin1', head.start, head.start + 5) === 'HEAD '
+    const isScarce = fault === NO_MEMORY
+    const refusal: Refusal = {
+      reason: isScarce ? 'overloaded' : 'bad_request',
+      detail: fault.text,
+      status: fault.status,
+      retryAfterMs: isScarce ? 1000 : undefined,
+    }
+    const requestId = newRequestId()
+    const isHead = this.#reader.beginsWith('HEAD ')
     this.raw.write(answer(refusal, { isHead, isOld: false, closes: true, requestId }))
     this.#host.onRefused(refusal, requestId)
     this.#close()
@@ -186,6 +203,7 @@ export class Session implements SocketHandler, ExchangeClient {
 
   onClose(): void {
     this.#timer.release()
+    this.#reader.done()
     this.#exchange?.onClientGone()
     if (this.#relay === null) this.#host.onSessionEnd(this)
   }
@@ -198,6 +216,7 @@ export class Session implements SocketHandler, ExchangeClient {
 
   onExchangeEnd(exchange: Exchange, after: AfterExchange): void {
     this.#exchange = null
+    this.restsSince = now()
     this.#timer.clear()
     const isReset = after === 'cut' && exchange.endsWithClose
     this.#host.giveExchange(exchange)

@@ -42,9 +42,12 @@ export interface Question {
   readonly changes: number
 }
 
+/** Of all lexicons, so that what was read by one is not taken for what another one says. */
+let versions = 0
+
 export class Lexicon implements Words {
   /** Another number whenever an earlier statement may mean something else. */
-  version = 0
+  version: number = ++versions
   readonly #known = new Map<number, Effects | null>()
   /** Of every statement, whatever it names; null: nothing. */
   #anywhere: Effects | null = null
@@ -67,7 +70,7 @@ export class Lexicon implements Words {
   doubt(): void {
     this.#isStale = true
     this.#changes++
-    this.version++
+    this.version = ++versions
   }
 
   /** Whether the server should be asked although no statement waits for the answer. */
@@ -111,7 +114,7 @@ export class Lexicon implements Words {
     if (effects !== null) this.#replace(fingerprint, effects)
     if (this.#known.size + words.length > MAX_WORDS) this.#forget()
     for (const hash of words) if (!this.#known.has(hash)) this.#known.set(hash, null)
-    this.version++
+    if (words.length > 0 || effects !== null) this.version = ++versions
   }
 
   #replace(fingerprint: string, effects: ReadonlyMap<number, Effects>): void {

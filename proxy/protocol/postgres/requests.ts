@@ -63,6 +63,8 @@ export class Requests {
   #bodyBytes = 0
   /** Of that text, beside what has made the client keep the connection. */
   #bodyEffects: StatementEffects | null = null
+  /** Of the lexicon by which nothing was found in it that the session would have to know; -1: something was. */
+  #plainVersion = -1
   #valuesSeen: Values | null = null
   #isEscaping = false
   #dialectSeen = ''
@@ -196,7 +198,7 @@ export class Requests {
     } else {
       this.#long = new SqlScanner()
       this.#long.words = this.#requester.pool.lexicon
-      this.#long.begin(this.#escapes)
+      this.#long.begin(this.#escapes())
       this.#long.feed(bytes, from + HEAD_BYTES, to)
     }
     server.sentQuery()
@@ -215,18 +217,18 @@ export class Requests {
 
   #scan(bytes: Buffer, from: number, to: number): void {
     scanner.words = this.#requester.pool.lexicon
-    scanner.begin(this.#escapes)
+    scanner.begin(this.#escapes())
     scanner.feed(bytes, from, to)
     scanner.end()
   }
 
-  get #escapes(): boolean {
+  #escapes(): boolean {
     this.#look()
     return this.#isEscaping
   }
 
   /** What the meaning of the bytes of a text depends on: the same text is another statement in another encoding. */
-  get #dialect(): string {
+  #dialect(): string {
     this.#look()
     return this.#dialectSeen
   }
@@ -235,6 +237,7 @@ export class Requests {
     const { values, pool } = this.#requester
     if (values === this.#valuesSeen || values === null) return
     this.#valuesSeen = values
+    this.#plainVersion = -1
     this.#isEscaping = pool.parameters.valueOf(values, 'standard_conforming_strings') === 'off'
     this.#dialectSeen = `${pool.parameters.valueOf(values, 'client_encoding')} ${this.#isEscaping ? 'escaping' : ''}\0`
   }
@@ -293,12 +296,20 @@ export class Requests {
       this.#requester.pin('large_statement')
       return this.#onLongParse(server, splitter, textAt)
     }
+    const isUnnamed = textAt === nameAt + 1
+    if (isUnnamed && this.#isAgain(bytes, textAt, to)) {
+      this.#unnamed = ++unnamedMade
+      server.sentParse(null, null, 'client')
+      server.unnamed = this.#unnamed
+      return true
+    }
     const end = bytes.indexOf(0, textAt)
     this.#scan(bytes, textAt, end < 0 ? to : Math.min(end, to))
-    if (textAt === nameAt + 1) {
+    if (isUnnamed) {
       this.#note(server, scanner)
       this.#bodyEffects = scanner.isDoubtful || scanner.open.length > 0 ? effectsIn(scanner) : null
       this.#keepUnnamed(bytes, textAt, to)
+      this.#plainVersion = isPlain(scanner) ? this.#requester.pool.lexicon.version : -1
       server.sentParse(null, null, 'client')
       server.unnamed = this.#unnamed
       return true
@@ -316,7 +327,7 @@ export class Requests {
       server.sentParse(null, null, 'client')
       return false
     }
-    const key = this.#dialect + bytes.toString('latin1', textAt, to)
+    const key = this.#dialect() + bytes.toString('latin1', textAt, to)
     let statement = pool.statements.get(key)
     if (statement === undefined) {
       const body = Buffer.from(bytes.subarray(textAt, to))
@@ -359,6 +370,16 @@ export class Requests {
     this.#rename(splitter, nameAt, textAt, statement.name)
     server.sentParse(statement, name, 'client')
     return false
+  }
+
+  /** The unnamed statement is parsed anew with the same text, as drivers do for each execution: it was read and kept the last time. */
+  #isAgain(bytes: Buffer, from: number, to: number): boolean {
+    this.#look()
+    const body = this.#body
+    if (this.#plainVersion !== this.#requester.pool.lexicon.version || body === null || to - from !== this.#bodyBytes)
+      return false
+    for (let at = from; at < to; at++) if (bytes[at] !== body[at - from]) return false
+    return true
   }
 
   #keepUnnamed(bytes: Buffer, from: number, to: number): void {
@@ -476,6 +497,11 @@ export class Requests {
 
 /** A statement that was too long to be read: its client keeps the connection. */
 const UNREAD: StatementEffects = { ...DOUBT, open: [], isStored: false, isChange: true }
+
+/** Nothing has to be done about a statement of these effects. */
+function isPlain({ pin, parameters, asksSequences, isDoubtful, open, isChange }: StatementEffects): boolean {
+  return pin === null && parameters === 0 && !asksSequences && !isDoubtful && open.length === 0 && !isChange
+}
 
 function effectsIn({
   pin,

@@ -386,7 +386,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   #goOn(): void {
     const held = this.#takeHeld()
     if (held !== null) this.#send(held, 0, held.length)
-    if (this.#phase === 'attached' && (this.#server?.raw.backlog ?? 0) === 0) this.client.resume()
+    if (this.#phase === 'attached' && this.#server?.raw.isSlow !== true) this.client.resume()
     if (this.#clientEnded && this.#phase !== 'ended') this.#lookWhetherGone()
   }
 
@@ -449,7 +449,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       this.#held = null
       this.#heldBytes = 0
       this.#send(bytes, from, end)
-      if (isHeld && this.client.isPaused && this.#server?.raw.backlog === 0) this.client.resume()
+      if (isHeld && this.client.isPaused && this.#server?.raw.isSlow === false) this.client.resume()
     } else {
       this.#keep(bytes, from, end)
       this.#pauseWhenLarge()
@@ -504,7 +504,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       this.#leave()
       return
     }
-    if (server.raw.backlog > 0) this.client.pause()
+    if (server.raw.isSlow) this.client.pause()
     if (requests.isInside) this.#timer.set(now() + STALL_MS)
     this.#rest()
   }

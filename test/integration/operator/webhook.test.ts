@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
+import { connect as connectTls } from 'node:tls'
 import { load, loadAll } from 'js-yaml'
 import { Registry } from 'prom-client'
 import { silentLog } from '../../../common/log.ts'
@@ -107,7 +108,7 @@ const start = async (port: number): Promise<void> => {
     },
     nodes: nodes({ kubeletVersion: 'v1.34.4' }),
     settings: { ...SETTINGS, image: IMAGE },
-    lifetimes: { checkMs: 500 },
+    lifetimes: { checkMs: 500, settleMs: 1500 },
   })
 }
 
@@ -131,6 +132,21 @@ const reviews = async (match = ''): Promise<number> => {
 }
 const onePod = (app: string, is: (object: Json) => boolean = () => true): Promise<Json> =>
   eventually(`a pod of ${app}`, async () => (await kubectl.pods(`app=${app}`)).find(is), { everyMs: 100 })
+
+const decode = (base64: string): string => Buffer.from(base64, 'base64').toString()
+/** The newest CA, in PEM. */
+const authority = async (): Promise<string> =>
+  decode((await kubectl.get('secret', 'ambassador-operator-ca')).data['ca.crt'])
+/** Whether a new connection is served a certificate of this CA. */
+const isServed = (ca: string): Promise<boolean> =>
+  new Promise((resolve) => {
+    const host = cluster.hostAddress ?? ''
+    const socket = connectTls({ host, port: webhook.port, ca, rejectUnauthorized: false }, () => {
+      resolve(socket.authorized)
+      socket.destroy()
+    })
+    socket.once('error', () => resolve(false))
+  })
 
 describe('the webhook and a real API server', {
   skip: process.env['TEST_KUBECONFIG'] ? 'a given cluster cannot call this process' : false,
@@ -439,5 +455,38 @@ describe('the webhook and a real API server', {
     const secret = await kubectl.get('secret', 'ambassador-operator-ca')
     assert.deepEqual(Object.keys(secret.data), ['ca.crt', 'ca.key'])
     assert.ok(load(JSON.stringify(secret)))
+  })
+
+  it('refuses no pod while its CA is replaced again and again, and serves what the newest one signed', async () => {
+    let isOver = false
+    let asked = 0
+    const refused: string[] = []
+    const asking = (async () => {
+      for (; !isOver; asked++) {
+        const input = JSON.stringify(pod('asked', 'payments'))
+        const { code, stderr } = await kubectl.try(['create', '--dry-run=server', '-f', '-'], { input })
+        if (code !== 0) refused.push(stderr)
+      }
+    })()
+    try {
+      for (let time = 0; time < 3 || asked < 10; time++) {
+        const before = await authority()
+        await kubectl.run(['delete', 'secret', 'ambassador-operator-ca'])
+        const made = await eventually('another CA', async () => {
+          const now = await authority().catch(() => undefined)
+          return now !== before && now
+        })
+        await eventually('it signed what is served, and is trusted', async () => {
+          const { webhooks } = await kubectl.get('mutatingwebhookconfiguration', NAME)
+          const bundles = new Set(webhooks.map((each: Json) => decode(each.clientConfig.caBundle)))
+          const [bundle] = [...bundles] as string[]
+          return bundles.size === 1 && bundle?.includes(made) && (await isServed(made))
+        })
+      }
+    } finally {
+      isOver = true
+      await asking
+    }
+    assert.deepEqual(refused, [])
   })
 })

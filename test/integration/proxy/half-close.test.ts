@@ -1,7 +1,10 @@
 /** half-close.ts on the kernel's own table. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { connect, type Socket } from 'node:net'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { askWhetherGone } from '../../../proxy/runtime/half-close.ts'
 import { tcpServer } from '../../helpers/tcp.ts'
@@ -39,3 +42,28 @@ for (const host of ['127.0.0.1', '::1']) {
     })
   })
 }
+
+describe('a peer on a Unix socket', () => {
+  it('that half-closed or only rests is not gone, and one that closed is', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'amb-half-'))
+    const path = join(dir, 'a.sock')
+    const accepted: Socket[] = []
+    const server = createServer({ allowHalfOpen: true }, (socket) => accepted.push(socket.resume())).listen(path)
+    await once(server, 'listening')
+    const clients: Socket[] = []
+    for (let i = 0; i < 3; i++) {
+      const client = connect({ path, allowHalfOpen: true })
+      await once(client, 'connect')
+      clients.push(client)
+      while (accepted.length <= i) await new Promise((resolve) => setImmediate(resolve))
+    }
+    clients[1]?.end()
+    clients[2]?.destroy()
+    await Promise.all(accepted.slice(1).map((socket) => once(socket, 'end')))
+    assert.deepEqual(await Promise.all(accepted.map(ask)), [false, false, true])
+    for (const socket of [...clients, ...accepted]) socket.destroy()
+    assert.equal(await ask(accepted[0]!), true)
+    server.close()
+    rmSync(dir, { recursive: true })
+  })
+})

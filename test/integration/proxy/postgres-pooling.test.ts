@@ -642,6 +642,23 @@ describe('PostgreSQL pooling by transaction', () => {
   )
 
   it(
+    'reads a text without a name that comes again once more when a backslash means something else by then',
+    scope(async (ends) => {
+      const proxy = await pool(ends)
+      const a = await connected(proxy.options, ends)
+      const text = "select '\\', set_config($1, $2, false) --', $1::text, $2::text"
+      const ask = () => a.query({ text, values: ['work_mem', '64kB'] })
+      await a.query('set standard_conforming_strings = off')
+      for (let n = 0; n < 3; n++) await ask()
+      assert.deepEqual(proxy.pooling.pinned, {})
+      await a.query('set standard_conforming_strings = on')
+      await ask()
+      assert.deepEqual(proxy.pooling.pinned, { set: 1 })
+      assert.equal(await one(a, 'show work_mem'), '64kB')
+    }),
+  )
+
+  it(
     'sends texts longer than it keeps as they come: reads what they do, and keeps the connection for long prepared ones',
     scope(async (ends) => {
       const proxy = await pool(ends)

@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
-import { describe, it } from 'node:test'
+import { after, describe, it } from 'node:test'
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import { SHARED_READ_BUFFER } from '../../../proxy/runtime/buffers.ts'
 import {
   adopt,
   LISTEN_OPTIONS,
@@ -10,7 +12,9 @@ import {
   openTcp,
   type RawSocket,
   type SocketHandler,
+  upgradeTls,
 } from '../../../proxy/runtime/raw-socket.ts'
+import { Pki } from '../../helpers/pki.ts'
 
 /** A handler that keeps what it hears. */
 class Recorder implements SocketHandler {
@@ -237,5 +241,86 @@ describe('RawSocket', () => {
     await heard.next('close')
     assert.equal(heard.received, 'enough')
     server.close()
+  })
+})
+
+describe('upgradeTls', () => {
+  const pki = new Pki()
+  after(() => pki.remove())
+
+  /** TLS on a connection that was open before, and the other end of it. */
+  async function upgraded() {
+    const leaf = pki.authority().issue()
+    const server = createTlsServer({ cert: leaf.cert, key: leaf.key })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const plain = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    await once(plain, 'connect')
+    const heard = new Recorder()
+    const raw = upgradeTls(plain, { rejectUnauthorized: false }, heard)
+    const [[peer]] = (await Promise.all([once(server, 'secureConnection'), once(raw.socket, 'secureConnect')])) as [
+      [TLSSocket],
+      unknown,
+    ]
+    peer.on('error', () => {})
+    const close = async (): Promise<void> => {
+      raw.destroy()
+      peer.destroy()
+      server.close()
+      await once(server, 'close')
+    }
+    return { raw, heard, peer, close }
+  }
+
+  it('reads into the buffer that all sockets share, counts, and stops while it is paused', async () => {
+    const { raw, heard, peer, close } = await upgraded()
+    const chunks = new Set<Buffer>()
+    raw.handler = {
+      ...NO_HANDLER,
+      onData: (chunk, length) => {
+        chunks.add(chunk)
+        heard.onData(chunk, length)
+      },
+    }
+    const first = heard.next('data')
+    peer.write('one')
+    await first
+    raw.pause()
+    peer.write('two')
+    await new Promise((resolve) => setTimeout(resolve, 30))
+    assert.equal(heard.received, 'one')
+    const second = heard.next('data')
+    raw.resume()
+    await second
+    assert.equal(heard.received, 'onetwo')
+    assert.equal(raw.bytesRead, 6)
+    assert.deepEqual([...chunks], [SHARED_READ_BUFFER])
+    await close()
+  })
+
+  it('is not slow while the kernel takes its records, and is when the peer does not read', async () => {
+    const { raw, peer, close } = await upgraded()
+    peer.pause()
+    raw.write(Buffer.from('little'))
+    assert.ok(raw.backlog > 0)
+    assert.equal(raw.isSlow, false)
+    const piece = Buffer.alloc(1 << 20)
+    for (let n = 0; n < 64 && !raw.isSlow; n++) {
+      raw.write(piece)
+      if (!raw.isSlow) await new Promise((resolve) => setImmediate(resolve))
+    }
+    assert.equal(raw.isSlow, true)
+    await close()
+  })
+
+  it('tells of the end of the peer, and ends', async () => {
+    const { heard, raw, peer, close } = await upgraded()
+    peer.end('bye')
+    await heard.next('end')
+    assert.equal(heard.received, 'bye')
+    raw.end()
+    await heard.next('close')
+    assert.equal(heard.events.at(-1), 'close')
+    await close()
   })
 })

@@ -5,6 +5,7 @@ import { configHash } from '../../../common/config-hash.ts'
 import { tokenName } from '../../../common/object-names.ts'
 import type { Ambassador } from '../../../operator/api/ambassador.ts'
 import { checkObject } from '../../../operator/api/check.ts'
+import { schema } from '../../../operator/api/crd.ts'
 import { render } from '../../../operator/render/render.ts'
 
 /** An Ambassador whose only upstream has this beside its endpoints. */
@@ -37,7 +38,35 @@ function issues(upstream: object): string[] {
   return [...lifted.issues, ...checkObject(lifted.object)].map(({ field, message }) => `${field}: ${message}`)
 }
 
+/** Paths of every field that refers to a Secret or a ConfigMap, as the definition of the resource has them. */
+function references(
+  at: { readonly properties?: object; readonly items?: object },
+  path: readonly string[] = [],
+): string[][] {
+  const fields = Object.entries(at.properties ?? {})
+  if (fields.some(([name]) => name === 'secretKeyRef' || name === 'configMapKeyRef')) return [[...path]]
+  if (fields.some(([name]) => name === 'secretName')) return [[...path]]
+  const inItems = at.items === undefined ? [] : references(at.items, path)
+  return [...inItems, ...fields.flatMap(([name, field]) => references(field, [...path, name]))]
+}
+
 describe('local references', () => {
+  it('stand for every reference that the resource knows', () => {
+    const paths = references(schema().properties?.['spec']?.properties?.['upstreams'] ?? {})
+    assert.ok(paths.length >= 15, `${paths.length}`)
+    for (const path of paths) {
+      const pairs: Record<string, object> = {
+        basic: { username: { env: 'A' }, password: { env: 'B' } },
+        clientCertificate: { certificate: { env: 'A' }, privateKey: { env: 'B' } },
+      }
+      const holder = pairs[path.at(-1) ?? ''] ?? { env: 'A' }
+      const upstream = path.reduceRight<object>((inner, name) => ({ [name]: inner }), holder)
+      const { object, locals } = liftLocalRefs(ambassador(upstream), '/dir')
+      assert.ok(locals.size > 0, path.join('.'))
+      assert.doesNotMatch(JSON.stringify(object), /"env"/, path.join('.'))
+    }
+  })
+
   it('stand for a key, beside or inside the reference that they replace', () => {
     for (const bearer of [{ env: 'TOKEN' }, { secretKeyRef: { env: 'TOKEN' } }]) {
       assert.deepEqual(cluster({ auth: { bearer } })?.auth, { kind: 'bearer', token: { kind: 'env', name: 'TOKEN' } })

@@ -403,12 +403,18 @@ export const GROUPS: readonly ResilienceGroup[] = [
         script(bench, answer(503, 'no'))
         const client = bench.client()
         const whole = answer(503, 'no').length
+        const times: number[] = []
+        let busyAt: number | undefined
         for (let i = 1; i <= 1000; i++) {
           await client.send(get())
+          times.push(performance.now())
+          if (i > 50 && times.at(-1)! - times.at(-51)! < 1000) busyAt ??= times.at(-1)!
           await client.until(`answer ${i}`, () => client.length >= i * whole || client.isOver)
         }
         const { length } = bench.upstream.wires.flatMap((wire) => wire.text.match(/^GET /gm) ?? [])
-        assert.ok(length <= 1200 && length >= 1150, String(length))
+        // Until fifty came within a second, which a slow machine may take seconds for, the upstream is a quiet one and has its reserve.
+        const reserve = Math.floor(((busyAt ?? times.at(-1)!) - times[0]!) / 1000) * 10
+        assert.ok(length <= 1200 + reserve && length >= 1150, `${length}, reserve ${reserve}`)
       },
     }),
   },

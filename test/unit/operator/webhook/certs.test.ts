@@ -218,14 +218,59 @@ describe('what others do to Secret and configuration', () => {
     assert.equal(api.bundle(), before)
   })
 
-  it('is repaired: a Secret that was deleted', async () => {
-    const { api, certs } = setUp(installed())
+  it('is repaired: a Secret that was deleted, with a new CA that signs when API servers know it', async () => {
+    const { api, certs, clock } = setUp(installed())
     await certs.check()
     const before = api.bundle()
     api.secret = undefined
     await certs.check()
-    assert.notEqual(api.bundle(), before)
+    assert.deepEqual(pems(api.bundle()).slice(1), [before])
+    assert.equal(signedBy(certs, api.bundle()), 1)
+    clock.wallOffset += 5 * 60_000 + 1000
+    await certs.check()
     assert.equal(signedBy(certs, api.bundle()), 0)
+  })
+
+  for (const { title, look } of [
+    { title: 'one of them looks first', look: ['first', 'second'] },
+    { title: 'the other looks first', look: ['second', 'first'] },
+    { title: 'one that has just been started does', look: ['third', 'first', 'second'] },
+    {
+      title: 'one that has just been started does, and the others are late',
+      look: ['third', 'first', 'third', 'second'],
+    },
+  ])
+    it(`trusts what every replica serves, again and again, when the Secret is deleted and ${title}`, async () => {
+      const { api, certs: first, clock } = setUp(installed())
+      const replicas: Record<string, Certs> = { first, second: setUp(api, clock).certs }
+      for (const each of Object.values(replicas)) await each.check()
+      for (let time = 0; time < 3; time++) {
+        api.secret = undefined
+        if (look.includes('third')) replicas['third'] = setUp(api, clock).certs
+        for (const name of look) {
+          await replicas[name]?.check()
+          for (const [other, each] of Object.entries(replicas))
+            if (each.current !== undefined) assert.ok(signedBy(each, api.bundle()) >= 0, `${other} after ${name}`)
+        }
+        if (time < 2) continue // the next one is deleted before this one has signed
+        clock.wallOffset += 5 * 60_000 + 1000
+        for (const each of Object.values(replicas)) await each.check()
+        assert.deepEqual(
+          Object.values(replicas).map((each) => signedBy(each, api.bundle())),
+          Object.values(replicas).map(() => 0),
+        )
+        assert.ok(pems(api.bundle()).length <= 2, 'nobody serves what the others signed')
+      }
+    })
+
+  it('keeps no CA of somebody else in a bundle', async () => {
+    const { api, certs } = setUp(installed())
+    await certs.check()
+    const [own] = pems(api.bundle())
+    const foreign = `-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n`
+    for (const entry of api.entries()) entry.clientConfig.caBundle = Buffer.from(foreign + own).toString('base64')
+    await certs.check()
+    assert.deepEqual(pems(api.bundle()), [own])
   })
 
   it('is repaired: a Secret that cannot be used', async () => {
@@ -237,7 +282,7 @@ describe('what others do to Secret and configuration', () => {
       { 'ca.crt': 'AAAA', 'ca.key': base64(other.privateKey) },
       'foreign key',
     ]) {
-      const { api, certs } = setUp(installed())
+      const { api, certs, clock } = setUp(installed())
       await certs.check()
       const stored = api.secret
       assert.ok(stored?.data)
@@ -245,9 +290,13 @@ describe('what others do to Secret and configuration', () => {
         typeof data === 'string'
           ? { ...stored.data, 'ca.key': base64(other.privateKey) }
           : (data as Record<string, string>)
+      const [before] = pems(api.bundle())
+      await certs.check()
+      assert.deepEqual(pems(api.bundle()).slice(1), [before])
+      assert.equal(signedBy(certs, api.bundle()), 1, 'signed by the CA that API servers know')
+      clock.wallOffset += 5 * 60_000 + 1000
       await certs.check()
       assert.equal(signedBy(certs, api.bundle()), 0)
-      assert.equal(pems(api.bundle()).length, 1)
     }
   })
 

@@ -174,6 +174,7 @@ describe('the projection of an Ambassador', () => {
       configMaps: ['ca'],
       tokens: [],
       sockets: [],
+      listenSocket: null,
       config: { name: 'ambassador-payments', hash: 'abc' },
       refusal: null,
       isDeleting: false,

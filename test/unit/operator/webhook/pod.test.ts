@@ -5,7 +5,16 @@ import { equal, type Json, type JsonObject } from '../../../../operator/webhook/
 import { applyPatch, diff } from '../../../../operator/webhook/patch.ts'
 import { findInjection } from '../../../../operator/webhook/status.ts'
 import { uninjectPod } from '../../../../operator/webhook/uninject.ts'
-import { ambassador, asking, injected, nodes, planFor, sidecarOf, type World } from '../../../helpers/injection.ts'
+import {
+  ambassador,
+  asking,
+  injected,
+  nodes,
+  planFor,
+  refusalOf,
+  sidecarOf,
+  type World,
+} from '../../../helpers/injection.ts'
 
 const TWO: World = {
   ambassadors: [
@@ -190,6 +199,36 @@ describe('applying a plan to a pod that was injected', () => {
     assert.ok(equal(injected(fewer, TWO), wanted), JSON.stringify(diff(injected(fewer, TWO), wanted)))
   })
 
+  it('takes the directory of a socket away with its Ambassador, also from the containers', () => {
+    const world = {
+      ambassadors: [ambassador('payments', { listenSocket: '/run/pay/a.sock' }), ambassador('cache', { port: 6379 })],
+    }
+    const both = edited(injected(asking('payments,cache'), world), (pod: Editable) => {
+      pod.metadata.annotations['ambassador.dev/inject'] = 'cache'
+    })
+    assert.equal((specOf(both)['containers'] as JsonObject[])[0]?.['volumeMounts'] !== undefined, true)
+    assert.ok(equal(injected(both, world), injected(asking('cache'), world)))
+  })
+
+  it('leaves a volume alone that has the name of a directory of sockets and is mounted elsewhere', () => {
+    const world = { ambassadors: [ambassador('payments', { listenSocket: '/run/pay/a.sock' })] }
+    const once = injected(asking('payments'), world)
+    const name = (specOf(once)['volumes'] as JsonObject[]).at(-1)?.['name']
+    const changed = edited(once, (pod: Editable) => {
+      ;(pod.spec.containers[0] as { volumeMounts: object[] }).volumeMounts.push({ name, mountPath: '/mine' })
+    })
+    const bare = uninjectPod(changed)
+    assert.deepEqual(
+      (specOf(bare)['volumes'] as JsonObject[]).map((each) => each['name']),
+      [name],
+    )
+    assert.deepEqual(
+      (specOf(bare)['containers'] as JsonObject[])[0],
+      (specOf(changed)['containers'] as JsonObject[])[0],
+    )
+    assert.equal(refusalOf(changed, world).reason, 'VolumeConflict')
+  })
+
   it('changes the mode of the sidecar', () => {
     const legacy = edited(once, (pod: Editable) => {
       pod.metadata.annotations['ambassador.dev/native-sidecar'] = 'false'
@@ -314,6 +353,7 @@ describe('any pod', () => {
     name.map((value): [string, Json][] => [['name', value]]),
     maybe('image', fc.string({ maxLength: 5 })),
     maybe('env', fc.array(objectOf(name.map((n): [string, Json][] => [['name', n]])), { maxLength: 2 })),
+    maybe('volumeMounts', fc.array(objectOf(name.map((n): [string, Json][] => [['name', n]])), { maxLength: 2 })),
     maybe('unknownField', anything),
   )
   const alias = objectOf(
@@ -349,7 +389,7 @@ describe('any pod', () => {
     .map(([metadata, spec]): JsonObject => ({ apiVersion: 'v1', kind: 'Pod', metadata, spec }))
 
   const world: World = {
-    ...TWO,
+    ambassadors: TWO.ambassadors!.map((each) => ({ ...each, listenSocket: `/run/${each.name}/a.sock` })),
     nodes: nodes({ name: 'old', kubeletVersion: 'v1.28.0' }, { name: 'new', kubeletVersion: 'v1.34.0' }),
   }
 

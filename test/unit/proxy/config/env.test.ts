@@ -94,6 +94,7 @@ describe('settings of a pod', () => {
       drainMs: 25_000,
       sidecarMode: 'Legacy',
       endedFile: null,
+      maxClients: null,
       podName: null,
       podNamespace: '',
     })
@@ -113,6 +114,7 @@ describe('settings of a pod', () => {
       AMBASSADOR_DRAIN_SECONDS: '3',
       AMBASSADOR_SIDECAR_MODE: 'Native',
       AMBASSADOR_ENDED_FILE: '/pod/ended',
+      AMBASSADOR_MAX_CLIENT_CONNECTIONS: '500',
       POD_NAME: 'p',
       POD_NAMESPACE: 'n',
     })
@@ -128,6 +130,7 @@ describe('settings of a pod', () => {
       drainMs: 3000,
       sidecarMode: 'Native',
       endedFile: '/pod/ended',
+      maxClients: 500,
       podName: 'p',
       podNamespace: 'n',
     })

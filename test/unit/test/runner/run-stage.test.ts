@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { CannotRun } from '../../../runner/prepare.ts'
 import { sum } from '../../../runner/print.ts'
-import { runStage, testFiles } from '../../../runner/run-stage.ts'
+import { prepareStage, runStage, testFiles } from '../../../runner/run-stage.ts'
 import { chosen, STAGES, type Stage, together } from '../../../runner/stages.ts'
 
 const stage = (overrides: Partial<Stage>): Stage => ({
@@ -62,6 +62,23 @@ describe('runStage', () => {
     })
     assert.equal(sum(results), '1 passed, 1 failed, 1 skipped')
     assert.deepEqual(order, ['prepared', 'test/runner/fixtures/mixed.ts', 'cleaned'])
+  })
+
+  it('takes what was prepared before, once', async () => {
+    let times = 0
+    const prepare = async () => {
+      times++
+      return async () => {}
+    }
+    const options = { paths: ['test/runner/fixtures/mixed.ts'], isCi: true }
+    const prepared = prepareStage(stage({ prepare }), options)
+    await runStage(stage({ prepare }), { ...options, listener, prepared })
+    assert.equal(times, 1)
+  })
+
+  it('prepares nothing where no file is to run', async () => {
+    const prepare = async () => assert.fail('prepared')
+    assert.equal(typeof (await prepareStage(stage({ prepare }), { paths: [], isCi: true })), 'function')
   })
 
   it('runs the file that is first before the others and those that are last after them', async () => {
