@@ -52,6 +52,10 @@ export class Lexicon implements Words {
   /** Of every statement, whatever it names; null: nothing. */
   #anywhere: Effects | null = null
   #isStale = true
+  /** The server has other things than those that were read; or nothing was read yet. */
+  #isOutdated = true
+  /** The server cannot be asked, as it has another catalogue. */
+  #isUnreadable = false
   /** Changes that are known of. */
   #changes = 0
   #askedAt = Number.NEGATIVE_INFINITY
@@ -61,12 +65,13 @@ export class Lexicon implements Words {
 
   /** Undefined: not known, or not any more. */
   effectsOf(hash: number): Effects | null | undefined {
+    if (this.#isUnreadable) return null
     if (this.#isStale) return undefined
     const effects = this.#known.get(hash)
     return effects === null ? this.#anywhere : effects
   }
 
-  /** What is stored has changed: nothing is known until the server was asked. */
+  /** What is stored may have changed: nothing is known until the server was asked. */
   doubt(): void {
     this.#isStale = true
     this.#changes++
@@ -75,7 +80,7 @@ export class Lexicon implements Words {
 
   /** Whether the server should be asked although no statement waits for the answer. */
   isDue(at: number): boolean {
-    return at - this.#askedAt >= AGAIN_MS
+    return at - this.#askedAt >= AGAIN_MS && !this.#isUnreadable
   }
 
   /** Whether one more question about new words may be asked. */
@@ -92,7 +97,7 @@ export class Lexicon implements Words {
 
   ask(at: number): Question {
     this.#askedAt = at
-    return { isAll: this.#isStale, changes: this.#changes }
+    return { isAll: this.#isOutdated, changes: this.#changes }
   }
 
   /**
@@ -107,19 +112,28 @@ export class Lexicon implements Words {
     words: readonly number[],
   ): void {
     if (effects === null && fingerprint !== this.#fingerprint) {
+      this.#isOutdated = true
       this.doubt()
       return
     }
     if (question.changes !== this.#changes) return
+    const wasStale = this.#isStale
+    this.#isStale = false
     if (effects !== null) this.#replace(fingerprint, effects)
     if (this.#known.size + words.length > MAX_WORDS) this.#forget()
     for (const hash of words) if (!this.#known.has(hash)) this.#known.set(hash, null)
-    if (words.length > 0 || effects !== null) this.version = ++versions
+    if (words.length > 0 || wasStale) this.version = ++versions
+  }
+
+  /** The server has no such catalogue: no word is looked up any more. */
+  giveUp(): void {
+    this.#isUnreadable = true
+    this.version = ++versions
   }
 
   #replace(fingerprint: string, effects: ReadonlyMap<number, Effects>): void {
     this.#fingerprint = fingerprint
-    this.#isStale = false
+    this.#isOutdated = false
     this.#anywhere = effects.get(hashOf('')) ?? null
     for (const hash of this.#known.keys()) this.#known.set(hash, null)
     for (const hash of DOUBTFUL) this.#known.set(hash, DOUBT)

@@ -8,6 +8,7 @@ import { type ConnectFailed, Connecting } from './connecting.ts'
 import { Lexicon } from './lexicon.ts'
 import { Transaction } from './messages.ts'
 import { Parameters } from './parameters.ts'
+import { fieldOf, stateOf } from './respond.ts'
 import { Rows } from './rows.ts'
 import { Server, type ServerOwner, type ServerUser } from './server.ts'
 import type { PostgresSnapshot } from './snapshot.ts'
@@ -27,7 +28,12 @@ export interface PoolOwner {
   readonly snapshot: PostgresSnapshot
   /** Closes a free connection of any pool, so that its slot may be used; false: none is free. */
   evict(): boolean
+  /** A server cannot be asked what its stored functions do. */
+  onUnreadable(detail: string): void
 }
+
+/** A server may have another catalogue than PostgreSQL; one that does not show it has what we do not know. */
+const NO_PRIVILEGE = '42501'
 
 /** How often free connections are looked at. */
 const LOOK_MS = 1000
@@ -167,8 +173,15 @@ export class Pool implements ServerOwner {
     const print = new Rows(MAX_CATALOGUE_BYTES)
     const all = new Rows(MAX_CATALOGUE_BYTES)
     server.isAsked = true
-    const over = (failure: Buffer | null): void => {
+    let printFailure: Buffer | null = null
+    const over = (lastFailure: Buffer | null): void => {
+      const failure = printFailure ?? lastFailure
       server.isAsked = false
+      const state = failure === null ? '' : stateOf(failure)
+      if ((state.startsWith('42') && state !== NO_PRIVILEGE) || state === '0A000') {
+        lexicon.giveUp()
+        this.#owner.onUnreadable(`${state} ${fieldOf(failure!, 'M')}`)
+      }
       const fingerprint = print.list[0]?.[0] ?? null
       if (failure === null && fingerprint !== null && !all.isCut) {
         lexicon.learn(question, fingerprint, question.isAll ? readCatalogue(all.list) : null, words)
@@ -179,7 +192,10 @@ export class Pool implements ServerOwner {
       server.run(FINGERPRINT, over, print)
       return
     }
-    server.run(FINGERPRINT, null, print)
+    const printed = (failure: Buffer | null): void => {
+      printFailure = failure
+    }
+    server.run(FINGERPRINT, printed, print)
     server.run(catalogueSql(this.parameters.serverVersion >= 14), over, all)
   }
 

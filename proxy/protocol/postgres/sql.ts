@@ -287,6 +287,8 @@ export class SqlScanner {
   #isUnicode = false
   /** It makes a temporary table, which lasts unless ON COMMIT DROP follows. */
   #isTemporary = false
+  /** What `isChange` was before this statement. */
+  #wasChange = false
 
   /** @param isEscaping standard_conforming_strings is off: a backslash quotes in every string */
   begin(isEscaping: boolean): void {
@@ -316,6 +318,7 @@ export class SqlScanner {
   }
 
   #startStatement(): void {
+    this.#wasChange = this.isChange
     if (this.#isTemporary) this.#found('temporary_table')
     this.#isTemporary = false
     this.#position = 0
@@ -675,6 +678,7 @@ export class SqlScanner {
         if (this.#kind === WORD.create) {
           if (this.#position === 1 || [WORD.local, WORD.global, WORD.replace].some((each) => each === previous)) {
             this.#isTemporary = true
+            this.isChange = this.#wasChange
           }
         } else if (previous === WORD.into || previous === WORD.local || previous === WORD.global) {
           this.#found('temporary_table')

@@ -275,6 +275,30 @@ describe('PostgreSQL pooling by transaction, and what is stored in the database'
     }),
   )
 
+  it(
+    'goes on by the text of statements alone where the server has another catalogue, and says so once',
+    scope(async (ends) => {
+      const direct = await connected(DIRECT(), ends)
+      await direct.query('create database alien')
+      const admin = await connected({ ...DIRECT(), database: 'alien' }, ends)
+      await admin.query(
+        "set allow_system_table_mods = on; update pg_proc set proname = 'gone' where proname = 'concat_ws'",
+      )
+      const proxy = await pool(ends)
+      const options = { ...proxy.options, database: 'alien' }
+      const [a, b] = [await connected(options, ends), await connected(options, ends)]
+      await a.query({ name: 'kept', text: 'select 1' })
+      await b.query('select 2')
+      await a.query('listen news')
+      await a.end()
+      assert.equal(await one(b, LISTENS), 0)
+      assert.equal(proxy.pooling.connections, 1)
+      const warnings = proxy.logged.filter(({ text }) => text.startsWith('the server does not tell'))
+      assert.equal(warnings.length, 1)
+      assert.match(JSON.stringify(warnings[0]?.fields), /42883/)
+    }),
+  )
+
   for (const [stored, statement, question, answer] of UNREAD) {
     it(
       `undoes what ${statement} has left, before another client comes`,
