@@ -4,7 +4,7 @@ import { describe, it } from 'node:test'
 import { Script } from 'node:vm'
 import { asScript } from '../../../build/code-cache.ts'
 
-const valueOf = (script: string, chunks: readonly object[]): unknown => new Script(script).runInThisContext()(chunks)
+const evaluate = (script: string, chunks: readonly object[]): unknown => new Script(script).runInThisContext()(chunks)
 
 describe('asScript', () => {
   it('has the names of what was imported and gives what was exported, strict as a module is', () => {
@@ -13,7 +13,7 @@ describe('asScript', () => {
     )
     assert.deepEqual(chunks, ['"./x-1.mjs"', '"./y-2.mjs"'])
     assert.deepEqual(names, ['default_', 'f'])
-    const made = valueOf(script, [{ a: 1, c: 2 }, { d: 4 }]) as { default_: number; f: () => unknown }
+    const made = evaluate(script, [{ a: 1, c: 2 }, { d: 4 }]) as { default_: number; f: () => unknown }
     assert.equal(made.default_, 7)
     const { f } = made
     assert.equal(f(), undefined)
@@ -22,7 +22,7 @@ describe('asScript', () => {
   it('takes a module that imports and exports nothing', () => {
     const { chunks, names, script } = asScript('globalThis.seenByTest=1;')
     assert.deepEqual([chunks, names], [[], []])
-    assert.deepEqual(valueOf(script, []), {})
+    assert.deepEqual(evaluate(script, []), {})
     assert.equal((globalThis as { seenByTest?: number }).seenByTest, 1)
   })
 
