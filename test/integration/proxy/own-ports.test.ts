@@ -50,6 +50,7 @@ async function admin() {
   const report: UpstreamsReport = {
     version: '1',
     pod: null,
+    zone: null,
     startedAt: 't',
     isDraining: false,
     logLevel: 'info',
