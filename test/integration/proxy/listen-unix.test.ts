@@ -197,7 +197,7 @@ spec:
   }
 
   it('removes its files when it is told to stop', async () => {
-    proxy.kill('SIGTERM')
+    proxy.kill('SIGINT')
     assert.equal(await proxy.exit, 0)
     assert.deepEqual(
       Object.values(path).filter((each) => existsSync(each)),

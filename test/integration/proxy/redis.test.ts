@@ -293,6 +293,12 @@ describe('Redis that goes wrong', () => {
     first.socket.destroy()
   })
 
+  it('says why there is no connection, also to an application that may rest for less time than that takes', async () => {
+    const dns = { hostname: 'nobody.invalid', port: 6379 }
+    const { port } = await start({ dns }, { timeouts: { connect: '500ms', idle: '50ms' } })
+    assert.match(await answerOf(port), /^-ERR ambassador: dns_failed .*\r\n$/)
+  })
+
   it('speaks TLS from the first byte, verified', async () => {
     const pki = new Pki()
     const authority = pki.authority()
