@@ -235,6 +235,17 @@ describe('Redis that goes wrong', () => {
     assert.match(await answerOf(port), /^-ERR ambassador: upstream_reset .*which is not Redis\r\n$/)
   })
 
+  it('recognises a Redis that takes the header of the PROXY protocol for a command, before its replies are out of step', async () => {
+    const server = await RedisServer.start(ACL)
+    ends.push(() => server.stop())
+    for (const auth of [{}, { auth: AUTH }]) {
+      const secrets = { redis: { password: 'first' } }
+      const { port } = await start({ ...at(server), ...auth, proxyProtocol: 'V1' }, {}, secrets)
+      const why = /^-ERR ambassador: no_healthy_endpoint .* does not know the PROXY protocol, remove proxyProtocol/
+      assert.match(await answerOf(port), why)
+    }
+  })
+
   it('answers for a server that sends garbage later', async () => {
     const odd = await new TestServer(
       createServer((socket) => {
