@@ -40,7 +40,6 @@ export type TlsConfig = z.infer<typeof tlsConfig>
 const redisAuth = () => z.object({ kind: z.literal('redis'), username: z.string().nullable(), password: dataRef })
 
 export const SENTINEL_ROLES = ['Master', 'Replica'] as const
-export type SentinelRole = (typeof SENTINEL_ROLES)[number]
 
 /** Where the endpoints of a cluster come from. */
 export const discovery = z.discriminatedUnion('kind', [
@@ -352,7 +351,6 @@ export type RouteConfig = z.infer<typeof routeConfig>
 
 /** Hosts that may be dialled: names, `*.domain`, addresses and ranges, each with or without a port; see common/host-list.ts. */
 export const egressConfig = z.object({ allow: z.array(z.string().min(1)).min(1) })
-export type EgressConfig = z.infer<typeof egressConfig>
 
 export const accessLogConfig = z.object({
   mode: z.enum(['All', 'Errors', 'Off']),

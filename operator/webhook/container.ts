@@ -70,7 +70,7 @@ function environment({ spec, ambassadors, mode, isToldOfEnd, pod, settings }: Co
 }
 
 /** What Kubernetes gives a pod that does not say. */
-export const DEFAULT_GRACE_SECONDS = 30
+const DEFAULT_GRACE_SECONDS = 30
 /** Kept of the grace period for the end itself, in seconds. */
 const GRACE_RESERVE_SECONDS = 2
 
