@@ -273,7 +273,9 @@ export class RequestFacts extends Facts {
         offersH2c ||= listHas(bytes, start, end, H2C)
         this.isUpgrade = this.hasUpgrade && !this.isOld
       } else if (known[i] === Field.maxForwards && equals(bytes, head.start, head.methodEnd, OPTIONS_METHOD)) {
-        if (this.maxForwards < 0) this.maxForwards = smallNumber(bytes, start, end)
+        const times = smallNumber(bytes, start, end)
+        // One that is said twice goes no further than the smaller number.
+        if (times >= 0 && (this.maxForwards < 0 || times < this.maxForwards)) this.maxForwards = times
       }
     }
     // An upstream that took h2c would leave everything that this proxy checks behind.
