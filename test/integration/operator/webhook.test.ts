@@ -108,7 +108,8 @@ const start = async (port: number): Promise<void> => {
     },
     nodes: nodes({ kubeletVersion: 'v1.34.4' }),
     settings: { ...SETTINGS, image: IMAGE },
-    lifetimes: { checkMs: 500, settleMs: 1500 },
+    // Long enough for an API server of a busy machine to hear of a CA before it signs.
+    lifetimes: { checkMs: 500, settleMs: 4000 },
   })
 }
 
