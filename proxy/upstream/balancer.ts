@@ -30,7 +30,7 @@ const OVERPROVISION = 1.4
 
 /**
  * Sorts endpoints into groups, the group that is used first at the front.
- * @param isEachHost they have one name and are not the same host all the same, as the pods of a Service
+ * @param isEachHost they have one name and are not the same host all the same, as the pods of a Service and the records of `dns`
  */
 export function groupByPriority(endpoints: Iterable<Endpoint>, isEachHost = false): readonly PriorityGroup[] {
   const groups = new Map<number, Endpoint[]>()
@@ -44,7 +44,7 @@ export function groupByPriority(endpoints: Iterable<Endpoint>, isEachHost = fals
     .sort(([a], [b]) => a - b)
     .map(([, members]) => ({
       endpoints: members,
-      hosts: isEachHost ? members.map((each) => [each]) : byHost(members),
+      hosts: isEachHost ? byAddress(members) : byHost(members),
     }))
 }
 
@@ -57,6 +57,20 @@ function byHost(endpoints: readonly Endpoint[]): readonly (readonly Endpoint[])[
     else host.push(endpoint)
   }
   return [...hosts.values()]
+}
+
+/**
+ * One host for each address. Of a name with both families, one of each is a host: as many are up as have a way to them by either
+ * family, and a machine without IPv6 sees no half of them down.
+ */
+function byAddress(endpoints: readonly Endpoint[]): readonly (readonly Endpoint[])[] {
+  const isSix = ({ ip }: Endpoint) => ip.includes(':')
+  const six = endpoints.filter(isSix)
+  const four = endpoints.filter((each) => !isSix(each))
+  return Array.from({ length: Math.max(six.length, four.length) }, (_, i) => [
+    ...four.slice(i, i + 1),
+    ...six.slice(i, i + 1),
+  ])
 }
 
 /**

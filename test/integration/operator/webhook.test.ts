@@ -32,6 +32,7 @@ const APP = { name: 'app', image: IMAGE, imagePullPolicy: 'IfNotPresent', securi
 const KNOWN = [
   ambassador('payments', { secrets: ['token'] }),
   ambassador('cache', { port: 6379, hostnames: ['redis'] }),
+  ambassador('notes', { port: 8400, listenSocket: '/run/notes/notes.sock' }),
 ]
 
 const template = (app: string, annotations: Record<string, string> = {}, spec: object = {}): Json => ({
@@ -347,6 +348,30 @@ describe('the webhook and a real API server', {
     const again = await kubectl.get('pod', 'bare-again')
     assertInjected(again)
     assert.deepEqual(again.spec.volumes.length, stored.spec.volumes.length)
+    assert.ok((await reviews('result="unchanged"')) > unchanged)
+  })
+
+  it('shares the directory of a socket with the application, and finds nothing to change in it as it is stored', async () => {
+    await kubectl.run(['create', '-f', '-'], { input: JSON.stringify(pod('by-path', 'notes')) })
+    const { metadata, spec } = await kubectl.get('pod', 'by-path')
+    assertInjected({ metadata, spec })
+    const directory = spec.volumes.find((volume: Json) => volume.name.startsWith('ambassador-sockets-'))
+    assert.deepEqual(directory.emptyDir, {})
+    for (const container of [spec.initContainers[0], spec.containers[0]]) {
+      const mounts = container.volumeMounts.filter((mount: Json) => mount.mountPath === '/run/notes')
+      assert.deepEqual(mounts, [{ mountPath: '/run/notes', name: directory.name }])
+    }
+    const unchanged = await reviews('result="unchanged"')
+    const { annotations, labels } = metadata
+    const { nodeName: _, ...bare } = spec
+    await kubectl.run(['create', '-f', '-'], {
+      input: JSON.stringify({
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name: 'by-path-again', annotations, labels },
+        spec: bare,
+      }),
+    })
     assert.ok((await reviews('result="unchanged"')) > unchanged)
   })
 
