@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { waitedForCpuMs } from './lib/busy.ts'
 import { eventually, get, type Json } from './lib/kubectl.ts'
 import { ambassador, deployment, httpTo, load, podTemplate, upstream } from './lib/manifests.ts'
 import { reports } from './lib/reports.ts'
@@ -42,16 +43,20 @@ describe('while traffic flows, on a real cluster', () => {
     })
     await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=30s'])
     const started = await w.kubectl.pods('app=caller')
+    const waitedBefore = waitedForCpuMs()
     const changedAt = Date.now()
     await w.kubectl.apply([ambassador('payments', httpTo('green', 8081))])
     await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Programmed', '--timeout=30s'])
+    const waited = Math.round(waitedForCpuMs() - waitedBefore)
     const all = await eventually('all callers call green', async () => {
       const now = await callers()
       return now.every((r) => (r.texts.green ?? 0) > 100) ? now : undefined
     })
     const latest = Math.max(...all.map((r) => r.firstAt.green)) - changedAt
-    console.log(`    served by all 3 sidecars ${latest} ms after kubectl apply began`)
-    assert.ok(latest < 2000, `took ${latest} ms`)
+    console.log(
+      `    served by all 3 sidecars ${latest} ms after kubectl apply began; the machine was overloaded for ${waited} ms`,
+    )
+    assert.ok(latest < 2000 + waited, `took ${latest} ms`)
     for (const report of all) assert.deepEqual(report.failures, {}, `${report.pod} saw failures`)
     const now = await w.kubectl.pods('app=caller')
     assert.deepEqual(
@@ -179,10 +184,13 @@ describe('while traffic flows, on a real cluster', () => {
     await eventually(
       'the token is used',
       async () => {
+        // Kubelets look at Secrets every minute or so, and when the pod changes.
+        const [pod] = await w.kubectl.pods('app=wants')
+        await w.kubectl.run(['annotate', 'pod', pod.metadata.name, '--overwrite', `example.com/made=${Date.now()}`])
         const answer = await w.kubectl.exec('deploy/wants', ['wget', '-qO-', '-T', '10', 'http://localhost:8083/'])
         return answer.code === 0 && JSON.parse(answer.stdout).authorization === 'Bearer sesame'
       },
-      { timeoutMs: 120_000 },
+      { timeoutMs: 120_000, everyMs: 1000 },
     )
     await eventually('ResolvedRefs is True', async () => (await condition('secret', 'ResolvedRefs')).status === 'True')
     const config = await w.kubectl.get('configmap', 'ambassador-secret')
