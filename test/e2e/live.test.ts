@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { waitedForCpuMs } from './lib/busy.ts'
 import { eventually, get, type Json } from './lib/kubectl.ts'
 import { ambassador, deployment, httpTo, load, podTemplate, upstream } from './lib/manifests.ts'
 import { reports } from './lib/reports.ts'
@@ -43,20 +42,19 @@ describe('while traffic flows, on a real cluster', () => {
     })
     await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=30s'])
     const started = await w.kubectl.pods('app=caller')
-    const waitedBefore = waitedForCpuMs()
-    const changedAt = Date.now()
+    const beganAt = Date.now()
     await w.kubectl.apply([ambassador('payments', httpTo('green', 8081))])
+    // On a busy machine kubectl alone takes a second or two before it sends something.
+    const changedAt = Date.now()
     await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Programmed', '--timeout=30s'])
-    const waited = Math.round(waitedForCpuMs() - waitedBefore)
     const all = await eventually('all callers call green', async () => {
       const now = await callers()
       return now.every((r) => (r.texts.green ?? 0) > 100) ? now : undefined
     })
-    const latest = Math.max(...all.map((r) => r.firstAt.green)) - changedAt
-    console.log(
-      `    served by all 3 sidecars ${latest} ms after kubectl apply began; the machine was overloaded for ${waited} ms`,
-    )
-    assert.ok(latest < 2000 + waited, `took ${latest} ms`)
+    const servedAt = Math.max(...all.map((r) => r.firstAt.green))
+    const latest = `${servedAt - changedAt} ms after kubectl apply ended, ${servedAt - beganAt} ms after it began`
+    console.log(`    served by all 3 sidecars ${latest}`)
+    assert.ok(servedAt - changedAt < 2000, latest)
     for (const report of all) assert.deepEqual(report.failures, {}, `${report.pod} saw failures`)
     const now = await w.kubectl.pods('app=caller')
     assert.deepEqual(

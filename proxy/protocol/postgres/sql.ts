@@ -14,6 +14,22 @@ export type Pin =
   | 'do'
   | 'other'
 
+/** What a word may mean beside what is read here: a stored function, or a table or view that calls one. */
+export interface Effects {
+  readonly pin: Pin | null
+  /** Bits of REPORTED_PARAMETERS that are set. */
+  readonly parameters: number
+  readonly asksSequences: boolean
+  /** What it leaves behind cannot be told. */
+  readonly isDoubtful: boolean
+}
+
+/** Knows what words mean in a database; see Lexicon. */
+export interface Words {
+  /** Of a word by hashOf(). Null: none; undefined: not known. */
+  effectsOf(hash: number): Effects | null | undefined
+}
+
 /** For a log line: the kind of statement, nothing of its text. */
 export const PIN_TEXT: Readonly<Record<Pin, string>> = {
   set: 'SET or set_config() of a parameter that the server does not report',
@@ -79,6 +95,21 @@ const WORD = {
   names: 33,
   schema: 34,
   discard: 35,
+  alter: 36,
+  drop: 37,
+  savepoint: 38,
+  release: 39,
+  rollback: 40,
+  commit: 41,
+  start: 42,
+  end: 43,
+  abort: 44,
+  fetch: 45,
+  close: 46,
+  move: 47,
+  notify: 48,
+  show: 49,
+  unlisten: 50,
   role: 64,
   session_authorization: 65,
   pg_temp: 66,
@@ -96,6 +127,27 @@ const WORD = {
   e: 78,
   u: 79,
 } as const
+/** Statements of these kinds call nothing, and may name something new each time, as savepoints are. */
+const CALLS_NOTHING = new Uint8Array(256)
+for (const name of [
+  'savepoint',
+  'release',
+  'rollback',
+  'commit',
+  'start',
+  'end',
+  'abort',
+  'fetch',
+  'close',
+  'move',
+  'notify',
+  'listen',
+  'show',
+  'unlisten',
+  'deallocate',
+] as const) {
+  CALLS_NOTHING[WORD[name]] = 1
+}
 /** An object with a member of this name would be taken for a promise. */
 const THEN = 28
 const FIRST_NAME = 64
@@ -106,7 +158,8 @@ const LONGEST = 40
 const candidates = new Uint8Array(256 * LONGEST)
 const codes = new Map<number, number>()
 
-function hashOf(word: string): number {
+/** Of a name as the server spells it, byte for byte (latin1). */
+export function hashOf(word: string): number {
   let hash = 0
   for (let at = 0; at < word.length; at++) hash = (Math.imul(hash, 31) + word.charCodeAt(at)) | 0
   return hash
@@ -199,6 +252,16 @@ export class SqlScanner {
   statements = 0
   /** The first one is DEALLOCATE. */
   isDeallocate = false
+  /** It calls what cannot be read. */
+  isDoubtful = false
+  /** Words that are not known, by hashOf(). */
+  readonly open: number[] = []
+  /** `pin` is of something that is stored. */
+  isStored = false
+  /** Something that is stored may have changed behind it. */
+  isChange = false
+  /** Asked about every word that may name something stored; null: nobody is. */
+  words: Words | null = null
 
   #state: State = 'normal'
   #isEscaping = false
@@ -222,6 +285,10 @@ export class SqlScanner {
   #tag: number[] = []
   #matched = -1
   #isUnicode = false
+  /** It makes a temporary table, which lasts unless ON COMMIT DROP follows. */
+  #isTemporary = false
+  /** What `isChange` was before this statement. */
+  #wasChange = false
 
   /** @param isEscaping standard_conforming_strings is off: a backslash quotes in every string */
   begin(isEscaping: boolean): void {
@@ -230,6 +297,11 @@ export class SqlScanner {
     this.asksSequences = false
     this.statements = 0
     this.isDeallocate = false
+    this.isDoubtful = false
+    this.open.length = 0
+    this.isStored = false
+    this.isChange = false
+    this.#isTemporary = false
     this.#state = 'normal'
     this.#isEscaping = isEscaping
     this.#isDo = false
@@ -239,7 +311,16 @@ export class SqlScanner {
     this.#startStatement()
   }
 
+  /** Begins with the body of a stored function, which is read as that of a DO. */
+  beginBody(): void {
+    this.begin(false)
+    this.#isDo = true
+  }
+
   #startStatement(): void {
+    this.#wasChange = this.isChange
+    if (this.#isTemporary) this.#found('temporary_table')
+    this.#isTemporary = false
     this.#position = 0
     this.#kind = WORD.none
     this.#previous = WORD.none
@@ -329,8 +410,9 @@ export class SqlScanner {
         }
         case 'nameQuote':
           if (bytes[at] === 0x22) {
-            // No word that counts has a quote in it.
+            // No word that counts here has a quote in it.
             this.#length = LONGEST
+            this.#hash = (Math.imul(this.#hash, 31) + 0x22) | 0
             this.#state = 'name'
             at++
           } else {
@@ -447,6 +529,8 @@ export class SqlScanner {
     if (this.#state === 'word') this.#endWord(false)
     else if (this.#state === 'nameQuote') this.#endWord(true)
     if (this.#configDepth > 0) this.#found('set')
+    if (this.#isTemporary) this.#found('temporary_table')
+    this.#isTemporary = false
     this.#state = 'normal'
   }
 
@@ -517,6 +601,7 @@ export class SqlScanner {
       code = codes.get(this.#hash) ?? WORD.none
       if (isQuoted && code < FIRST_NAME) code = WORD.none
     }
+    if (this.words !== null) this.#ask(this.words, this.#position === 0 ? code : this.#kind)
     if (this.#position === 0) {
       this.statements++
       if (this.statements === 1) this.isDeallocate = code === WORD.deallocate
@@ -541,7 +626,24 @@ export class SqlScanner {
     }
   }
 
+  #ask(words: Words, kind: number): void {
+    if (CALLS_NOTHING[kind] === 1 || (kind === WORD.declare && this.#position === 1)) return
+    const effects = words.effectsOf(this.#hash)
+    if (effects === null) return
+    if (effects === undefined) {
+      this.open.push(this.#hash)
+      return
+    }
+    if (effects.isDoubtful) this.isDoubtful = true
+    if (effects.asksSequences) this.asksSequences = true
+    this.parameters |= effects.parameters
+    if (effects.pin === null || this.pin !== null) return
+    this.pin = effects.pin
+    this.isStored = true
+  }
+
   #onFirstWord(code: number): void {
+    if (code === WORD.create || code === WORD.alter || code === WORD.drop || code === WORD.do) this.isChange = true
     if (code === WORD.listen) this.#found('listen')
     else if (code === WORD.load) this.#found('load')
     else if (code === WORD.do) this.#isDo = true
@@ -575,11 +677,15 @@ export class SqlScanner {
       case WORD.temporary:
         if (this.#kind === WORD.create) {
           if (this.#position === 1 || [WORD.local, WORD.global, WORD.replace].some((each) => each === previous)) {
-            this.#found('temporary_table')
+            this.#isTemporary = true
+            this.isChange = this.#wasChange
           }
         } else if (previous === WORD.into || previous === WORD.local || previous === WORD.global) {
           this.#found('temporary_table')
         }
+        break
+      case WORD.drop:
+        if (previous === WORD.commit) this.#isTemporary = false
         break
       case WORD.hold:
         if (this.#kind === WORD.declare && previous === WORD.with) this.#found('cursor')

@@ -397,7 +397,8 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
     })
   })
 
-  describe('status', () => {
+  // Most of their time is waiting for what the operator does every few seconds.
+  describe('status', { concurrency: 3 }, () => {
     it('follows pods and their sidecars: starting, loading, programmed, another generation, unreachable', async () => {
       await kubectl.apply([manifest('live')])
       await becomes('live', { Programmed: 'True NoPods' })
@@ -613,7 +614,9 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
       await kubectl.run(['delete', 'replicaset', 'stock'])
       await kubectl.try(['delete', 'pod', 'stock-old', '--grace-period=0', '--force'])
     })
+  })
 
+  describe('status, for once alone,', () => {
     it('of a stored spec that is invalid says why, and the last good configuration stays', async () => {
       await kubectl.apply([manifest('invalid')])
       await using a = await sidecar('invalid-a', ['invalid'])
