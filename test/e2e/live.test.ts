@@ -182,10 +182,13 @@ describe('while traffic flows, on a real cluster', () => {
     await eventually(
       'the token is used',
       async () => {
+        // Kubelets look at Secrets every minute or so, and when the pod changes.
+        const [pod] = await w.kubectl.pods('app=wants')
+        await w.kubectl.run(['annotate', 'pod', pod.metadata.name, '--overwrite', `example.com/made=${Date.now()}`])
         const answer = await w.kubectl.exec('deploy/wants', ['wget', '-qO-', '-T', '10', 'http://localhost:8083/'])
         return answer.code === 0 && JSON.parse(answer.stdout).authorization === 'Bearer sesame'
       },
-      { timeoutMs: 120_000 },
+      { timeoutMs: 120_000, everyMs: 1000 },
     )
     await eventually('ResolvedRefs is True', async () => (await condition('secret', 'ResolvedRefs')).status === 'True')
     const config = await w.kubectl.get('configmap', 'ambassador-secret')
