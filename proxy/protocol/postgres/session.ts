@@ -10,12 +10,12 @@ import { BatchReader, LARGE_BYTES } from './batch.ts'
 import type { ConnectFailed, Connecting } from './connecting.ts'
 import { Auth, Back, message, Transaction } from './messages.ts'
 import { type Parameters, setSql, type Values } from './parameters.ts'
+import type { Pin } from './pins.ts'
 import type { Pool, PoolClient } from './pool.ts'
 import { type Requester, Requests } from './requests.ts'
 import { errorResponse, fieldOf, notice, type Severity, sqlError, stateOf } from './respond.ts'
 import type { Server, ServerUser } from './server.ts'
 import type { PostgresSnapshot } from './snapshot.ts'
-import type { Pin } from './sql.ts'
 import type { Statement } from './statements.ts'
 
 /** Why a client keeps its connection to the server. */

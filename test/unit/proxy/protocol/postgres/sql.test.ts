@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { REPORTED_PARAMETERS, SqlScanner } from '../../../../../proxy/protocol/postgres/sql.ts'
+import { REPORTED_PARAMETERS } from '../../../../../proxy/protocol/postgres/pins.ts'
+import { SqlScanner } from '../../../../../proxy/protocol/postgres/sql.ts'
 
 /** What is found, read in pieces of every length, which must not matter. */
 function found(text: string, isEscaping = false) {
