@@ -6,6 +6,7 @@ import type { Endpoint, EndpointPool } from '../../upstream/endpoint.ts'
 import { type ConnectFailed, Connecting } from './connecting.ts'
 import { Transaction } from './messages.ts'
 import { Parameters } from './parameters.ts'
+import { Profiles } from './profiles.ts'
 import { Server, type ServerOwner } from './server.ts'
 import type { PostgresSnapshot } from './snapshot.ts'
 import { Statements } from './statements.ts'
@@ -31,8 +32,7 @@ const LOOK_MS = 1000
 
 export class Pool implements ServerOwner {
   readonly statements = new Statements()
-  /** What a client was let in with, by the parameters that it gave. */
-  readonly profiles = new Map<string, Parameters['initial']>()
+  readonly profiles = new Profiles()
   readonly #owner: PoolOwner
   readonly #database: string
   readonly #fixed: ReadonlyMap<string, string>
