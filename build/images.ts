@@ -51,7 +51,7 @@ export const IMAGES: readonly Image[] = [
 const ROOT = join(import.meta.dirname, '..')
 
 /** Name under which an image is known in a cluster. */
-export const tagOf = (name: string): string => `localhost/${name}:dev`
+const tagOf = (name: string): string => `localhost/${name}:dev`
 
 export interface ImagesOptions {
   /** Where `proxy.mjs` and the others are. */

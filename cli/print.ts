@@ -7,6 +7,6 @@ export function printDocument(value: unknown): void {
 }
 
 /** The YAML of a value, without anchors and without folding. */
-export function yamlOf(value: unknown): string {
+function yamlOf(value: unknown): string {
   return dump(value, { lineWidth: -1, noRefs: true })
 }

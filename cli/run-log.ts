@@ -15,7 +15,7 @@ export function runLog(level: LogLevel, isTerminal: boolean): ProxyLog {
 }
 
 /** `09:00:00 warn  payments: config not in force (reason=Invalid)` */
-export function forPerson(line: string): string {
+function forPerson(line: string): string {
   const fields = JSON.parse(line) as Record<string, unknown> & { level: LogLevel; time: string; msg: string }
   const { level, time, msg, ambassador, err } = fields
   const rest = Object.entries(fields).filter(([key, value]) => !QUIET.has(key) && value !== null && value !== '')

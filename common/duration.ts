@@ -49,14 +49,3 @@ function nanosOf(text: string): bigint | undefined {
 export function notADuration(text: string): string {
   return `'${text}' is not a duration: use a number with a unit from 1ms to 168h, such as 250ms, 5s or 1h30m`
 }
-
-/** Shortest usual way to write a number of milliseconds, for messages: 90000 is `1m30s`. */
-export function formatDuration(ms: number): string {
-  const parts: [number, string][] = [
-    [Math.floor(ms / 3_600_000), 'h'],
-    [Math.floor(ms / 60_000) % 60, 'm'],
-    [Math.floor(ms / 1000) % 60, 's'],
-    [ms % 1000, 'ms'],
-  ]
-  return parts.map(([n, unit]) => (n > 0 ? `${n}${unit}` : '')).join('') || '0s'
-}

@@ -2,7 +2,7 @@
 import { type DestinationStream, type Logger, pino } from 'pino'
 
 /** Keys that a log line may carry beside time, level, name and msg. A new key is added here first, so that one thing has one word. */
-export const LOG_KEYS = [
+const LOG_KEYS = [
   'ns',
   'ambassador',
   'pod',

@@ -48,6 +48,9 @@ export const Label = {
   managedBy: 'app.kubernetes.io/managed-by',
 } as const
 
+/** Label of nodes, and of pods from Kubernetes 1.35 on. */
+export const ZONE_LABEL = 'topology.kubernetes.io/zone'
+
 /** Most Ambassadors that one pod may name. */
 export const MAX_AMBASSADORS_PER_POD = 16
 
@@ -99,6 +102,8 @@ export const Env = {
   sidecarMode: 'AMBASSADOR_SIDECAR_MODE',
   /** Set only where kubelet does not end the sidecar by itself: a file that is not empty once the application has ended. */
   endedFile: 'AMBASSADOR_ENDED_FILE',
+  /** Zone of the pod; empty: not known. */
+  zone: 'AMBASSADOR_ZONE',
   /** Most connections of the application to one port of HTTP. */
   maxClients: 'AMBASSADOR_MAX_CLIENT_CONNECTIONS',
   podName: 'POD_NAME',

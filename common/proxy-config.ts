@@ -40,14 +40,24 @@ export type TlsConfig = z.infer<typeof tlsConfig>
 const redisAuth = () => z.object({ kind: z.literal('redis'), username: z.string().nullable(), password: dataRef })
 
 export const SENTINEL_ROLES = ['Master', 'Replica'] as const
-export type SentinelRole = (typeof SENTINEL_ROLES)[number]
 
 /** Where the endpoints of a cluster come from. */
 export const discovery = z.discriminatedUnion('kind', [
   z.object({
     kind: z.literal('endpoints'),
     /** Host is a name (resolved by DNS, each address an endpoint of the same weight and priority) or an IP address. */
-    endpoints: z.array(z.object({ host: name, port, weight: z.int().min(1), priority: count })).min(1),
+    endpoints: z
+      .array(
+        z.object({
+          host: name,
+          port,
+          weight: z.int().min(1),
+          priority: count,
+          /** Where it is; absent: not known. */
+          zone: name.optional(),
+        }),
+      )
+      .min(1),
   }),
   /** Every A and AAAA record of the name is an endpoint. */
   z.object({ kind: z.literal('dns'), hostname: name, port }),
@@ -82,6 +92,8 @@ export const discovery = z.discriminatedUnion('kind', [
         port,
         /** Of its node; absent: not known. */
         zone: name.optional(),
+        /** Zones that Kubernetes meant it for, whatever its own is; absent: it said nothing. */
+        forZones: z.array(name).optional(),
       }),
     ),
   }),
@@ -165,6 +177,8 @@ export const limitsConfig = z.object({
 })
 export type LimitsConfig = z.infer<typeof limitsConfig>
 
+export const ZONE_PREFERENCES = ['None', 'SameZone'] as const
+
 export const BALANCING_POLICIES = ['LeastRequest', 'RoundRobin', 'Random', 'ConsistentHash'] as const
 export type BalancingPolicy = (typeof BALANCING_POLICIES)[number]
 
@@ -182,6 +196,8 @@ export const balancingConfig = z.object({
    * nothing. Absent: when none is well.
    */
   panicThreshold: z.number().min(0).max(1).optional(),
+  /** Endpoints of the zone of the pod go first in each priority. Absent: zones are not looked at. */
+  zonePreference: z.literal('SameZone').optional(),
 })
 export type BalancingConfig = z.infer<typeof balancingConfig>
 
@@ -335,7 +351,6 @@ export type RouteConfig = z.infer<typeof routeConfig>
 
 /** Hosts that may be dialled: names, `*.domain`, addresses and ranges, each with or without a port; see common/host-list.ts. */
 export const egressConfig = z.object({ allow: z.array(z.string().min(1)).min(1) })
-export type EgressConfig = z.infer<typeof egressConfig>
 
 export const accessLogConfig = z.object({
   mode: z.enum(['All', 'Errors', 'Off']),

@@ -291,7 +291,7 @@ export function label() {
 const KEY_PATTERN = '^[-._a-zA-Z0-9]+$'
 
 /** A key in a Secret or ConfigMap. `.` and `..` are no keys, and names that begin with `..` belong to the kubelet. */
-export function dataKey() {
+function dataKey() {
   return rule(z.string().max(253), {
     cel: `self.matches(${lit(KEY_PATTERN)}) && self != '.' && !self.startsWith('..')`,
     holds: (text) => new RegExp(KEY_PATTERN).test(text) && text !== '.' && !text.startsWith('..'),

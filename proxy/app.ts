@@ -40,6 +40,8 @@ export interface ProxyOptions {
   /** The most that stop() takes, in milliseconds. */
   readonly drainMs: number
   readonly podName: string | null
+  /** Zone of this pod. Absent or null: not known. */
+  readonly zone?: string | null
   readonly log: LevelLog
   readonly discover: (config: DiscoveryConfig, source: DiscoverySource | null) => Discovery
   readonly makeDriver: MakeDriver
@@ -109,6 +111,7 @@ export class ProxyApp {
       makeDriver,
       log,
       tls: this.#tls,
+      zone: options.zone ?? null,
       lingerMs: options.lingerMs ?? LINGER_MS,
       releasePort: async (port) => {
         for (const served of this.#served) await served.release(port)
@@ -139,6 +142,7 @@ export class ProxyApp {
         upstreamsReport(this.#served, {
           version: PRODUCT_VERSION,
           pod: options.podName,
+          zone: options.zone ?? null,
           startedAt: this.#startedAt.toISOString(),
           isDraining: this.#isDraining,
           logLevel: log.level,

@@ -64,6 +64,7 @@ export async function main(env: NodeJS.ProcessEnv = process.env, serveAmbassador
       sidecarMode: settings.sidecarMode,
       drainMs: settings.drainMs,
       podName: settings.podName,
+      zone: settings.zone,
       log,
       discover: (config, source) => discover(config, resolver, source),
       makeDriver: driverMaker((line) => access.write(line), {

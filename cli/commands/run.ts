@@ -1,7 +1,7 @@
 /** `ambassador run`: renders Ambassadors with the operator's own code and runs the proxy in the foreground. */
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { ADMIN_PORT, LOG_LEVELS, TELEMETRY_PORT } from '../../common/names.ts'
+import { ADMIN_PORT, Env, LOG_LEVELS, TELEMETRY_PORT } from '../../common/names.ts'
 import type { ProxyConfig } from '../../common/proxy-config.ts'
 import type { Settings } from '../../proxy/config/env.ts'
 import { fixedSource } from '../../proxy/config/load.ts'
@@ -42,6 +42,8 @@ Here alone { file: PATH } and { env: NAME } may stand wherever a reference to a 
   tls: { ca: { file: ./ca.pem }, clientCertificate: { certificate: { file: tls.crt }, privateKey: { file: tls.key } } }
 A relative PATH is relative to the file that names it.
 
+The variable ${Env.zone} says which zone this machine is in, for loadBalancing.zonePreference.
+
 SIGINT (Ctrl-C) finishes what is in flight and ends; SIGTERM keeps serving until the application is gone, at most 8 seconds.
 Exit code: 0 stopped, 1 a file cannot be used, 2 wrong usage, 3 a port belongs to another process.
 `
@@ -49,7 +51,7 @@ Exit code: 0 stopped, 1 a file cannot be used, 2 wrong usage, 3 a port belongs t
 /** As Docker stops a container: 10 seconds after SIGTERM it is killed. */
 const DRAIN_MS = 8000
 
-export async function run(args: string[]): Promise<number> {
+export async function run(args: string[], env: NodeJS.ProcessEnv = process.env): Promise<number> {
   const { values } = parseArgs({
     args,
     options: {
@@ -74,11 +76,12 @@ export async function run(args: string[]): Promise<number> {
     readiness: 'Listening',
     sidecarMode: 'Legacy',
     drainMs: DRAIN_MS,
+    zone: env[Env.zone] || null,
   })
 }
 
 export interface ServeOptions
-  extends Pick<Settings, 'telemetryPort' | 'adminPort' | 'logLevel' | 'readiness' | 'sidecarMode' | 'drainMs'>,
+  extends Pick<Settings, 'telemetryPort' | 'adminPort' | 'logLevel' | 'readiness' | 'sidecarMode' | 'drainMs' | 'zone'>,
     Partial<Pick<Settings, 'maxClients'>> {
   /** Where Secrets and ConfigMaps are; null: nowhere. */
   readonly secrets: string | null
@@ -102,7 +105,7 @@ export async function serveFiles(files: readonly string[], options: ServeOptions
   const lifecycle = new Lifecycle(log, access)
   lifecycle.install()
   const resolver = new Resolver()
-  const { telemetryPort, adminPort, readiness, sidecarMode, drainMs } = options
+  const { telemetryPort, adminPort, readiness, sidecarMode, drainMs, zone } = options
   const app = await startApp(
     {
       sources: first.configs.map(fixedSource),
@@ -113,6 +116,7 @@ export async function serveFiles(files: readonly string[], options: ServeOptions
       sidecarMode,
       drainMs,
       podName: null,
+      zone,
       log,
       discover: (config, source) => discover(config, resolver, source),
       makeDriver: driverMaker((line) => access.write(line), { pod: null, log, maxClients: options.maxClients ?? null }),

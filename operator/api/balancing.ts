@@ -1,6 +1,6 @@
 /** How an endpoint of an upstream is chosen for each attempt. */
 import { z } from 'zod'
-import { BALANCING_POLICIES } from '../../common/proxy-config.ts'
+import { BALANCING_POLICIES, ZONE_PREFERENCES } from '../../common/proxy-config.ts'
 import { doc, duration, exactlyOne, optional, percent, rules } from '../../common/schema-kit.ts'
 import { fieldName } from './fields.ts'
 
@@ -35,6 +35,11 @@ export const loadBalancing = rules(
       'With a smaller share of healthy endpoints than this, all are used whatever their health, so that the rest is not overrun. `0%`: an unhealthy one never gets anything, and without a healthy one the answer is no_healthy_endpoint. Endpoints of another upstream are never used.',
       'all are used when none is healthy',
     ),
+    zonePreference: optional(
+      z.enum(ZONE_PREFERENCES),
+      'SameZone: among endpoints of one priority, those of the zone of the pod go first, as if the others had the next priority: they get what 1.4 times the share of healthy hosts of this zone does not cover. Zones come with `service`, and with `zone` in `endpoints` and `file`. Where the zone of the pod is not known, it does nothing.',
+      'None',
+    ),
   }),
   {
     // The API server checks the default `{}` before it fills in the policy.
@@ -48,5 +53,13 @@ export const loadBalancing = rules(
     holds: (value) => value.consistentHash === undefined || value.policy === 'ConsistentHash',
     field: ['consistentHash'],
     message: 'consistentHash does nothing with another policy: set policy ConsistentHash or remove it',
+  },
+  {
+    cel: "!has(self.zonePreference) || self.zonePreference == 'None' || !has(self.policy) || self.policy != 'ConsistentHash'",
+    holds: (value) =>
+      value.zonePreference === undefined || value.zonePreference === 'None' || value.policy !== 'ConsistentHash',
+    field: ['zonePreference'],
+    message:
+      'ConsistentHash sends a value to the same endpoint from every zone: remove zonePreference or choose another policy',
   },
 )

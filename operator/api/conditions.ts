@@ -171,7 +171,7 @@ export type ReasonOf<T extends ConditionType> = T extends 'Ready'
 export const CONDITION_TYPES = Object.keys(CONDITIONS) as ConditionType[]
 
 /** Longest message that the API accepts. */
-export const MAX_MESSAGE = 4096
+const MAX_MESSAGE = 4096
 
 export interface Condition {
   readonly type: ConditionType

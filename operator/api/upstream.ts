@@ -33,6 +33,20 @@ import { redisAuth, sentinel } from './sentinel.ts'
 import { tls, tlsFields } from './tls.ts'
 import { unix } from './unix.ts'
 
+const ZONE_PATTERN = '^[a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?$'
+const ZONE_REMEDY = 'use what the label topology.kubernetes.io/zone of its node says, such as eu-west-1a'
+
+const zone = () =>
+  rule(z.string().max(63), {
+    cel: `self.matches('${ZONE_PATTERN}')`,
+    holds: (text) => new RegExp(ZONE_PATTERN).test(text),
+    message: `not the name of a zone: ${ZONE_REMEDY}`,
+    says: {
+      cel: `"'" + self + "' is not the name of a zone: ${ZONE_REMEDY}"`,
+      text: (text) => `'${text}' is not the name of a zone: ${ZONE_REMEDY}`,
+    },
+  })
+
 const endpoint = z.object({
   host: doc(
     host(),
@@ -46,6 +60,7 @@ const endpoint = z.object({
     integer(0, 15),
     'Endpoints of the lowest number are used; those of the next one only while none of a lower one is available.',
   ).default(0),
+  zone: optional(zone(), 'Zone that it is in, for loadBalancing.zonePreference.', 'not known'),
 })
 
 const dns = z.object({
@@ -460,6 +475,9 @@ const HAS_TOKEN = PROOFS.slice(1)
   .map((key) => `has(self.auth.postgres.${key})`)
   .join(' || ')
 
+const WITHOUT_ZONES =
+  "!has(self.loadBalancing) || !has(self.loadBalancing.zonePreference) || self.loadBalancing.zonePreference == 'None'"
+
 export const upstream = rules(
   exactlyOne(
     z.object({
@@ -489,7 +507,7 @@ export const upstream = rules(
         z.object({
           configMapKeyRef: doc(
             configMapKeyRef(),
-            'Key of a ConfigMap with the list: `host:port weight=N priority=N`, one endpoint a line. Read again when it changes; a list with a mistake, or without an endpoint, leaves the last good one in use.',
+            'Key of a ConfigMap with the list: `host:port weight=N priority=N zone=NAME`, one endpoint a line. Read again when it changes; a list with a mistake, or without an endpoint, leaves the last good one in use.',
           ),
         }),
         `A list of endpoints that another program keeps up to date. ${ONE_OF}`,
@@ -561,6 +579,16 @@ export const upstream = rules(
     holds: (value) => value.healthCheck?.tls === undefined || value.tls !== undefined,
     field: ['healthCheck'],
     message: 'a check of TLS needs tls on the upstream: add it, or use tcp',
+  },
+  {
+    cel: `${WITHOUT_ZONES} || has(self.service) || has(self.file) || (has(self.endpoints) && self.endpoints.exists(e, has(e.zone)))`,
+    holds: ({ loadBalancing: { zonePreference = 'None' }, service, file, endpoints }) =>
+      zonePreference === 'None' ||
+      service !== undefined ||
+      file !== undefined ||
+      (endpoints ?? []).some((each) => each.zone !== undefined),
+    field: ['loadBalancing', 'zonePreference'],
+    message: 'nothing says which zone an endpoint is in: use service or file, or add zone to endpoints',
   },
   {
     cel: `has(self.tls) || !has(self.auth) || !has(self.auth.postgres) || !(${HAS_TOKEN})`,

@@ -63,11 +63,11 @@ function resolvedRefs(facts: Facts): Verdict<'ResolvedRefs'> {
   const said = whatSidecarsSay(facts)
   const checked = world.checkedRefs
   const missing = references.filter((id) => said.get(idOf(id))?.has('Missing') || isCheckedMissing(facts, id))
-  if (missing.length > 0) {
-    return is('False', 'ReferenceMissing', sentences(missing.map((id) => absence(facts, id))))
+  const invalid = references.filter((id) => said.get(idOf(id))?.has('Invalid') && !missing.includes(id))
+  if (missing.length + invalid.length > 0) {
+    const all = [...missing.map((id) => absence(facts, id)), ...invalid.map((id) => invalidity(facts, id))]
+    return is('False', missing.length > 0 ? 'ReferenceMissing' : 'ReferenceInvalid', sentences(all))
   }
-  const invalid = references.filter((id) => said.get(idOf(id))?.has('Invalid'))
-  if (invalid.length > 0) return is('False', 'ReferenceInvalid', sentences(invalid.map((id) => invalidity(facts, id))))
   const unmounted = references.filter((id) => said.get(idOf(id))?.has('NotMounted'))
   if (unmounted.length > 0) {
     const names = unmounted.map(

@@ -252,6 +252,7 @@ interface Slice {
     | readonly {
         readonly addresses?: readonly string[]
         readonly zone?: string
+        readonly hints?: { readonly forZones?: readonly { readonly name: string }[] | null } | null
         readonly conditions?: { readonly ready?: boolean; readonly serving?: boolean; readonly terminating?: boolean }
       }[]
     | null
@@ -271,12 +272,13 @@ export function projectSlice(object: KubeObject): SliceState | undefined {
       ports == null || ports.length === 0
         ? null
         : ports.filter(isTcp).map(({ name = '', port = null }) => ({ name, port })),
-    endpoints: (endpoints ?? []).flatMap(({ addresses = [], zone = '', conditions = {} }) => {
+    endpoints: (endpoints ?? []).flatMap(({ addresses = [], zone = '', hints, conditions = {} }) => {
       const [ip] = addresses
       if (ip === undefined) return []
       // Absent means ready: whoever writes slices by hand need not say it.
       const isReady = conditions.ready ?? true
-      return [{ ip, isReady, isServing: conditions.serving ?? isReady, zone }]
+      const forZones = hints?.forZones?.map(({ name }) => name).sort() ?? null
+      return [{ ip, isReady, isServing: conditions.serving ?? isReady, zone, forZones }]
     }),
   }
 }

@@ -1,7 +1,7 @@
 /** Cuts a stream of bytes into lines. */
 
 /** Longest line that is kept: an object is at most 1.5 MiB in etcd, and a watch event wraps one. */
-export const MAX_LINE_BYTES = 16 * 1024 * 1024
+const MAX_LINE_BYTES = 16 * 1024 * 1024
 
 /**
  * Yields each complete line without its line feed. What follows the last line feed when the stream ends is a torn

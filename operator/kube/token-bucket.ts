@@ -34,12 +34,6 @@ export class TokenBucket {
     return this.#tokens >= 0 ? 0 : (-this.#tokens / this.#rate.perSecond) * 1000
   }
 
-  /** Whether nobody has taken any for long enough to fill it: it can be forgotten. */
-  get isFull(): boolean {
-    this.#refill()
-    return this.#tokens >= this.#rate.burst
-  }
-
   #refill(): void {
     const now = this.#now()
     this.#tokens = Math.min(this.#rate.burst, this.#tokens + ((now - this.#at) / 1000) * this.#rate.perSecond)

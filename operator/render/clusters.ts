@@ -66,7 +66,9 @@ function discovery(
   if (sentinel) return sentinelDiscovery(sentinel)
   return {
     kind: 'endpoints',
-    endpoints: (endpoints ?? []).map(({ host, port, weight, priority }) => ({ host, port, weight, priority })),
+    endpoints: (endpoints ?? []).map(({ host, port, weight, priority, zone }) => {
+      return { host, port, weight, priority, ...(zone !== undefined && { zone }) }
+    }),
   }
 }
 
@@ -200,12 +202,12 @@ function breaker(given: NonNullable<DefaultedUpstream['circuitBreaker']>): Break
   }
 }
 
-function isBalancingSet({ policy, slowStart, panicThreshold }: DefaultedUpstream['loadBalancing']): boolean {
-  return policy !== 'LeastRequest' || slowStart !== undefined || panicThreshold !== undefined
+function isBalancingSet(given: DefaultedUpstream['loadBalancing']): boolean {
+  return Object.keys(balancing(given)).length > 1 || given.policy !== 'LeastRequest'
 }
 
 function balancing(given: DefaultedUpstream['loadBalancing']): BalancingConfig {
-  const { policy, consistentHash, slowStart, panicThreshold } = given
+  const { policy, consistentHash, slowStart, panicThreshold, zonePreference } = given
   const { header, cookie, query } = consistentHash ?? {}
   return {
     policy,
@@ -214,6 +216,7 @@ function balancing(given: DefaultedUpstream['loadBalancing']): BalancingConfig {
     ...(query !== undefined && { hashOn: { kind: 'query', name: query } }),
     ...(slowStart !== undefined && { slowStartMs: durationMs(slowStart)! }),
     ...(panicThreshold !== undefined && { panicThreshold: percentRatio(panicThreshold)! }),
+    ...(zonePreference === 'SameZone' && { zonePreference }),
   }
 }
 

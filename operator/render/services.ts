@@ -43,6 +43,8 @@ export interface SliceEndpoint {
   readonly isServing: boolean
   /** Empty: not known. */
   readonly zone: string
+  /** Zones that Kubernetes means it for (hints of topology or of trafficDistribution); null: it says nothing. */
+  readonly forZones: readonly string[] | null
 }
 
 /** Why a Service gives no endpoints, or not those that it should. */
@@ -208,12 +210,15 @@ function listed(
   for (const slice of slices) {
     const number = slicePort(slice, port)
     if (number === null) continue
-    for (const { ip, isReady, isServing, zone } of slice.endpoints) {
+    for (const { ip, isReady, isServing, zone, forZones } of slice.endpoints) {
       const key = `${ip} ${number}`
       const other = found.get(key)
       // A pod that moves from one slice to another is in both for a moment.
       if (other?.isReady || (other?.isServing && !isReady)) continue
-      found.set(key, { endpoint: { ip, port: number, ...(zone !== '' && { zone }) }, isReady, isServing })
+      // A hint that says what the zone says already is left out: most do.
+      const isHinted = forZones !== null && (forZones.length !== 1 || forZones[0] !== zone)
+      const endpoint = { ip, port: number, ...(zone !== '' && { zone }), ...(isHinted && { forZones: [...forZones] }) }
+      found.set(key, { endpoint, isReady, isServing })
     }
   }
   return [...found].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, each]) => each)

@@ -1,5 +1,5 @@
 /** The sidecar container: image, environment, probes, resources, security context. Every default of the API server is written out, so that what it stores is what we rendered. */
-import { APPLICATION_ENDED_FILE, CONTAINER_NAME, Env, Mount, POD_ANNOTATIONS } from '../../common/names.ts'
+import { APPLICATION_ENDED_FILE, CONTAINER_NAME, Env, Mount, POD_ANNOTATIONS, ZONE_LABEL } from '../../common/names.ts'
 import type { InjectableAmbassador } from './ambassador.ts'
 import type { JsonObject } from './json.ts'
 import { resourcesOf } from './qos.ts'
@@ -62,13 +62,15 @@ function environment({ spec, ambassadors, mode, isToldOfEnd, pod, settings }: Co
     ...(isToldOfEnd
       ? [{ name: Env.endedFile, value: `${Mount.pod}/${POD_ANNOTATIONS}/${APPLICATION_ENDED_FILE}` }]
       : []),
+    // Empty where nobody puts the label on pods.
+    { name: Env.zone, valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: `metadata.labels['${ZONE_LABEL}']` } } },
     { name: Env.podName, valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.name' } } },
     { name: Env.podNamespace, valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: 'metadata.namespace' } } },
   ]
 }
 
 /** What Kubernetes gives a pod that does not say. */
-export const DEFAULT_GRACE_SECONDS = 30
+const DEFAULT_GRACE_SECONDS = 30
 /** Kept of the grace period for the end itself, in seconds. */
 const GRACE_RESERVE_SECONDS = 2
 

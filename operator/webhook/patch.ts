@@ -16,7 +16,7 @@ export function diff(before: Json, after: Json): PatchOperation[] {
 }
 
 /** RFC 6901 section 3: `~` first, or the `~` of an escaped slash would be escaped again. */
-export function escapePointer(key: string): string {
+function escapePointer(key: string): string {
   return key.replaceAll('~', '~0').replaceAll('/', '~1')
 }
 

@@ -16,7 +16,7 @@ import { findInjection } from './status.ts'
 import { uninjectPod } from './uninject.ts'
 import { copyAnnotation, hasController, templateOf, WORKLOAD_KINDS } from './workload.ts'
 
-export const REVIEW_API = { apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview' } as const
+const REVIEW_API = { apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview' } as const
 
 /** What we read of `request`. The namespace of the object itself is not looked at: the request has the last word. */
 export interface AdmissionRequest {

@@ -48,7 +48,7 @@ export function statusText(status: InjectionStatus): string {
 }
 
 /** The status of a pod, or undefined when there is none or it is not one that we could have written. */
-export function parseStatus(pod: JsonObject): InjectionStatus | undefined {
+function parseStatus(pod: JsonObject): InjectionStatus | undefined {
   const text = asString(own(annotationsOf(pod), Annotation.status))
   if (text === undefined) return undefined
   let value: Json

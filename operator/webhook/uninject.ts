@@ -10,7 +10,7 @@ import { SOCKETS_PREFIX } from './volumes.ts'
 export const BEFORE = { absent: 'absent', null: 'null', empty: 'empty' } as const
 
 /** Annotations that an injection may add beside the status; a status that lists others does not make us take them out. */
-export const ADDED_ANNOTATIONS: readonly string[] = ['kubectl.kubernetes.io/default-container']
+const ADDED_ANNOTATIONS: readonly string[] = ['kubectl.kubernetes.io/default-container']
 
 /** Takes our sidecar and all that came with it out of a pod; returns the same object when there is none that is verifiably ours. */
 export function uninjectPod(pod: JsonObject): JsonObject {

@@ -79,7 +79,7 @@ function part(kind: string, name: string, directory: string, source: JsonObject)
 }
 
 /** A DNS label for any object's name. What had to be changed ends in a hash, so that `a.b` and `a-b` stay two volumes. */
-export function volumeName(kind: string, name: string): string {
+function volumeName(kind: string, name: string): string {
   const plain = `${VOLUME_PREFIX}${kind}-${name}`
   if (plain.length <= MAX_NAME_LENGTH && !name.includes('.')) return plain
   const hash = createHash('sha256').update(name).digest('hex').slice(0, 10)

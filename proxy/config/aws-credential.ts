@@ -1,13 +1,12 @@
 /** Requests signed with the keys of AWS that the pod's role gives. */
-import type { RefReport } from '../../common/configz.ts'
 import type { AuthConfig } from '../../common/proxy-config.ts'
 import { AwsKeySource } from '../auth/aws-keys.ts'
 import { amzDate, authorization, EMPTY_HASH, isS3, sha256, UNSIGNED_PAYLOAD } from '../auth/sigv4.ts'
 import { TokenCredential } from '../auth/token-credential.ts'
-import type { RenewedCredential, RequestSigner, SignedParts } from '../policy/credential.ts'
-import type { OwnedCredential } from './owned-credential.ts'
+import type { RequestSigner, SignedParts } from '../policy/credential.ts'
+import { FetchedCredential } from './fetched-credential.ts'
 
-export type AwsAuth = Extract<AuthConfig, { kind: 'awsSigV4' }>
+type AwsAuth = Extract<AuthConfig, { kind: 'awsSigV4' }>
 
 /** AWS takes a signature that is up to five minutes off; half of that is no reason to move the clock. */
 const SKEW_MS = 150_000
@@ -21,58 +20,26 @@ const SIGNED = ['host', 'content-type', 'content-md5']
 /** What S3 takes in place of a hash, beside a hash. */
 const UNSIGNED = [UNSIGNED_PAYLOAD, 'STREAMING-UNSIGNED-PAYLOAD-TRAILER']
 
-export class AwsCredential implements OwnedCredential, RequestSigner {
-  readonly name = 'authorization'
+export class AwsCredential extends FetchedCredential implements RequestSigner {
   readonly replaces = ['x-amz-date', 'x-amz-security-token']
   readonly payloadField = 'x-amz-content-sha256'
   readonly errorField = 'x-amzn-errortype'
   readonly allowsUnsigned: boolean
   readonly #auth: AwsAuth
   readonly #source: AwsKeySource
-  readonly #token: TokenCredential
-  #isStarted = false
   /** What the clock of the upstream is ahead of ours. */
   #aheadMs = 0
 
   constructor(auth: AwsAuth, onFailure: (message: string) => void) {
+    const source = new AwsKeySource(auth.region)
+    super(new TokenCredential({ source, onFailure, lineOf: (id) => Buffer.from(id) }))
     this.#auth = auth
     this.allowsUnsigned = isS3(auth.service)
-    this.#source = new AwsKeySource(auth.region)
-    this.#token = new TokenCredential({ source: this.#source, onFailure, lineOf: (id) => Buffer.from(id) })
-  }
-
-  get line(): Buffer | null {
-    return this.#token.line
-  }
-
-  get failure(): string | null {
-    return this.#token.failure
-  }
-
-  get expiresAt(): number | null {
-    return this.#token.expiresAt
-  }
-
-  get renewed(): RenewedCredential {
-    return this.#token
+    this.#source = source
   }
 
   get signer(): RequestSigner {
     return this
-  }
-
-  start(): void {
-    if (this.#isStarted) return
-    this.#isStarted = true
-    this.#token.start()
-  }
-
-  stop(): void {
-    this.#token.stop()
-  }
-
-  refresh(): readonly RefReport[] {
-    return []
   }
 
   payloadProblem(value: string): string | null {

@@ -33,6 +33,8 @@ import { SentinelFiles } from './sentinel-files.ts'
 export interface CompileParts {
   readonly dirs: RefDirs
   readonly tls: TlsContexts
+  /** Zone of this pod. Absent or null: not known. */
+  readonly zone?: string | null
   /** `source` is given for the kinds `file`, `service` and `sentinel`. */
   readonly discover: (config: DiscoveryConfig, source: DiscoverySource | null) => Discovery
   /** Told of each fetch of a token for a cluster that failed. */
@@ -171,7 +173,7 @@ export class Compiler {
     this.#protocol = config.protocol
     this.#inForce = candidate.parts.map((part) => {
       const old = before.find((each) => each.config.name === part.config.name)
-      const options = clusterOptions(config, part, guard)
+      const options = clusterOptions(config, part, guard, this.#parts.zone ?? null)
       const isSameKind = (old?.cluster?.hosts === null) === (part.config.discovery.kind !== 'fromHeader')
       if (isSameProtocol && old?.cluster && old.tls === part.tls && isSameKind) {
         old.cluster.update(options)
@@ -349,7 +351,7 @@ function guardOf({ listener, egress }: ProxyConfig, keepsOffLink = false): DialG
   return new DialGuard({ ownPort: listener.port, allow: egress?.allow ?? null, keepsOffLink })
 }
 
-function clusterOptions(config: ProxyConfig, part: Part, guard: DialGuard): ClusterOptions {
+function clusterOptions(config: ProxyConfig, part: Part, guard: DialGuard, zone: string | null): ClusterOptions {
   // The longest that any route lets an attempt take.
   const perTryMs = Math.max(
     ...[null, ...config.routes].map((route) => {
@@ -361,6 +363,7 @@ function clusterOptions(config: ProxyConfig, part: Part, guard: DialGuard): Clus
   return {
     config: part.config,
     tls: part.tls,
+    zone,
     guard: part.config.discovery.kind === 'fromHeader' ? guardOf(config, true) : guard,
     budget: config.retry?.budget ?? null,
     probeTimeoutMs: config.timeouts.connectMs + (config.protocol === 'HTTP' ? perTryMs : 0),

@@ -36,6 +36,8 @@ export interface Settings {
   readonly sidecarMode: SidecarMode
   /** A file that is not empty once the application has ended; null: whoever ends the application ends the sidecar. */
   readonly endedFile: string | null
+  /** Zone of the pod; null: not known. */
+  readonly zone: string | null
   /** Most connections of the application to one port of HTTP; null: as many as the container's memory has room for. */
   readonly maxClients: number | null
   /** Null outside Kubernetes. */
@@ -108,6 +110,7 @@ export function readSettings(env: Environment): Settings {
     drainMs: (integer(env, Env.drainSeconds, 0, 3600) ?? DRAIN_SECONDS[isPod ? 'pod' : 'plain']) * 1000,
     sidecarMode: oneOf(env, Env.sidecarMode, ['Native', 'Legacy'] as const) ?? 'Legacy',
     endedFile: text(env, Env.endedFile) ?? null,
+    zone: text(env, Env.zone) ?? null,
     maxClients: integer(env, Env.maxClients, 1, 1_000_000) ?? null,
     podName: text(env, Env.podName) ?? null,
     podNamespace: text(env, Env.podNamespace) ?? '',

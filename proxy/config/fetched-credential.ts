@@ -1,6 +1,6 @@
-/** A credential that is fetched from an issuer which the environment of the pod knows, so that nothing is referred to. */
+/** A credential that is fetched from an issuer: what every kind of them has in common, and all of one that needs no file. */
 import type { RefReport } from '../../common/configz.ts'
-import { TokenCredential, type TokenSource } from '../auth/token-credential.ts'
+import type { TokenCredential } from '../auth/token-credential.ts'
 import type { RenewedCredential } from '../policy/credential.ts'
 import type { OwnedCredential } from './owned-credential.ts'
 
@@ -9,8 +9,8 @@ export class FetchedCredential implements OwnedCredential {
   readonly #token: TokenCredential
   #isStarted = false
 
-  constructor(source: TokenSource, onFailure: (message: string) => void) {
-    this.#token = new TokenCredential({ source, onFailure })
+  constructor(token: TokenCredential) {
+    this.#token = token
   }
 
   get line(): Buffer | null {
@@ -29,16 +29,19 @@ export class FetchedCredential implements OwnedCredential {
     return this.#token
   }
 
+  /** Begins to fetch. Idempotent. */
   start(): void {
     if (this.#isStarted) return
     this.#isStarted = true
     this.#token.start()
   }
 
+  /** Fetches no more. Idempotent. */
   stop(): void {
     this.#token.stop()
   }
 
+  /** Says how each reference was found; the next fetch reads them again. */
   refresh(): readonly RefReport[] {
     return []
   }

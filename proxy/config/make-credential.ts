@@ -1,6 +1,7 @@
 /** From the auth of a config to the credential that does it. */
 import type { AuthConfig } from '../../common/proxy-config.ts'
 import { GcpIdTokenSource } from '../auth/gcp-id-token.ts'
+import { TokenCredential } from '../auth/token-credential.ts'
 import { AwsCredential } from './aws-credential.ts'
 import { Credential } from './credentials.ts'
 import { FetchedCredential } from './fetched-credential.ts'
@@ -17,7 +18,9 @@ export function makeCredential(
     case 'awsSigV4':
       return new AwsCredential(auth, parts.onFailure)
     case 'gcpIdToken':
-      return new FetchedCredential(new GcpIdTokenSource(auth.audience), parts.onFailure)
+      return new FetchedCredential(
+        new TokenCredential({ source: new GcpIdTokenSource(auth.audience), onFailure: parts.onFailure }),
+      )
     default:
       return new Credential(auth, parts.dirs)
   }

@@ -3,32 +3,25 @@ import type { RefReport } from '../../common/configz.ts'
 import type { AuthConfig } from '../../common/proxy-config.ts'
 import { OAuth2Source } from '../auth/oauth2.ts'
 import { TokenCredential } from '../auth/token-credential.ts'
-import type { RenewedCredential } from '../policy/credential.ts'
 import type { FileTls, TlsContexts } from '../tls/contexts.ts'
-import type { CredentialParts, OwnedCredential } from './owned-credential.ts'
+import { FetchedCredential } from './fetched-credential.ts'
+import type { CredentialParts } from './owned-credential.ts'
 import { credentialRefs, type RefDirs, readRefText } from './refs.ts'
 
-export type OAuth2Auth = Extract<AuthConfig, { kind: 'oauth2ClientCredentials' }>
+type OAuth2Auth = Extract<AuthConfig, { kind: 'oauth2ClientCredentials' }>
 
 /** What the token URL is trusted by when the config does not say. */
 const SYSTEM_ROOTS = { serverName: null, ca: null, clientCertificate: null, minVersion: 'TLSv1.2' } as const
 
-export class OAuth2Credential implements OwnedCredential {
-  readonly name = 'authorization'
+export class OAuth2Credential extends FetchedCredential {
   readonly #auth: OAuth2Auth
   readonly #dirs: RefDirs
   readonly #contexts: TlsContexts
   readonly #tls: FileTls | null
-  readonly #token: TokenCredential
-  #isStarted = false
 
   constructor(auth: OAuth2Auth, { dirs, tls: contexts, guard, onFailure }: CredentialParts) {
-    this.#auth = auth
-    this.#dirs = dirs
-    this.#contexts = contexts
     const tokenUrl = new URL(auth.tokenUrl)
     const tls = tokenUrl.protocol === 'https:' ? contexts.open(auth.tls ?? SYSTEM_ROOTS) : null
-    this.#tls = tls
     const source = new OAuth2Source({
       tokenUrl,
       guard,
@@ -46,40 +39,19 @@ export class OAuth2Credential implements OwnedCredential {
         return tls?.context ?? null
       },
     })
-    this.#token = new TokenCredential({ source, onFailure })
+    super(new TokenCredential({ source, onFailure }))
+    this.#auth = auth
+    this.#dirs = dirs
+    this.#contexts = contexts
+    this.#tls = tls
   }
 
-  get line(): Buffer | null {
-    return this.#token.line
-  }
-
-  get failure(): string | null {
-    return this.#token.failure
-  }
-
-  get expiresAt(): number | null {
-    return this.#token.expiresAt
-  }
-
-  get renewed(): RenewedCredential {
-    return this.#token
-  }
-
-  /** Begins to fetch. Idempotent. */
-  start(): void {
-    if (this.#isStarted) return
-    this.#isStarted = true
-    this.#token.start()
-  }
-
-  /** Fetches no more. Idempotent. */
-  stop(): void {
-    this.#token.stop()
+  override stop(): void {
+    super.stop()
     if (this.#tls !== null) this.#contexts.close(this.#tls)
   }
 
-  /** Says how each reference was found; the next fetch reads them again. */
-  refresh(): readonly RefReport[] {
+  override refresh(): readonly RefReport[] {
     const own = credentialRefs(this.#auth).map(({ field, ref }): RefReport => {
       const value = readRefText(ref, this.#dirs)
       if (value.state === 'Found') return { ref, state: 'Found', message: '' }

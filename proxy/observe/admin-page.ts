@@ -80,7 +80,7 @@ function endpoints(owner, u, old, seconds) {
   const body = el('tbody')
   for (const e of u.endpoints) {
     const was = old.get(owner + ' ' + u.name + ' ' + e.name + ' ' + e.host) || {}
-    const label = el('th', e.name + (e.name.startsWith(e.host + ':') ? '' : ' (' + e.host + ')'))
+    const label = el('th', e.name + (e.name.startsWith(e.host + ':') ? '' : ' (' + e.host + ')') + (e.zone ? ' in ' + e.zone : ''))
     label.scope = 'row'
     if (e.lastError) label.append(el('p', 'last error ' + e.lastError.at + ': ' + e.lastError.reason + ': ' + e.lastError.message, 'quiet'))
     const cells = [[e.health, 'dot ' + COLORS[e.health]], [e.circuit || 'none', e.circuit ? 'dot ' + COLORS[e.circuit] : 'quiet'], [e.active, 'n'],

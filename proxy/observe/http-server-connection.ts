@@ -84,6 +84,7 @@ export class HttpServerConnection implements SocketHandler {
 
   onClose(): void {
     this.#timer.release()
+    this.#reader.done()
     this.#onGone()
   }
 

@@ -8,6 +8,8 @@ import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
 export interface UpstreamsReport {
   readonly version: string
   readonly pod: string | null
+  /** Of the pod; null: not known. */
+  readonly zone: string | null
   readonly startedAt: string
   readonly isDraining: boolean
   readonly logLevel: string
@@ -64,6 +66,8 @@ export interface EndpointReport {
   /** `ip:port`. */
   readonly name: string
   readonly host: string
+  /** Where it is; null: not known. */
+  readonly zone: string | null
   readonly weight: number
   readonly priority: number
   /** Attempts in flight. */
@@ -117,6 +121,7 @@ function ambassadorReport(served: Served): AmbassadorUpstreams {
       endpoints: [...cluster.endpoints].map((endpoint) => ({
         name: endpoint.name,
         host: endpoint.host,
+        zone: endpoint.zone ?? null,
         weight: endpoint.weight,
         priority: endpoint.priority,
         active: endpoint.active,

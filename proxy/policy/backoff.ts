@@ -13,7 +13,7 @@ export function backoffMs(retry: number, options: BackoffOptions, random: Random
   return random() * Math.min(options.maxMs, options.initialMs * 2 ** (retry - 1))
 }
 
-/** Longest Retry-After that is honoured; a longer one is treated as absent, so that a wrong date cannot stop an application. */
+/** Longest Retry-After that is waited for. */
 export const MAX_RETRY_AFTER_MS = 300_000
 
 /** The wait for a Retry-After of `afterMs`: that, and up to a tenth on top, so that the clients of an upstream do not return together. */
@@ -24,14 +24,8 @@ export function retryAfterBackoffMs(afterMs: Millis, random: Random = Math.rando
 /**
  * Reads the value of a Retry-After field (RFC 9110 section 10.2.3): seconds, or a date of which a past one means 0.
  * @param wallNow the time of day in milliseconds since 1970, for a date
- * @returns milliseconds; null when it is neither form or longer than MAX_RETRY_AFTER_MS
+ * @returns milliseconds; null when it is neither form
  */
-export function parseRetryAfter(value: string, wallNow: number): Millis | null {
-  const after = readRetryAfter(value, wallNow)
-  return after !== null && after <= MAX_RETRY_AFTER_MS ? after : null
-}
-
-/** The same however long it is. */
 export function readRetryAfter(value: string, wallNow: number): Millis | null {
   const text = value.trim()
   if (/^\d+$/.test(text)) return Number(text) * 1000

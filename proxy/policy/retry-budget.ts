@@ -4,9 +4,9 @@ import type { Millis } from './policy.ts'
 /**
  * What a request or a retry counts for lasts this long. No longer, for a share that is saved up is spent at once when an upstream dies.
  */
-export const BUDGET_TTL_MS = 1_000
+const BUDGET_TTL_MS = 1_000
 /** So much of the reserve is saved up: a few requests that need two retries each want more than one second gives. */
-export const RESERVE_MS = 10_000
+const RESERVE_MS = 10_000
 /** What a retry of the reserve costs: a little more than one, so that a dead upstream is under its share again soon after it is known to be busy. */
 const RESERVE_PRICE = 1.1
 /** A retry helps when at least one of so many succeeds. */

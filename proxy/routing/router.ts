@@ -158,7 +158,7 @@ let isLinear = false
  * minutes; by these flags V8 hands a pattern that backtracks too much over to its linear engine, which knows all that the schema
  * lets through but large counts: those are written out.
  */
-export function fullPattern(source: string): RegExp {
+function fullPattern(source: string): RegExp {
   if (!isLinear) {
     const { setFlagsFromString } = process.getBuiltinModule('node:v8')
     setFlagsFromString('--enable-experimental-regexp-engine-on-excessive-backtracks')

@@ -20,7 +20,7 @@ const MEANINGS: readonly (readonly [part: string, meaning: string])[] = [
  * The meaning of an error of a TLS connection, as a part of a sentence of which the endpoint is the subject; null when it has no
  * other meaning than its code.
  */
-export function alertMeaning(error: Error | null): string | null {
+function alertMeaning(error: Error | null): string | null {
   const code = (error as NodeJS.ErrnoException | null)?.code ?? ''
   if (!code.startsWith('ERR_SSL_')) return null
   return MEANINGS.find(([part]) => code.includes(part))?.[1] ?? null

@@ -63,7 +63,7 @@ const RETRYABLE: readonly number[] = [429, 502, 503, 504]
 
 interface Answer {
   readonly status: number
-  /** Of Retry-After in seconds; null: not said. */
+  /** Of Retry-After; null: not said. */
   readonly retryAfterMs: number | null
   readonly body: string
 }
@@ -228,8 +228,7 @@ export class OtlpExporter {
         else text += chunk
       })
       response.on('end', () => {
-        const seconds = Number(response.headers['retry-after'])
-        const retryAfterMs = Number.isFinite(seconds) ? Math.max(0, seconds * 1000) : null
+        const retryAfterMs = waitOf(response.headers['retry-after'] ?? '')
         end(null, { status: response.statusCode ?? 0, retryAfterMs, body: text })
       })
       response.on('error', end)
@@ -240,6 +239,12 @@ export class OtlpExporter {
     request.on('close', () => end(null))
     request.end(body)
   }
+}
+
+/** Retry-After in seconds or as a date, in milliseconds from now; null: not said, or nobody can read it. */
+function waitOf(value: string): number | null {
+  const ms = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now()
+  return Number.isNaN(ms) ? null : Math.max(0, ms)
 }
 
 /** How many spans of a batch a collector refused while it took the others (OTLP, "Partial Success"); 64-bit integers are strings. */

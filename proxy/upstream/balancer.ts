@@ -4,9 +4,8 @@ import type { Millis, Random } from '../policy/policy.ts'
 import { hashedEndpoint, NO_HASH } from './consistent-hash.ts'
 import type { Endpoint } from './endpoint.ts'
 
-/** Endpoints of one priority. */
+/** Endpoints of one priority, or those of the zone of this pod among them, or the others. */
 export interface PriorityGroup {
-  readonly priority: number
   readonly endpoints: readonly Endpoint[]
   /** The same by host: one that has several addresses is up while one of them is. */
   readonly hosts: readonly (readonly Endpoint[])[]
@@ -29,17 +28,24 @@ export const DEFAULT_BALANCING: Balancing = { policy: 'LeastRequest', panicThres
  */
 const OVERPROVISION = 1.4
 
-/** Sorts endpoints into groups, the group that is used first at the front. */
-export function groupByPriority(endpoints: Iterable<Endpoint>): readonly PriorityGroup[] {
+/**
+ * Sorts endpoints into groups, the group that is used first at the front.
+ * @param isEachHost they have one name and are not the same host all the same, as the pods of a Service
+ */
+export function groupByPriority(endpoints: Iterable<Endpoint>, isEachHost = false): readonly PriorityGroup[] {
   const groups = new Map<number, Endpoint[]>()
   for (const endpoint of endpoints) {
-    const group = groups.get(endpoint.priority)
-    if (group === undefined) groups.set(endpoint.priority, [endpoint])
+    const rank = 2 * endpoint.priority + (endpoint.isNear ? 0 : 1)
+    const group = groups.get(rank)
+    if (group === undefined) groups.set(rank, [endpoint])
     else group.push(endpoint)
   }
   return [...groups]
     .sort(([a], [b]) => a - b)
-    .map(([priority, members]) => ({ priority, endpoints: members, hosts: byHost(members) }))
+    .map(([, members]) => ({
+      endpoints: members,
+      hosts: isEachHost ? members.map((each) => [each]) : byHost(members),
+    }))
 }
 
 function byHost(endpoints: readonly Endpoint[]): readonly (readonly Endpoint[])[] {

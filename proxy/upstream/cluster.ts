@@ -40,6 +40,8 @@ export interface ClusterOptions {
   readonly probeTimeoutMs: Millis
   /** Who gets a connection that becomes free; HTTP takes `Newest`, TCP `Oldest`. See BulkheadOptions. */
   readonly queue: 'Oldest' | 'Newest'
+  /** Zone of this pod. Absent or null: not known. */
+  readonly zone?: string | null
 }
 
 /** What a cluster is given once. */
@@ -366,6 +368,7 @@ export class Cluster {
       endpoint.configureBreaker(this.#breakerOptions())
       this.#configureOutlier(endpoint)
     }
+    this.#group()
     this.#health.update(healthOptions(options), this.#byKey.values())
     // The endpoints of a Service come by its feed; only another Service is another place.
     const key = canonicalJson(withoutEndpoints(options.config.discovery))
@@ -427,11 +430,23 @@ export class Cluster {
       left.delete(key)
       this.#byKey.set(key, endpoint)
     }
-    this.#groups = groupByPriority(this.#byKey.values())
+    this.#group()
     this.#health.setEndpoints(this.#byKey.values())
     for (const [key, endpoint] of left) this.#departures.leave(key, endpoint)
     if (!isEmpty && this.#halt === 'none') for (const hold of this.#holds) this.#endHold(hold, true)
     this.#parts.onEndpoints?.(this)
+  }
+
+  #group(): void {
+    const { config, zone = null } = this.#options
+    const own = config.loadBalancing?.zonePreference === 'SameZone' ? zone : null
+    for (const address of this.#addresses) {
+      const endpoint = this.#byKey.get(addressKey(address))
+      if (endpoint === undefined) continue
+      endpoint.zone = address.zone
+      endpoint.isNear = own !== null && (address.forZones?.includes(own) ?? address.zone === own)
+    }
+    this.#groups = groupByPriority(this.#byKey.values(), config.discovery.kind === 'service')
   }
 
   #countSwitch([to]: readonly Address[]): void {

@@ -94,6 +94,10 @@ export class Endpoint {
   readonly hash: number
   weight: number
   priority: number
+  /** Where it is; undefined: not known. */
+  zone: string | undefined = undefined
+  /** It goes before the others of its priority, because it is in the zone of this pod. */
+  isNear = false
   breaker: CircuitBreaker | null = null
   /** Belongs to the protocol that uses the endpoint; null until it puts something there. */
   pool: EndpointPool | null = null

@@ -80,62 +80,67 @@ export function relayRequests(bytes: Buffer, options: RequestOptions = {}): Rela
     isIncomplete: inBody || reader.isPartial,
     hasLeftover: false,
   })
-  for (const { chunk, length } of reads(bytes, chunkBytes)) {
-    let at = 0
-    while (at < length) {
-      // What follows the last request of a connection, or a request to speak another protocol, is no request.
-      if (!inBody && isLast) return { ...result(null), hasLeftover: true }
-      if (!inBody) {
-        const found = reader.read(chunk, at, length)
-        if (found === -1) return result(reader.head.fault)
-        if (found === 0) break
-        at = reader.next
-        const { head } = reader
-        const fault = facts.examine(head)
-        if (fault !== null) return result(fault)
-        const end = writeRequest(
-          head,
-          facts,
-          Buffer.from(host),
-          name,
-          line,
-          null,
-          null,
-          null,
-          (t, i) => t.write(ID, i, 36, 'latin1'),
-          target,
-          marks,
-        )
-        if (end > head.end - head.start + REQUEST_GROWTH + host.length + (line?.length ?? 0))
-          throw new Error('grew too much')
-        sent += target.toString('latin1', 0, end)
-        messages.push({
-          start: `${head.bytes.toString('latin1', head.start, head.targetEnd)}`,
-          fields: Array.from({ length: head.count }, (_, i) => [head.name(i), head.value(i)]),
-          body: '',
-          isComplete: false,
-        })
-        body.begin(facts.body, facts.length, false)
-        content.begin(facts.body, facts.length, true)
-        reader.done()
-        inBody = !body.isDone
-        isLast = !facts.isPersistent || facts.isUpgrade
-        if (!inBody) messages.at(-1)!.isComplete = true
-        continue
-      }
-      const end = body.scan(chunk, at, length)
-      if (end !== -1) messages.at(-1)!.body += decode(content, chunk, at, end, target)
-      if (end === -1) return result(body.fault)
-      sent += keep(body, chunk, at, end, target)
-      at = end
-      if (body.isDone) {
-        if (body.trailer !== null) sent += body.trailer.toString('latin1')
-        messages.at(-1)!.isComplete = true
-        inBody = false
+  try {
+    for (const { chunk, length } of reads(bytes, chunkBytes)) {
+      let at = 0
+      while (at < length) {
+        // What follows the last request of a connection, or a request to speak another protocol, is no request.
+        if (!inBody && isLast) return { ...result(null), hasLeftover: true }
+        if (!inBody) {
+          const found = reader.read(chunk, at, length)
+          if (found === -1) return result(reader.head.fault)
+          if (found === 0) break
+          at = reader.next
+          const { head } = reader
+          const fault = facts.examine(head)
+          if (fault !== null) return result(fault)
+          const end = writeRequest(
+            head,
+            facts,
+            Buffer.from(host),
+            name,
+            line,
+            null,
+            null,
+            null,
+            (t, i) => t.write(ID, i, 36, 'latin1'),
+            target,
+            marks,
+          )
+          if (end > head.end - head.start + REQUEST_GROWTH + host.length + (line?.length ?? 0))
+            throw new Error('grew too much')
+          sent += target.toString('latin1', 0, end)
+          messages.push({
+            start: `${head.bytes.toString('latin1', head.start, head.targetEnd)}`,
+            fields: Array.from({ length: head.count }, (_, i) => [head.name(i), head.value(i)]),
+            body: '',
+            isComplete: false,
+          })
+          body.begin(facts.body, facts.length, false)
+          content.begin(facts.body, facts.length, true)
+          reader.done()
+          inBody = !body.isDone
+          isLast = !facts.isPersistent || facts.isUpgrade
+          if (!inBody) messages.at(-1)!.isComplete = true
+          continue
+        }
+        const end = body.scan(chunk, at, length)
+        if (end !== -1) messages.at(-1)!.body += decode(content, chunk, at, end, target)
+        if (end === -1) return result(body.fault)
+        sent += keep(body, chunk, at, end, target)
+        at = end
+        if (body.isDone) {
+          if (body.trailer !== null) sent += body.trailer.toString('latin1')
+          messages.at(-1)!.isComplete = true
+          inBody = false
+        }
       }
     }
+    return result(null)
+  } finally {
+    // What it holds counts against all heads of the process.
+    reader.done()
   }
-  return result(null)
 }
 
 export interface ResponseOptions {

@@ -117,6 +117,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   #waitingSince = 0
   /** What the slower side had not taken when the idle time was up the last time. */
   #unsent = 0
+  /** A 100 of this attempt was passed on. */
+  #saidContinue = false
   /** Of the state. */
   readonly #step = new CoarseTimer(() => this.#onStep())
 
@@ -180,6 +182,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     this.#endpoint = endpoint
     this.asked = endpoint
     this.begunAt = time
+    this.#saidContinue = false
     this.#askedAt = 0
     owner.attempts++
     owner.target.upstream.cells.attempts++
@@ -359,8 +362,10 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
         owner.expectsContinue = false
         this.onProgress()
       }
-      // The proxy said it already, when the upstream took too long.
-      if (owner.hasContinued) return false
+      // The proxy said it already, when the upstream took too long, or an earlier attempt did.
+      if (owner.hasContinued && !this.#saidContinue) return false
+      owner.hasContinued = true
+      this.#saidContinue = true
     }
     return !owner.isOld
   }

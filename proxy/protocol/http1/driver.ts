@@ -10,7 +10,7 @@ import { crowded } from './refusals.ts'
 import { newRequestId } from './request-id.ts'
 import { answer, type Refusal, statusOf } from './respond.ts'
 import { defaultMaxClients, Room } from './room.ts'
-import { Session, type SessionHost } from './session.ts'
+import { type AskedFor, Session, type SessionHost } from './session.ts'
 import type { HttpSnapshot } from './snapshot.ts'
 import { isTraced } from './span.ts'
 import { TurnedAway } from './turned-away.ts'
@@ -149,7 +149,7 @@ export class HttpDriver implements Driver, SessionHost {
     return exchange.reason !== null || exchange.status >= 500 || (sample > 0 && this.#random() < sample)
   }
 
-  onRefused(refusal: Refusal, requestId: string): void {
+  onRefused(refusal: Refusal, requestId: string, asked?: AskedFor): void {
     const status = statusOf(refusal)
     const { cells } = this.#snapshot.upstream
     // It took no time that anybody waited for; an application that sends such requests has to be seen all the same.
@@ -159,8 +159,8 @@ export class HttpDriver implements Driver, SessionHost {
     this.#options.onLogged?.({
       requestId,
       traceId: null,
-      method: null,
-      path: null,
+      method: asked?.method ?? null,
+      path: asked?.path ?? null,
       status,
       reason: refusal.reason,
       detail: refusal.detail,

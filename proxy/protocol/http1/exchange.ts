@@ -248,7 +248,6 @@ export class Exchange extends ExchangeFacts implements AttemptOwner, Preparation
 
   onAnswer(attempt: Attempt, head: HeadParser, time: number): boolean {
     const { status } = head
-    this.ttfbMs = time - this.startedAt
     const { pacer } = this.target.upstream.cluster
     if (pacer !== null) pacer.onAnswer(status, answerFields.of(head), time, Date.now())
     const plan = this.target.retry
@@ -263,6 +262,7 @@ export class Exchange extends ExchangeFacts implements AttemptOwner, Preparation
       return false
     }
     this.status = status
+    this.ttfbMs = time - this.startedAt
     this.#step.clear()
     // What an earlier try failed of is not the news any more.
     this.reason = null

@@ -3,7 +3,7 @@ import { type Fault, HeadParser } from './parser.ts'
 import { CR, Field, HEX, HTAB, isWord, LF, nameBytes, QUOTED, SP, TOKEN } from './tables.ts'
 
 /** Faults of framing, by name. A message with one of them is refused and its connection closed: what follows cannot be trusted. */
-export const FramingFault = {
+const FramingFault = {
   lengthAndCoding: { status: 400, text: 'the message has both Content-Length and Transfer-Encoding' },
   contentLength: { status: 400, text: 'Content-Length is not one number of decimal digits up to 2^53-1' },
   repeatedLength: { status: 400, text: 'the message has more than one Content-Length' },

@@ -4,7 +4,7 @@ import { type Fault, type HeadParser, LIMITS } from './parser.ts'
 import { Field, HTAB, IP_LITERAL, isName, isWord, LOWER, nameBytes, REG_NAME, SP, TOKEN } from './tables.ts'
 
 /** Faults of meaning, by name. */
-export const MeaningFault = {
+const MeaningFault = {
   connect: { status: 405, text: 'CONNECT is not offered' },
   trace: { status: 405, text: 'TRACE is not offered' },
   targetForm: {
@@ -273,7 +273,9 @@ export class RequestFacts extends Facts {
         offersH2c ||= listHas(bytes, start, end, H2C)
         this.isUpgrade = this.hasUpgrade && !this.isOld
       } else if (known[i] === Field.maxForwards && equals(bytes, head.start, head.methodEnd, OPTIONS_METHOD)) {
-        if (this.maxForwards < 0) this.maxForwards = smallNumber(bytes, start, end)
+        const times = smallNumber(bytes, start, end)
+        // One that is said twice goes no further than the smaller number.
+        if (times >= 0 && (this.maxForwards < 0 || times < this.maxForwards)) this.maxForwards = times
       }
     }
     // An upstream that took h2c would leave everything that this proxy checks behind.
@@ -369,7 +371,7 @@ function startsWith(bytes: Buffer, start: number, end: number, lower: Uint8Array
 }
 
 /** True when two ranges of one length are the same word in any case. */
-export function sameName(bytes: Buffer, one: number, other: number, length: number): boolean {
+function sameName(bytes: Buffer, one: number, other: number, length: number): boolean {
   for (let i = 0; i < length; i++) if (LOWER[bytes[one + i]!] !== LOWER[bytes[other + i]!]) return false
   return true
 }
@@ -399,7 +401,7 @@ function withoutPort(bytes: Buffer, start: number, end: number, port: Buffer): n
 }
 
 /** `host [":" port]` (RFC 3986 section 3.2.2), not empty and without userinfo. */
-export function isAuthority(bytes: Buffer, start: number, end: number): boolean {
+function isAuthority(bytes: Buffer, start: number, end: number): boolean {
   let i = start
   if (bytes[i] === 0x5b && i < end) {
     i++

@@ -21,7 +21,7 @@ import type { OutgoingRequest } from './outgoing.ts'
 import type { HttpUpstream } from './snapshot.ts'
 
 /** Copies under way to one upstream. */
-export const MAX_MIRRORED = 64
+const MAX_MIRRORED = 64
 /** A copy, from its begin to the end of its answer. */
 const MIRROR_MS = 15_000
 

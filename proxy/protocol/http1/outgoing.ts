@@ -15,7 +15,7 @@ const FIRST_CAPACITY = 2 * 1024
 const MAX_KEPT_CAPACITY = 16 * 1024
 
 /** Content that all requests together may keep for another attempt; a request beyond it is sent once. */
-export const MAX_REPLAY_BYTES = 32 * 1024 * 1024
+const MAX_REPLAY_BYTES = 32 * 1024 * 1024
 let replayBytes = 0
 
 /** Bytes of bodies that are kept now, for tests and /metrics. */
@@ -95,10 +95,6 @@ export class OutgoingRequest {
   /** The body is complete, or there is none. */
   get isComplete(): boolean {
     return this.body.isDone
-  }
-
-  get isSent(): boolean {
-    return this.#sink !== null
   }
 
   /** Takes more of the body. Returns the offset behind what belongs to it; -1 when it is not well-formed. */

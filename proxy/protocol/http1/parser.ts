@@ -22,7 +22,7 @@ export interface Fault {
 }
 
 /** Faults of a head, by name; framing.ts and headers.ts add theirs. */
-export const HeadFault = {
+const HeadFault = {
   startLine: { status: 400, text: 'the start line is not well-formed' },
   method: { status: 400, text: 'the method is not a token' },
   target: { status: 400, text: 'the request target has a byte that a URI cannot have' },

@@ -1,5 +1,5 @@
 /** Whether a request is sent again and when: what one exchange has used up of its retry policy. */
-import { backoffMs, parseRetryAfter, retryAfterBackoffMs } from '../../policy/backoff.ts'
+import { backoffMs, MAX_RETRY_AFTER_MS, readRetryAfter, retryAfterBackoffMs } from '../../policy/backoff.ts'
 import type { RetryBudget } from '../../policy/retry-budget.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import type { Attempt, Condition } from './attempt.ts'
@@ -57,7 +57,7 @@ export class Retries {
     if (attempt.asked !== null) this.tried.push(attempt.asked)
     if (typeof cluster.pick(time, this.tried) === 'string') return false
     let asked: number | null = null
-    if (head.has(Field.retryAfter)) asked = parseRetryAfter(head.value(head.first[Field.retryAfter]!), Date.now())
+    if (head.has(Field.retryAfter)) asked = readRetryAfter(head.value(head.first[Field.retryAfter]!), Date.now())
     return this.take(plan, cluster.budget, time, of.deadlineAt, asked) === 'none'
   }
 
@@ -73,8 +73,12 @@ export class Retries {
 
   /** Takes a retry out of the budget and says in `waitMs` when it begins; everything else allows it. */
   take(plan: RetryPlan, budget: RetryBudget, time: number, deadlineAt: number, retryAfterMs: number | null): Obstacle {
-    const waitMs =
-      retryAfterMs === null ? backoffMs(this.#count + 1, plan.config.backoff) : retryAfterBackoffMs(retryAfterMs)
+    let waitMs: number
+    if (retryAfterMs === null) waitMs = backoffMs(this.#count + 1, plan.config.backoff)
+    else if (retryAfterMs <= MAX_RETRY_AFTER_MS) waitMs = retryAfterBackoffMs(retryAfterMs)
+    // Nobody waits that long: a request that has a deadline knows it, and one without takes it for a wrong date.
+    else if (deadlineAt !== Number.POSITIVE_INFINITY) return 'deadline'
+    else waitMs = backoffMs(this.#count + 1, plan.config.backoff)
     if (time + waitMs >= deadlineAt) return 'deadline'
     if (!budget.tryRetry(time)) return 'budget'
     this.waitMs = waitMs

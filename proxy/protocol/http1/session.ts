@@ -11,10 +11,11 @@ import type { Exchange } from './exchange.ts'
 import type { AfterExchange, ExchangeClient } from './exchange-client.ts'
 import { HeadReader, NO_MEMORY } from './head-reader.ts'
 import { RequestFacts } from './headers.ts'
-import type { Fault } from './parser.ts'
+import type { Fault, HeadParser } from './parser.ts'
 import { newRequestId } from './request-id.ts'
 import { answer, optionsAnswer, type Refusal } from './respond.ts'
 import type { HttpSnapshot } from './snapshot.ts'
+import { Field } from './tables.ts'
 
 /** A head must be complete this long after its first byte. */
 const HEAD_MS = 10_000
@@ -41,9 +42,16 @@ export interface SessionHost {
   takeExchange(): Exchange
   giveExchange(exchange: Exchange): void
   record(exchange: Exchange): void
-  /** A request that was refused before it became an exchange. */
-  onRefused(refusal: Refusal, requestId: string): void
+  /** A request that was refused before it became an exchange. @param asked its method and path, as far as they can be told */
+  onRefused(refusal: Refusal, requestId: string, asked?: AskedFor): void
   onSessionEnd(session: Session): void
+}
+
+/** What a request that was refused is about. */
+export interface AskedFor {
+  readonly method: string
+  /** Without the query, which may hold secrets; null: the target is no path. */
+  readonly path: string | null
 }
 
 const facts = new RequestFacts()
@@ -130,7 +138,7 @@ export class Session implements SocketHandler, ExchangeClient {
     const { head } = reader
     const fault = result === -1 ? head.fault : facts.examine(head)
     if (fault !== null) {
-      this.#refuse(fault)
+      this.#refuse(fault, result === -1 ? null : head)
       return end
     }
     if (facts.maxForwards === 0) {
@@ -155,8 +163,11 @@ export class Session implements SocketHandler, ExchangeClient {
     this.#timer.set(now() + ASK_AGAIN_MS)
   }
 
-  /** A head that breaks a rule. Nothing behind it can be trusted, so the connection ends with the answer. */
-  #refuse(fault: Fault): void {
+  /**
+   * A head that breaks a rule. Nothing behind it can be trusted, so the connection ends with the answer.
+   * @param head when it is well-formed and means nothing that can be done
+   */
+  #refuse(fault: Fault, head: HeadParser | null = null): void {
     const isScarce = fault === NO_MEMORY
     const refusal: Refusal = {
       reason: isScarce ? 'overloaded' : 'bad_request',
@@ -164,10 +175,10 @@ export class Session implements SocketHandler, ExchangeClient {
       status: fault.status,
       retryAfterMs: isScarce ? 1000 : undefined,
     }
-    const requestId = newRequestId()
+    const requestId = (head?.has(Field.requestId) && head.value(head.first[Field.requestId]!)) || newRequestId()
     const isHead = this.#reader.beginsWith('HEAD ')
     this.raw.write(answer(refusal, { isHead, isOld: false, closes: true, requestId }))
-    this.#host.onRefused(refusal, requestId)
+    this.#host.onRefused(refusal, requestId, head === null ? undefined : askedFor(head))
     this.#close()
   }
 
@@ -314,4 +325,9 @@ export class Session implements SocketHandler, ExchangeClient {
     if (this.#relay !== null) this.#relay.destroy()
     else this.raw.destroy()
   }
+}
+
+function askedFor({ bytes, start, methodEnd, targetStart, targetEnd }: HeadParser): AskedFor {
+  const [path = ''] = bytes.toString('latin1', targetStart, targetEnd).split('?')
+  return { method: bytes.toString('latin1', start, methodEnd), path: path.startsWith('/') ? path : null }
 }

@@ -132,7 +132,7 @@ export function pairOf(body: Buffer): [string, string] {
 }
 
 /** The messages of a text of whole ones. */
-export function messagesOf(bytes: Buffer): { readonly code: number; readonly body: Buffer; readonly whole: Buffer }[] {
+function messagesOf(bytes: Buffer): { readonly code: number; readonly body: Buffer; readonly whole: Buffer }[] {
   const found = []
   for (let at = 0; at + HEAD_BYTES <= bytes.length; ) {
     const end = at + 1 + bytes.readInt32BE(at + 1)

@@ -3,11 +3,11 @@ import { type Command, findCommand, isGathered, MAX_NAME, OTHER } from './comman
 import { splitInline } from './inline.ts'
 
 /** The largest bulk string: eight times what a server takes unless `proto-max-bulk-len` says more. A longer one is garbage. */
-export const MAX_BULK = 4 * 1024 ** 3
+const MAX_BULK = 4 * 1024 ** 3
 /** Arguments of a command, and elements of an aggregate. */
 const MAX_COUNT = 2 ** 31 - 1
 /** As in the server: a longer inline command is refused. */
-export const MAX_INLINE = 64 * 1024
+const MAX_INLINE = 64 * 1024
 /** A command whose arguments are looked at and that is longer than this is passed on as it is. */
 const MAX_GATHER = 16 * 1024
 const MAX_GATHERED_ARGS = 32

@@ -12,6 +12,8 @@ export interface Address {
   readonly priority: number
   /** Of its node; absent: not known. */
   readonly zone?: string | undefined
+  /** Zones that it is meant for in place of its own; absent: its own. */
+  readonly forZones?: readonly string[] | undefined
 }
 
 /** What must wait because nobody knows whether an endpoint is still the one: nothing, what is new, or also what is under way. */

@@ -1,4 +1,4 @@
-/** The list of endpoints that other programs write: `host:port weight=N priority=N`, one a line; see docs/endpoints-file.md. */
+/** The list of endpoints that other programs write: `host:port weight=N priority=N zone=NAME`, one a line; see docs/endpoints-file.md. */
 import { isIP } from 'node:net'
 import type { Target } from './name-set.ts'
 
@@ -15,6 +15,9 @@ const WORDS: Readonly<Record<string, { readonly min: number; readonly max: numbe
   weight: { min: 1, max: 1000, otherwise: 1 },
   priority: { min: 0, max: 15, otherwise: 0 },
 }
+
+/** As the value of a label of Kubernetes. */
+const ZONE = /^[a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?$/
 
 /** Reads a list. Any mistake refuses all of it: half a list would move the traffic to the other half. */
 export function parseEndpointList(text: string): EndpointList {
@@ -36,10 +39,19 @@ export function parseEndpointList(text: string): EndpointList {
     const place = readAddress(address[0])
     if (typeof place !== 'object') return wrong(address.index, place)
     const values: Record<string, number> = {}
+    let zone: string | undefined
     for (const { 0: word, index: column } of settings) {
       const [, name = '', digits = ''] = /^([^=]+)=(.*)$/.exec(word) ?? []
+      if (name === 'zone') {
+        if (zone !== undefined) return wrong(column, 'zone stands twice, remove one')
+        if (!ZONE.test(digits)) return wrong(column, `zone ${quoted(digits)} is not a name, use one such as eu-west-1a`)
+        zone = digits
+        continue
+      }
       const known = Object.hasOwn(WORDS, name) ? WORDS[name] : undefined
-      if (known === undefined) return wrong(column, `${quoted(word)} is not known, use weight=N or priority=N`)
+      if (known === undefined) {
+        return wrong(column, `${quoted(word)} is not known, use weight=N, priority=N or zone=NAME`)
+      }
       if (Object.hasOwn(values, name)) return wrong(column, `${name} stands twice, remove one`)
       const value = /^\d{1,9}$/.test(digits) ? Number(digits) : Number.NaN
       if (!(value >= known.min && value <= known.max)) {
@@ -55,7 +67,7 @@ export function parseEndpointList(text: string): EndpointList {
     lineOf.set(key, index + 1)
     const weight = values['weight'] ?? WORDS['weight']!.otherwise
     const priority = values['priority'] ?? WORDS['priority']!.otherwise
-    targets.push({ host, port, weight, priority })
+    targets.push({ host, port, weight, priority, ...(zone !== undefined && { zone }) })
     if (targets.length > MAX_ENDPOINTS) return wrong(address.index, `more than ${MAX_ENDPOINTS} endpoints, remove some`)
   }
   if (targets.length > 0) return { ok: true, targets }

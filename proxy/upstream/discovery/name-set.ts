@@ -9,6 +9,8 @@ export interface Target {
   readonly port: number
   readonly weight: number
   readonly priority: number
+  /** Where it is; absent: not known. */
+  readonly zone?: string | undefined
 }
 
 export interface NameSetOptions {
@@ -94,8 +96,9 @@ export class NameSet {
     const { weightOf = ({ weight }: Target) => weight } = this.#options
     const addresses = this.#targets.flatMap((target) => {
       const ips = this.#watches.get(target.host)?.addresses ?? []
-      const { host, port, priority } = target
-      return ips.map((ip) => ({ host, ip, port, weight: weightOf(target, ips.length), priority }))
+      const { host, port, priority, zone } = target
+      const where = zone === undefined ? {} : { zone }
+      return ips.map((ip) => ({ host, ip, port, weight: weightOf(target, ips.length), priority, ...where }))
     })
     // The last good ones stay, and their names are watched on for them.
     if (addresses.length === 0) return

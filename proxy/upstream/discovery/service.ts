@@ -15,7 +15,9 @@ export class ServiceFeed {
 
   /** Takes over the endpoints of a config. */
   set({ host, endpoints }: ServiceDiscoveryConfig): void {
-    const addresses = endpoints.map(({ ip, port, zone }): Address => ({ host, ip, port, weight: 1, priority: 0, zone }))
+    const addresses = endpoints.map(({ ip, port, zone, forZones }): Address => {
+      return { host, ip, port, weight: 1, priority: 0, zone, forZones }
+    })
     const told = JSON.stringify(addresses)
     if (told === this.#told) return
     this.#told = told

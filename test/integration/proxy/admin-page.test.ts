@@ -49,6 +49,7 @@ function report(name: string): UpstreamsReport {
       {
         name,
         host: name,
+        zone: name,
         weight: 1,
         priority: 0,
         active: 0,
@@ -76,7 +77,15 @@ function report(name: string): UpstreamsReport {
     rateLimited: 0,
     upstreams: [upstream],
   }
-  return { version: name, pod: name, startedAt: name, isDraining: false, logLevel: name, ambassadors: [ambassador] }
+  return {
+    version: name,
+    pod: name,
+    zone: name,
+    startedAt: name,
+    isDraining: false,
+    logLevel: name,
+    ambassadors: [ambassador],
+  }
 }
 
 describe('the admin page in a browser', { skip }, () => {

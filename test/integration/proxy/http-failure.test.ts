@@ -411,6 +411,38 @@ describe('deadlines', () => {
   })
 })
 
+describe('a request that is well-formed and refused', () => {
+  it('keeps its id, and is named in the log without its query', async () => {
+    const proxy = await httpProxy({ ports: [1] }, ends)
+    const requests = [
+      'GET /a?secret=1 HTTP/1.1\r\nX-Request-ID: mine\r\n\r\n',
+      'TRACE /b HTTP/1.1\r\nHost: a\r\nX-Request-ID: mine\r\n\r\n',
+      'CONNECT user:secret@a:1 HTTP/1.1\r\nHost: a\r\nX-Request-ID: mine\r\n\r\n',
+      'GET http://user:secret@a/ HTTP/1.1\r\nHost: a\r\nX-Request-ID: mine\r\n\r\n',
+      'GET /c HTTP/1.1\r\nHost : a\r\nX-Request-ID: mine\r\n\r\n',
+    ]
+    const ids: (string | null)[] = []
+    for (const request of requests) ids.push((await proxy.connect().write(request).response()).field('X-Request-ID'))
+    const records = await proxy.recorded(requests.length)
+    assert.deepEqual(
+      records.map(({ method, path, status, requestId }) => [method, path, status, requestId === 'mine']),
+      [
+        ['GET', '/a', 400, true],
+        ['TRACE', '/b', 405, true],
+        ['CONNECT', null, 405, true],
+        ['GET', null, 400, true],
+        // Nothing of it can be trusted.
+        [null, null, 400, false],
+      ],
+    )
+    assert.deepEqual(
+      ids,
+      records.map(({ requestId }) => requestId),
+    )
+    assert.doesNotMatch(JSON.stringify(records), /secret/)
+  })
+})
+
 describe('a client that leaves', () => {
   it('frees the upstream at once', async () => {
     const upstream = await scriptedUpstream(ends, () => null)

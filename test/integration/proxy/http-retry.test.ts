@@ -170,6 +170,59 @@ describe('a retry', () => {
     assert.equal(upstream.requests.length, 1)
   })
 
+  it('is not made when Retry-After is far beyond the deadline, and takes a date that nobody waits for as none without one', async () => {
+    const upstream = await scriptedUpstream(ends, ({ index, target }) => {
+      return target === '/first' || index === 1 ? withStatus(503, 'later', 'Retry-After: 86400') : ok()
+    })
+    const bounded = await httpProxy({ ports: [upstream.port], retry: {}, timeouts: { requestMs: 60_000 } }, ends)
+    assert.equal((await bounded.connect().get('/first').response()).body, 'later')
+    assert.equal(upstream.requests.length, 1)
+    const endless = await httpProxy({ ports: [upstream.port], retry: {} }, ends)
+    assert.equal((await endless.connect().get('/second').response()).body, 'ok')
+    assert.equal(upstream.requests.length, 3)
+  })
+
+  it('says 100 to the application once', async () => {
+    const told = new Set<number>()
+    const upstream = await scriptedUpstream(
+      ends,
+      ({ index, socket }) => {
+        if (index === 1) socket.destroy()
+        return index > 1 ? ok() : index === 1 ? null : withStatus(503, 'later')
+      },
+      {
+        // Each attempt is told so, once.
+        onHead: ({ index, socket }) => {
+          if (!told.has(index)) socket.write('HTTP/1.1 100 Continue\r\n\r\n')
+          told.add(index)
+          return undefined
+        },
+      },
+    )
+    const proxy = await httpProxy({ ports: [upstream.port], retry: {} }, ends)
+    const client = proxy.connect()
+    client.write('PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n')
+    await client.tcp.read(25)
+    client.write('hi')
+    assert.equal((await client.response()).status, 200)
+    assert.deepEqual(client.interim, [100])
+    assert.equal(told.size, 3)
+  })
+
+  it('has no time to the first byte in the log when the last attempt got none', async () => {
+    const upstream = await scriptedUpstream(ends, ({ index, socket }) => {
+      if (index === 0) return withStatus(503, 'later')
+      socket.destroy()
+      return null
+    })
+    const proxy = await httpProxy({ ports: [upstream.port], retry: { maxRetries: 1 } }, ends)
+    const response = await proxy.connect().get().response()
+    assert.equal(response.field('x-ambassador-reason'), 'upstream_reset')
+    const [record] = await proxy.recorded(1)
+    assert.equal(record?.ttfbMs, null)
+    assert.equal(record?.attempts, 2)
+  })
+
   it('stops at the budget: an answer passes, a failure becomes budget_exhausted', async () => {
     const upstream = await scriptedUpstream(ends, ({ target, socket }) => {
       if (target === '/reset') socket.destroy()

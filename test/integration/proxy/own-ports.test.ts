@@ -7,6 +7,7 @@ import { adminServer } from '../../../proxy/observe/admin.ts'
 import type { HttpServer } from '../../../proxy/observe/http-server.ts'
 import { telemetryServer } from '../../../proxy/observe/telemetry.ts'
 import type { UpstreamsReport } from '../../../proxy/observe/upstreams.ts'
+import { heldByHeads } from '../../../proxy/protocol/http1/head-reader.ts'
 
 interface Ask {
   readonly method?: string
@@ -49,6 +50,7 @@ async function admin() {
   const report: UpstreamsReport = {
     version: '1',
     pod: null,
+    zone: null,
     startedAt: 't',
     isDraining: false,
     logLevel: 'info',
@@ -251,4 +253,14 @@ describe('the admin port', () => {
     })
     assert.match(text, /^HTTP\/1\.1 403 /)
   })
+})
+
+it('a client that leaves in the middle of a head leaves nothing behind', { timeout: 20_000 }, async () => {
+  const port = await telemetry()
+  const leaving = connect(port, '127.0.0.1')
+  leaving.write('GET /livez HT')
+  while (heldByHeads() === 0) await new Promise((resolve) => setImmediate(resolve))
+  leaving.destroy()
+  while (heldByHeads() > 0) await new Promise((resolve) => setImmediate(resolve))
+  assert.equal((await ask(port, '/livez')).status, 200)
 })

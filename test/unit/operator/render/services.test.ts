@@ -13,6 +13,7 @@ import {
 interface Endpoint {
   readonly addresses: readonly string[]
   readonly zone?: string
+  readonly hints?: { readonly forZones?: readonly { readonly name: string }[] } | null
   readonly conditions?: { readonly ready?: boolean; readonly serving?: boolean; readonly terminating?: boolean }
 }
 
@@ -87,6 +88,24 @@ describe('the endpoints of a Service', () => {
       endpoints: [{ ip: '10.0.0.1', port: 8080, zone: 'a' }],
       problem: null,
     })
+  })
+
+  it('carry the zones that Kubernetes means them for, where these are not just their own', () => {
+    const hinted = (ip: string, ...zones: string[]): Endpoint => {
+      return { addresses: [ip], zone: 'a', hints: { forZones: zones.map((name) => ({ name })) } }
+    }
+    const silent: Endpoint = { addresses: ['10.0.0.4'], zone: 'a', hints: null }
+    const slices = [slice([hinted('10.0.0.1', 'a'), hinted('10.0.0.2', 'b'), hinted('10.0.0.3', 'c', 'a'), silent])]
+    const found = resolveService(
+      { namespace: 'shop', name: 'orders', port: 80 },
+      { asker: 'shop', service: service(), slices, lastGood: [] },
+    )
+    assert.deepEqual(found.kind === 'endpoints' && found.endpoints.map(({ forZones }) => forZones), [
+      undefined,
+      ['b'],
+      ['a', 'c'],
+      undefined,
+    ])
   })
 
   it('are those that end and still serve, while no other is ready', () => {

@@ -96,6 +96,7 @@ describe('settings of a pod', () => {
       endedFile: null,
       maxClients: null,
       podName: null,
+      zone: null,
       podNamespace: '',
     })
   })
@@ -114,6 +115,7 @@ describe('settings of a pod', () => {
       AMBASSADOR_DRAIN_SECONDS: '3',
       AMBASSADOR_SIDECAR_MODE: 'Native',
       AMBASSADOR_ENDED_FILE: '/pod/ended',
+      AMBASSADOR_ZONE: 'west',
       AMBASSADOR_MAX_CLIENT_CONNECTIONS: '500',
       POD_NAME: 'p',
       POD_NAMESPACE: 'n',
@@ -132,6 +134,7 @@ describe('settings of a pod', () => {
       endedFile: '/pod/ended',
       maxClients: 500,
       podName: 'p',
+      zone: 'west',
       podNamespace: 'n',
     })
   })

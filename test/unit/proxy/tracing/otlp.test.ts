@@ -130,6 +130,19 @@ describe('the exporter of spans', () => {
     assert.ok(performance.now() - started >= 990)
   })
 
+  it('waits until the date of Retry-After', async () => {
+    let until = 0
+    const collector = await collecting((index) => {
+      if (index > 0) return { status: 200 }
+      until = Math.ceil(Date.now() / 1000) * 1000 + 1000
+      return { status: 503, headers: { 'retry-after': new Date(until).toUTCString() } }
+    })
+    const { made } = exporter(collector)
+    made.add(span())
+    await collector.collected(1)
+    assert.ok(Date.now() >= until - 10)
+  })
+
   it('gives a batch up that will never be taken', async () => {
     const collector = await collecting(() => ({ status: 400 }))
     const { made, failures } = exporter(collector)

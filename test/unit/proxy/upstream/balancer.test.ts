@@ -294,6 +294,67 @@ describe('several priorities', () => {
   })
 })
 
+describe('zones', () => {
+  const pod = (port: number, isNear: boolean, priority = 0) => {
+    const each = endpoint(port, 1, priority)
+    each.isNear = isNear
+    return each
+  }
+  const spread = (endpoints: Endpoint[], tried: readonly Endpoint[] = NONE, balancing: Partial<Balancing> = {}) => {
+    const groups = groupByPriority(endpoints, true)
+    const random = seeded(7)
+    const picks = Array.from({ length: 20_000 }, () =>
+      pickEndpoint(groups, 1, tried, random, { ...DEFAULT_BALANCING, ...balancing }),
+    )
+    return endpoints.map((each) => picks.filter((picked) => picked === each).length / picks.length)
+  }
+
+  it('keep the traffic of a zone in it, but for what 1.4 times its available share does not cover', () => {
+    const [near1, near2, far] = [pod(1, true), pod(2, true), pod(3, false)]
+    const all = [near1, near2, far]
+    assert.equal(spread(all)[2], 0)
+    trip(near1)
+    near(spread(all)[2]!, 0.3, 0.02)
+    trip(near2)
+    assert.equal(spread(all)[2], 1)
+  })
+
+  it('stand behind priorities', () => {
+    const all = [pod(1, true, 1), pod(2, false, 0), pod(3, false, 1)]
+    assert.deepEqual(spread(all), [0, 1, 0])
+    trip(all[1]!)
+    assert.deepEqual(spread(all), [1, 0, 0])
+  })
+
+  it('are left by a retry when the only endpoint of the zone was tried', () => {
+    const all = [pod(1, true), pod(2, false)]
+    assert.deepEqual(spread(all, [all[0]!]), [0, 1])
+  })
+
+  it('do not make a panic of one that is down while the others have enough', () => {
+    const all = [pod(1, true), pod(2, false), pod(3, false)]
+    all[0]!.isHealthy = false
+    assert.equal(spread(all, NONE, { panicThreshold: 0.5 })[0], 0)
+  })
+})
+
+describe('the pods of a Service', () => {
+  it('are hosts of their own, though they have one name and one port', () => {
+    const pods = [1, 2, 3, 4].map((n) => {
+      const address = { host: 'orders.shop.svc', ip: `10.0.0.${n}`, port: 80, weight: 1, priority: 0 }
+      return new Endpoint(address, { config: null, probeTimeoutMs: 500, random: () => 0.5 })
+    })
+    for (const each of pods.slice(1)) each.isHealthy = false
+    const picked = (isEachHost: boolean) => {
+      const groups = groupByPriority(pods, isEachHost)
+      const random = seeded(3)
+      const balancing: Balancing = { ...DEFAULT_BALANCING, panicThreshold: 0.5 }
+      return new Set(Array.from({ length: 200 }, () => pickEndpoint(groups, 0, NONE, random, balancing)?.ip)).size
+    }
+    assert.deepEqual([picked(true), picked(false)], [4, 1])
+  })
+})
+
 describe('a panic threshold', () => {
   const ill = (count: number, of: number) => {
     const endpoints = Array.from({ length: of }, (_, i) => endpoint(i + 1))

@@ -103,6 +103,38 @@ function attempt(cluster: Cluster, outcome: 'success' | 'failure', now: number):
 }
 
 describe('cluster', () => {
+  it('takes over another zone of an endpoint and another preference with the next attempt', () => {
+    const discoveries: Told[] = []
+    const zoned = (zonePreference?: 'SameZone'): ClusterOptions => ({
+      ...options({ loadBalancing: { policy: 'RoundRobin', ...(zonePreference && { zonePreference }) } }),
+      zone: 'west',
+    })
+    const cluster = new Cluster(zoned('SameZone'), {
+      discover: (discovery) => {
+        discoveries.push(new Told(discovery))
+        return discoveries.at(-1)!
+      },
+    })
+    cluster.start()
+    const used = () => {
+      const names = new Set<string>()
+      for (let i = 0; i < 4; i++) names.add(attempt(cluster, 'success', 0).ip)
+      return [...names].sort()
+    }
+    discoveries[0]?.tell([at('10.0.0.1', { zone: 'west' }), at('10.0.0.2', { zone: 'east' })])
+    assert.deepEqual(used(), ['10.0.0.1'])
+    discoveries[0]?.tell([at('10.0.0.1', { zone: 'east' }), at('10.0.0.2', { zone: 'west' })])
+    assert.deepEqual(used(), ['10.0.0.2'])
+    discoveries[0]?.tell([
+      at('10.0.0.1', { zone: 'east', forZones: ['west'] }),
+      at('10.0.0.2', { zone: 'west', forZones: [] }),
+    ])
+    assert.deepEqual(used(), ['10.0.0.1'])
+    cluster.update(zoned())
+    assert.deepEqual(used(), ['10.0.0.1', '10.0.0.2'])
+    cluster.destroy()
+  })
+
   it('takes over another way of balancing with the next attempt', () => {
     const { cluster, discovery } = started()
     discovery.tell([at('10.0.0.1'), at('10.0.0.2')])

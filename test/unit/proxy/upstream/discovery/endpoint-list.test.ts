@@ -27,6 +27,13 @@ describe('a list of endpoints', () => {
     })
   })
 
+  it('says the zone of an endpoint', () => {
+    assert.deepEqual(parseEndpointList('a:1 zone=eu-west-1a weight=2\nb:1'), {
+      ok: true,
+      targets: [{ ...target('a', 1, 2), zone: 'eu-west-1a' }, target('b', 1)],
+    })
+  })
+
   const refused: [text: string, problem: string][] = [
     ['', 'line 1, column 1: has no endpoint, write at least one line host:port'],
     ['# nothing\n\n', 'line 3, column 1: has no endpoint, write at least one line host:port'],
@@ -44,8 +51,11 @@ describe('a list of endpoints', () => {
     ['a:1 weight=0', "line 1, column 5: weight '0' is out of range, use 1 to 1000"],
     ['a:1 priority=16', "line 1, column 5: priority '16' is out of range, use 0 to 15"],
     ['a:1 weight=2 weight=3', 'line 1, column 14: weight stands twice, remove one'],
-    ['a:1  wieght=2', "line 1, column 6: 'wieght=2' is not known, use weight=N or priority=N"],
-    ['a:1 toString=2', "line 1, column 5: 'toString=2' is not known, use weight=N or priority=N"],
+    ['a:1  wieght=2', "line 1, column 6: 'wieght=2' is not known, use weight=N, priority=N or zone=NAME"],
+    ['a:1 toString=2', "line 1, column 5: 'toString=2' is not known, use weight=N, priority=N or zone=NAME"],
+    ['a:1 zone=', "line 1, column 5: zone '' is not a name, use one such as eu-west-1a"],
+    ['a:1 zone=-west', "line 1, column 5: zone '-west' is not a name, use one such as eu-west-1a"],
+    ['a:1 zone=a zone=b', 'line 1, column 12: zone stands twice, remove one'],
     ['a:1, b:2', "line 1, column 1: port '1,' is out of range, use 1 to 65535"],
     ['a:1\nb:2\nA:1', "line 3, column 1: 'A:1' stands in line 1 too, remove one"],
     ['[{"host":"a"}]', `line 1, column 1: '[{"host":"a"}]' is not an endpoint, use host:port or [address]:port`],
