@@ -155,6 +155,10 @@ function postgresDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLi
     onPinned: (reason, detail) => {
       log.info({ ns: namespace, ambassador: name, reason, detail }, 'a client keeps its connection to the server')
     },
+    onUnreadable: (detail) => {
+      const text = 'the server does not tell what its stored functions do: what they leave in a session is not undone'
+      log.warn({ ns: namespace, ambassador: name, detail }, text)
+    },
     onLogged: (record) => write(tcpAccessLine(namespace, name, record)),
   })
   return {

@@ -7,7 +7,7 @@ import { now } from '../../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { DialFailure } from '../../upstream/connector.ts'
-import { Auth, Back, HEAD_BYTES, message, PASSWORD, QUERY } from './messages.ts'
+import { Auth, Back, HEAD_BYTES, message, PASSWORD, QUERY, Transaction } from './messages.ts'
 import { errorResponse, withHint } from './respond.ts'
 import { Scram } from './scram.ts'
 
@@ -34,6 +34,10 @@ export interface LoginFailure extends DialFailure {
 
 /** A server that says more than this before it is ready is not PostgreSQL. */
 const MAX_BYTES = 256 * 1024
+/** Process and secret, which has up to 256 bytes from protocol 3.2 on. */
+const KEY_BYTES = { least: 8, most: 260 } as const
+const SQLSTATE = /^[0-9A-Z]{5}$/
+const NOT_POSTGRESQL = 'does not speak the protocol of PostgreSQL, check host and port'
 
 const ASK_ROLE = message(QUERY, 'select pg_catalog.pg_is_in_recovery()')
 
@@ -42,8 +46,11 @@ export class Login implements SocketHandler {
   readonly #timer: CoarseTimer
   #bytes = Buffer.alloc(0)
   #welcome: Buffer[] = []
+  #welcomeBytes = 0
   #key: Buffer | null = null
   #scram: Scram | null = null
+  /** Requests to prove who we are: a server makes one, and one more in the middle of SCRAM. */
+  #requests = 0
   #isVerified = true
   #isLetIn = false
   /** Asked after the login: pg_is_in_recovery(). */
@@ -83,8 +90,8 @@ export class Login implements SocketHandler {
   #read(): void {
     while (!this.#isOver && this.#bytes.length >= HEAD_BYTES) {
       const length = this.#bytes.readInt32BE(1)
-      if (length < 4 || length > MAX_BYTES) {
-        this.#fail('does not speak the protocol of PostgreSQL, check host and port')
+      if (length < 4 || length + this.#welcomeBytes > MAX_BYTES) {
+        this.#fail(NOT_POSTGRESQL)
         return
       }
       if (this.#bytes.length <= length) return
@@ -104,16 +111,16 @@ export class Login implements SocketHandler {
         return
       case Back.negotiateVersion:
       case Back.notice:
-        this.#welcome.push(whole)
+      case Back.parameterStatus:
+        this.#keep(whole)
         return
       case Back.backendKeyData:
+        if (body.length < KEY_BYTES.least || body.length > KEY_BYTES.most) break
         this.#key = Buffer.from(body)
-        this.#welcome.push(whole)
-        return
-      case Back.parameterStatus:
-        this.#welcome.push(whole)
+        this.#keep(whole)
         return
       case Back.readyForQuery: {
+        if (body.length !== 1 || body[0] !== Transaction.idle) break
         if (!this.#isLetIn) {
           this.#fail('says that it is ready before it has let us in')
           return
@@ -138,7 +145,12 @@ export class Login implements SocketHandler {
       default:
         break
     }
-    this.#fail('does not speak the protocol of PostgreSQL, check host and port')
+    this.#fail(NOT_POSTGRESQL)
+  }
+
+  #keep(whole: Buffer): void {
+    this.#welcome.push(whole)
+    this.#welcomeBytes += whole.length
   }
 
   /** Refuses a server that is not what the upstream wants, so that no write reaches a standby or a demoted primary. */
@@ -153,22 +165,25 @@ export class Login implements SocketHandler {
   #onAuthentication(body: Buffer, whole: Buffer): void {
     const { credential, upstream, address } = this.#options
     const kind = body.length < 4 ? -1 : body.readInt32BE(0)
-    if (kind === Auth.ok) {
+    if (this.#isLetIn) this.#fail('asks for a proof when it has let us in already')
+    else if (kind === Auth.ok && body.length === 4) {
       // RFC 5802 section 3: the exchange proves the server too; one that skips its half may be somebody else.
       if (!this.#isVerified) this.#fail('ended SCRAM without a proof that it knows the password')
       else {
         this.#isLetIn = true
-        this.#welcome.push(whole)
+        this.#keep(whole)
       }
-    } else if (kind === Auth.saslContinue && this.#scram !== null) {
+    } else if (kind === Auth.saslFinal && this.#scram !== null) {
+      this.#isVerified = this.#scram.verify(body.subarray(4))
+      if (!this.#isVerified) this.#fail('does not prove that it knows the password: somebody else answers')
+    } else if (++this.#requests > (this.#scram === null ? 1 : 2)) this.#fail('asks again for what it was told')
+    else if (kind === Auth.saslContinue && this.#scram !== null) {
       this.#scram.final(body.subarray(4)).then(
         (final) => this.#answer(final),
         (error: Error) => this.#fail(error.message),
       )
-    } else if (kind === Auth.saslFinal && this.#scram !== null) {
-      this.#isVerified = this.#scram.verify(body.subarray(4))
-      if (!this.#isVerified) this.#fail('does not prove that it knows the password: somebody else answers')
-    } else if (credential.tokens === null) this.#prove(kind, body, credential.password)
+    } else if (this.#scram !== null) this.#fail('does not go on with SCRAM')
+    else if (credential.tokens === null) this.#prove(kind, body, credential.password)
     else if (!upstream.isTls) this.#fail('gets no token on a connection without TLS: add tls')
     else {
       const asked = Buffer.from(body)
@@ -232,6 +247,11 @@ export class Login implements SocketHandler {
         .find((field) => field.startsWith(letter))
         ?.slice(1) ?? ''
     const code = text('C')
+    if (!SQLSTATE.test(code)) {
+      // Half of an error, or that of a server before the third version of the protocol.
+      this.#fail(`refused the login without an SQLSTATE: '${text('M').slice(0, 200)}'`)
+      return
+    }
     const isOurs = code.startsWith('28')
     const hint = isOurs
       ? `ambassador: auth_unavailable: check username and password of auth.postgres (${this.#options.credential.name})`

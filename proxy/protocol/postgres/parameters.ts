@@ -29,6 +29,8 @@ export class Parameters {
   readonly initial: Values
   /** Bits of REPORTED_PARAMETERS that this server reports. */
   readonly reported: number
+  /** The first number of the server's version; 0: it does not tell. */
+  readonly serverVersion: number
   readonly #index: ReadonlyMap<string, number>
   /** The others, ready to be sent. */
   readonly #fixed: Buffer
@@ -38,12 +40,15 @@ export class Parameters {
   constructor(welcome: Buffer) {
     const settable: [string, string][] = []
     const fixed: Buffer[] = []
+    let version = 0
     for (const { code, body, whole } of messagesOf(welcome)) {
       if (code !== Back.parameterStatus) continue
       const [name, value] = pairOf(body)
+      if (name === 'server_version') version = Number.parseInt(value, 10)
       if (FIXED.has(name)) fixed.push(whole)
       else settable.push([name, value])
     }
+    this.serverVersion = Number.isNaN(version) ? 0 : version
     this.names = settable.map(([name]) => name)
     this.#index = new Map(this.names.map((name, at) => [name.toLowerCase(), at]))
     this.#fixed = Buffer.concat(fixed)

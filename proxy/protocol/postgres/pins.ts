@@ -14,6 +14,22 @@ export type Pin =
   | 'do'
   | 'other'
 
+/** What a word may mean beside what is read here: a stored function, or a table or view that calls one. */
+export interface Effects {
+  readonly pin: Pin | null
+  /** Bits of REPORTED_PARAMETERS that are set. */
+  readonly parameters: number
+  readonly asksSequences: boolean
+  /** What it leaves behind cannot be told. */
+  readonly isDoubtful: boolean
+}
+
+/** Knows what words mean in a database; see Lexicon. */
+export interface Words {
+  /** Of a word by hashOf(). Null: none; undefined: not known. */
+  effectsOf(hash: number): Effects | null | undefined
+}
+
 /** For a log line: the kind of statement, nothing of its text. */
 export const PIN_TEXT: Readonly<Record<Pin, string>> = {
   set: 'SET or set_config() of a parameter that the server does not report',

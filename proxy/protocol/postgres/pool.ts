@@ -3,11 +3,15 @@ import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { now } from '../../runtime/clock.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { Endpoint, EndpointPool } from '../../upstream/endpoint.ts'
+import { catalogueSql, FINGERPRINT, MAX_CATALOGUE_BYTES, readCatalogue } from './catalogue.ts'
 import { type ConnectFailed, Connecting } from './connecting.ts'
+import { Lexicon } from './lexicon.ts'
 import { Transaction } from './messages.ts'
 import { Parameters } from './parameters.ts'
 import { Profiles } from './profiles.ts'
-import { Server, type ServerOwner } from './server.ts'
+import { fieldOf, stateOf } from './respond.ts'
+import { Rows } from './rows.ts'
+import { Server, type ServerOwner, type ServerUser } from './server.ts'
 import type { PostgresSnapshot } from './snapshot.ts'
 import { Statements } from './statements.ts'
 
@@ -25,7 +29,12 @@ export interface PoolOwner {
   readonly snapshot: PostgresSnapshot
   /** Closes a free connection of any pool, so that its slot may be used; false: none is free. */
   evict(): boolean
+  /** A server cannot be asked what its stored functions do. */
+  onUnreadable(detail: string): void
 }
+
+/** A server may have another catalogue than PostgreSQL; one that does not show it has what we do not know. */
+const NO_PRIVILEGE = '42501'
 
 /** How often free connections are looked at. */
 const LOOK_MS = 1000
@@ -33,6 +42,8 @@ const LOOK_MS = 1000
 export class Pool implements ServerOwner {
   readonly statements = new Statements()
   readonly profiles = new Profiles()
+  /** What the words of statements may do to a connection. */
+  readonly lexicon = new Lexicon()
   readonly #owner: PoolOwner
   readonly #database: string
   readonly #fixed: ReadonlyMap<string, string>
@@ -75,8 +86,8 @@ export class Pool implements ServerOwner {
   }
 
   /** A free connection. Null: the client waits, and hears of it by onServer() or onNoServer(), later. */
-  take(client: PoolClient): Server | null {
-    const server = this.#pop()
+  take(client: PoolClient & ServerUser): Server | null {
+    const server = this.#pop(client)
     if (server !== null) return server
     const slots = this.#slots
     if (slots.tryAcquire() || (this.#owner.evict() && slots.tryAcquire())) this.connect(client)
@@ -104,6 +115,7 @@ export class Pool implements ServerOwner {
         this.#greet(server, welcome)
         this.#all.add(server)
         poolOf(endpoint).add(server)
+        this.#refresh(server)
         client.onServer(server)
       },
       onConnectFailed: (failure) => {
@@ -122,14 +134,76 @@ export class Pool implements ServerOwner {
     names.forEach((name, at) => {
       server.values = this.parameters.with(server.values, name, initial.list[at]!)
     })
+    server.initial = server.values
   }
 
-  #pop(): Server | null {
+  #pop(client: ServerUser): Server | null {
     for (;;) {
-      const server = this.#free.pop()
+      const server = this.#next(client)
       if (server === undefined) return null
       if (this.#isGood(server)) return server
       server.close()
+    }
+  }
+
+  /** The one that was used last, but rather one that need not be reset. */
+  #next(client: ServerUser): Server | undefined {
+    const free = this.#free
+    for (let at = free.length - 1; at >= 0; at--) {
+      const { isDoubtful, lastUser } = free[at]!
+      if (isDoubtful && lastUser !== client) continue
+      return at === free.length - 1 ? free.pop() : free.splice(at, 1)[0]
+    }
+    return free.pop()
+  }
+
+  /**
+   * Asks the server about words of its user's statements, behind what it was sent.
+   * @returns false: too much was asked, so nobody will know
+   */
+  ask(server: Server): boolean {
+    if (!this.lexicon.mayAsk(now())) return false
+    this.#inquire(server, [...server.open])
+    return true
+  }
+
+  #inquire(server: Server, words: readonly number[]): void {
+    const { lexicon } = this
+    const question = lexicon.ask(now())
+    const print = new Rows(MAX_CATALOGUE_BYTES)
+    const all = new Rows(MAX_CATALOGUE_BYTES)
+    server.isAsked = true
+    let printFailure: Buffer | null = null
+    const over = (lastFailure: Buffer | null): void => {
+      const failure = printFailure ?? lastFailure
+      server.isAsked = false
+      const state = failure === null ? '' : stateOf(failure)
+      if ((state.startsWith('42') && state !== NO_PRIVILEGE) || state === '0A000') {
+        lexicon.giveUp()
+        this.#owner.onUnreadable(`${state} ${fieldOf(failure!, 'M')}`)
+      }
+      const fingerprint = print.list[0]?.[0] ?? null
+      if (failure === null && fingerprint !== null && !all.isCut) {
+        lexicon.learn(question, fingerprint, question.isAll ? readCatalogue(all.list) : null, words)
+      }
+      server.asker?.onAnswered()
+    }
+    if (!question.isAll) {
+      server.run(FINGERPRINT, over, print)
+      return
+    }
+    const printed = (failure: Buffer | null): void => {
+      printFailure = failure
+    }
+    server.run(FINGERPRINT, printed, print)
+    server.run(catalogueSql(this.parameters.serverVersion >= 14), over, all)
+  }
+
+  /** Asks whether what is known is true still, when it is time for that. Only those who share by transaction have to know. */
+  #refresh(server: Server): void {
+    const { pooling } = this.#owner.snapshot
+    if (pooling?.mode === 'Transaction' && !server.isAsked && this.lexicon.isDue(now())) {
+      this.#inquire(server, [])
     }
   }
 
@@ -144,12 +218,16 @@ export class Pool implements ServerOwner {
   /** A client is done with a connection that owes nothing: the next one gets it. */
   give(server: Server): void {
     server.user = null
+    server.asker = null
+    if (server.open.size > 0) server.isDoubtful = true
+    server.open.clear()
     if (server.raw.isPaused) server.raw.resume()
     const isTooMany = this.#slots.used > this.#slots.max
     if (isTooMany || !this.#isGood(server) || server.status !== Transaction.idle) {
       server.close()
       return
     }
+    this.#refresh(server)
     const next = this.#slots.shift() as PoolClient | null
     if (next === null) {
       server.idleSince = now()
@@ -179,7 +257,11 @@ export class Pool implements ServerOwner {
     const time = now()
     for (const server of [...this.#free]) {
       const isUnused = idleTimeoutMs !== null && time - server.idleSince >= idleTimeoutMs
-      if (!isUnused && this.#isGood(server)) continue
+      if (!isUnused && this.#isGood(server)) {
+        // What a client has left behind may be a lock that others wait for.
+        if (server.isDoubtful && time - server.idleSince >= LOOK_MS) server.reset(null)
+        continue
+      }
       this.#free.splice(this.#free.indexOf(server), 1)
       server.close()
     }

@@ -20,6 +20,8 @@ import { databaseOf } from './startup.ts'
 
 export interface PoolingOptions extends LedgerOptions<TcpRecord> {
   readonly snapshot: PostgresSnapshot
+  /** Told once when a server cannot be asked what its stored functions do. */
+  readonly onUnreadable?: (detail: string) => void
   /** Told now and then why clients keep their connection to the server. */
   readonly onPinned?: (reason: PinReason, detail: string) => void
 }
@@ -69,6 +71,7 @@ export class Pooling implements SessionHost, PoolOwner {
   readonly #pinLogged = new Map<PinReason, number>()
   readonly #waits = new StatusCell()
   #uses = 0
+  #isUnreadableTold = false
   isDraining = false
 
   constructor(options: PoolingOptions) {
@@ -158,12 +161,18 @@ export class Pooling implements SessionHost, PoolOwner {
     )
   }
 
-  onPinned(reason: PinReason): void {
+  onPinned(reason: PinReason, isStored: boolean): void {
     this.#pinned[reason] = (this.#pinned[reason] ?? 0) + 1
     const last = this.#pinLogged.get(reason) ?? Number.NEGATIVE_INFINITY
     if (now() - last < PIN_LOG_MS) return
     this.#pinLogged.set(reason, now())
-    this.#options.onPinned?.(reason, TEXT[reason])
+    this.#options.onPinned?.(reason, isStored ? `${TEXT[reason]}, in a stored function` : TEXT[reason])
+  }
+
+  onUnreadable(detail: string): void {
+    if (this.#isUnreadableTold) return
+    this.#isUnreadableTold = true
+    this.#options.onUnreadable?.(detail)
   }
 
   onWaited(ms: number): void {

@@ -1,5 +1,6 @@
 /** Passes what a client asks on to a server: names of statements changed, statements prepared where they are not, and what changes the session noticed. */
 import { LARGE_BYTES } from './batch.ts'
+import { DOUBT } from './lexicon.ts'
 import { Front, HEAD_BYTES } from './messages.ts'
 import { out } from './outgoing.ts'
 import type { Values } from './parameters.ts'
@@ -8,7 +9,7 @@ import type { Server } from './server.ts'
 import type { PinReason } from './session-host.ts'
 import { Splitter, wantHeads } from './splitter.ts'
 import { SqlScanner } from './sql.ts'
-import { isOurName, Statement } from './statements.ts'
+import { isOurName, Statement, type StatementEffects } from './statements.ts'
 
 /** Whose requests they are. */
 export interface Requester {
@@ -18,7 +19,10 @@ export interface Requester {
   readonly maxStatements: number
   statements: Map<string, Statement> | null
   asksSequences: boolean
-  pin(reason: PinReason): void
+  /** @param isStored it is a stored function, or a table or view, that needs the connection again */
+  pin(reason: PinReason, isStored?: boolean): void
+  /** What is stored in the database may be another thing when the transaction has ended. */
+  changesSchema(): void
   /** Sends the client an answer of our own. */
   answer(bytes: Buffer): void
 }
@@ -57,8 +61,10 @@ export class Requests {
   #unnamed = 0
   #body: Buffer | null = null
   #bodyBytes = 0
-  /** Nothing was found in it that the session would have to know. */
-  #isBodyPlain = false
+  /** Of that text, beside what has made the client keep the connection. */
+  #bodyEffects: StatementEffects | null = null
+  /** Of the lexicon by which nothing was found in it that the session would have to know; -1: something was. */
+  #plainVersion = -1
   #valuesSeen: Values | null = null
   #isEscaping = false
   #dialectSeen = ''
@@ -84,7 +90,7 @@ export class Requests {
     out.begin(server.raw, to - from + 512)
     while (splitter.next()) {
       if (!splitter.isFirst) {
-        if (this.#long !== null) this.#readOn(splitter)
+        if (this.#long !== null) this.#readOn(server, splitter)
         if (this.#follows) out.add(splitter.bytes, splitter.from, splitter.to)
         continue
       }
@@ -156,6 +162,8 @@ export class Requests {
         return true
       case Front.functionCall:
         server.sentQuery()
+        // It names a function by a number.
+        server.isDoubtful = true
         return true
       case Front.copyDone:
       case Front.copyFail:
@@ -189,6 +197,7 @@ export class Requests {
       this.#note(server, scanner)
     } else {
       this.#long = new SqlScanner()
+      this.#long.words = this.#requester.pool.lexicon
       this.#long.begin(this.#escapes())
       this.#long.feed(bytes, from + HEAD_BYTES, to)
     }
@@ -196,17 +205,18 @@ export class Requests {
     return true
   }
 
-  #readOn(splitter: Splitter): void {
+  #readOn(server: Server, splitter: Splitter): void {
     const long = this.#long!
     long.feed(splitter.bytes, splitter.from, splitter.to)
     if (!splitter.isLast) return
     this.#long = null
     long.end()
     if (long.asksSequences) this.#requester.asksSequences = true
-    this.#pinBy(long)
+    this.#follow(server, long)
   }
 
   #scan(bytes: Buffer, from: number, to: number): void {
+    scanner.words = this.#requester.pool.lexicon
     scanner.begin(this.#escapes())
     scanner.feed(bytes, from, to)
     scanner.end()
@@ -227,24 +237,39 @@ export class Requests {
     const { values, pool } = this.#requester
     if (values === this.#valuesSeen || values === null) return
     this.#valuesSeen = values
-    this.#isBodyPlain = false
+    this.#plainVersion = -1
     this.#isEscaping = pool.parameters.valueOf(values, 'standard_conforming_strings') === 'off'
     this.#dialectSeen = `${pool.parameters.valueOf(values, 'client_encoding')} ${this.#isEscaping ? 'escaping' : ''}\0`
   }
 
   /** Draws the consequences of what a text was found to do. */
-  #note(server: Server, found: SqlScanner): void {
+  #note(server: Server, found: StatementEffects): void {
     if (found.asksSequences && !this.#requester.asksSequences) {
       this.#requester.asksSequences = true
       // The connection may know sequences of another client; what this one has used in its transaction must stay.
       if (server.isFree && out.isEmpty) server.run('discard sequences', null)
     }
-    this.#pinBy(found)
+    this.#follow(server, found)
   }
 
-  #pinBy({ pin, parameters }: { readonly pin: Statement['pin']; readonly parameters: number }): void {
-    if (pin !== null) this.#requester.pin(pin)
+  #follow(server: Server, { pin, parameters, isDoubtful, open, isStored, isChange }: StatementEffects): void {
+    if (open.length > 0) for (const hash of open) server.open.add(hash)
+    if (isDoubtful) server.isDoubtful = true
+    if (isChange) this.#requester.changesSchema()
+    if (pin !== null) this.#requester.pin(pin, isStored)
     else if ((parameters & ~this.#requester.pool.parameters.reported) !== 0) this.#requester.pin('set')
+  }
+
+  /** Of a statement that was prepared, as far as is known by now. */
+  #effectsOf(statement: Statement): StatementEffects {
+    const { version } = this.#requester.pool.lexicon
+    const { body } = statement
+    if (statement.version !== version && body !== null) {
+      this.#scan(body, 0, body.indexOf(0))
+      statement.effects = effectsIn(scanner)
+      statement.version = version
+    }
+    return statement.effects
   }
 
   /** DEALLOCATE of a statement that the client has prepared by the protocol: the server knows it by another name. */
@@ -282,8 +307,9 @@ export class Requests {
     this.#scan(bytes, textAt, end < 0 ? to : Math.min(end, to))
     if (isUnnamed) {
       this.#note(server, scanner)
+      this.#bodyEffects = scanner.isDoubtful || scanner.open.length > 0 ? effectsIn(scanner) : null
       this.#keepUnnamed(bytes, textAt, to)
-      this.#isBodyPlain = scanner.pin === null && scanner.parameters === 0 && !scanner.asksSequences
+      this.#plainVersion = isPlain(scanner) ? this.#requester.pool.lexicon.version : -1
       server.sentParse(null, null, 'client')
       server.unnamed = this.#unnamed
       return true
@@ -305,7 +331,7 @@ export class Requests {
     let statement = pool.statements.get(key)
     if (statement === undefined) {
       const body = Buffer.from(bytes.subarray(textAt, to))
-      statement = new Statement(body, key, scanner.pin, scanner.parameters)
+      statement = new Statement(body, key, effectsIn(scanner), pool.lexicon.version)
       pool.statements.add(statement)
     }
     statements.set(name, statement)
@@ -331,12 +357,13 @@ export class Requests {
       this.#unnamed = ++unnamedMade
       this.#body = null
       this.#bodyBytes = 0
+      this.#bodyEffects = null
       server.sentParse(null, null, 'client')
       server.unnamed = this.#unnamed
       return true
     }
     const name = bytes.toString('latin1', nameAt, textAt - 1)
-    const statement = new Statement(null, null, null, 0)
+    const statement = new Statement(null, null, UNREAD, 0)
     this.#requester.statements ??= new Map()
     this.#requester.statements.set(name, statement)
     server.touch(statement)
@@ -349,7 +376,8 @@ export class Requests {
   #isAgain(bytes: Buffer, from: number, to: number): boolean {
     this.#look()
     const body = this.#body
-    if (!this.#isBodyPlain || body === null || to - from !== this.#bodyBytes) return false
+    if (this.#plainVersion !== this.#requester.pool.lexicon.version || body === null || to - from !== this.#bodyBytes)
+      return false
     for (let at = from; at < to; at++) if (bytes[at] !== body[at - from]) return false
     return true
   }
@@ -431,6 +459,7 @@ export class Requests {
   /** A message that names a statement at [nameAt, behind). */
   #onUse(server: Server, splitter: Splitter, nameAt: number, behind: number): boolean {
     if (behind === nameAt + 1) {
+      if (this.#bodyEffects !== null && splitter.code === Front.bind) this.#follow(server, this.#bodyEffects)
       this.#ensureUnnamed(server)
       return true
     }
@@ -441,7 +470,7 @@ export class Requests {
       if (!isOurName(name)) return true
       this.#rename(splitter, nameAt, behind, NOBODYS)
     } else {
-      if (splitter.code === Front.bind) this.#pinBy(statement)
+      if (splitter.code === Front.bind) this.#note(server, this.#effectsOf(statement))
       this.#ensure(server, statement)
       this.#rename(splitter, nameAt, behind, statement.name)
     }
@@ -464,6 +493,26 @@ export class Requests {
     this.#rename(splitter, nameAt, to, NOBODYS)
     return false
   }
+}
+
+/** A statement that was too long to be read: its client keeps the connection. */
+const UNREAD: StatementEffects = { ...DOUBT, open: [], isStored: false, isChange: true }
+
+/** Nothing has to be done about a statement of these effects. */
+function isPlain({ pin, parameters, asksSequences, isDoubtful, open, isChange }: StatementEffects): boolean {
+  return pin === null && parameters === 0 && !asksSequences && !isDoubtful && open.length === 0 && !isChange
+}
+
+function effectsIn({
+  pin,
+  parameters,
+  asksSequences,
+  isDoubtful,
+  open,
+  isStored,
+  isChange,
+}: SqlScanner): StatementEffects {
+  return { pin, parameters, asksSequences, isDoubtful, open: [...open], isStored, isChange }
 }
 
 const KIND = Buffer.from([STATEMENT])

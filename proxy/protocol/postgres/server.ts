@@ -6,6 +6,7 @@ import { Back, Front, HEAD_BYTES, message, QUERY, Transaction } from './messages
 import { out } from './outgoing.ts'
 import { type Parameters, pairOf, type Values } from './parameters.ts'
 import { fieldOf, stateOf } from './respond.ts'
+import type { Rows } from './rows.ts'
 import { Splitter, wantHeads } from './splitter.ts'
 import type { Statement } from './statements.ts'
 
@@ -20,6 +21,8 @@ export interface ServerUser {
   onTag(tag: string): void
   /** A Parse of the client has failed. */
   onParseFailed(name: string, statement: Statement): void
+  /** Something is known of the words that it was asked about. */
+  onAnswered(): void
   /** The server refuses plans that are older than a change of a table. */
   onOldPlan(): void
   /** Nobody can tell any more what of the client's the server will read. */
@@ -32,6 +35,10 @@ export interface ServerOwner {
   readonly parameters: Parameters
   onServerClosed(server: Server): void
 }
+
+/** What DISCARD ALL does, in a form that may stand in one message with more. */
+const RESET =
+  'close all; set session authorization default; reset all; deallocate all; unlisten *; select pg_catalog.pg_advisory_unlock_all(); discard temp; discard sequences'
 
 const enumOf = { sync: 0, query: 1, own: 2, copyEnd: 3, parse: 4, close: 5 } as const
 type Kind = (typeof enumOf)[keyof typeof enumOf]
@@ -48,11 +55,16 @@ interface Owed {
   /** The server has had the statement before. */
   readonly isShared: boolean
   /** Of our own commands. */
-  readonly done: ((failure: Buffer | null) => void) | null
+  readonly done: Done | null
+  /** Takes the rows of the answer; null: they are passed over. */
+  readonly rows: Rows | null
 }
 
+/** Told how a command of our own has ended: null, or the ErrorResponse. */
+export type Done = (failure: Buffer | null) => void
+
 function owed(kind: Kind, isOurs = false): Owed {
-  return { kind, isOurs, statement: null, name: null, isShared: false, done: null }
+  return { kind, isOurs, statement: null, name: null, isShared: false, done: null, rows: null }
 }
 
 const SYNC = owed(enumOf.sync)
@@ -102,6 +114,14 @@ export class Server implements SocketHandler {
   status: number = Transaction.idle
   /** Messages were sent that no Sync followed yet. */
   isUnsynced = false
+  /** What its user has left behind cannot be told: it is reset before another one uses it. */
+  isDoubtful = false
+  /** Words of its user's statements that were not known when they were sent. */
+  readonly open = new Set<number>()
+  /** It is being asked about words. */
+  isAsked = false
+  /** Its user until then, who waits for the answer; null: nobody does. */
+  asker: ServerUser | null = null
   /** The server takes CopyData. */
   isCopyIn = false
   /** It is not used again once it is free. */
@@ -112,6 +132,8 @@ export class Server implements SocketHandler {
   cancels = 0
   onCancelled: (() => void) | null = null
   values: Values
+  /** Those of the connection before anybody used it. */
+  initial: Values
   /** Which unnamed statement it has: a number that a client gave it; 0: none. */
   unnamed = 0
   /** Prepared on it, with when each was used last. */
@@ -127,6 +149,8 @@ export class Server implements SocketHandler {
   #passes = true
   #isQuiet = false
   #failure: Buffer | null = null
+  /** What is done about our own commands that have ended. */
+  readonly #over: (() => void)[] = []
   #ignoredSyncs = 0
   #uses = 0
 
@@ -136,6 +160,7 @@ export class Server implements SocketHandler {
     this.endpoint = endpoint
     this.key = key
     this.values = owner.parameters.initial
+    this.initial = this.values
     raw.handler = this
   }
 
@@ -144,8 +169,9 @@ export class Server implements SocketHandler {
     return this.owes === 0 && !this.isUnsynced && !this.isCopyIn && this.status === Transaction.idle
   }
 
+  /** Answers that its user waits for; those to our own commands are none. */
   get owes(): number {
-    return this.#end - this.#first
+    return this.#end - this.#first - this.#ours
   }
 
   // --- what was sent ------------------------------------------------------------------------------------------------------------
@@ -178,7 +204,7 @@ export class Server implements SocketHandler {
     this.isUnsynced = true
     const isOurs = of === 'ours'
     if (statement === null) this.#push(isOurs ? OUR_UNNAMED : UNNAMED)
-    else this.#push({ kind: enumOf.parse, isOurs, statement, name, isShared: of === 'shared', done: null })
+    else this.#push({ kind: enumOf.parse, isOurs, statement, name, isShared: of === 'shared', done: null, rows: null })
   }
 
   sentClose(isOurs: boolean): void {
@@ -205,13 +231,22 @@ export class Server implements SocketHandler {
 
   /**
    * Runs a command of our own behind what was sent; its answer goes to nobody.
-   * @param done told how it ended: null, or the ErrorResponse
    */
-  run(sql: string, done: ((failure: Buffer | null) => void) | null): void {
+  run(sql: string, done: Done | null, rows: Rows | null = null): void {
     this.#ours++
     this.unnamed = 0
-    this.#push({ kind: enumOf.own, isOurs: true, statement: null, name: null, isShared: false, done })
+    this.#push({ kind: enumOf.own, isOurs: true, statement: null, name: null, isShared: false, done, rows })
     this.raw.write(message(QUERY, Buffer.from(`${sql}\0`, 'latin1')))
+  }
+
+  /** Undoes what its user may have left behind. One that cannot be reset is doubtful still, and not used again. */
+  reset(done: Done | null): void {
+    this.statements.clear()
+    this.run(`${RESET}; select pg_catalog.setseed(${Math.random()})`, (failure) => {
+      if (failure === null) this.isDoubtful = false
+      else this.isDoomed = true
+      done?.(failure)
+    })
   }
 
   // --- what comes ---------------------------------------------------------------------------------------------------------------
@@ -227,7 +262,9 @@ export class Server implements SocketHandler {
           (PLAIN[splitter.code] === 1 && this.#ours === 0) ||
           this.#onMessage(splitter.code, splitter.bytes, splitter.from)
       }
-      if (this.#passes && user !== null) out.add(splitter.bytes, splitter.from, splitter.to)
+      if (this.#passes) {
+        if (user !== null) out.add(splitter.bytes, splitter.from, splitter.to)
+      } else if (this.#ours > 0 && splitter.code === Back.dataRow) this.#owed[this.#first]?.rows?.take(splitter)
     }
     if (user !== null) {
       out.flush()
@@ -237,6 +274,7 @@ export class Server implements SocketHandler {
       this.#gone('the server does not speak the protocol of PostgreSQL')
       return
     }
+    if (this.#over.length > 0) for (const over of this.#over.splice(0)) over()
     if (!this.#isQuiet) return
     this.#isQuiet = false
     if (this.owes === 0) this.user?.onQuiet()
@@ -294,7 +332,8 @@ export class Server implements SocketHandler {
       this.#ours--
       const failure = this.#failure
       this.#failure = null
-      each.done?.(failure)
+      // It may send something, which must wait for what is being passed on.
+      if (each.done !== null) this.#over.push(() => each.done!(failure))
       return false
     }
     this.#compact()
@@ -408,8 +447,9 @@ export class Server implements SocketHandler {
 
   #gone(detail: string): void {
     this.isDoomed = true
-    const { user } = this
+    const user = this.user ?? this.asker
     this.user = null
+    this.asker = null
     this.lastUser = null
     this.raw.destroy()
     user?.onServerGone(detail)

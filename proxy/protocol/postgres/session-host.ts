@@ -14,7 +14,8 @@ export interface SessionHost {
   readonly snapshot: PostgresSnapshot
   readonly isDraining: boolean
   poolFor(login: ClientLogin): Pool
-  onPinned(reason: PinReason): void
+  /** @param isStored by what is stored in the database, and not by the statement itself */
+  onPinned(reason: PinReason, isStored: boolean): void
   onWaited(ms: number): void
   /** A request failed for a reason that a person should see; the connection goes on. */
   onTrouble(reason: Reason, detail: string): void

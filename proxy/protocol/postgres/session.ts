@@ -35,10 +35,12 @@ const CLOSES: ReadonlySet<string> = new Set(['replication', 'load', 'dblink', 'c
 // waiting   => setup      when it has a connection on which other parameters are set than its own
 // waiting   => attached   when it has one
 // setup     => attached   when they are set
+// attached  => asking     when the server owes nothing and no transaction is open, and words of it are not known
+// asking    => attached   when the server has said what they mean
 // attached  => idle       when the server owes nothing and no transaction is open, unless it is pinned
 // any       => leaving    when it is gone and the server has not ended what it was sent
 // any       => ended
-type Phase = 'starting' | 'idle' | 'waiting' | 'setup' | 'attached' | 'leaving' | 'ended'
+type Phase = 'starting' | 'idle' | 'waiting' | 'setup' | 'attached' | 'asking' | 'leaving' | 'ended'
 
 export class PooledSession implements SocketHandler, PoolClient, Requester, ServerUser {
   nextWaiter: Waiter | null = null
@@ -71,6 +73,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   #waitsSince = 0
   #isToldOfWait = false
   #isReset = false
+  #hasChangedSchema = false
   #waitedMs = 0
   #clientEnded = false
   #endpoint: string | null = null
@@ -232,30 +235,36 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     this.#endpoint = server.endpoint.name
     this.#attempts = 1
     const isAnother = server.lastUser !== this
+    const isReset = server.isDoubtful && isAnother
     server.user = this
     server.lastUser = this
+    const { parameters } = this.pool
+    const values = isReset ? server.initial : server.values
     if (!this.#isIn) {
-      const sql = setSql([...this.login.settings])
-      if (sql === null) this.#onLetIn(server)
+      if (isReset) server.reset(null)
+      const settings = [parameters.change(values, server.initial), setSql([...this.login.settings])]
+      const sql = settings.filter((each) => each !== null).join('; ')
+      if (sql === '' && !isReset) this.#onLetIn(server)
       else server.run(sql, (failure) => this.#onProfile(server, failure))
       return false
     }
     this.#translate()
-    if (server.values === this.#values && !(this.asksSequences && isAnother)) {
+    if (values === this.#values && !isReset && !(this.asksSequences && isAnother)) {
       this.#phase = 'attached'
       return true
     }
-    const sql = [
-      ...(this.asksSequences && isAnother ? ['discard sequences'] : []),
-      this.pool.parameters.change(server.values, this.#values!) ?? '',
+    const settings = [
+      this.asksSequences && isAnother && !isReset ? 'discard sequences' : null,
+      parameters.change(values, this.#values!),
     ]
-    const text = sql.filter((each) => each !== '').join('; ')
-    if (text === '') {
+    const sql = settings.filter((each) => each !== null).join('; ')
+    if (sql === '' && !isReset) {
       this.#phase = 'attached'
       return true
     }
     this.#phase = 'setup'
-    server.run(text, (failure) => this.#onSetup(failure))
+    if (isReset) server.reset(sql === '' ? (failure) => this.#onSetup(failure) : null)
+    if (sql !== '') server.run(sql, (failure) => this.#onSetup(failure))
     return false
   }
 
@@ -272,6 +281,10 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   /** The parameters of the startup packet are set, and the server has said what they are now. */
   #onProfile(server: Server, failure: Buffer | null): void {
     if (this.#phase === 'ended') return
+    if (server.isDoubtful) {
+      this.#takeAnother()
+      return
+    }
     if (failure === null) {
       this.pool.profiles.learn(this.login.settings, server.values)
       this.#onLetIn(server)
@@ -285,7 +298,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   #onLetIn(server: Server): void {
     if (this.#isPinnedAtOnce) {
       this.#pin = this.#isReplicating ? 'replication' : 'mode'
-      if (this.#isReplicating) this.#host.onPinned('replication')
+      if (this.#isReplicating) this.#host.onPinned('replication', false)
       this.#phase = 'attached'
       this.#welcome(server.values)
       this.#goOn()
@@ -298,6 +311,10 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
 
   #onSetup(failure: Buffer | null): void {
     if (this.#phase !== 'setup') return
+    if (this.#server?.isDoubtful === true) {
+      this.#takeAnother()
+      return
+    }
     if (failure !== null) {
       const detail = `its parameters cannot be set on another connection: ${fieldOf(failure, 'M')}`
       this.#end('upstream_reset', detail, errorResponse('upstream_reset', detail))
@@ -306,6 +323,13 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     this.#values = this.#server!.values
     this.#phase = 'attached'
     this.#goOn()
+  }
+
+  /** The connection could not be reset: nobody uses it any more. */
+  #takeAnother(): void {
+    this.#detach()
+    this.#waitsSince = now()
+    this.#acquireAgain()
   }
 
   /** Sends what is held, and reads on. */
@@ -329,6 +353,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       case 'starting':
       case 'waiting':
       case 'setup':
+      case 'asking':
         this.#held.add(chunk, 0, length)
         this.#pauseWhenLarge()
         break
@@ -405,10 +430,14 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   }
 
   /** It is seen that the connection must stay with this client. */
-  pin(reason: PinReason): void {
+  pin(reason: PinReason, isStored = false): void {
     if (this.#pin !== null) return
     this.#pin = reason
-    this.#host.onPinned(reason)
+    this.#host.onPinned(reason, isStored)
+  }
+
+  changesSchema(): void {
+    this.#hasChangedSchema = true
   }
 
   /** Written to the client in place of an answer of the server, when nothing of the server's is due before it. */
@@ -458,6 +487,10 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   onServerGone(detail: string): void {
     const server = this.#server
     this.#server = null
+    if (this.#phase === 'asking') {
+      this.#rest()
+      return
+    }
     if (this.#phase === 'leaving') {
       this.#over('client_gone', null)
       return
@@ -484,6 +517,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
         else if (this.#clientEnded) this.#leave()
         return
       }
+      if (server.open.size > 0 && this.#isOpen(server)) return
       const rest = this.#requests?.takeHeld() ?? null
       if (rest !== null) this.#held.add(rest, 0, rest.length)
       this.#detach()
@@ -497,6 +531,47 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       return
     }
     this.#gather(NOTHING, 0)
+  }
+
+  /**
+   * Some words of the transaction were not known. The connection stays with the client until they are: it may have to keep it.
+   * Returns whether it stays.
+   */
+  #isOpen(server: Server): boolean {
+    const { pool } = this
+    if (this.#hasChangedSchema) {
+      this.#hasChangedSchema = false
+      pool.lexicon.doubt()
+    }
+    for (const hash of server.open) {
+      const effects = pool.lexicon.effectsOf(hash)
+      if (effects === undefined) continue
+      server.open.delete(hash)
+      if (effects === null) continue
+      if (effects.isDoubtful) server.isDoubtful = true
+      if (effects.asksSequences) this.asksSequences = true
+      if (effects.pin !== null) this.pin(effects.pin, true)
+      else if ((effects.parameters & ~pool.parameters.reported) !== 0) this.pin('set', true)
+    }
+    if (this.#pin !== null) return true
+    if (server.open.size === 0 || (!server.isAsked && !pool.ask(server))) return false
+    const begun = this.#requests?.takeHeld() ?? null
+    if (begun !== null) this.#held.add(begun, 0, begun.length)
+    server.asker = this
+    server.user = null
+    this.#phase = 'asking'
+    this.#timer.clear()
+    return true
+  }
+
+  onAnswered(): void {
+    const server = this.#server
+    if (this.#phase !== 'asking' || server === null) return
+    server.asker = null
+    server.user = this
+    this.#phase = 'attached'
+    this.#rest()
+    if (this.#phase === 'attached') this.#goOn()
   }
 
   /** Ends a client that is between transactions, if it should be. */
@@ -524,6 +599,10 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     const server = this.#server
     if (server === null) return
     this.#server = null
+    if (this.#hasChangedSchema) {
+      this.#hasChangedSchema = false
+      this.pool.lexicon.doubt()
+    }
     if (server.cancels > 0) {
       // A cancel request that is on its way would hit the next client.
       server.user = null
@@ -563,6 +642,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       this.#over('client_closed', null)
       return
     }
+    const wasPinned = this.#pin !== null
     let isBad = false
     const done = (failure: Buffer | null) => {
       isBad ||= failure !== null
@@ -570,6 +650,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     const last = (failure: Buffer | null) => {
       done(failure)
       if (isBad) server.isDoomed = true
+      else if (wasPinned) server.isDoubtful = false
       this.#detach()
       this.#over('client_closed', null)
     }

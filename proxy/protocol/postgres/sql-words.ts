@@ -38,6 +38,21 @@ export const WORD = {
   names: 33,
   schema: 34,
   discard: 35,
+  alter: 36,
+  drop: 37,
+  savepoint: 38,
+  release: 39,
+  rollback: 40,
+  commit: 41,
+  start: 42,
+  end: 43,
+  abort: 44,
+  fetch: 45,
+  close: 46,
+  move: 47,
+  notify: 48,
+  show: 49,
+  unlisten: 50,
   role: 64,
   session_authorization: 65,
   pg_temp: 66,
@@ -55,6 +70,27 @@ export const WORD = {
   e: 78,
   u: 79,
 } as const
+/** Statements of these kinds call nothing, and may name something new each time, as savepoints are. */
+export const CALLS_NOTHING: Uint8Array = new Uint8Array(256)
+for (const name of [
+  'savepoint',
+  'release',
+  'rollback',
+  'commit',
+  'start',
+  'end',
+  'abort',
+  'fetch',
+  'close',
+  'move',
+  'notify',
+  'listen',
+  'show',
+  'unlisten',
+  'deallocate',
+] as const) {
+  CALLS_NOTHING[WORD[name]] = 1
+}
 /** An object with a member of this name would be taken for a promise. */
 export const THEN = 28
 export const FIRST_NAME = 64
@@ -71,7 +107,8 @@ export function hashed(hash: number, byte: number): number {
   return (Math.imul(hash, 31) + byte) | 0
 }
 
-function hashOf(word: string): number {
+/** Of a name as the server spells it, byte for byte (latin1). */
+export function hashOf(word: string): number {
   let hash = 0
   for (let at = 0; at < word.length; at++) hash = hashed(hash, word.charCodeAt(at))
   return hash

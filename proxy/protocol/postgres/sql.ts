@@ -1,6 +1,7 @@
 /** Reads SQL only as far as it takes to see whether it leaves something behind in the session that it runs in. */
-import { type Pin, REPORTED_PARAMETERS } from './pins.ts'
+import { type Pin, REPORTED_PARAMETERS, type Words } from './pins.ts'
 import {
+  CALLS_NOTHING,
   CLASS,
   CLOSE,
   codeOf,
@@ -65,6 +66,16 @@ export class SqlScanner {
   statements = 0
   /** The first one is DEALLOCATE. */
   isDeallocate = false
+  /** It calls what cannot be read. */
+  isDoubtful = false
+  /** Words that are not known, by hashOf(). */
+  readonly open: number[] = []
+  /** `pin` is of something that is stored. */
+  isStored = false
+  /** Something that is stored may have changed behind it. */
+  isChange = false
+  /** Asked about every word that may name something stored; null: nobody is. */
+  words: Words | null = null
 
   #state: State = 'normal'
   #isEscaping = false
@@ -88,6 +99,10 @@ export class SqlScanner {
   #tag: number[] = []
   #matched = -1
   #isUnicode = false
+  /** It makes a temporary table, which lasts unless ON COMMIT DROP follows. */
+  #isTemporary = false
+  /** What `isChange` was before this statement. */
+  #wasChange = false
 
   /** @param isEscaping standard_conforming_strings is off: a backslash quotes in every string */
   begin(isEscaping: boolean): void {
@@ -96,6 +111,11 @@ export class SqlScanner {
     this.asksSequences = false
     this.statements = 0
     this.isDeallocate = false
+    this.isDoubtful = false
+    this.open.length = 0
+    this.isStored = false
+    this.isChange = false
+    this.#isTemporary = false
     this.#state = 'normal'
     this.#isEscaping = isEscaping
     this.#isDo = false
@@ -105,7 +125,16 @@ export class SqlScanner {
     this.#startStatement()
   }
 
+  /** Begins with the body of a stored function, which is read as that of a DO. */
+  beginBody(): void {
+    this.begin(false)
+    this.#isDo = true
+  }
+
   #startStatement(): void {
+    this.#wasChange = this.isChange
+    if (this.#isTemporary) this.#found('temporary_table')
+    this.#isTemporary = false
     this.#position = 0
     this.#kind = WORD.none
     this.#previous = WORD.none
@@ -195,8 +224,9 @@ export class SqlScanner {
         }
         case 'nameQuote':
           if (bytes[at] === 0x22) {
-            // No word that counts has a quote in it.
+            // No word that counts here has a quote in it.
             this.#length = LONGEST
+            this.#hash = hashed(this.#hash, 0x22)
             this.#state = 'name'
             at++
           } else {
@@ -313,6 +343,8 @@ export class SqlScanner {
     if (this.#state === 'word') this.#endWord(false)
     else if (this.#state === 'nameQuote') this.#endWord(true)
     if (this.#configDepth > 0) this.#found('set')
+    if (this.#isTemporary) this.#found('temporary_table')
+    this.#isTemporary = false
     this.#state = 'normal'
   }
 
@@ -379,6 +411,7 @@ export class SqlScanner {
   #endWord(isQuoted: boolean): void {
     let code = codeOf(this.#firstLetter, this.#length, this.#hash)
     if (isQuoted && code < FIRST_NAME) code = WORD.none
+    if (this.words !== null) this.#ask(this.words, this.#position === 0 ? code : this.#kind)
     if (this.#position === 0) {
       this.statements++
       if (this.statements === 1) this.isDeallocate = code === WORD.deallocate
@@ -403,7 +436,24 @@ export class SqlScanner {
     }
   }
 
+  #ask(words: Words, kind: number): void {
+    if (CALLS_NOTHING[kind] === 1 || (kind === WORD.declare && this.#position === 1)) return
+    const effects = words.effectsOf(this.#hash)
+    if (effects === null) return
+    if (effects === undefined) {
+      this.open.push(this.#hash)
+      return
+    }
+    if (effects.isDoubtful) this.isDoubtful = true
+    if (effects.asksSequences) this.asksSequences = true
+    this.parameters |= effects.parameters
+    if (effects.pin === null || this.pin !== null) return
+    this.pin = effects.pin
+    this.isStored = true
+  }
+
   #onFirstWord(code: number): void {
+    if (code === WORD.create || code === WORD.alter || code === WORD.drop || code === WORD.do) this.isChange = true
     if (code === WORD.listen) this.#found('listen')
     else if (code === WORD.load) this.#found('load')
     else if (code === WORD.do) this.#isDo = true
@@ -437,11 +487,15 @@ export class SqlScanner {
       case WORD.temporary:
         if (this.#kind === WORD.create) {
           if (this.#position === 1 || [WORD.local, WORD.global, WORD.replace].some((each) => each === previous)) {
-            this.#found('temporary_table')
+            this.#isTemporary = true
+            this.isChange = this.#wasChange
           }
         } else if (previous === WORD.into || previous === WORD.local || previous === WORD.global) {
           this.#found('temporary_table')
         }
+        break
+      case WORD.drop:
+        if (previous === WORD.commit) this.#isTemporary = false
         break
       case WORD.hold:
         if (this.#kind === WORD.declare && previous === WORD.with) this.#found('cursor')

@@ -1,6 +1,6 @@
 /** Prepared statements that clients share: the same text is one statement on a connection to the server, whatever clients call it. */
 import { fillRandom } from '../../runtime/random.ts'
-import type { Pin } from './pins.ts'
+import type { Effects } from './pins.ts'
 
 /** Statements whose text is remembered for the next client that prepares it; those in use live on without that. */
 const MAX_SHARED = 1000
@@ -21,23 +21,29 @@ function nextName(): Buffer {
   return Buffer.from(`${prefix}${made}\0`)
 }
 
+export interface StatementEffects extends Effects {
+  /** See SqlScanner. */
+  readonly open: readonly number[]
+  readonly isStored: boolean
+  readonly isChange: boolean
+}
+
 export class Statement {
   /** On the connection to the server, with the NUL that ends it. */
   readonly name: Buffer
   /** Of its Parse message, what stands behind the name: query and types. Null: too long to keep. */
   readonly body: Buffer | null
-  /** What executing it leaves behind. */
-  readonly pin: Pin | null
-  /** Bits of REPORTED_PARAMETERS that executing it sets. */
-  readonly parameters: number
+  /** What executing it leaves behind, by the lexicon of this version. */
+  effects: StatementEffects
+  version: number
   readonly key: string | null
 
-  constructor(body: Buffer | null, key: string | null, pin: Pin | null, parameters: number) {
+  constructor(body: Buffer | null, key: string | null, effects: StatementEffects, version: number) {
     this.name = nextName()
     this.body = body
     this.key = key
-    this.pin = pin
-    this.parameters = parameters
+    this.effects = effects
+    this.version = version
   }
 }
 
@@ -67,7 +73,7 @@ export class Statements {
   renew(old: Statement): Statement {
     const current = old.key === null ? undefined : this.#byKey.get(old.key)
     if (current !== undefined && current !== old) return current
-    const fresh = new Statement(old.body, old.key, old.pin, old.parameters)
+    const fresh = new Statement(old.body, old.key, old.effects, old.version)
     this.add(fresh)
     return fresh
   }

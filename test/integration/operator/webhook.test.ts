@@ -108,7 +108,8 @@ const start = async (port: number): Promise<void> => {
     },
     nodes: nodes({ kubeletVersion: 'v1.34.4' }),
     settings: { ...SETTINGS, image: IMAGE },
-    lifetimes: { checkMs: 500, settleMs: 1500 },
+    // Long enough for an API server of a busy machine to hear of a CA before it signs.
+    lifetimes: { checkMs: 500, settleMs: 4000 },
   })
 }
 
@@ -471,6 +472,7 @@ describe('the webhook and a real API server', {
     try {
       for (let time = 0; time < 3 || asked < 10; time++) {
         const before = await authority()
+        const askedBefore = asked
         await kubectl.run(['delete', 'secret', 'ambassador-operator-ca'])
         const made = await eventually('another CA', async () => {
           const now = await authority().catch(() => undefined)
@@ -482,6 +484,7 @@ describe('the webhook and a real API server', {
           const [bundle] = [...bundles] as string[]
           return bundles.size === 1 && bundle?.includes(made) && (await isServed(made))
         })
+        await eventually('pods were asked for meanwhile', async () => asked > askedBefore + 1, { everyMs: 50 })
       }
     } finally {
       isOver = true

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { REPORTED_PARAMETERS } from '../../../../../proxy/protocol/postgres/pins.ts'
 import { SqlScanner } from '../../../../../proxy/protocol/postgres/sql.ts'
+import { hashOf } from '../../../../../proxy/protocol/postgres/sql-words.ts'
 
 /** What is found, read in pieces of every length, which must not matter. */
 function found(text: string, isEscaping = false) {
@@ -49,6 +50,8 @@ const PINS: readonly (readonly [string, string])[] = [
   ['temporary_table', 'CREATE TEMP TABLE t (id int)'],
   ['temporary_table', 'create local temporary table t (id int)'],
   ['temporary_table', 'CREATE OR REPLACE TEMP VIEW v AS SELECT 1'],
+  ['temporary_table', 'create temp table t (id int) on commit delete rows'],
+  ['temporary_table', 'create temp table a (x int) on commit drop; create temp table b (x int)'],
   ['temporary_table', 'SELECT 1 AS one INTO TEMP t'],
   ['temporary_table', 'select * into temporary table t from x'],
   ['temporary_table', 'CREATE TABLE pg_temp.t (id int)'],
@@ -86,6 +89,8 @@ const FREE: readonly string[] = [
   '/* ; SET ROLE x; /* nested */ ; LISTEN x */ select 1 -- ; LISTEN y',
   'select pg_advisory_xact_lock(1)',
   'CREATE TABLE temp (id int)',
+  'create temp table t (id int) on commit drop',
+  'CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1; select 1',
   'insert into temp values (1)',
   'DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1',
   'select temp, temporary from t',
@@ -115,6 +120,51 @@ describe('SqlScanner', () => {
     const text = "select '\\'; SET ROLE x; --'"
     assert.equal(found(text, false).pin, 'role')
     assert.equal(found(text, true).pin, null)
+  })
+
+  it('sees that a statement may change what is stored', () => {
+    const isChange = (text: string): boolean => {
+      const scanner = new SqlScanner()
+      const bytes = Buffer.from(text)
+      scanner.begin(false)
+      scanner.feed(bytes, 0, bytes.length)
+      scanner.end()
+      return scanner.isChange
+    }
+    for (const text of ['create function f() …', 'select 1; DROP VIEW v', 'alter table t …', 'do $$ begin end $$']) {
+      assert.equal(isChange(text), true, text)
+    }
+    for (const text of ['select 1 as drop', 'create temp table t (id int)', 'insert into t values (1)']) {
+      assert.equal(isChange(text), false, text)
+    }
+    assert.equal(isChange('create view v as select 1; create temp table t (id int)'), true)
+  })
+
+  it('asks about every word that may name something, and not about those that are new each time', () => {
+    const asked = (text: string): string[] => {
+      const words = ['select', 'savepoint', 's1', 'leak', 'Quoted', 'say"so', 'declare', 'c1', 'cursor', 'for', 'sum']
+      const seen: string[] = []
+      const scanner = new SqlScanner()
+      scanner.words = {
+        effectsOf: (hash) => {
+          seen.push(words.find((word) => hashOf(word) === hash) ?? '?')
+          return null
+        },
+      }
+      const bytes = Buffer.from(text)
+      scanner.begin(false)
+      scanner.feed(bytes, 0, bytes.length)
+      scanner.end()
+      return seen
+    }
+    assert.deepEqual(asked(`SELECT Leak('text', 1, $1), "Quoted"(), "say""so"()`), [
+      'select',
+      'leak',
+      'Quoted',
+      'say"so',
+    ])
+    assert.deepEqual(asked('SAVEPOINT s1; select sum(1)'), ['select', 'sum'])
+    assert.deepEqual(asked('declare c1 cursor for select leak()'), ['declare', 'cursor', 'for', 'select', 'leak'])
   })
 
   it('sees that a statement asks for a sequence, and a DEALLOCATE', () => {
