@@ -105,7 +105,9 @@ export const {${names.join()}}=script.runInThisContext()([${chunks.map((_, at) =
 `
 
 /** Loaded before the program: keeps the first script that is compiled, and writes what V8 has of it when it is told to. */
-const HOOK = `const vm = require('node:vm')
+const HOOK = `// With it the sidecar would throw compiled code away a second after its start.
+delete globalThis.gc
+const vm = require('node:vm')
 const { Script } = vm
 let first
 vm.Script = class extends Script {

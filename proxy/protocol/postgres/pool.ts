@@ -8,6 +8,7 @@ import { type ConnectFailed, Connecting } from './connecting.ts'
 import { Lexicon } from './lexicon.ts'
 import { Transaction } from './messages.ts'
 import { Parameters } from './parameters.ts'
+import { Profiles } from './profiles.ts'
 import { fieldOf, stateOf } from './respond.ts'
 import { Rows } from './rows.ts'
 import { Server, type ServerOwner, type ServerUser } from './server.ts'
@@ -40,10 +41,9 @@ const LOOK_MS = 1000
 
 export class Pool implements ServerOwner {
   readonly statements = new Statements()
+  readonly profiles = new Profiles()
   /** What the words of statements may do to a connection. */
   readonly lexicon = new Lexicon()
-  /** What a client was let in with, by the parameters that it gave. */
-  readonly profiles = new Map<string, Parameters['initial']>()
   readonly #owner: PoolOwner
   readonly #database: string
   readonly #fixed: ReadonlyMap<string, string>

@@ -100,7 +100,8 @@ spec:
       await addCodeCache({ dist, runtime })
       return statSync(cacheFile())
     }
-    const { ino, mtimeMs } = await add()
+    const { ino, mtimeMs, size } = await add()
+    assert.ok(size > 300_000, `${size} bytes, where the functions of the start alone have 600 kB`)
     const again = await add()
     assert.deepEqual([again.ino, again.mtimeMs], [ino, mtimeMs])
     assert.equal(readdirSync(dist).filter((name) => /^proxy\.[0-9a-f]+\.(?:js|cache)$/.test(name)).length, 2)
