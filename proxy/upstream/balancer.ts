@@ -128,10 +128,13 @@ function shareOut(
   random: Random,
   panicThreshold: number,
 ): { readonly index: number; readonly isPanic: boolean } | null {
+  // As good as always: then nothing is made for a request.
+  const [first] = groups
+  if (first !== undefined && OVERPROVISION * availableShare(first, now) >= 1) return null
   const shares = groups.map((group) => availableShare(group, now))
   const total = shares.reduce((sum, share) => sum + Math.min(1, OVERPROVISION * share), 0)
   const isShort = total < 1
-  if (total === 0 || (Math.min(1, OVERPROVISION * (shares[0] ?? 0)) >= 1 && !isShort)) return null
+  if (total === 0) return null
   // What the groups cannot take together is shared out among them all the same.
   let left = random() * Math.min(1, total)
   for (let index = 0; index < groups.length; index++) {
@@ -144,8 +147,13 @@ function shareOut(
 
 function availableShare({ hosts }: PriorityGroup, now: Millis): number {
   let available = 0
-  for (const host of hosts) if (host.some((endpoint) => isCandidate(endpoint, now, NONE, DIALLED))) available++
+  for (let i = 0; i < hosts.length; i++) if (isUp(hosts[i]!, now)) available++
   return available / hosts.length
+}
+
+function isUp(host: readonly Endpoint[], now: Millis): boolean {
+  for (let i = 0; i < host.length; i++) if (isCandidate(host[i]!, now, NONE, DIALLED)) return true
+  return false
 }
 
 function pickFrom(

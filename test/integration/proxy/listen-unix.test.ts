@@ -45,13 +45,14 @@ function http(path: string): HttpTestClient {
 }
 
 /** Answers what it is asked, and /slow never; `gone` counts clients that left before an answer. */
-async function httpUpstream() {
+async function httpUpstream(name = '') {
   const asked: string[] = []
   const server = await tcpServer((socket: Socket) => {
     socket.on('data', (data) => {
       const path = data.toString().split(' ')[1] ?? ''
       asked.push(path)
-      if (path !== '/slow') socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${path.length}\r\n\r\n${path}`)
+      const body = path + name
+      if (path !== '/slow') socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
     })
     socket.on('end', () => socket.end())
   })
@@ -318,6 +319,24 @@ describe('a sidecar with listen.unix', () => {
     publish(a, upstreamPort, undefined)
     await proxy.line(({ msg, ambassador }) => msg === 'config in force' && ambassador === 'other')
     assert.equal((await http(path).get('/mine').response()).body, '/mine')
+  })
+
+  it('exchanges its socket with that of another Ambassador of the pod', async () => {
+    const [{ port: up1 }, { port: up2 }] = [await httpUpstream('one'), await httpUpstream('two')]
+    const [first, second] = [freePath(), freePath()]
+    const [a, b] = [await freePort(), await freePort()]
+    publish(a, up1, first)
+    publish(b, up2, second, 'other')
+    const proxy = await sidecar('payments,other')
+    await proxy.line(({ msg, ambassador }) => msg === 'config in force' && ambassador === 'other')
+    const says = async (path: string) => (await http(path).get('/').response()).body
+    assert.deepEqual([await says(first), await says(second)], ['/one', '/two'])
+    proxy.forget()
+    const swapped = [publish(a, up1, second), publish(b, up2, first, 'other')]
+    for (const generation of swapped) {
+      await proxy.line(({ msg, generation: inForce }) => msg === 'config in force' && inForce === generation)
+    }
+    assert.deepEqual([await says(first), await says(second)], ['/two', '/one'])
   })
 
   it('answers an application that half-closed, and frees the upstream of one that is gone', async () => {
