@@ -219,8 +219,10 @@ export class Pool implements ServerOwner {
   give(server: Server): void {
     server.user = null
     server.asker = null
-    if (server.open.size > 0) server.isDoubtful = true
-    server.open.clear()
+    if (server.open.size > 0) {
+      server.isDoubtful = true
+      server.open.clear()
+    }
     if (server.raw.isPaused) server.raw.resume()
     const isTooMany = this.#slots.used > this.#slots.max
     if (isTooMany || !this.#isGood(server) || server.status !== Transaction.idle) {

@@ -112,7 +112,7 @@ export class SqlScanner {
     this.statements = 0
     this.isDeallocate = false
     this.isDoubtful = false
-    this.open.length = 0
+    if (this.open.length > 0) this.open.length = 0
     this.isStored = false
     this.isChange = false
     this.#isTemporary = false
