@@ -108,9 +108,11 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     return { asked, refused: [...new Set(refused)] }
   }
 
+  let hadDefinition = false
   before(async () => {
     w = await world(NAME, { install: false })
     kubectl = w.kubectl
+    hadDefinition = (await kubectl.try(['get', 'crd', 'ambassadors.ambassador.dev'])).code === 0
     await loadImages(w.cluster)
     await w.helm(['uninstall', RELEASE, '--namespace', SYSTEM, '--ignore-not-found', '--wait'])
   })
@@ -118,6 +120,8 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     await w?.close()
     // The tests behind this start operators of their own on the cluster.
     await w?.helm(['uninstall', RELEASE, '--namespace', SYSTEM, '--ignore-not-found', '--wait'])
+    // The chart leaves the definition, with the Ambassadors.
+    if (!hadDefinition) await kubectl.run(['delete', 'crd', 'ambassadors.ambassador.dev'])
   })
 
   it('is installed with two replicas that are ready, one of which leads', async () => {
