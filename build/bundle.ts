@@ -14,6 +14,8 @@ import {
 import { basename, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Plugin, rolldown } from 'rolldown'
+import { addCodeCache } from './code-cache.ts'
+import { imageRuntime } from './image-runtime.ts'
 
 /** What is bundled: file below `dist/` → entry. */
 export const ENTRIES: Readonly<Record<string, string>> = {
@@ -35,6 +37,8 @@ export interface BundleOptions {
   readonly dist: string
   /** Leave out entries that do not exist, instead of failing. Default: false. */
   readonly allowMissing?: boolean
+  /** Start the sidecar once, so that what V8 compiles for that is there at every start: see code-cache.ts. Default: false. */
+  readonly isCompiled?: boolean
 }
 
 /** One bundled process. `bytes`: of the file that is read at its start. */
@@ -44,7 +48,12 @@ export interface Bundled {
 }
 
 /** Bundles every entry. Throws when one does not exist or imports something that cannot be found. */
-export const bundle = async ({ root, dist, allowMissing = false }: BundleOptions): Promise<Bundled[]> => {
+export const bundle = async ({
+  root,
+  dist,
+  allowMissing = false,
+  isCompiled = false,
+}: BundleOptions): Promise<Bundled[]> => {
   const missing = Object.values(ENTRIES).filter((entry) => !existsSync(join(root, entry)))
   if (missing.length > 0 && !allowMissing) {
     throw new Error(
@@ -64,6 +73,7 @@ export const bundle = async ({ root, dist, allowMissing = false }: BundleOptions
   mkdirSync(join(dist, 'bin'), { recursive: true })
   symlinkSync(LAUNCHED, join(dist, 'bin', 'ambassador'))
   writeFileSync(join(dist, 'LICENSES.txt'), licences([...packages].sort()))
+  if (isCompiled) await addCodeCache({ dist, runtime: imageRuntime(join(root, 'Dockerfile.proxy')) })
   return bundled
 }
 
@@ -178,6 +188,7 @@ if (import.meta.main) {
       root,
       dist: join(root, 'dist'),
       allowMissing: values['allow-missing'],
+      isCompiled: !values['allow-missing'],
     })) {
       process.stdout.write(`${size(bytes).padStart(9)}  dist/${basename(file)}\n`)
     }

@@ -233,7 +233,9 @@ if (import.meta.main) {
   const progress = printed()
   const dist = join(ROOT, 'dist')
   try {
-    await progress.step('bundle', () => bundle({ root: ROOT, dist, allowMissing: values['allow-missing'] }))
+    await progress.step('bundle', () =>
+      bundle({ root: ROOT, dist, allowMissing: values['allow-missing'], isCompiled: !values['allow-missing'] }),
+    )
     for (const archive of await buildImages({ dist, progress, fresh: values.fresh, forTests: values.tests }))
       process.stdout.write(`${archive}\n`)
   } catch (error) {

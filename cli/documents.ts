@@ -49,8 +49,14 @@ async function contentOf(file: string): Promise<string> {
     return file === '-' ? await text(process.stdin) : await readFile(file, 'utf8')
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
-    throw new UnreadableError(`${file}: ${code === 'ENOENT' ? 'there is no such file' : message}`)
+    throw new UnreadableError(`${file}: ${UNREADABLE[code ?? ''] ?? message}`)
   }
+}
+
+const UNREADABLE: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such file',
+  EISDIR: 'is a directory, name the files in it',
+  EACCES: 'may not be read by this user, change its mode or its owner',
 }
 
 /** The objects of one text. Empty documents are passed over. */

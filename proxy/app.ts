@@ -118,6 +118,9 @@ export class ProxyApp {
       },
       portOwner: (port, asker) => this.#portOwner(port, asker),
       socketOwner: (path, asker) => this.#socketOwner(path, asker),
+      tradeSocket: (path, asker) => {
+        for (const served of this.#served) if (served.socketPath === path) served.exchangeSocket(asker)
+      },
       tradePort: (port, asker) => this.#tradePort(port, asker),
       wallNow: () => Date.now(),
       onLoad: (result) => {

@@ -46,6 +46,8 @@ export interface ServedParts
   readonly portOwner: (port: number, asker: Served) => string | null
   /** The Ambassador of this process that listens on a Unix socket, in words; null when none does. */
   readonly socketOwner: (path: string, asker: Served) => string | null
+  /** Gives the asker a Unix socket whose owner waits for that of the asker: two that want each other's would wait for ever. */
+  readonly tradeSocket: (path: string, asker: Served) => void
   /** The listener of a port that another Ambassador leaves for one that, in the end, is the asker's; null when there is none. */
   readonly tradePort: (port: number, asker: Served) => Listener | null
   /** Has every Ambassador of this process let go of a port that it has left and still answers on. */
@@ -271,7 +273,9 @@ export class Served {
   async #listenUnix({ listener: { unix } }: ProxyConfig): Promise<UnixListener | Error | null> {
     if (unix === undefined) return null
     if (this.#socket?.path === unix) return this.#socket
-    const { socketOwner, dirs } = this.#parts
+    const { socketOwner, tradeSocket, dirs } = this.#parts
+    tradeSocket(unix, this)
+    if (this.#socket?.path === unix) return this.#socket
     return openSocket(unix, { owner: socketOwner(unix, this), isPod: dirs.isPod ?? true, onError: this.#onAcceptError })
   }
 
@@ -359,6 +363,14 @@ export class Served {
     const given = this.#listener
     this.#listener = other.#listener
     return given
+  }
+
+  /** The same with Unix sockets, when it waits for that of the other one. */
+  exchangeSocket(other: Served): void {
+    if (other === this || !this.waitsForPort || this.wantedSocket !== other.socketPath) return
+    const given = this.#socket
+    this.#socket = other.#socket
+    other.#socket = given
   }
 
   /** Lets go of the port that was left (if it is this one). */

@@ -130,7 +130,10 @@ export const CONDITIONS = {
     reasons: {
       Current: { status: 'True', text: 'Every injected pod runs what a new pod would get.' },
       NoPods: { status: 'True', text: 'No pod runs a sidecar for this Ambassador.' },
-      Updating: { status: 'False', text: 'Sidecars are loading the newest configuration. This takes seconds.' },
+      Updating: {
+        status: 'False',
+        text: 'Sidecars are loading the newest configuration, which takes seconds; or they have refused it, as Programmed says, and run the last good one.',
+      },
       RestartRequired: {
         status: 'False',
         text: 'The newest spec needs something that a running pod cannot get, such as a Secret that it does not mount. These pods keep their last good configuration; the message names them. Restart them: `kubectl rollout restart`.',

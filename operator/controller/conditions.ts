@@ -5,7 +5,7 @@ import { configMapName } from '../../common/object-names.ts'
 import type { ConditionStatus, ConditionType, ReasonOf } from '../api/conditions.ts'
 import { acceptance } from '../render/render.ts'
 import type { Answered, Facts, RefId } from './facts.ts'
-import { count, pods, reference, sentences } from './words.ts'
+import { count, pods, reference, sentences, them } from './words.ts'
 import type { PodState, World } from './world.ts'
 
 /** The answer to one question, before it has a time. */
@@ -73,7 +73,8 @@ function resolvedRefs(facts: Facts): Verdict<'ResolvedRefs'> {
     const names = unmounted.map(
       (id) => `${reference(id)} is not mounted in ${pods(podsThatSay(facts, id, 'NotMounted'))}`,
     )
-    return is('Unknown', 'NotMounted', `${sentences(names)}: restart them`)
+    const all = new Set(unmounted.flatMap((id) => podsThatSay(facts, id, 'NotMounted')))
+    return is('Unknown', 'NotMounted', `${sentences(names)}: restart ${them([...all])}`)
   }
   const isFound = (id: RefId): boolean =>
     said.get(idOf(id))?.has('Found') === true ||
@@ -167,11 +168,15 @@ function injected({ world }: Facts): Verdict<'Injected'> {
       missing.length === 1
         ? 'asks for this Ambassador and has no sidecar for it'
         : 'ask for this Ambassador and have no sidecar for it'
-    return is('False', 'PodsMissingSidecar', `${pods(missing.map((pod) => pod.name))} ${what}: restart them`)
+    return is(
+      'False',
+      'PodsMissingSidecar',
+      `${pods(missing.map((pod) => pod.name))} ${what}: restart ${them(missing)}`,
+    )
   }
   if (rollouts.length > 0) {
     const each = rollouts.map(({ workload, pods: old, waitsForDelete }) => {
-      const remedy = waitsForDelete ? ': delete them, the workload updates on delete' : ''
+      const remedy = waitsForDelete ? `: delete ${them(old)}, the workload updates on delete` : ''
       return `${workload} still runs ${pods(old)} from before the annotation${remedy}`
     })
     return is('False', 'RolloutInProgress', sentences(each))
@@ -206,15 +211,19 @@ function upToDate(facts: Facts): Verdict<'UpToDate'> {
     return is(
       'False',
       'RestartRequired',
-      `${pods(names(stuck))} ${stuck.length === 1 ? 'does' : 'do'} not mount ${what}: restart them with kubectl rollout restart`,
+      `${pods(names(stuck))} ${stuck.length === 1 ? 'does' : 'do'} not mount ${what}: restart ${them(stuck)} with kubectl rollout restart`,
     )
   }
   if (late.length + rejected.length > 0) {
-    return is(
-      'False',
-      'Updating',
-      `${pods(names([...late, ...rejected]))} ${late.length + rejected.length === 1 ? 'does' : 'do'} not run generation ${generation} yet`,
-    )
+    const behind = [
+      ...(late.length > 0
+        ? [`${pods(names(late))} ${late.length === 1 ? 'does' : 'do'} not run generation ${generation} yet`]
+        : []),
+      ...(rejected.length > 0
+        ? [`${pods(names(rejected))} cannot run generation ${generation}, see condition Programmed`]
+        : []),
+    ]
+    return is('False', 'Updating', sentences(behind))
   }
   if (silent.length > 0) return is('Unknown', 'Unreachable', unreachable(facts))
   const outdated = world.pods.filter((pod) => pod.wantedImage !== null && pod.image !== pod.wantedImage)
@@ -223,7 +232,7 @@ function upToDate(facts: Facts): Verdict<'UpToDate'> {
     return is(
       'False',
       'SidecarOutdated',
-      `${pods(outdated.map((pod) => pod.name))} ${outdated.length === 1 ? 'runs' : 'run'} ${images}, new pods get '${outdated[0]?.wantedImage}': restart them when it suits`,
+      `${pods(outdated.map((pod) => pod.name))} ${outdated.length === 1 ? 'runs' : 'run'} ${images}, new pods get '${outdated[0]?.wantedImage}': restart ${them(outdated)} when it suits`,
     )
   }
   return is(

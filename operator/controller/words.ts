@@ -33,3 +33,8 @@ export function sentences(all: readonly string[]): string {
 function joined(words: readonly string[]): string {
   return words.length < 2 ? words.join('') : `${words.slice(0, -1).join(', ')} and ${words.at(-1)}`
 }
+
+/** The word for what was just named. */
+export function them(all: readonly unknown[]): string {
+  return all.length === 1 ? 'it' : 'them'
+}

@@ -5,13 +5,14 @@ import { checkObject } from '../api/check.ts'
 import { problemText } from '../render/problems.ts'
 import { render } from '../render/render.ts'
 import { type InjectableAmbassador, injectable } from './ambassador.ts'
-import { requestOf } from './inject-annotation.ts'
+import { annotationsOf, requestOf } from './inject-annotation.ts'
 import { asString, type JsonObject } from './json.ts'
 import type { Nodes } from './native.ts'
 import { type InjectionPlan, plan } from './plan.ts'
 import { applyPlan } from './pod.ts'
 import { type Denial, type Skip, skip } from './reasons.ts'
 import type { InjectorSettings } from './settings.ts'
+import { misplacedAnnotations } from './settings-annotations.ts'
 import { uninjectPod } from './uninject.ts'
 import { copyAnnotation, removeCopy, templateOf, withTemplate } from './workload.ts'
 
@@ -41,7 +42,11 @@ export function injectObject(object: JsonObject, options: ManifestOptions): Inje
   return {
     kind: 'injected',
     object: withTemplate(workload, injected.object),
-    warnings: [...warnings, ...injected.warnings],
+    warnings: [
+      ...warnings,
+      ...misplacedAnnotations(annotationsOf(object), asString(object['kind']) ?? ''),
+      ...injected.warnings,
+    ],
   }
 }
 

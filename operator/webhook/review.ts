@@ -2,7 +2,7 @@
 import type { Log } from '../../common/log.ts'
 import { Annotation } from '../../common/names.ts'
 import type { Clock } from '../kube/clock.ts'
-import { requestOf } from './inject-annotation.ts'
+import { annotationsOf, requestOf } from './inject-annotation.ts'
 import { asObject, asString, contains, type Json, type JsonObject } from './json.ts'
 import type { Found, Lookup } from './lookup.ts'
 import type { Nodes } from './native.ts'
@@ -11,7 +11,7 @@ import { type InjectionPlan, plan } from './plan.ts'
 import { applyPlan } from './pod.ts'
 import { type Denial, type DenialReason, deny, type Skip, type SkipReason, skip } from './reasons.ts'
 import { type InjectorSettings, SYSTEM_NAMESPACES } from './settings.ts'
-import { unknownAnnotations } from './settings-annotations.ts'
+import { misplacedAnnotations, unknownAnnotations } from './settings-annotations.ts'
 import { findInjection } from './status.ts'
 import { uninjectPod } from './uninject.ts'
 import { copyAnnotation, hasController, templateOf, WORKLOAD_KINDS } from './workload.ts'
@@ -167,7 +167,11 @@ export class Reviewer {
     const copied = copyAnnotation(typed)
     const patch = diff(typed, copied.workload)
     if (kind === 'Job' && operation === 'UPDATE' && patch.length > 0) return changed('copied', [], [immutableJob()])
-    const warnings = [...copied.warnings, ...(await this.#advice(copied.workload, kind, namespace, deadline))]
+    const warnings = [
+      ...copied.warnings,
+      ...misplacedAnnotations(annotationsOf(typed), kind),
+      ...(await this.#advice(copied.workload, kind, namespace, deadline)),
+    ]
     if (kind === 'ReplicaSet' && operation === 'UPDATE' && patch.length > 0) {
       warnings.push('a ReplicaSet keeps the pods that it has; delete them to have new ones with the change')
     }

@@ -46,6 +46,21 @@ const MAX_IMAGE_LENGTH = 512
 /** Written by us or read elsewhere: no warning about these. */
 const KNOWN: ReadonlySet<string> = new Set(Object.values(Annotation))
 
+/** What podSettings() reads. */
+const SETTINGS: ReadonlySet<string> = new Set([
+  Annotation.proxyImage,
+  Annotation.proxyCpuRequest,
+  Annotation.proxyCpuLimit,
+  Annotation.proxyMemoryRequest,
+  Annotation.proxyMemoryLimit,
+  Annotation.logLevel,
+  Annotation.nativeSidecar,
+  Annotation.readiness,
+  Annotation.drainSeconds,
+  Annotation.adminPort,
+  Annotation.telemetryPort,
+])
+
 /** Reads every setting of a pod, or the first bad value in the order of the documentation. */
 export function podSettings(annotations: JsonObject | undefined, settings: InjectorSettings): PodSettings | Denial {
   const reader = new Reader(annotations)
@@ -75,6 +90,20 @@ export function unknownAnnotations(annotations: JsonObject | undefined): string[
     const near = nearest(key, KNOWN)
     return `annotation "${key}" is not known and does nothing${near === undefined ? '' : `, did you mean "${near}"?`}`
   })
+}
+
+/** One sentence for each annotation of our group that does nothing on a workload itself: settings are read from its pod template. */
+export function misplacedAnnotations(annotations: JsonObject | undefined, kind: string): string[] {
+  const template = kind === 'CronJob' ? 'spec.jobTemplate.spec.template' : 'spec.template'
+  const misplaced = Object.keys(annotations ?? {}).filter((key) => SETTINGS.has(key))
+  return [
+    ...misplaced
+      .sort()
+      .map(
+        (key) => `annotation "${key}" does nothing on the ${kind} itself, move it to ${template}.metadata.annotations`,
+      ),
+    ...unknownAnnotations(annotations),
+  ]
 }
 
 /** Values that are fine each on its own. */

@@ -38,6 +38,7 @@ export class ServerPortError extends Error {
   override readonly name = 'ServerPortError'
 }
 
+/** One more closes the oldest: whoever holds connections open must not keep kubelet out. */
 const MAX_CONNECTIONS = 64
 
 /**
@@ -101,12 +102,20 @@ export class HttpServer {
   }
 
   #create(): Server {
-    const server = createServer(LISTEN_OPTIONS, (socket) => {
+    return createServer(LISTEN_OPTIONS, (socket) => {
+      if (this.#connections.size >= MAX_CONNECTIONS) this.#closeOldest()
       const connection = new HttpServerConnection(socket, this.#options, () => this.#connections.delete(connection))
       this.#connections.add(connection)
     })
-    server.maxConnections = MAX_CONNECTIONS
-    return server
+  }
+
+  #closeOldest(): void {
+    for (const oldest of this.#connections) {
+      // Its place is free from now on, though its close is told later.
+      this.#connections.delete(oldest)
+      oldest.destroy()
+      return
+    }
   }
 }
 

@@ -30,7 +30,7 @@ const OVERPROVISION = 1.4
 
 /**
  * Sorts endpoints into groups, the group that is used first at the front.
- * @param isEachHost they have one name and are not the same host all the same, as the pods of a Service
+ * @param isEachHost they have one name and are not the same host all the same, as the pods of a Service and the records of `dns`
  */
 export function groupByPriority(endpoints: Iterable<Endpoint>, isEachHost = false): readonly PriorityGroup[] {
   const groups = new Map<number, Endpoint[]>()
@@ -44,7 +44,7 @@ export function groupByPriority(endpoints: Iterable<Endpoint>, isEachHost = fals
     .sort(([a], [b]) => a - b)
     .map(([, members]) => ({
       endpoints: members,
-      hosts: isEachHost ? members.map((each) => [each]) : byHost(members),
+      hosts: isEachHost ? byAddress(members) : byHost(members),
     }))
 }
 
@@ -57,6 +57,20 @@ function byHost(endpoints: readonly Endpoint[]): readonly (readonly Endpoint[])[
     else host.push(endpoint)
   }
   return [...hosts.values()]
+}
+
+/**
+ * One host for each address. Of a name with both families, one of each is a host: as many are up as have a way to them by either
+ * family, and a machine without IPv6 sees no half of them down.
+ */
+function byAddress(endpoints: readonly Endpoint[]): readonly (readonly Endpoint[])[] {
+  const isSix = ({ ip }: Endpoint) => ip.includes(':')
+  const six = endpoints.filter(isSix)
+  const four = endpoints.filter((each) => !isSix(each))
+  return Array.from({ length: Math.max(six.length, four.length) }, (_, i) => [
+    ...four.slice(i, i + 1),
+    ...six.slice(i, i + 1),
+  ])
 }
 
 /**
@@ -114,10 +128,13 @@ function shareOut(
   random: Random,
   panicThreshold: number,
 ): { readonly index: number; readonly isPanic: boolean } | null {
+  // As good as always: then nothing is made for a request.
+  const [first] = groups
+  if (first !== undefined && OVERPROVISION * availableShare(first, now) >= 1) return null
   const shares = groups.map((group) => availableShare(group, now))
   const total = shares.reduce((sum, share) => sum + Math.min(1, OVERPROVISION * share), 0)
   const isShort = total < 1
-  if (total === 0 || (Math.min(1, OVERPROVISION * (shares[0] ?? 0)) >= 1 && !isShort)) return null
+  if (total === 0) return null
   // What the groups cannot take together is shared out among them all the same.
   let left = random() * Math.min(1, total)
   for (let index = 0; index < groups.length; index++) {
@@ -130,8 +147,13 @@ function shareOut(
 
 function availableShare({ hosts }: PriorityGroup, now: Millis): number {
   let available = 0
-  for (const host of hosts) if (host.some((endpoint) => isCandidate(endpoint, now, NONE, DIALLED))) available++
+  for (let i = 0; i < hosts.length; i++) if (isUp(hosts[i]!, now)) available++
   return available / hosts.length
+}
+
+function isUp(host: readonly Endpoint[], now: Millis): boolean {
+  for (let i = 0; i < host.length; i++) if (isCandidate(host[i]!, now, NONE, DIALLED)) return true
+  return false
 }
 
 function pickFrom(

@@ -446,7 +446,8 @@ export class Cluster {
       endpoint.zone = address.zone
       endpoint.isNear = own !== null && (address.forZones?.includes(own) ?? address.zone === own)
     }
-    this.#groups = groupByPriority(this.#byKey.values(), config.discovery.kind === 'service')
+    const { kind } = config.discovery
+    this.#groups = groupByPriority(this.#byKey.values(), kind === 'service' || kind === 'dns')
   }
 
   #countSwitch([to]: readonly Address[]): void {

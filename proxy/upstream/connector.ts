@@ -100,28 +100,40 @@ export function dial(target: DialTarget, dialler: Dialler): Dial {
   return rival === null ? new DialAttempt(target, dialler) : new DialRace(target, rival, dialler)
 }
 
-/** Two addresses of one host: the second is dialled when the first has not accepted after a moment; who accepts first goes on. */
+/** Two addresses of one host: the second is dialled when the first refuses or has not accepted after a moment; who accepts first goes on. */
 class DialRace implements Dial {
+  readonly #target: DialTarget
+  readonly #rival: Address
   readonly #dialler: Dialler
+  readonly #begun = refreshClock()
   readonly #start: CoarseTimer
   readonly #first: DialAttempt
   #second: DialAttempt | null = null
   /** Of the first, while the second is still under way. */
   #failure: DialFailure | null = null
+  /** One of the two accepted; what goes wrong after that is not for the other to mend. */
+  #isAccepted = false
 
   constructor(target: DialTarget, rival: Address, dialler: Dialler) {
+    this.#target = target
+    this.#rival = rival
     this.#dialler = dialler
-    const begun = refreshClock()
     const first = { onDialled: dialler.onDialled.bind(dialler), onDialFailed: (why: DialFailure) => this.#onFirst(why) }
     this.#first = new DialAttempt(target, first, () => this.#onAccepted(this.#second))
-    this.#start = new CoarseTimer(() => {
-      const timeoutMs = Math.max(1, target.timeoutMs - (now() - begun))
-      const second = { onDialled: first.onDialled, onDialFailed: (why: DialFailure) => this.#onSecond(why) }
-      this.#second = new DialAttempt({ ...target, address: rival, timeoutMs }, second, () =>
-        this.#onAccepted(this.#first),
-      )
-    })
-    this.#start.set(begun + RIVAL_MS)
+    this.#start = new CoarseTimer(() => this.#dialSecond())
+    this.#start.set(this.#begun + RIVAL_MS)
+  }
+
+  #dialSecond(): void {
+    const dialler = this.#dialler
+    const timeoutMs = Math.max(1, this.#target.timeoutMs - (now() - this.#begun))
+    const second = {
+      onDialled: dialler.onDialled.bind(dialler),
+      onDialFailed: (why: DialFailure) => this.#onSecond(why),
+    }
+    this.#second = new DialAttempt({ ...this.#target, address: this.#rival, timeoutMs }, second, () =>
+      this.#onAccepted(this.#first),
+    )
   }
 
   cancel(): void {
@@ -132,12 +144,15 @@ class DialRace implements Dial {
 
   #onAccepted(loser: DialAttempt | null): void {
     this.#start.release()
+    this.#isAccepted = true
     loser?.cancel()
     this.#failure = null
   }
 
   #onFirst(failure: DialFailure): void {
     this.#start.release()
+    // RFC 8305 section 5: whoever refuses is not waited for.
+    if (this.#second === null && !this.#isAccepted && failure.reason === 'connect_refused') this.#dialSecond()
     if (this.#second === null || this.#second.isOver) this.#dialler.onDialFailed(failure)
     else this.#failure = failure
   }

@@ -70,7 +70,7 @@ let images: Promise<void> | undefined
 const makeImages = async (): Promise<void> => {
   const { bundle } = await import('../../build/bundle.ts')
   const { buildImages } = await import('../../build/images.ts')
-  await bundle({ root: join(DIST, '..'), dist: DIST })
+  await bundle({ root: join(DIST, '..'), dist: DIST, isCompiled: true })
   await buildImages({ dist: DIST, forTests: true })
 }
 

@@ -99,6 +99,7 @@ export const STAGES: readonly Stage[] = [
     folders: ['test/integration/operator'],
     limits: limits(300, 1200, 60),
     concurrency: 1, // each file starts operators that see the whole cluster
+    first: 'test/integration/operator/chart.test.ts', // wants a cluster without the product, and takes it away again
     isSlow: true,
     ...onCluster('test-operator'),
   },
@@ -109,7 +110,6 @@ export const STAGES: readonly Stage[] = [
     folders: ['test/e2e'],
     limits: limits(300, 1200, 60),
     concurrency: 3, // a namespace for each file
-    first: 'test/e2e/chart.test.ts', // wants a cluster without the product, and takes it away in the middle
     // The one measures times and stops the operator, the other drains a node.
     last: ['test/e2e/live.test.ts', 'test/e2e/nodes.test.ts'],
     isSlow: true,

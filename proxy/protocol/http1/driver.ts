@@ -43,9 +43,6 @@ const TROUBLE: ReadonlySet<string> = new Set([
   'egress_denied',
 ])
 
-/** Connections beyond the most that are told so; more are closed without a word. */
-const MAX_TURNED_AWAY = 256
-
 /** Exchanges that are kept for the next requests. */
 const MAX_SPARE = 256
 
@@ -88,7 +85,7 @@ export class HttpDriver implements Driver, SessionHost {
     const open = (handler: SocketHandler) => adopt(socket, handler, SMALL_READ_BUFFER)
     if (this.#sessions.size < this.#room.max || this.#room.make(this.#sessions, time)) {
       this.#sessions.add(new Session(this, open))
-    } else if (this.#turnedAway.size < MAX_TURNED_AWAY) {
+    } else if (this.#turnedAway.size < this.#room.maxTurnedAway) {
       const gone = (its: TurnedAway) => this.#turnedAway.delete(its)
       this.#turnedAway.add(new TurnedAway(open, (isHead) => this.#turnAway(isHead), gone))
     } else socket.destroy()

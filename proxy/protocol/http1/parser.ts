@@ -25,6 +25,7 @@ export interface Fault {
 const HeadFault = {
   startLine: { status: 400, text: 'the start line is not well-formed' },
   method: { status: 400, text: 'the method is not a token' },
+  tls: { status: 400, text: 'the client speaks TLS, and this port plain HTTP: use http://' },
   target: { status: 400, text: 'the request target has a byte that a URI cannot have' },
   fragment: { status: 400, text: 'the request target has a fragment' },
   lineTooLong: { status: 414, text: 'the request line is longer than 8 KiB' },
@@ -186,7 +187,8 @@ export class HeadParser {
     const limit = Math.min(end, start + this.#limits.lineBytes)
     while (i < limit && TOKEN[bytes[i]!] === 1) i++
     if (i === limit) return this.#needLine(end, start)
-    if (i === start || bytes[i] !== SP) return this.#refuse(HeadFault.method)
+    // 0x16 is the begin of a TLS handshake.
+    if (i === start || bytes[i] !== SP) return this.#refuse(bytes[start] === 0x16 ? HeadFault.tls : HeadFault.method)
     this.methodEnd = i
     const target = ++i
     while (i < limit && TARGET[bytes[i]!] === 1) i++

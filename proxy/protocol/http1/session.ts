@@ -61,7 +61,7 @@ export class Session implements SocketHandler, ExchangeClient {
   readonly #host: SessionHost
   readonly #reader = new HeadReader('request')
   #exchange: Exchange | null = null
-  /** What the client sent beyond the request under way. */
+  /** What the client sent beyond the request under way, or beyond the one whose answer it has not taken. */
   #ahead: Buffer | null = null
   #isConsuming = false
   /** The last answer has been given. */
@@ -113,6 +113,12 @@ export class Session implements SocketHandler, ExchangeClient {
     while (at < length && !this.#isClosing && this.#relay === null) {
       const exchange = this.#exchange
       if (exchange === null) {
+        // Whoever asks on and on and does not read its answers is not asked what else it wants.
+        if (this.raw.backlog > 0) {
+          this.#timer.clear()
+          this.#stash(chunk, at, length)
+          break
+        }
         at = this.#readHead(chunk, at, length)
       } else if (exchange.wantsBody) {
         at = exchange.onRequestBody(chunk, at, length)
@@ -185,6 +191,8 @@ export class Session implements SocketHandler, ExchangeClient {
   onEnd(): void {
     const exchange = this.#exchange
     if (exchange !== null) this.#onEndOf(exchange, this.#ahead !== null)
+    // What it asked for before comes when it has read its answers.
+    else if (this.#ahead !== null && !this.#isClosing) return
     else if (this.#isClosing || !this.#reader.isPartial) this.raw.end()
     else this.raw.destroy()
   }
@@ -209,7 +217,8 @@ export class Session implements SocketHandler, ExchangeClient {
   }
 
   onDrain(): void {
-    this.#exchange?.onClientDrain()
+    if (this.#exchange !== null) this.#exchange.onClientDrain()
+    else if (this.#ahead !== null && !this.#isConsuming) this.#goOn()
   }
 
   onClose(): void {
@@ -240,11 +249,12 @@ export class Session implements SocketHandler, ExchangeClient {
     else if (!this.#isConsuming) this.#goOn()
   }
 
-  /** The next request may be there already. */
+  /** The next request may be there already; it begins when the answers before it are taken. */
   #goOn(): void {
-    while (this.#ahead !== null && this.#exchange === null && !this.#isClosing) {
+    while (this.#ahead !== null && this.#exchange === null && !this.#isClosing && this.raw.backlog === 0) {
       const ahead = this.#ahead
       this.#ahead = null
+      this.#timer.clear()
       this.#consume(ahead, ahead.length)
     }
     if (this.#ahead !== null || this.#exchange !== null || this.#isClosing) return
@@ -310,7 +320,7 @@ export class Session implements SocketHandler, ExchangeClient {
     } else if (this.#isClosing) this.raw.destroy()
     else if (this.#exchange !== null && (this.raw.ended || this.raw.isPaused))
       this.#askWhetherGone(this.#exchange, ASK_AGAIN_MS)
-    else if (this.#exchange === null && this.#reader.isPartial) {
+    else if (this.#exchange === null && this.#ahead === null && this.#reader.isPartial) {
       this.#refuse({ status: 408, text: `the head of the request was not complete within ${HEAD_MS} ms` })
     }
   }

@@ -1,6 +1,8 @@
 /** Reads from the catalogue of a database what its stored functions leave behind in a session, and what calls them. */
 import { DOUBT } from './lexicon.ts'
-import { type Effects, hashOf, SqlScanner, type Words } from './sql.ts'
+import type { Effects, Words } from './pins.ts'
+import { SqlScanner } from './sql.ts'
+import { hashOf } from './sql-words.ts'
 
 /** Of objects that are not the server's own (FirstNormalObjectId). */
 const OURS = 16_384

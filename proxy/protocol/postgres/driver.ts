@@ -156,7 +156,7 @@ export class PostgresDriver implements Driver, StartupOwner {
           timeoutMs,
           role: snapshot.cluster.config.role ?? 'Any',
           onWelcome: (welcome, key) => {
-            if (key !== null) this.#remember(key, upstream, snapshot)
+            if (key !== null) this.#remember(key, upstream, address, snapshot)
             snapshot.login.database = database
             greeted.onGreeted(welcome)
           },
@@ -202,8 +202,9 @@ export class PostgresDriver implements Driver, StartupOwner {
     })
   }
 
-  #remember(key: Buffer, upstream: RawSocket, snapshot: PostgresSnapshot): void {
-    const { remoteAddress = '', remotePort = 0 } = upstream.socket
+  #remember(key: Buffer, upstream: RawSocket, dialled: Address, snapshot: PostgresSnapshot): void {
+    // A Unix socket has no address, and no other address of its host.
+    const { remoteAddress = dialled.ip, remotePort = dialled.port } = upstream.socket
     const found = [...snapshot.cluster.endpoints].find(({ ip, port }) => ip === remoteAddress && port === remotePort)
     const host = found?.host ?? remoteAddress
     const name = key.toString('hex')

@@ -1,5 +1,6 @@
 /** What the words of statements mean in one database: whether a stored function, or a table or view that calls one, leaves something behind. */
-import { type Effects, hashOf, type Words } from './sql.ts'
+import type { Effects, Words } from './pins.ts'
+import { hashOf } from './sql-words.ts'
 
 /** What could not be read. */
 export const DOUBT: Effects = { pin: null, parameters: 0, asksSequences: false, isDoubtful: true }

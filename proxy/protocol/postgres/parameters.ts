@@ -1,6 +1,6 @@
 /** The parameters that a server reports: what each client has set, so that it finds them on whatever connection it gets. */
 import { Back, HEAD_BYTES, message } from './messages.ts'
-import { REPORTED_PARAMETERS } from './sql.ts'
+import { REPORTED_PARAMETERS } from './pins.ts'
 
 /** Reported and not to be set. */
 const FIXED = new Set([

@@ -8,6 +8,7 @@ import { type ConnectFailed, Connecting } from './connecting.ts'
 import { Lexicon } from './lexicon.ts'
 import { Transaction } from './messages.ts'
 import { Parameters } from './parameters.ts'
+import { Profiles } from './profiles.ts'
 import { fieldOf, stateOf } from './respond.ts'
 import { Rows } from './rows.ts'
 import { Server, type ServerOwner, type ServerUser } from './server.ts'
@@ -40,10 +41,9 @@ const LOOK_MS = 1000
 
 export class Pool implements ServerOwner {
   readonly statements = new Statements()
+  readonly profiles = new Profiles()
   /** What the words of statements may do to a connection. */
   readonly lexicon = new Lexicon()
-  /** What a client was let in with, by the parameters that it gave. */
-  readonly profiles = new Map<string, Parameters['initial']>()
   readonly #owner: PoolOwner
   readonly #database: string
   readonly #fixed: ReadonlyMap<string, string>
@@ -219,8 +219,10 @@ export class Pool implements ServerOwner {
   give(server: Server): void {
     server.user = null
     server.asker = null
-    if (server.open.size > 0) server.isDoubtful = true
-    server.open.clear()
+    if (server.open.size > 0) {
+      server.isDoubtful = true
+      server.open.clear()
+    }
     if (server.raw.isPaused) server.raw.resume()
     const isTooMany = this.#slots.used > this.#slots.max
     if (isTooMany || !this.#isGood(server) || server.status !== Transaction.idle) {

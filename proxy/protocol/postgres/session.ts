@@ -5,48 +5,18 @@ import { now, refreshClock } from '../../runtime/clock.ts'
 import { askWhetherGone } from '../../runtime/half-close.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
-import type { TcpEnd, TcpRecord } from '../tcp/session.ts'
+import type { TcpEnd } from '../tcp/session.ts'
 import { BatchReader, LARGE_BYTES } from './batch.ts'
 import type { ConnectFailed, Connecting } from './connecting.ts'
+import { Held } from './held.ts'
 import { Auth, Back, message, Transaction } from './messages.ts'
 import { type Parameters, setSql, type Values } from './parameters.ts'
 import type { Pool, PoolClient } from './pool.ts'
 import { type Requester, Requests } from './requests.ts'
 import { errorResponse, fieldOf, notice, type Severity, sqlError, stateOf } from './respond.ts'
 import type { Server, ServerUser } from './server.ts'
-import type { PostgresSnapshot } from './snapshot.ts'
-import type { Pin } from './sql.ts'
+import type { ClientLogin, PinReason, SessionHost } from './session-host.ts'
 import type { Statement } from './statements.ts'
-
-/** Why a client keeps its connection to the server. */
-export type PinReason = Pin | 'large_statement' | 'copy' | 'replication'
-
-export interface SessionHost {
-  readonly snapshot: PostgresSnapshot
-  readonly isDraining: boolean
-  poolFor(login: ClientLogin): Pool
-  /** @param isStored by what is stored in the database, and not by the statement itself */
-  onPinned(reason: PinReason, isStored: boolean): void
-  onWaited(ms: number): void
-  /** A request failed for a reason that a person should see; the connection goes on. */
-  onTrouble(reason: Reason, detail: string): void
-  /** Asks the server to cancel what it does; `done` is called when it has heard of it. */
-  cancelAt(server: Server, done: () => void): void
-  onSessionEnd(session: PooledSession, record: TcpRecord): void
-}
-
-/** What a client said at its begin. */
-export interface ClientLogin {
-  readonly database: string
-  /** Parameters that the server reports, so that they can be set on any connection; by name, as they were given. */
-  readonly settings: ReadonlyMap<string, string>
-  /** The others: they are part of what connections are shared by. */
-  readonly fixed: ReadonlyMap<string, string>
-  /** Goes before everything else: NegotiateProtocolVersion; null: nothing has to be negotiated. */
-  readonly negotiation: Buffer | null
-  /** Process and secret, for its cancel requests. */
-  readonly key: Buffer
-}
 
 /** A person that waits is told why after this time. */
 const NOTICE_MS = 5000
@@ -94,9 +64,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   #parameters: Parameters | null = null
   /** What it was let in with. */
   #own: Values | null = null
-  /** Bytes that wait for a connection, or for the rest of a message. */
-  #held: Buffer | null = null
-  #heldBytes = 0
+  readonly #held = new Held()
   readonly #batch: BatchReader
   #requests: Requests | null = null
   #pin: PinReason | 'mode' | null = null
@@ -162,7 +130,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
 
   /** @param rest what came behind the startup packet */
   start(rest: Buffer): void {
-    if (rest.length > 0) this.#hold(rest, 0, rest.length)
+    if (rest.length > 0) this.#held.add(rest, 0, rest.length)
     const waitMs = this.#host.snapshot.rateLimit?.admit(this.#openedAt) ?? 0
     if (waitMs < 0) {
       const detail = `the rate limit is reached, the next connection may come in ${Math.ceil(-waitMs)} ms`
@@ -174,7 +142,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   #letIn(): void {
     const known = this.pool.known
     if (known !== null && !this.#isPinnedAtOnce) {
-      const values = this.#knownProfile()
+      const values = this.pool.profiles.known(this.login.settings, known)
       if (values !== null) {
         this.#welcome(values)
         return
@@ -182,22 +150,6 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     }
     this.#waitsSince = now()
     this.#acquire()
-  }
-
-  /** What the server made of the same parameters of another client. The name of an application is what it is. */
-  #knownProfile(): Values | null {
-    const { settings } = this.login
-    const { parameters, profiles } = this.pool
-    const name = settings.get('application_name')
-    let base: Values | undefined = parameters.initial
-    if (settings.size > (name === undefined ? 0 : 1)) base = profiles.get(this.#profileKey)
-    if (base === undefined || name === undefined) return base ?? null
-    if (!/^[ -~]{0,63}$/.test(name)) return profiles.get(this.#profileKey) ?? null
-    return parameters.with(base, 'application_name', name)
-  }
-
-  get #profileKey(): string {
-    return JSON.stringify([...this.login.settings].sort())
   }
 
   #welcome(values: Values): void {
@@ -334,9 +286,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       return
     }
     if (failure === null) {
-      const { profiles } = this.pool
-      if (profiles.size > 256) profiles.clear()
-      profiles.set(this.#profileKey, server.values)
+      this.pool.profiles.learn(this.login.settings, server.values)
       this.#onLetIn(server)
       return
     }
@@ -384,7 +334,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
 
   /** Sends what is held, and reads on. */
   #goOn(): void {
-    const held = this.#takeHeld()
+    const held = this.#held.take()
     if (held !== null) this.#send(held, 0, held.length)
     if (this.#phase === 'attached' && this.#server?.raw.isSlow !== true) this.client.resume()
     if (this.#clientEnded && this.#phase !== 'ended') this.#lookWhetherGone()
@@ -404,7 +354,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       case 'waiting':
       case 'setup':
       case 'asking':
-        this.#hold(chunk, 0, length)
+        this.#held.add(chunk, 0, length)
         this.#pauseWhenLarge()
         break
       default:
@@ -414,17 +364,18 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
 
   /** Hardly any client sends more before its answer, so reading goes on until it is too much to keep. */
   #pauseWhenLarge(): void {
-    if (this.#heldBytes >= LARGE_BYTES) this.client.pause()
+    if (this.#held.length >= LARGE_BYTES) this.client.pause()
   }
 
   /** Looks for a request that is whole, so that it is worth a connection to the server. */
   #gather(chunk: Buffer, length: number): void {
     let bytes = chunk
     let end = length
-    if (this.#held !== null) {
-      this.#hold(chunk, 0, length)
-      bytes = this.#held
-      end = this.#heldBytes
+    const held = this.#held
+    if (held.bytes !== null) {
+      held.add(chunk, 0, length)
+      bytes = held.bytes
+      end = held.length
     }
     const batch = this.#batch
     const from = batch.read(bytes, 0, end)
@@ -438,20 +389,19 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       return
     }
     if (!batch.isReady) {
-      this.#keep(bytes, from, end)
+      held.keep(bytes, from, end)
       this.#watchIdle()
       return
     }
     this.#timer.clear()
     this.#waitsSince = now()
     if (this.#acquire()) {
-      const isHeld = this.#held !== null
-      this.#held = null
-      this.#heldBytes = 0
+      const isHeld = held.bytes !== null
+      held.clear()
       this.#send(bytes, from, end)
       if (isHeld && this.client.isPaused && this.#server?.raw.isSlow === false) this.client.resume()
     } else {
-      this.#keep(bytes, from, end)
+      held.keep(bytes, from, end)
       this.#pauseWhenLarge()
     }
   }
@@ -459,36 +409,6 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   #watchIdle(): void {
     const { idleMs } = this.#host.snapshot.timeouts
     if (idleMs !== null) this.#timer.set(now() + idleMs)
-  }
-
-  /** Keeps a part of bytes that may be those that are held already. */
-  #keep(bytes: Buffer, from: number, to: number): void {
-    if (from === to) {
-      this.#held = null
-      this.#heldBytes = 0
-    } else if (bytes !== this.#held || from > 0) {
-      const kept = Buffer.from(bytes.subarray(from, to))
-      this.#held = kept
-      this.#heldBytes = kept.length
-    }
-  }
-
-  #hold(bytes: Buffer, from: number, to: number): void {
-    const needed = this.#heldBytes + to - from
-    if (this.#held === null || this.#held.length < needed) {
-      const grown = Buffer.allocUnsafe(this.#held === null ? needed : Math.max(needed, 2 * this.#heldBytes))
-      this.#held?.copy(grown, 0, 0, this.#heldBytes)
-      this.#held = grown
-    }
-    bytes.copy(this.#held, this.#heldBytes, from, to)
-    this.#heldBytes = needed
-  }
-
-  #takeHeld(): Buffer | null {
-    const held = this.#held?.subarray(0, this.#heldBytes) ?? null
-    this.#held = null
-    this.#heldBytes = 0
-    return held
   }
 
   #send(bytes: Buffer, from: number, to: number): void {
@@ -599,14 +519,14 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       }
       if (server.open.size > 0 && this.#isOpen(server)) return
       const rest = this.#requests?.takeHeld() ?? null
-      if (rest !== null) this.#hold(rest, 0, rest.length)
+      if (rest !== null) this.#held.add(rest, 0, rest.length)
       this.#detach()
     }
     this.#phase = 'idle'
     this.#timer.clear()
     if (this.#isLeavingNow()) return
     this.client.resume()
-    if (this.#held === null) {
+    if (this.#held.bytes === null) {
       this.#watchIdle()
       return
     }
@@ -636,7 +556,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     if (this.#pin !== null) return true
     if (server.open.size === 0 || (!server.isAsked && !pool.ask(server))) return false
     const begun = this.#requests?.takeHeld() ?? null
-    if (begun !== null) this.#hold(begun, 0, begun.length)
+    if (begun !== null) this.#held.add(begun, 0, begun.length)
     server.asker = this
     server.user = null
     this.#phase = 'asking'
@@ -661,7 +581,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       this.#end('draining', detail, errorResponse('draining', detail))
       return true
     }
-    if (this.#clientEnded && (this.#held === null || !this.#hasRequest())) {
+    if (this.#clientEnded && !this.#hasRequest()) {
       this.#leave()
       return true
     }
@@ -669,8 +589,9 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   }
 
   #hasRequest(): boolean {
-    if (this.#held === null) return false
-    this.#batch.read(this.#held, 0, this.#heldBytes)
+    const { bytes, length } = this.#held
+    if (bytes === null) return false
+    this.#batch.read(bytes, 0, length)
     return this.#batch.isReady
   }
 
@@ -877,7 +798,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
 
   /** Answers every request that is held by an error, as a server does that is asked for the impossible. */
   #answerHeld(error: Buffer): void {
-    const held = this.#takeHeld()
+    const held = this.#held.take()
     const batch = this.#batch
     const from = held === null ? 0 : batch.skip(held)
     if (held !== null && held.length - from >= LARGE_BYTES) {
@@ -885,7 +806,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       return
     }
     for (let n = 0; n < batch.answers; n++) this.client.write(Buffer.concat([error, READY]))
-    if (held !== null && from < held.length) this.#hold(held, from, held.length)
+    if (held !== null && from < held.length) this.#held.add(held, from, held.length)
     this.#waitsSince = 0
     this.#rest()
   }
@@ -927,7 +848,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     const { client } = this
     this.#phase = 'ended'
     this.#timer.release()
-    this.#held = null
+    this.#held.clear()
     client.handler = { onData() {}, onDrain() {}, onClose() {}, onEnd: () => client.destroy() }
     client.resume()
     const at = refreshClock()

@@ -1,214 +1,28 @@
 /** Reads SQL only as far as it takes to see whether it leaves something behind in the session that it runs in. */
-
-/** What a statement leaves behind, so that its client needs the same connection to the server again. */
-export type Pin =
-  | 'set'
-  | 'role'
-  | 'prepare'
-  | 'listen'
-  | 'temporary_table'
-  | 'advisory_lock'
-  | 'cursor'
-  | 'load'
-  | 'dblink'
-  | 'do'
-  | 'other'
-
-/** What a word may mean beside what is read here: a stored function, or a table or view that calls one. */
-export interface Effects {
-  readonly pin: Pin | null
-  /** Bits of REPORTED_PARAMETERS that are set. */
-  readonly parameters: number
-  readonly asksSequences: boolean
-  /** What it leaves behind cannot be told. */
-  readonly isDoubtful: boolean
-}
-
-/** Knows what words mean in a database; see Lexicon. */
-export interface Words {
-  /** Of a word by hashOf(). Null: none; undefined: not known. */
-  effectsOf(hash: number): Effects | null | undefined
-}
-
-/** For a log line: the kind of statement, nothing of its text. */
-export const PIN_TEXT: Readonly<Record<Pin, string>> = {
-  set: 'SET or set_config() of a parameter that the server does not report',
-  role: 'SET ROLE or SET SESSION AUTHORIZATION',
-  prepare: 'PREPARE',
-  listen: 'LISTEN',
-  temporary_table: 'a temporary table or another object in pg_temp',
-  advisory_lock: 'an advisory lock of the session',
-  cursor: 'DECLARE ... WITH HOLD',
-  load: 'LOAD',
-  dblink: 'dblink_connect()',
-  do: 'DO with EXECUTE or with a body that cannot be read',
-  other: 'a statement that changes the session',
-}
-
-/** Parameters that may be reported by the server (ParameterStatus), so that a pool can restore them; a bit of each. */
-export const REPORTED_PARAMETERS = [
-  'application_name',
-  'client_encoding',
-  'datestyle',
-  'default_transaction_read_only',
-  'intervalstyle',
-  'scram_iterations',
-  'search_path',
-  'standard_conforming_strings',
-  'timezone',
-] as const
-
-// Words that mean something. Keywords come first: in double quotes they are names.
-const WORD = {
-  none: 0,
-  set: 1,
-  reset: 2,
-  prepare: 3,
-  listen: 4,
-  load: 5,
-  declare: 6,
-  create: 7,
-  do: 8,
-  update: 9,
-  deallocate: 10,
-  local: 11,
-  global: 12,
-  transaction: 13,
-  constraints: 14,
-  session: 15,
-  characteristics: 16,
-  authorization: 17,
-  temp: 18,
-  temporary: 19,
-  replace: 20,
-  into: 21,
-  insert: 22,
-  merge: 23,
-  with: 24,
-  hold: 25,
-  true: 26,
-  begin: 27,
-  else: 29,
-  loop: 30,
-  execute: 31,
-  time: 32,
-  names: 33,
-  schema: 34,
-  discard: 35,
-  alter: 36,
-  drop: 37,
-  savepoint: 38,
-  release: 39,
-  rollback: 40,
-  commit: 41,
-  start: 42,
-  end: 43,
-  abort: 44,
-  fetch: 45,
-  close: 46,
-  move: 47,
-  notify: 48,
-  show: 49,
-  unlisten: 50,
-  role: 64,
-  session_authorization: 65,
-  pg_temp: 66,
-  pg_settings: 67,
-  set_config: 68,
-  currval: 69,
-  lastval: 70,
-  pg_advisory_lock: 71,
-  pg_advisory_lock_shared: 72,
-  pg_try_advisory_lock: 73,
-  pg_try_advisory_lock_shared: 74,
-  dblink_connect: 75,
-  dblink_connect_u: 76,
-  pg_replication_origin_session_setup: 77,
-  e: 78,
-  u: 79,
-} as const
-/** Statements of these kinds call nothing, and may name something new each time, as savepoints are. */
-const CALLS_NOTHING = new Uint8Array(256)
-for (const name of [
-  'savepoint',
-  'release',
-  'rollback',
-  'commit',
-  'start',
-  'end',
-  'abort',
-  'fetch',
-  'close',
-  'move',
-  'notify',
-  'listen',
-  'show',
-  'unlisten',
-  'deallocate',
-] as const) {
-  CALLS_NOTHING[WORD[name]] = 1
-}
-/** An object with a member of this name would be taken for a promise. */
-const THEN = 28
-const FIRST_NAME = 64
-const FIRST_PARAMETER = 128
-
-const LONGEST = 40
-/** Whether a word of this first letter and length can be one of those: most cannot, and are passed over. */
-const candidates = new Uint8Array(256 * LONGEST)
-const codes = new Map<number, number>()
-
-/** Of a name as the server spells it, byte for byte (latin1). */
-export function hashOf(word: string): number {
-  let hash = 0
-  for (let at = 0; at < word.length; at++) hash = (Math.imul(hash, 31) + word.charCodeAt(at)) | 0
-  return hash
-}
-
-for (const [word, code] of [
-  ...Object.entries(WORD),
-  ['then', THEN] as const,
-  ...REPORTED_PARAMETERS.map((name, bit) => [name, FIRST_PARAMETER + bit] as const),
-]) {
-  if (code === WORD.none) continue
-  candidates[word.charCodeAt(0) * LONGEST + word.length] = 1
-  codes.set(hashOf(word), code)
-}
-
-// What a byte is; 0 is any other.
-const SPACE = 1
-const LETTER = 2
-const DIGIT = 3
-const QUOTE = 4
-const DOUBLE_QUOTE = 5
-const DOLLAR = 6
-const MINUS = 7
-const SLASH = 8
-const SEMICOLON = 9
-const OPEN = 10
-const CLOSE = 11
-const CLASS = new Uint8Array(256)
-/** Capital letters as small ones. */
-const LOWER = new Uint8Array(256)
-for (let byte = 0; byte < 256; byte++) {
-  const text = String.fromCharCode(byte)
-  LOWER[byte] = byte < 0x80 ? text.toLowerCase().charCodeAt(0) : byte
-  if (byte >= 0x80 || /[A-Za-z_]/.test(text)) CLASS[byte] = LETTER
-  else if (/[0-9]/.test(text)) CLASS[byte] = DIGIT
-  else if (/[ \t\r\n\f\v]/.test(text)) CLASS[byte] = SPACE
-}
-for (const [text, kind] of [
-  ["'", QUOTE],
-  ['"', DOUBLE_QUOTE],
-  ['$', DOLLAR],
-  ['-', MINUS],
-  ['/', SLASH],
-  [';', SEMICOLON],
-  ['(', OPEN],
-  [')', CLOSE],
-] as const) {
-  CLASS[text.charCodeAt(0)] = kind
-}
+import { type Pin, REPORTED_PARAMETERS, type Words } from './pins.ts'
+import {
+  CALLS_NOTHING,
+  CLASS,
+  CLOSE,
+  codeOf,
+  DIGIT,
+  DOLLAR,
+  DOUBLE_QUOTE,
+  FIRST_NAME,
+  FIRST_PARAMETER,
+  hashed,
+  LETTER,
+  LONGEST,
+  LOWER,
+  MINUS,
+  OPEN,
+  QUOTE,
+  SEMICOLON,
+  SLASH,
+  SPACE,
+  THEN,
+  WORD,
+} from './sql-words.ts'
 
 // normal         => any other at the byte that begins it
 // word           => normal at the byte behind it
@@ -298,7 +112,7 @@ export class SqlScanner {
     this.statements = 0
     this.isDeallocate = false
     this.isDoubtful = false
-    this.open.length = 0
+    if (this.open.length > 0) this.open.length = 0
     this.isStored = false
     this.isChange = false
     this.#isTemporary = false
@@ -351,7 +165,7 @@ export class SqlScanner {
             const byte = bytes[at]!
             const kind = CLASS[byte]!
             if (kind !== LETTER && kind !== DIGIT && kind !== DOLLAR) break
-            hash = (Math.imul(hash, 31) + LOWER[byte]!) | 0
+            hash = hashed(hash, LOWER[byte]!)
             at++
           }
           this.#length += at - start
@@ -397,7 +211,7 @@ export class SqlScanner {
               break
             }
             if (at === start && this.#length === 0) this.#firstLetter = byte
-            hash = (Math.imul(hash, 31) + byte) | 0
+            hash = hashed(hash, byte)
             at++
           }
           this.#length += at - start
@@ -412,7 +226,7 @@ export class SqlScanner {
           if (bytes[at] === 0x22) {
             // No word that counts here has a quote in it.
             this.#length = LONGEST
-            this.#hash = (Math.imul(this.#hash, 31) + 0x22) | 0
+            this.#hash = hashed(this.#hash, 0x22)
             this.#state = 'name'
             at++
           } else {
@@ -595,12 +409,8 @@ export class SqlScanner {
   }
 
   #endWord(isQuoted: boolean): void {
-    const length = this.#length
-    let code: number = WORD.none
-    if (length < LONGEST && candidates[this.#firstLetter * LONGEST + length] === 1) {
-      code = codes.get(this.#hash) ?? WORD.none
-      if (isQuoted && code < FIRST_NAME) code = WORD.none
-    }
+    let code = codeOf(this.#firstLetter, this.#length, this.#hash)
+    if (isQuoted && code < FIRST_NAME) code = WORD.none
     if (this.words !== null) this.#ask(this.words, this.#position === 0 ? code : this.#kind)
     if (this.#position === 0) {
       this.statements++

@@ -1,6 +1,6 @@
 /** Prepared statements that clients share: the same text is one statement on a connection to the server, whatever clients call it. */
 import { fillRandom } from '../../runtime/random.ts'
-import type { Effects } from './sql.ts'
+import type { Effects } from './pins.ts'
 
 /** Statements whose text is remembered for the next client that prepares it; those in use live on without that. */
 const MAX_SHARED = 1000

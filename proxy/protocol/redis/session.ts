@@ -709,7 +709,10 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
   }
 
   #onIdle(): void {
-    if (this.#phase.kind === 'closing') this.#client.destroy()
+    const { kind } = this.#phase
+    if (kind === 'closing') this.#client.destroy()
+    // Whoever waits for a connection hears within timeouts.connect why there is none.
+    else if (kind === 'seeking') this.#touch()
     else this.#finish('idle_timeout', null)
   }
 

@@ -94,7 +94,7 @@ class LoginAttempt implements Dial, Dialler {
     talk.within(Math.max(1, this.#startedAt + this.#target.timeoutMs - now()))
     if (credential?.line != null) talk.ask(credential.line, (reply) => this.#onAuth(reply))
     talk.ask(role === null ? PING : ROLE, (reply) => {
-      const wrong = role === null ? this.#wrongPong(reply) : wrongRole(reply, role)
+      const wrong = this.#wrongHeader(reply) ?? (role === null ? this.#wrongPong(reply) : wrongRole(reply, role))
       if (wrong === null) this.#visitor.onLoggedIn(talk.release(), times)
       else this.#fail('no_healthy_endpoint', wrong, null)
     })
@@ -106,7 +106,16 @@ class LoginAttempt implements Dial, Dialler {
 
   #onAuth(reply: Reply): void {
     if (!(reply instanceof ReplyError)) return
-    this.#fail('auth_unavailable', `refused the credential: ${reply.text}`, reply.text)
+    const wrong = this.#wrongHeader(reply)
+    if (wrong !== null) this.#fail('no_healthy_endpoint', wrong, null)
+    else this.#fail('auth_unavailable', `refused the credential: ${reply.text}`, reply.text)
+  }
+
+  /** A server that takes the header for a command answers once more than it is asked: nothing may follow on such a connection. */
+  #wrongHeader(reply: Reply): string | null {
+    if (this.#target.proxyProtocol == null || !(reply instanceof ReplyError)) return null
+    if (!/^ERR unknown command .PROXY/i.test(reply.text)) return null
+    return 'does not know the PROXY protocol, remove proxyProtocol from the upstream'
   }
 
   #wrongPong(reply: Reply): string | null {

@@ -42,7 +42,7 @@ const ambassador: PoolContender = {
   hasPrepared: true,
   prepare: async () => {
     mkdirSync(DIST, { recursive: true })
-    await bundle({ root: ROOT, dist: DIST })
+    await bundle({ root: ROOT, dist: DIST, isCompiled: true })
     return `${PRODUCT_VERSION}, Node ${process.version}`
   },
   start: async (setting) => {

@@ -131,7 +131,8 @@ export async function eventually<T>(
   ask: () => Promise<T | undefined | false>,
   options: { timeoutMs?: number; everyMs?: number; seen?: () => unknown } = {},
 ): Promise<T> {
-  const until = performance.now() + (options.timeoutMs ?? 60_000)
+  const { timeoutMs = 120_000 } = options
+  const until = performance.now() + timeoutMs
   let failure: unknown
   for (;;) {
     try {
@@ -143,7 +144,7 @@ export async function eventually<T>(
     }
     if (performance.now() > until) {
       const seen = options.seen === undefined ? '' : `; last seen: ${JSON.stringify(options.seen())}`
-      throw new Error(`${what}: not within ${options.timeoutMs ?? 60_000} ms${seen}`, { cause: failure })
+      throw new Error(`${what}: not within ${timeoutMs} ms${seen}`, { cause: failure })
     }
     await sleep(options.everyMs ?? 250)
   }

@@ -107,6 +107,19 @@ describe('ambassador inject', () => {
     assert.match(stderr, /warning: Deployment 'checkout': annotation "ambassador\.dev\/loglevel" is not known/)
   })
 
+  it('says of settings on the workload itself where they belong', async () => {
+    const text = DEPLOYMENT.replace(
+      '{ ambassador.dev/inject',
+      '{ ambassador.dev/log-level: debug, ambassador.dev/inject',
+    )
+    const { code, stderr } = await cli(['inject', '-f', '-'], [AMBASSADOR, text].join('---'))
+    assert.equal(code, 0)
+    assert.match(
+      stderr,
+      /"ambassador\.dev\/log-level" does nothing on the Deployment itself, move it to spec\.template\.metadata\.annotations/,
+    )
+  })
+
   it('takes the items of a List for objects of their own', async () => {
     const list = { apiVersion: 'v1', kind: 'List', items: [load(AMBASSADOR), load(DEPLOYMENT)] }
     const { code, stdout } = await cli(['inject', '-f', '-'], JSON.stringify(list))

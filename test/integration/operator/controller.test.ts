@@ -397,7 +397,8 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
     })
   })
 
-  describe('status', () => {
+  // Most of their time is waiting for what the operator does every few seconds.
+  describe('status', { concurrency: 3 }, () => {
     it('follows pods and their sidecars: starting, loading, programmed, another generation, unreachable', async () => {
       await kubectl.apply([manifest('live')])
       await becomes('live', { Programmed: 'True NoPods' })
@@ -606,14 +607,16 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
       })
       assert.equal(
         message(object, 'Injected'),
-        "ReplicaSet 'stock' still runs pod 'stock-old' from before the annotation: delete them, the workload updates on delete",
+        "ReplicaSet 'stock' still runs pod 'stock-old' from before the annotation: delete it, the workload updates on delete",
       )
       await kubectl.apply([set({ 'ambassador.dev/inject': 'bare-set' }, 0)])
       await becomes('bare-set', { Injected: 'True Injected', Ready: 'True Ready' })
       await kubectl.run(['delete', 'replicaset', 'stock'])
       await kubectl.try(['delete', 'pod', 'stock-old', '--grace-period=0', '--force'])
     })
+  })
 
+  describe('status, for once alone,', () => {
     it('of a stored spec that is invalid says why, and the last good configuration stays', async () => {
       await kubectl.apply([manifest('invalid')])
       await using a = await sidecar('invalid-a', ['invalid'])

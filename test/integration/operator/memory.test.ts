@@ -47,7 +47,7 @@ function memoryOf(child: ChildProcess): Promise<Memory> {
 }
 
 it('stays below 128 MiB of its own memory with 10000 injected pods and 500 Ambassadors, 200 pods changing each second', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'operator-'))
   await using cluster = await largeCluster({ pods: 10_000, ambassadors: 500, changesPerSecond: 200 })
@@ -59,11 +59,11 @@ it('stays below 128 MiB of its own memory with 10000 injected pods and 500 Ambas
     const started = performance.now()
     await eventually('every ConfigMap written', async () => cluster.counts.configMaps >= 500, {
       everyMs: 50,
-      timeoutMs: 30_000,
+      timeoutMs: 120_000,
     })
     const publishedMs = performance.now() - started
     await eventually('every sidecar asked', async () => cluster.counts.asked >= 10_000, { timeoutMs: 90_000 })
-    await eventually('every status written', async () => cluster.counts.statuses >= 500, { timeoutMs: 30_000 })
+    await eventually('every status written', async () => cluster.counts.statuses >= 500, { timeoutMs: 90_000 })
     const memory = await memoryOf(child)
     const { counts } = cluster
     t.diagnostic(

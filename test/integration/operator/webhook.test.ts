@@ -32,6 +32,7 @@ const APP = { name: 'app', image: IMAGE, imagePullPolicy: 'IfNotPresent', securi
 const KNOWN = [
   ambassador('payments', { secrets: ['token'] }),
   ambassador('cache', { port: 6379, hostnames: ['redis'] }),
+  ambassador('notes', { port: 8400, listenSocket: '/run/notes/notes.sock' }),
 ]
 
 const template = (app: string, annotations: Record<string, string> = {}, spec: object = {}): Json => ({
@@ -108,7 +109,8 @@ const start = async (port: number): Promise<void> => {
     },
     nodes: nodes({ kubeletVersion: 'v1.34.4' }),
     settings: { ...SETTINGS, image: IMAGE },
-    lifetimes: { checkMs: 500, settleMs: 1500 },
+    // Long enough for an API server of a busy machine to hear of a CA before it signs.
+    lifetimes: { checkMs: 500, settleMs: 4000 },
   })
 }
 
@@ -349,6 +351,30 @@ describe('the webhook and a real API server', {
     assert.ok((await reviews('result="unchanged"')) > unchanged)
   })
 
+  it('shares the directory of a socket with the application, and finds nothing to change in it as it is stored', async () => {
+    await kubectl.run(['create', '-f', '-'], { input: JSON.stringify(pod('by-path', 'notes')) })
+    const { metadata, spec } = await kubectl.get('pod', 'by-path')
+    assertInjected({ metadata, spec })
+    const directory = spec.volumes.find((volume: Json) => volume.name.startsWith('ambassador-sockets-'))
+    assert.deepEqual(directory.emptyDir, {})
+    for (const container of [spec.initContainers[0], spec.containers[0]]) {
+      const mounts = container.volumeMounts.filter((mount: Json) => mount.mountPath === '/run/notes')
+      assert.deepEqual(mounts, [{ mountPath: '/run/notes', name: directory.name }])
+    }
+    const unchanged = await reviews('result="unchanged"')
+    const { annotations, labels } = metadata
+    const { nodeName: _, ...bare } = spec
+    await kubectl.run(['create', '-f', '-'], {
+      input: JSON.stringify({
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name: 'by-path-again', annotations, labels },
+        spec: bare,
+      }),
+    })
+    assert.ok((await reviews('result="unchanged"')) > unchanged)
+  })
+
   it('keeps one sidecar in a pod that kubectl debug copies', async () => {
     await kubectl.run(['debug', 'bare', '--copy-to=bare-debug', '--set-image=app=localhost/pause:1'])
     assertInjected(await kubectl.get('pod', 'bare-debug'))
@@ -471,6 +497,7 @@ describe('the webhook and a real API server', {
     try {
       for (let time = 0; time < 3 || asked < 10; time++) {
         const before = await authority()
+        const askedBefore = asked
         await kubectl.run(['delete', 'secret', 'ambassador-operator-ca'])
         const made = await eventually('another CA', async () => {
           const now = await authority().catch(() => undefined)
@@ -482,6 +509,7 @@ describe('the webhook and a real API server', {
           const [bundle] = [...bundles] as string[]
           return bundles.size === 1 && bundle?.includes(made) && (await isServed(made))
         })
+        await eventually('pods were asked for meanwhile', async () => asked > askedBefore + 1, { everyMs: 50 })
       }
     } finally {
       isOver = true

@@ -119,7 +119,24 @@ describe('a dial with a rival', () => {
     assert.equal(other.accepted, 0)
   })
 
-  it('fails with the words of the first when that refuses', async () => {
+  it('goes to the other address at once when the first refuses', async () => {
+    const other = await server()
+    const rival = address(other.port)
+    const { outcome } = await dialled(address(await closedPort()), { rival })
+    assert.ok('raw' in outcome)
+    assert.equal(outcome.address, rival)
+    assert.equal(other.accepted, 1)
+  })
+
+  it('does not go to the other address when the first accepts and then fails', async () => {
+    const [first, other] = [await server((socket) => socket.destroy()), await server()]
+    const { outcome } = await dialled(address(first.port), { rival: address(other.port), tls: trusting() })
+    assert.ok('reason' in outcome)
+    await new Promise((resolve) => setTimeout(resolve, 350))
+    assert.equal(other.accepted, 0)
+  })
+
+  it('fails with the words of the first when both refuse', async () => {
     const port = await closedPort()
     const { outcome } = await dialled(address(port), { rival: address(await closedPort()) })
     assert.ok('reason' in outcome)

@@ -181,13 +181,14 @@ describe('gates', () => {
 
   it('delay above the rate when told to, in order', async () => {
     const upstream = await scriptedUpstream(ends, ({ target }) => ok(target))
-    const rateLimit = { requests: 20, perMs: 1000, burst: 1, onLimit: 'Delay', maxDelayMs: 1000 } as const
+    const rateLimit = { requests: 2, perMs: 1000, burst: 1, onLimit: 'Delay', maxDelayMs: 5000 } as const
     const proxy = await httpProxy({ ports: [upstream.port], rateLimit }, ends)
     const started = performance.now()
     const clients = ['/0', '/1', '/2', '/3'].map((path) => proxy.connect().get(path))
     await Promise.all(clients.map((client) => client.response()))
-    assert.ok(performance.now() - started >= 145)
-    assert.ok(proxy.records.some(({ queueMs }) => queueMs >= 140))
+    assert.ok(performance.now() - started >= 1450)
+    // The last one waits for its turn as much shorter as it came later than the first, which a busy machine sees to.
+    assert.ok(proxy.records.some(({ queueMs }) => queueMs >= 700))
   })
 
   it('delay no longer than they are told to: what would wait longer is refused at once', async () => {

@@ -238,6 +238,39 @@ describe('large bodies', () => {
     }
   })
 
+  it('of a client that asks on and on and reads nothing are not asked for, and all come when it reads', {
+    timeout: 60_000,
+  }, async () => {
+    const count = 800
+    const body = Buffer.alloc(64 * 1024, 'x')
+    const upstream = await scriptedUpstream(ends, ({ target }) =>
+      Buffer.concat([
+        Buffer.from(`HTTP/1.1 200 OK\r\nX-Number: ${target}\r\nContent-Length: ${body.length}\r\n\r\n`),
+        body,
+      ]),
+    )
+    const proxy = await httpProxy({ ports: [upstream.port] }, ends)
+    const client = proxy.connect()
+    client.socket.pause()
+    for (let i = 0; i < count; i++) client.get(`/${i}`)
+    // The end of its requests is known while most of them still wait.
+    client.tcp.end()
+    await upstream.request(0)
+    let asked = -1
+    while (asked !== upstream.requests.length) {
+      asked = upstream.requests.length
+      await sleep(100)
+    }
+    assert.ok(asked < count / 2, `${asked} requests were sent on`)
+    client.socket.resume()
+    const text = await client.tcp.ended()
+    const numbers = [...text.matchAll(/^X-Number: \/(\d+)\r$/gm)].map(([, number]) => Number(number))
+    assert.deepEqual(
+      numbers,
+      Array.from({ length: count }, (_, i) => i),
+    )
+  })
+
   it('wait for an upstream that does not read', async () => {
     let upstreamSocket: Socket | null = null
     let got = 0

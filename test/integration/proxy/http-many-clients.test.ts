@@ -121,10 +121,12 @@ it('reads a long head that comes in any pieces', { timeout: 60_000 }, async () =
   assert.equal(heldByHeads(), 0)
 })
 
-it('has room for as many connections as the memory of the container', () => {
-  assert.equal(defaultMaxClients(128 * 1024 * 1024), 4096)
-  assert.equal(defaultMaxClients(32 * 1024 * 1024), 1024)
-  assert.equal(defaultMaxClients(4 * 1024 * 1024), 256)
-  assert.equal(defaultMaxClients(64 * 1024 ** 3), 16_384)
-  assert.equal(defaultMaxClients(null), 16_384)
+it('has room for as many connections as the memory of the container, and its open files', () => {
+  assert.equal(defaultMaxClients(128 * 1024 * 1024, null), 4096)
+  assert.equal(defaultMaxClients(32 * 1024 * 1024, 1_048_576), 1024)
+  assert.equal(defaultMaxClients(4 * 1024 * 1024, null), 256)
+  assert.equal(defaultMaxClients(64 * 1024 ** 3, null), 16_384)
+  assert.equal(defaultMaxClients(null, null), 16_384)
+  assert.equal(defaultMaxClients(null, 1024), 720)
+  assert.equal(defaultMaxClients(4 * 1024 * 1024, 60), 1)
 })

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { type EventEmitter, once } from 'node:events'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, describe, it } from 'node:test'
@@ -45,13 +45,14 @@ function http(path: string): HttpTestClient {
 }
 
 /** Answers what it is asked, and /slow never; `gone` counts clients that left before an answer. */
-async function httpUpstream() {
+async function httpUpstream(name = '') {
   const asked: string[] = []
   const server = await tcpServer((socket: Socket) => {
     socket.on('data', (data) => {
       const path = data.toString().split(' ')[1] ?? ''
       asked.push(path)
-      if (path !== '/slow') socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${path.length}\r\n\r\n${path}`)
+      const body = path + name
+      if (path !== '/slow') socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
     })
     socket.on('end', () => socket.end())
   })
@@ -76,7 +77,19 @@ describe('ambassador run with listen.unix', () => {
       () => echoing.close(),
       () => redis.stop(),
     )
-    const postgres = (name: string, socket: string, port: number, pooling: string) => `
+    // The server's own socket is for its user alone.
+    const bridge = freePath()
+    const bridging = new TestServer(
+      createServer((socket) => {
+        const to = connect(database.port, '127.0.0.1')
+        socket.on('error', () => to.destroy()).pipe(to)
+        to.on('error', () => socket.destroy()).pipe(socket)
+      }),
+    )
+    bridging.server.listen(bridge)
+    lasting.push(() => bridging.close())
+    const endpoints = `endpoints: [ { host: 127.0.0.1, port: ${database.port} } ]`
+    const postgres = (name: string, socket: string, port: number, upstream: string, pooling: string) => `
 kind: Ambassador
 apiVersion: ambassador.dev/v1alpha1
 metadata: { name: ${name} }
@@ -85,7 +98,7 @@ spec:
   listen: { port: ${port}, unix: { path: ${socket} } }
   upstreams:
   - name: db
-    endpoints: [ { host: 127.0.0.1, port: ${database.port} } ]
+    ${upstream}
     auth: { postgres: { username: ${POSTGRES_USER}, password: { secretKeyRef: { env: DB_PASSWORD } } } }
 ${pooling}
 `
@@ -108,7 +121,7 @@ spec:
   - name: cache
     endpoints: [ { host: 127.0.0.1, port: ${redis.port} } ]
     auth: { redis: { password: { secretKeyRef: { env: REDIS_PASSWORD } } } }
----${postgres('orders', path.postgres, await freePort(), '')}---${postgres('pooled', path.pooled, await freePort(), '  postgres: { pooling: { mode: Transaction } }')}`
+---${postgres('orders', path.postgres, await freePort(), `unix: { path: ${bridge} }`, '')}---${postgres('pooled', path.pooled, await freePort(), endpoints, '  postgres: { pooling: { mode: Transaction } }')}`
     const file = join(dir, 'ambassadors.yaml')
     writeFileSync(file, text)
     const own = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`]
@@ -139,7 +152,7 @@ spec:
   })
 
   for (const [what, port] of [
-    ['each connection its own', 5432],
+    ['each connection its own, from a Unix socket to another', 5432],
     ['connections shared', 6432],
   ] as const) {
     it(`serves PostgreSQL to who names the directory, ${what}: node-postgres and psql`, async () => {
@@ -185,7 +198,7 @@ spec:
   }
 
   it('removes its files when it is told to stop', async () => {
-    proxy.kill('SIGTERM')
+    proxy.kill('SIGINT')
     assert.equal(await proxy.exit, 0)
     assert.deepEqual(
       Object.values(path).filter((each) => existsSync(each)),
@@ -306,6 +319,24 @@ describe('a sidecar with listen.unix', () => {
     publish(a, upstreamPort, undefined)
     await proxy.line(({ msg, ambassador }) => msg === 'config in force' && ambassador === 'other')
     assert.equal((await http(path).get('/mine').response()).body, '/mine')
+  })
+
+  it('exchanges its socket with that of another Ambassador of the pod', async () => {
+    const [{ port: up1 }, { port: up2 }] = [await httpUpstream('one'), await httpUpstream('two')]
+    const [first, second] = [freePath(), freePath()]
+    const [a, b] = [await freePort(), await freePort()]
+    publish(a, up1, first)
+    publish(b, up2, second, 'other')
+    const proxy = await sidecar('payments,other')
+    await proxy.line(({ msg, ambassador }) => msg === 'config in force' && ambassador === 'other')
+    const says = async (path: string) => (await http(path).get('/').response()).body
+    assert.deepEqual([await says(first), await says(second)], ['/one', '/two'])
+    proxy.forget()
+    const swapped = [publish(a, up1, second), publish(b, up2, first, 'other')]
+    for (const generation of swapped) {
+      await proxy.line(({ msg, generation: inForce }) => msg === 'config in force' && inForce === generation)
+    }
+    assert.deepEqual([await says(first), await says(second)], ['/two', '/one'])
   })
 
   it('answers an application that half-closed, and frees the upstream of one that is gone', async () => {

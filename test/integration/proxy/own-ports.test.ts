@@ -264,3 +264,12 @@ it('a client that leaves in the middle of a head leaves nothing behind', { timeo
   while (heldByHeads() > 0) await new Promise((resolve) => setImmediate(resolve))
   assert.equal((await ask(port, '/livez')).status, 200)
 })
+
+it('clients that hold connections open keep nobody out', { timeout: 20_000 }, async () => {
+  const port = await telemetry()
+  const holding = Array.from({ length: 80 }, () => connect(port, '127.0.0.1').on('error', () => {}))
+  const closed = new Promise((resolve) => holding[0]?.once('close', resolve))
+  assert.equal((await ask(port, '/livez')).status, 200)
+  await closed
+  for (const socket of holding) socket.destroy()
+})

@@ -235,6 +235,17 @@ describe('Redis that goes wrong', () => {
     assert.match(await answerOf(port), /^-ERR ambassador: upstream_reset .*which is not Redis\r\n$/)
   })
 
+  it('recognises a Redis that takes the header of the PROXY protocol for a command, before its replies are out of step', async () => {
+    const server = await RedisServer.start(ACL)
+    ends.push(() => server.stop())
+    for (const auth of [{}, { auth: AUTH }]) {
+      const secrets = { redis: { password: 'first' } }
+      const { port } = await start({ ...at(server), ...auth, proxyProtocol: 'V1' }, {}, secrets)
+      const why = /^-ERR ambassador: no_healthy_endpoint .* does not know the PROXY protocol, remove proxyProtocol/
+      assert.match(await answerOf(port), why)
+    }
+  })
+
   it('answers for a server that sends garbage later', async () => {
     const odd = await new TestServer(
       createServer((socket) => {
@@ -291,6 +302,12 @@ describe('Redis that goes wrong', () => {
     await first.read(7)
     assert.match(await answerOf(port), /^-ERR ambassador: queue_full .*\r\n$/)
     first.socket.destroy()
+  })
+
+  it('says why there is no connection, also to an application that may rest for less time than that takes', async () => {
+    const dns = { hostname: 'nobody.invalid', port: 6379 }
+    const { port } = await start({ dns }, { timeouts: { connect: '500ms', idle: '50ms' } })
+    assert.match(await answerOf(port), /^-ERR ambassador: dns_failed .*\r\n$/)
   })
 
   it('speaks TLS from the first byte, verified', async () => {

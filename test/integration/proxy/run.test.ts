@@ -85,6 +85,21 @@ describe('ambassador run', () => {
     for (const port of [a, b, c]) assert.equal(await answers(port), true)
   })
 
+  it('runs a pattern that backtracks for ever in linear time, though it was checked before', {
+    timeout: 60_000,
+  }, async () => {
+    const port = await freePort()
+    const routes = '  routes:\n  - { match: { path: { regex: "/(a+)+b" } }, to: [ { upstream: live } ] }\n'
+    const text = tcp('a', port, routes).replace('protocol: TCP', 'protocol: HTTP')
+    await (await run(['-f', file(text)])).ready()
+    const client = connect(port, '127.0.0.1')
+    sockets.push(client)
+    client.write(`GET /${'a'.repeat(60)} HTTP/1.1\r\nHost: a\r\n\r\n`)
+    const [answer] = (await once(client, 'data')) as [Buffer]
+    // The echo is no HTTP server.
+    assert.match(answer.toString(), /^HTTP\/1\.1 502 /)
+  })
+
   it('takes over what is edited, added and removed, and keeps the last good version over a slip', async () => {
     const [a, b] = [await freePort(), await freePort()]
     const path = file(tcp('a', a))

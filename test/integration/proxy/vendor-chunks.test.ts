@@ -38,7 +38,7 @@ describe('the bundled sidecar', () => {
   const ends: (() => unknown)[] = []
 
   before(async () => {
-    await bundle({ root: ROOT, dist: join(directory, 'dist') })
+    await bundle({ root: ROOT, dist: join(directory, 'dist'), isCompiled: true })
     writeFileSync(join(directory, 'hook.cjs'), HOOK)
   })
   afterEach(async () => {

@@ -89,4 +89,9 @@ describe('readDocuments', () => {
 
   it('names a file that is not there', () =>
     assert.rejects(readDocuments(['/does/not/exist.yaml']), { message: '/does/not/exist.yaml: there is no such file' }))
+
+  it('names a directory, and what to name in its place', () =>
+    assert.rejects(readDocuments([import.meta.dirname]), {
+      message: `${import.meta.dirname}: is a directory, name the files in it`,
+    }))
 })

@@ -356,6 +356,19 @@ describe('any pod', () => {
     maybe('volumeMounts', fc.array(objectOf(name.map((n): [string, Json][] => [['name', n]])), { maxLength: 2 })),
     maybe('unknownField', anything),
   )
+  /** Of both kinds; the API server takes no name twice. */
+  const containers = fc
+    .tuple(
+      fc.uniqueArray(container, { minLength: 1, maxLength: 5, selector: (each) => each['name'] }),
+      fc.nat(2),
+      fc.constantFrom('absent', 'null', 'list'),
+    )
+    .map(([all, most, how]): [string, Json][] => {
+      const inits = how === 'list' ? Math.min(most, all.length - 1) : 0
+      const list: [string, Json][] = [['containers', all.slice(inits)]]
+      if (how !== 'absent') list.push(['initContainers', how === 'null' ? null : all.slice(0, inits)])
+      return list
+    })
   const alias = objectOf(
     fc.constantFrom('127.0.0.1', '10.0.0.1', '::1').map((ip): [string, Json][] => [['ip', ip]]),
     maybe('hostnames', fc.array(name, { maxLength: 2 })),
@@ -376,10 +389,7 @@ describe('any pod', () => {
         maybe('unknownField', anything),
       ),
       objectOf(
-        fc
-          .uniqueArray(container, { minLength: 1, maxLength: 3, selector: (each) => each['name'] })
-          .map((list): [string, Json][] => [['containers', list]]),
-        maybe('initContainers', fc.array(container, { maxLength: 2 })),
+        containers,
         maybe('volumes', collection(fc.array(volume, { maxLength: 2 }))),
         maybe('hostAliases', uniqueAliases),
         maybe('unknownField', anything),

@@ -355,6 +355,20 @@ describe('reviewing a workload', () => {
     ])
   })
 
+  it('says of settings on the workload itself where they belong, and of a typing error there what was meant', async () => {
+    for (const [kind, place] of [
+      ['Deployment', 'spec.template'],
+      ['CronJob', 'spec.jobTemplate.spec.template'],
+    ] as const) {
+      const annotations = { [INJECT]: 'payments', 'ambassador.dev/log-level': 'debug', 'ambassador.dev/injct': 'cache' }
+      const object = { ...workload('payments', null, kind), metadata: { name: 'checkout', annotations } }
+      assert.deepEqual((await reviewWorkload(object)).warnings, [
+        `annotation "ambassador.dev/log-level" does nothing on the ${kind} itself, move it to ${place}.metadata.annotations`,
+        'annotation "ambassador.dev/injct" is not known and does nothing, did you mean "ambassador.dev/inject"?',
+      ])
+    }
+  })
+
   it('does not warn of a config that is being published, nor when the API server cannot be asked', async () => {
     const unpublished = {
       ambassadors: [ambassador('payments', { config: null })],

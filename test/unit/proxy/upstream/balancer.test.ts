@@ -338,12 +338,14 @@ describe('zones', () => {
   })
 })
 
-describe('the pods of a Service', () => {
+describe('the pods of a Service and the records of a name', () => {
+  const at = (ip: string) => {
+    const address = { host: 'orders.shop.svc', ip, port: 80, weight: 1, priority: 0 }
+    return new Endpoint(address, { config: null, probeTimeoutMs: 500, random: () => 0.5 })
+  }
+
   it('are hosts of their own, though they have one name and one port', () => {
-    const pods = [1, 2, 3, 4].map((n) => {
-      const address = { host: 'orders.shop.svc', ip: `10.0.0.${n}`, port: 80, weight: 1, priority: 0 }
-      return new Endpoint(address, { config: null, probeTimeoutMs: 500, random: () => 0.5 })
-    })
+    const pods = [1, 2, 3, 4].map((n) => at(`10.0.0.${n}`))
     for (const each of pods.slice(1)) each.isHealthy = false
     const picked = (isEachHost: boolean) => {
       const groups = groupByPriority(pods, isEachHost)
@@ -352,6 +354,15 @@ describe('the pods of a Service', () => {
       return new Set(Array.from({ length: 200 }, () => pickEndpoint(groups, 0, NONE, random, balancing)?.ip)).size
     }
     assert.deepEqual([picked(true), picked(false)], [4, 1])
+  })
+
+  it('are up while one of their families is', () => {
+    const both = ['10.0.0.1', '10.0.0.2', '10.0.0.3', '2001:db8::1', '2001:db8::2'].map(at)
+    const [group] = groupByPriority(both, true)
+    assert.deepEqual(
+      group?.hosts.map((host) => host.map(({ ip }) => ip)),
+      [['10.0.0.1', '2001:db8::1'], ['10.0.0.2', '2001:db8::2'], ['10.0.0.3']],
+    )
   })
 })
 

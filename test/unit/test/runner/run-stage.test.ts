@@ -132,9 +132,9 @@ describe('chosen', () => {
   })
 
   it('takes a file or a folder with the stage that prepares for it', () => {
-    assert.deepEqual(names(['./test/e2e/chart.test.ts', 'test/unit/proxy']), [
+    assert.deepEqual(names(['./test/e2e/live.test.ts', 'test/unit/proxy']), [
       ['unit', ['test/unit/proxy']],
-      ['e2e', ['test/e2e/chart.test.ts']],
+      ['e2e', ['test/e2e/live.test.ts']],
     ])
   })
 

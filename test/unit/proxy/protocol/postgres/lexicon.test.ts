@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { readCatalogue } from '../../../../../proxy/protocol/postgres/catalogue.ts'
 import { DOUBT, Lexicon } from '../../../../../proxy/protocol/postgres/lexicon.ts'
-import { type Effects, hashOf } from '../../../../../proxy/protocol/postgres/sql.ts'
+import type { Effects } from '../../../../../proxy/protocol/postgres/pins.ts'
+import { hashOf } from '../../../../../proxy/protocol/postgres/sql-words.ts'
 
 const LEAK: Effects = { pin: 'set', parameters: 0, asksSequences: false, isDoubtful: false }
 const [leak, other] = [hashOf('leak'), hashOf('other')]

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { hashOf, REPORTED_PARAMETERS, SqlScanner } from '../../../../../proxy/protocol/postgres/sql.ts'
+import { REPORTED_PARAMETERS } from '../../../../../proxy/protocol/postgres/pins.ts'
+import { SqlScanner } from '../../../../../proxy/protocol/postgres/sql.ts'
+import { hashOf } from '../../../../../proxy/protocol/postgres/sql-words.ts'
 
 /** What is found, read in pieces of every length, which must not matter. */
 function found(text: string, isEscaping = false) {

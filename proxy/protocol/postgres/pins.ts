@@ -1,0 +1,59 @@
+/** What a statement may leave behind in the session that it runs in, and the parameters that a pool can restore. */
+
+/** What a statement leaves behind, so that its client needs the same connection to the server again. */
+export type Pin =
+  | 'set'
+  | 'role'
+  | 'prepare'
+  | 'listen'
+  | 'temporary_table'
+  | 'advisory_lock'
+  | 'cursor'
+  | 'load'
+  | 'dblink'
+  | 'do'
+  | 'other'
+
+/** What a word may mean beside what is read here: a stored function, or a table or view that calls one. */
+export interface Effects {
+  readonly pin: Pin | null
+  /** Bits of REPORTED_PARAMETERS that are set. */
+  readonly parameters: number
+  readonly asksSequences: boolean
+  /** What it leaves behind cannot be told. */
+  readonly isDoubtful: boolean
+}
+
+/** Knows what words mean in a database; see Lexicon. */
+export interface Words {
+  /** Of a word by hashOf(). Null: none; undefined: not known. */
+  effectsOf(hash: number): Effects | null | undefined
+}
+
+/** For a log line: the kind of statement, nothing of its text. */
+export const PIN_TEXT: Readonly<Record<Pin, string>> = {
+  set: 'SET or set_config() of a parameter that the server does not report',
+  role: 'SET ROLE or SET SESSION AUTHORIZATION',
+  prepare: 'PREPARE',
+  listen: 'LISTEN',
+  temporary_table: 'a temporary table or another object in pg_temp',
+  advisory_lock: 'an advisory lock of the session',
+  cursor: 'DECLARE ... WITH HOLD',
+  load: 'LOAD',
+  dblink: 'dblink_connect()',
+  do: 'DO with EXECUTE or with a body that cannot be read',
+  other: 'a statement that changes the session',
+}
+
+/** Parameters that may be reported by the server (ParameterStatus), so that a pool can restore them; a bit of each. */
+export const REPORTED_PARAMETERS = [
+  'application_name',
+  'client_encoding',
+  'datestyle',
+  'default_transaction_read_only',
+  'intervalstyle',
+  'scram_iterations',
+  'search_path',
+  'standard_conforming_strings',
+  'timezone',
+] as const
