@@ -288,7 +288,10 @@ export class RawSocket {
     if (this.destroyed) return
     this.destroyed = true
     const { _handle } = this.socket as unknown as Internals
-    if (this.isTls || (_handle !== null && _handle.reset === undefined)) this.socket.destroy()
+    // In the turn in which it sends a FIN, behind everything written, libuv refuses to reset a socket. Node then loses the descriptor,
+    // and waits for it without end where the process ends by itself.
+    const isEnding = this.#endSent && !this.socket.writableFinished
+    if (this.isTls || isEnding || (_handle !== null && _handle.reset === undefined)) this.socket.destroy()
     else this.socket.resetAndDestroy()
   }
 

@@ -223,6 +223,22 @@ describe('RawSocket', () => {
     await close()
   })
 
+  it('is closed when it is reset while its FIN is on its way', async () => {
+    const { client, raw, close } = await pair()
+    client.on('error', () => {})
+    client.resume()
+    const ended = new Promise((resolve) => client.once('end', resolve))
+    const gone = new Promise((resolve) => client.once('close', resolve))
+    raw.end()
+    raw.reset()
+    await Promise.race([ended, gone])
+    // To a socket that is closed nobody can write; to one whose descriptor was lost anybody can.
+    const asking = setInterval(() => client.write('anybody?'), 5)
+    await gone
+    clearInterval(asking)
+    await close()
+  })
+
   it('delivers the last words of a peer that refused the rest of an upload', async () => {
     const server = createServer((socket) => {
       socket.once('data', () => {
