@@ -43,8 +43,8 @@ export function sumOf(one: LedgerTotals, other: LedgerTotals): LedgerTotals {
 /** Ends in order; every other one is a failure. */
 const ORDERLY: ReadonlySet<TcpEnd> = new Set<TcpEnd>(['client_closed', 'upstream_closed', 'idle_timeout'])
 
-/** Failures that say something of the upstream or the configuration rather than of load or of the application. */
-const TROUBLE: ReadonlySet<TcpEnd> = new Set<TcpEnd>([
+/** Failures that say something of the upstream or the configuration rather than of load or of the application, whatever the protocol. */
+export const TROUBLE: ReadonlySet<TcpEnd> = new Set<TcpEnd>([
   'dns_failed',
   'no_healthy_endpoint',
   'connect_refused',

@@ -4,6 +4,7 @@ import { SMALL_READ_BUFFER } from '../../runtime/buffers.ts'
 import { refreshClock } from '../../runtime/clock.ts'
 import { adopt, type SocketHandler } from '../../runtime/raw-socket.ts'
 import type { Driver } from '../driver.ts'
+import { TROUBLE } from '../ledger.ts'
 import { Exchange } from './exchange.ts'
 import { type HttpRecord, recordOf } from './record.ts'
 import { crowded } from './refusals.ts'
@@ -29,15 +30,9 @@ export interface HttpDriverOptions {
   readonly maxClients?: number
 }
 
-/** Failures that say something of the upstream or the configuration rather than of load or of the application. */
-const TROUBLE: ReadonlySet<string> = new Set([
-  'dns_failed',
-  'no_healthy_endpoint',
-  'connect_refused',
-  'connect_timeout',
-  'tls_verify_failed',
-  'auth_unavailable',
-  'upstream_reset',
+/** Failures of every protocol, and those that only requests have. */
+const HTTP_TROUBLE: ReadonlySet<string> = new Set<string>([
+  ...TROUBLE,
   'upstream_truncated',
   'circuit_open',
   'egress_denied',
@@ -133,7 +128,7 @@ export class HttpDriver implements Driver, SessionHost {
 
   record(exchange: Exchange): void {
     const { onLogged, onTraced, onTrouble } = this.#options
-    if (exchange.reason !== null && TROUBLE.has(exchange.reason)) onTrouble?.(exchange.reason, exchange.detail)
+    if (exchange.reason !== null && HTTP_TROUBLE.has(exchange.reason)) onTrouble?.(exchange.reason, exchange.detail)
     if (onLogged !== undefined && this.#isLogged(exchange)) onLogged(recordOf(exchange))
     const { trace, snapshot } = exchange
     if (trace !== null && snapshot.tracing !== null && isTraced(exchange, trace, snapshot.tracing)) onTraced?.(exchange)
