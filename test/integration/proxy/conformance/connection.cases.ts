@@ -280,18 +280,6 @@ export const STALE: readonly ConnectionCase[] = conversation({
     await client.has(/\/$/)
     assert.match(bench.upstream.requests[0]!, /^PUT .*\r\n\r\nhello$/s)
   },
-  'a POST on a connection that dies is never sent twice': async (bench) => {
-    const { client, wire } = await warm(bench)
-    // The cases before this one closed connections right behind answers, so it has to rest before a POST is trusted to it.
-    await new Promise((resolve) => setTimeout(resolve, 100))
-    const before = client.length
-    await client.send(post('once'))
-    await wire.request(1)
-    wire.reset()
-    await client.until('the answer', () => client.text.endsWith('}\n'))
-    isProblem(client.text.slice(before), 502, 'upstream_reset')
-    assert.equal(bench.upstream.wires.length, 1)
-  },
   'a POST with an Idempotency-Key on a connection that dies is sent again': async (bench) => {
     const { client, wire } = await warm(bench)
     await client.send(post('twice', 'Idempotency-Key: k'))
@@ -707,6 +695,24 @@ export const TUNNELS: readonly ConnectionCase[] = conversation({
     await client.has(/\r\n\r\nhi$/)
   },
 })
+
+/**
+ * Needs a proxy that has seen no connection close: how long a connection rests before a POST is trusted to it follows from how late
+ * the closes of other cases were seen, which a busy machine decides.
+ */
+export const POST_ON_STALE: ConnectionCase = {
+  name: 'a POST on a connection that dies is never sent twice',
+  run: async (bench) => {
+    const { client, wire } = await warm(bench)
+    const before = client.length
+    await client.send(post('once'))
+    await wire.request(1)
+    wire.reset()
+    await client.until('the answer', () => client.text.endsWith('}\n'))
+    isProblem(client.text.slice(before), 502, 'upstream_reset')
+    assert.equal(bench.upstream.wires.length, 1)
+  },
+}
 
 /** Takes its time, so it runs beside the others: 408 after ten seconds of a head that does not end. */
 export const SLOWLORIS = {

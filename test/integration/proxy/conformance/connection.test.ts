@@ -1,6 +1,6 @@
 /** Conversations with the process from both sides: connections that are kept, reused, upgraded, half-closed and left. */
 import { after, afterEach, before, describe, it } from 'node:test'
-import { FLOW, KEEP_ALIVE, SLOWLORIS, STALE, TUNNELS } from './connection.cases.ts'
+import { FLOW, KEEP_ALIVE, POST_ON_STALE, SLOWLORIS, STALE, TUNNELS } from './connection.cases.ts'
 import { Bench } from './wire.ts'
 
 let bench: Bench
@@ -28,6 +28,15 @@ for (const [title, cases] of Object.entries({
     for (const { name, run } of cases) it(name, () => run(bench))
   })
 }
+
+it(POST_ON_STALE.name, async () => {
+  const alone = await Bench.start()
+  try {
+    await POST_ON_STALE.run(alone)
+  } finally {
+    await alone.stop()
+  }
+})
 
 it(SLOWLORIS.name, async () => {
   const error = await slowloris
