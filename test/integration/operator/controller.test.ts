@@ -493,6 +493,16 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
       fresh.report('refs', { refs: [{ ref, state: 'Missing', message: 'no file' }] })
       await fresh.status({ ready: false })
       await becomes('refs', { ResolvedRefs: 'False ReferenceMissing' })
+      // Its kubelet is made to look, and looks again when the Secret may be there at last.
+      const values = new Set([await fresh.touched()])
+      await eventually('two touches', async () => values.add(await fresh.touched()).size >= 3)
+      const unready = ["upstream 'live': the token cannot be read"]
+      fresh.report('refs', { refs: [{ ref, state: 'Found', message: '' }], unready })
+      const { metadata } = await becomes('refs', { ResolvedRefs: 'True Resolved', Ready: 'False PodsNotReady' })
+      assert.match(
+        message(await amb(metadata.name), 'Ready'),
+        /^the sidecar of pod 'refs-new' is not ready: upstream 'live': the token cannot be read: see kubectl logs/,
+      )
     })
 
     it('says before the first pod that a Secret is missing, where the operator may look, and that it was not checked elsewhere', async () => {
