@@ -75,10 +75,12 @@ export const runStage = async (
   if (files.length > 0) {
     const cleanup = await (options.prepared ?? prepare(stage, options.isCi))
     if (typeof cleanup === 'function') {
-      const { inTurn = [], last = [] } = stage
+      const { longest = [], inTurn = [], last = [] } = stage
       const run = async (file: string): Promise<void> => take(await runTestFile(file, stage.limits, stage.env))
       const chosenOf = (names: readonly string[]): string[] => names.filter((file) => files.includes(file))
-      const others = files.filter((file) => !inTurn.includes(file) && !last.includes(file))
+      const others = [...new Set([...chosenOf(longest), ...files])].filter(
+        (file) => ![...inTurn, ...last].includes(file),
+      )
       await Promise.all([eachOf(chosenOf(inTurn), 1, run), eachOf(others, stage.concurrency, run)])
       await eachOf(chosenOf(last), 1, run)
       await cleanup()
