@@ -3,6 +3,7 @@ import { PRODUCT_VERSION } from '../../common/names.ts'
 import { now } from '../runtime/clock.ts'
 import { overloadCause } from '../runtime/overload.ts'
 import type { Served } from '../served.ts'
+import { exhaustedDials } from '../upstream/connector.ts'
 import type { Endpoint } from '../upstream/endpoint.ts'
 import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
 import { Exposition, type Labels } from './exposition.ts'
@@ -435,6 +436,12 @@ function writeProcess(out: Exposition, numbers: ProcessNumbers): void {
   for (const cause of ['memory', 'event_loop'] as const) {
     out.sample('ambassador_overloaded', { cause }, overloadCause() === cause ? 1 : 0)
   }
+  out.single(
+    'ambassador_exhausted_dials_total',
+    'counter',
+    'Connections that were not made because this side has no open file or memory of the kernel left for them.',
+    exhaustedDials(),
+  )
   const { user, system } = process.cpuUsage()
   out.single('process_cpu_seconds_total', 'counter', 'User and system CPU time.', (user + system) / 1e6)
   out.single('process_resident_memory_bytes', 'gauge', 'Resident memory.', process.memoryUsage.rss())
