@@ -144,8 +144,8 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
 const HTTP_COUNTERS: readonly (readonly [string, string, (cells: HttpCells) => number])[] = [
   ['ambassador_attempts_total', 'Requests sent to an endpoint, first ones and retries.', (cells) => cells.attempts],
   ['ambassador_replays_total', 'Requests sent again because a reused connection had died.', (cells) => cells.replays],
-  ['ambassador_request_bytes_total', 'Content bytes of requests.', (cells) => cells.requestBytes],
-  ['ambassador_response_bytes_total', 'Content bytes of answers.', (cells) => cells.responseBytes],
+  ['ambassador_request_bytes_total', 'Content bytes of requests, and into tunnels.', ({ bytes }) => bytes.request],
+  ['ambassador_response_bytes_total', 'Content bytes of answers, and out of tunnels.', ({ bytes }) => bytes.response],
   ['ambassador_upgrades_total', 'Connections that became tunnels.', (cells) => cells.upgrades],
 ]
 
