@@ -7,7 +7,7 @@ export async function reports(kubectl: Kubectl, app: string): Promise<Json[]> {
   const pods = await kubectl.pods(`app=${app}`)
   return Promise.all(
     pods.map(async (pod) => {
-      const out = await kubectl.run(['logs', pod.metadata.name, '-c', 'app', '--tail=1'])
+      const out = await kubectl.lastLine(pod.metadata.name)
       return out.trim() === '' ? null : { pod: pod.metadata.name, ...JSON.parse(out) }
     }),
   )
