@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { eventually, get, type Json } from './lib/kubectl.ts'
 import { ambassador, deployment, httpTo, load, podTemplate, upstream } from './lib/manifests.ts'
-import { reports } from './lib/reports.ts'
+import { lastReport, reports } from './lib/reports.ts'
 import { type World, world } from './lib/world.ts'
 
 describe('while traffic flows, on a real cluster', () => {
@@ -106,11 +106,9 @@ describe('while traffic flows, on a real cluster', () => {
 
   it('a pod deleted under 100 requests a second sees no failed request while its application lives', async () => {
     const [pod] = await w.kubectl.pods('app=caller')
-    const log = w.kubectl.run(['logs', '-f', pod.metadata.name, '-c', 'app', '--tail=1'], { timeoutMs: 60_000 })
-    await w.kubectl.run(['delete', 'pod', pod.metadata.name, '--wait=false'])
-    const lines = (await log).trim().split('\n')
-    const last = JSON.parse(lines.at(-1) ?? '{}')
-    assert.equal(last.kind, 'last', 'the application ended by itself')
+    const last = await lastReport(w.kubectl, pod.metadata.name, () =>
+      w.kubectl.run(['delete', 'pod', pod.metadata.name, '--wait=false']),
+    )
     assert.deepEqual(last.failures, {})
     console.log(`    ${last.ok} requests, 0 failed, 5 s of them after the pod was deleted`)
     await w.kubectl.rollout('deployment/caller')

@@ -48,11 +48,8 @@ export async function world(
   const cluster = await clusterForTests()
   const kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, name)
   const system = kubectl.in(SYSTEM)
-  const helm = (args: readonly string[], timeoutMs = 180_000) =>
-    execute(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...args], { timeoutMs })
-  // Files run two at a time, and Helm refuses a second one that installs.
-  if (options.install !== false)
-    await withLock(lockFile(`install-${cluster.name}`), () => install(cluster, system, helm))
+  const helm = helmOf(cluster)
+  if (options.install !== false) await ensureInstalled(cluster)
   await kubectl.run(['delete', 'namespace', name, '--ignore-not-found', '--wait=true', '--timeout=60s'])
   await kubectl.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: options.labels ?? {} } }])
   return {
@@ -64,6 +61,17 @@ export async function world(
       if (process.env.KEEP_NAMESPACES === undefined) await kubectl.run(['delete', 'namespace', name, '--wait=false'])
     },
   }
+}
+
+const helmOf =
+  (cluster: Cluster): World['helm'] =>
+  (args, timeoutMs = 180_000) =>
+    execute(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...args], { timeoutMs })
+
+/** Makes sure that the chart is installed from this checkout. Several files run at a time, and Helm refuses a second one that installs. */
+export const ensureInstalled = (cluster: Cluster): Promise<void> => {
+  const system = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, SYSTEM)
+  return withLock(lockFile(`install-${cluster.name}`), () => install(cluster, system, helmOf(cluster)))
 }
 
 /** Of the product and of what every test needs. */
