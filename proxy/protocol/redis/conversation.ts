@@ -8,14 +8,15 @@ import { type Effect, effectOf, injectedAuth, injectedHello, replayOf } from './
 
 /** What a command of ours is entered as among those that wait: its reply is not for the application. */
 const OURS = 0xffff
+/** A MULTI inside of another one: that goes on when this one is refused. */
+const NESTED = -1
 const READONLY = wordHash('READONLY')
 const LOADING = wordHash('LOADING')
 const MASTERDOWN = wordHash('MASTERDOWN')
 const RESET = wordHash('RESET')
 const MESSAGES = new Set(['message', 'pmessage', 'smessage'].map(wordHash))
-const CONFIRMATIONS = new Set(
-  ['subscribe', 'psubscribe', 'ssubscribe', 'unsubscribe', 'punsubscribe', 'sunsubscribe'].map(wordHash),
-)
+const SHARDED = new Set(['ssubscribe', 'sunsubscribe'].map(wordHash))
+const CONFIRMATIONS = new Set([...['subscribe', 'psubscribe', 'unsubscribe', 'punsubscribe'].map(wordHash), ...SHARDED])
 
 export interface ConversationHost {
   /** RESET is on its way: what follows it must wait for its reply. */
@@ -48,7 +49,9 @@ export class Conversation implements CommandSink, ReplySink {
   #replays: Map<string, Buffer> | null = null
   #isWatching = false
   #blocking = 0
-  #subscriptions = 0
+  /** Channels and patterns, and beside them sharded channels, which the server counts for themselves. */
+  #channels = 0
+  #shards = 0
   #confirming = 0
   #isMonitor = false
   /** The connection has a state that no other can be given. */
@@ -86,6 +89,10 @@ export class Conversation implements CommandSink, ReplySink {
     return this.#blocking > 0
   }
 
+  get #isSubscribed(): boolean {
+    return this.#channels > 0 || this.#shards > 0
+  }
+
   /** RESET has not been answered. */
   get isResetting(): boolean {
     return this.#resets > 0
@@ -104,7 +111,7 @@ export class Conversation implements CommandSink, ReplySink {
       !this.isInMulti &&
       !this.#isSilent &&
       !this.#skipsNext &&
-      this.#subscriptions === 0 &&
+      !this.#isSubscribed &&
       this.#confirming === 0 &&
       !this.#isMonitor &&
       !this.isOpaque &&
@@ -120,7 +127,7 @@ export class Conversation implements CommandSink, ReplySink {
       this.replies.isAtBoundary &&
       !this.isInMulti &&
       !this.#isWatching &&
-      this.#subscriptions === 0 &&
+      !this.#isSubscribed &&
       !this.#isMonitor &&
       !this.isOpaque &&
       !this.#isPinned &&
@@ -160,7 +167,8 @@ export class Conversation implements CommandSink, ReplySink {
   }
 
   #onSpecial(command: Command, args: number): void {
-    this.#pending.push(command.index, now(), args - 1)
+    const isNested = command.kind === Kind.multi && this.isInMulti
+    this.#pending.push(command.index, now(), isNested ? NESTED : args - 1)
     switch (command.kind) {
       // With arguments that the server refuses, nothing begins and nothing ends; neither does EXEC outside of MULTI.
       case Kind.multi:
@@ -245,7 +253,7 @@ export class Conversation implements CommandSink, ReplySink {
       return
     }
     const pending = this.#pending
-    if (type === Type.push || this.#confirming > 0 || this.#subscriptions > 0) {
+    if (type === Type.push || this.#confirming > 0 || this.#isSubscribed) {
       if (this.#onPush(type, word, integer)) return
     }
     if (pending.count === 0) return
@@ -257,10 +265,11 @@ export class Conversation implements CommandSink, ReplySink {
       return
     }
     this.#cells.onReply(index, now() - pending.time)
+    const { extra } = pending
     pending.shift()
     if (type === Type.error) this.#onError(word)
     const { kind } = COMMANDS[index]!
-    if (kind !== Kind.plain) this.#onSpecialReply(kind, type)
+    if (kind !== Kind.plain) this.#onSpecialReply(kind, type, extra)
   }
 
   /** What channels send, and what confirms a subscription. True when it answers no other command. */
@@ -269,7 +278,8 @@ export class Conversation implements CommandSink, ReplySink {
     const isHead = pending.count > 0 && pending.command !== OURS && this.#isSubscription(pending.command)
     if (type === Type.push || type === Type.array) {
       if (CONFIRMATIONS.has(word)) {
-        if (integer >= 0) this.#subscriptions = integer
+        if (integer >= 0 && SHARDED.has(word)) this.#shards = integer
+        else if (integer >= 0) this.#channels = integer
         if (!isHead) return true
         const left = pending.extra - 1
         // Without names, one comes for each channel there was: the last one is seen by what follows it.
@@ -294,8 +304,11 @@ export class Conversation implements CommandSink, ReplySink {
     this.#confirming--
   }
 
-  #onSpecialReply(kind: Kind, type: number): void {
+  #onSpecialReply(kind: Kind, type: number, extra: number): void {
     switch (kind) {
+      case Kind.multi:
+        if (type === Type.error && extra !== NESTED) this.isInMulti = false
+        break
       case Kind.blocking:
         this.#blocking--
         break
@@ -335,7 +348,8 @@ export class Conversation implements CommandSink, ReplySink {
     this.#isPinned = false
     this.#isSilent = false
     this.#skipsNext = false
-    this.#subscriptions = 0
+    this.#channels = 0
+    this.#shards = 0
     this.#replays = null
     this.#resets = Math.max(0, this.#resets - 1)
     this.#host.onReset()
