@@ -1,6 +1,7 @@
 /** Plain TCP peers for tests: servers on free ports of loopback, and clients that collect what they get. */
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type NetConnectOpts, type Server, type Socket } from 'node:net'
+import { freePort } from './ports.ts'
 
 /** A server whose open sockets are known, so that a test can end them and itself. */
 export class TestServer {
@@ -60,13 +61,8 @@ export const echo = (socket: Socket): void => {
   socket.pipe(socket)
 }
 
-/** A port of loopback that nobody listens on: it was free a moment ago. */
-export async function closedPort(): Promise<number> {
-  const server = await tcpServer(() => {})
-  const { port } = server
-  await server.close()
-  return port
-}
+/** A port of loopback that nobody listens on, and that the kernel gives to nobody meanwhile. */
+export const closedPort = (): Promise<number> => freePort()
 
 /** A connection whose bytes are collected. */
 export class TestClient {
