@@ -23,11 +23,11 @@ export function httpAccessLine(namespace: string, ambassador: string, record: Ht
     attempts: record.attempts,
     requestBytes: record.requestBytes,
     responseBytes: record.responseBytes,
-    queueMs: round(record.queueMs),
-    connectMs: round(record.connectMs),
-    tlsMs: round(record.tlsMs),
-    ttfbMs: record.ttfbMs === null ? null : round(record.ttfbMs),
-    totalMs: round(record.totalMs),
+    queue_ms: round(record.queueMs),
+    connect_ms: round(record.connectMs),
+    tls_ms: round(record.tlsMs),
+    ttfb_ms: record.ttfbMs === null ? null : round(record.ttfbMs),
+    total_ms: round(record.totalMs),
     msg: 'request',
   })}\n`
 }

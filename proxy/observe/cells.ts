@@ -37,6 +37,13 @@ export interface MirrorCounts {
   tooLarge: number
 }
 
+/** A connection that took up another protocol and is still open. */
+export interface OpenTunnel {
+  /** From the application, and to it, so far. */
+  readonly bytesIn: number
+  readonly bytesOut: number
+}
+
 /** What is counted for one upstream of an Ambassador. */
 export class HttpCells {
   /** By status that the application got; index 0 is a client that left without one. Null until the first, and beyond MAX_STATUSES. */
@@ -54,11 +61,12 @@ export class HttpCells {
   attempts = 0
   /** Requests sent again on a new connection because a reused one had died; not counted as retries. */
   replays = 0
-  /** Content bytes of requests and of responses. */
+  /** Content bytes of requests and of responses, and of tunnels that ended. */
   requestBytes = 0
   responseBytes = 0
-  /** Connections that became tunnels (101). */
+  /** Connections that became tunnels (101), and those of them that are open. */
   upgrades = 0
+  readonly tunnels = new Set<OpenTunnel>()
   /** Exchanges under way. */
   active = 0
   /** Second attempts of slow requests, and how many of them answered first. */
@@ -79,6 +87,16 @@ export class HttpCells {
       }
     }
     cell.add(durationMs)
+  }
+
+  /** Content bytes of requests and of responses, those of open tunnels included. */
+  get bytes(): { readonly request: number; readonly response: number } {
+    let { requestBytes: request, responseBytes: response } = this
+    for (const { bytesIn, bytesOut } of this.tunnels) {
+      request += bytesIn
+      response += bytesOut
+    }
+    return { request, response }
   }
 
   /** Every cell that counted something, with its status or `overflow`. */

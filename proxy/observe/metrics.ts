@@ -3,6 +3,7 @@ import { PRODUCT_VERSION } from '../../common/names.ts'
 import { now } from '../runtime/clock.ts'
 import { overloadCause } from '../runtime/overload.ts'
 import type { Served } from '../served.ts'
+import { exhaustedDials } from '../upstream/connector.ts'
 import type { Endpoint } from '../upstream/endpoint.ts'
 import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
 import { Exposition, type Labels } from './exposition.ts'
@@ -143,8 +144,8 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
 const HTTP_COUNTERS: readonly (readonly [string, string, (cells: HttpCells) => number])[] = [
   ['ambassador_attempts_total', 'Requests sent to an endpoint, first ones and retries.', (cells) => cells.attempts],
   ['ambassador_replays_total', 'Requests sent again because a reused connection had died.', (cells) => cells.replays],
-  ['ambassador_request_bytes_total', 'Content bytes of requests.', (cells) => cells.requestBytes],
-  ['ambassador_response_bytes_total', 'Content bytes of answers.', (cells) => cells.responseBytes],
+  ['ambassador_request_bytes_total', 'Content bytes of requests, and into tunnels.', ({ bytes }) => bytes.request],
+  ['ambassador_response_bytes_total', 'Content bytes of answers, and out of tunnels.', ({ bytes }) => bytes.response],
   ['ambassador_upgrades_total', 'Connections that became tunnels.', (cells) => cells.upgrades],
 ]
 
@@ -435,6 +436,12 @@ function writeProcess(out: Exposition, numbers: ProcessNumbers): void {
   for (const cause of ['memory', 'event_loop'] as const) {
     out.sample('ambassador_overloaded', { cause }, overloadCause() === cause ? 1 : 0)
   }
+  out.single(
+    'ambassador_exhausted_dials_total',
+    'counter',
+    'Connections that were not made because this side has no open file or memory of the kernel left for them.',
+    exhaustedDials(),
+  )
   const { user, system } = process.cpuUsage()
   out.single('process_cpu_seconds_total', 'counter', 'User and system CPU time.', (user + system) / 1e6)
   out.single('process_resident_memory_bytes', 'gauge', 'Resident memory.', process.memoryUsage.rss())

@@ -22,10 +22,10 @@ export function tcpAccessLine(
     bytesIn,
     bytesOut,
     ...(record.commands === undefined ? {} : { commands: record.commands }),
-    queueMs: round(queueMs),
-    connectMs: round(connectMs),
-    tlsMs: round(tlsMs),
-    durationMs: round(durationMs),
+    queue_ms: round(queueMs),
+    connect_ms: round(connectMs),
+    tls_ms: round(tlsMs),
+    total_ms: round(durationMs),
     msg: 'connection',
   })}\n`
 }

@@ -42,6 +42,22 @@ const KEEP_ALIVE_MS = 30_000
 /** Said by a machine on the way, or by this one, in place of the endpoint. */
 const UNREACHABLE: ReadonlySet<string> = new Set(['EHOSTUNREACH', 'ENETUNREACH', 'EHOSTDOWN'])
 
+/** What this machine runs out of before it asks anybody, and the remedy: it says nothing of the endpoint. */
+const EXHAUSTED: ReadonlyMap<string, string> = new Map([
+  ['EMFILE', 'this process has as many files open as it may, raise the limit of open files (nofile) of its container'],
+  ['ENFILE', 'the machine has as many files open as it may, raise fs.file-max of the node'],
+  ['ENOBUFS', 'the kernel has no buffer left, give the node more memory'],
+  ['ENOMEM', 'the kernel has no memory left, give the node more memory'],
+])
+
+/** Dials of this process that came to nothing because of that. */
+let exhausted = 0
+
+/** Connections that were not made for want of something on this side, for metrics. */
+export function exhaustedDials(): number {
+  return exhausted
+}
+
 /** How soon after the last byte a peer is asked whether it is still there, once its endpoint has left: gone, it is noticed 10 s later. */
 const LEFT_KEEP_ALIVE_MS = 1_000
 
@@ -63,7 +79,10 @@ export interface StartTls {
 }
 
 export interface DialFailure {
-  /** One of connect_refused, connect_timeout, tls_verify_failed, upstream_reset (ended in the middle of the handshake), egress_denied. */
+  /**
+   * One of connect_refused, connect_timeout, tls_verify_failed, upstream_reset (ended in the middle of the handshake), egress_denied,
+   * and overloaded: the endpoint was not asked, for this side has no more of what a connection takes, and nothing is to be held against it.
+   */
   readonly reason: Reason
   /** Names the endpoint, what happened and the remedy; no secret. */
   readonly detail: string
@@ -200,7 +219,7 @@ class DialAttempt implements Dial, SocketHandler {
       else if (target.proxyProtocol != null) this.#tlsBehindHeader(address, tls)
       else this.#dialTls(address, tls)
     } catch (error) {
-      setImmediate(() => this.#fail('connect_refused', `${name(address)}: ${(error as Error).message}`))
+      setImmediate(() => this.#failToConnect(error as NodeJS.ErrnoException))
     }
   }
 
@@ -385,7 +404,7 @@ class DialAttempt implements Dial, SocketHandler {
       this.onEnd()
       return
     }
-    const code = (error as NodeJS.ErrnoException).code ?? ''
+    const { code } = error as NodeJS.ErrnoException
     const untrusted = (this.#socket?.socket as TLSSocket | undefined)?.authorizationError
     if (tls !== null && untrusted) {
       this.#fail('tls_verify_failed', describeUntrusted(address, tls, error, this.#outdated))
@@ -393,10 +412,17 @@ class DialAttempt implements Dial, SocketHandler {
       this.#fail('upstream_reset', `${name(address)} ended the TLS handshake: ${breakText(error) ?? error.message}`)
     } else if (code === 'ETIMEDOUT') {
       this.#fail('connect_timeout', `${name(address)} did not accept a connection: ETIMEDOUT`, true)
-    } else {
-      const why = `${name(address)} cannot be connected to: ${code || error.message}`
-      this.#fail('connect_refused', why, UNREACHABLE.has(code))
-    }
+    } else this.#failToConnect(error)
+  }
+
+  #failToConnect(error: NodeJS.ErrnoException): void {
+    const { code = '', message } = error
+    const where = name(this.#target.address)
+    const scarce = EXHAUSTED.get(code)
+    if (scarce !== undefined && this.#dialler !== null) {
+      exhausted++
+      this.#fail('overloaded', `${where} was not dialled: ${scarce} (${code})`)
+    } else this.#fail('connect_refused', `${where} cannot be connected to: ${code || message}`, UNREACHABLE.has(code))
   }
 }
 

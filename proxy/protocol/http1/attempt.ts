@@ -258,9 +258,12 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   onDialFailed(failure: DialFailure): void {
     this.#dial = null
     const owner = this.#owner
-    owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now(), failure.isSilent)
-    this.asked?.failed(failure.reason, failure.detail)
-    this.end('failure')
+    const isOurs = failure.reason === 'overloaded'
+    if (!isOurs) {
+      owner.target.upstream.cluster.dialFailed(this.#endpoint as Endpoint, now(), failure.isSilent)
+      this.asked?.failed(failure.reason, failure.detail)
+    }
+    this.end(isOurs ? 'abandoned' : 'failure')
     owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
   }
 

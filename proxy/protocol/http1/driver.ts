@@ -1,5 +1,6 @@
 /** Serves the connections of an HTTP listener, and hands out the exchanges that their requests become. */
 import type { Socket } from 'node:net'
+import type { AccessLogConfig } from '../../../common/proxy-config.ts'
 import { SMALL_READ_BUFFER } from '../../runtime/buffers.ts'
 import { refreshClock } from '../../runtime/clock.ts'
 import { adopt, type SocketHandler } from '../../runtime/raw-socket.ts'
@@ -129,16 +130,23 @@ export class HttpDriver implements Driver, SessionHost {
   record(exchange: Exchange): void {
     const { onLogged, onTraced, onTrouble } = this.#options
     if (exchange.reason !== null && HTTP_TROUBLE.has(exchange.reason)) onTrouble?.(exchange.reason, exchange.detail)
-    if (onLogged !== undefined && this.#isLogged(exchange)) onLogged(recordOf(exchange))
+    // One that became a tunnel has its line when that ends.
+    const isOver = exchange.status !== 101
+    if (onLogged !== undefined && isOver && this.#isLogged(exchange, exchange.snapshot.accessLog)) {
+      onLogged(recordOf(exchange))
+    }
     const { trace, snapshot } = exchange
     if (trace !== null && snapshot.tracing !== null && isTraced(exchange, trace, snapshot.tracing)) onTraced?.(exchange)
   }
 
-  #isLogged(exchange: Exchange): boolean {
-    const { mode, sample } = exchange.snapshot.accessLog
+  onTunnelEnd(record: HttpRecord): void {
+    if (this.#isLogged(record, this.#snapshot.accessLog)) this.#options.onLogged?.(record)
+  }
+
+  #isLogged(ended: Pick<HttpRecord, 'reason' | 'status'>, { mode, sample }: AccessLogConfig): boolean {
     if (mode === 'All') return true
     if (mode === 'Off') return false
-    return exchange.reason !== null || exchange.status >= 500 || (sample > 0 && this.#random() < sample)
+    return ended.reason !== null || ended.status >= 500 || (sample > 0 && this.#random() < sample)
   }
 
   onRefused(refusal: Refusal, requestId: string, asked?: AskedFor): void {

@@ -6,7 +6,7 @@ import { now } from '../../runtime/clock.ts'
 import { isStrained } from '../../runtime/overload.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { NONE } from '../../upstream/balancer.ts'
-import type { Dial } from '../../upstream/connector.ts'
+import type { Dial, DialFailure } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import {
   type ConnectionUser,
@@ -145,10 +145,11 @@ class MirrorCall implements ConnectionUser, ConnectionWaiter {
     this.#send(connection)
   }
 
-  onDialFailed(): void {
+  onDialFailed({ reason }: DialFailure): void {
     this.#dial = null
-    this.#endpoint?.dialFailed(now())
-    this.#end('failure')
+    const isOurs = reason === 'overloaded'
+    if (!isOurs) this.#endpoint?.dialFailed(now())
+    this.#end(isOurs ? 'abandoned' : 'failure')
   }
 
   onSlot(): void {}

@@ -3,19 +3,18 @@ import { now, refreshClock } from '../../runtime/clock.ts'
 import { askWhetherGone } from '../../runtime/half-close.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
-import { watchClosely } from '../../upstream/connector.ts'
-import type { Tenant } from '../../upstream/endpoint.ts'
 import type { UpstreamConnection } from '../../upstream/http-pool.ts'
-import { Relay } from '../tcp/relay.ts'
 import type { Exchange } from './exchange.ts'
 import type { AfterExchange, ExchangeClient } from './exchange-client.ts'
 import { HeadReader, NO_MEMORY } from './head-reader.ts'
 import { RequestFacts } from './headers.ts'
 import type { Fault, HeadParser } from './parser.ts'
+import type { HttpRecord } from './record.ts'
 import { newRequestId } from './request-id.ts'
 import { answer, optionsAnswer, type Refusal } from './respond.ts'
 import type { HttpSnapshot } from './snapshot.ts'
 import { Field } from './tables.ts'
+import { Tunnel } from './tunnel.ts'
 
 /** A head must be complete this long after its first byte. */
 const HEAD_MS = 10_000
@@ -44,6 +43,8 @@ export interface SessionHost {
   record(exchange: Exchange): void
   /** A request that was refused before it became an exchange. @param asked its method and path, as far as they can be told */
   onRefused(refusal: Refusal, requestId: string, asked?: AskedFor): void
+  /** An exchange that became a tunnel is over. */
+  onTunnelEnd(record: HttpRecord): void
   onSessionEnd(session: Session): void
 }
 
@@ -69,7 +70,7 @@ export class Session implements SocketHandler, ExchangeClient {
   #closesBy = 0
   /** What the client had not taken when it was last looked at, while closing. */
   #unsent = 0
-  #relay: Relay | null = null
+  #tunnel: Tunnel | null = null
   /** No request came yet. */
   #isNew = true
   /** When the last request was done, or the connection came. */
@@ -83,7 +84,7 @@ export class Session implements SocketHandler, ExchangeClient {
   }
 
   get isBusy(): boolean {
-    return this.#exchange !== null || this.#relay !== null
+    return this.#exchange !== null || this.#tunnel !== null
   }
 
   get isDraining(): boolean {
@@ -110,7 +111,7 @@ export class Session implements SocketHandler, ExchangeClient {
   #consume(chunk: Buffer, length: number): void {
     let at = 0
     this.#isConsuming = true
-    while (at < length && !this.#isClosing && this.#relay === null) {
+    while (at < length && !this.#isClosing && this.#tunnel === null) {
       const exchange = this.#exchange
       if (exchange === null) {
         // Whoever asks on and on and does not read its answers is not asked what else it wants.
@@ -225,13 +226,14 @@ export class Session implements SocketHandler, ExchangeClient {
     this.#timer.release()
     this.#reader.done()
     this.#exchange?.onClientGone()
-    if (this.#relay === null) this.#host.onSessionEnd(this)
+    if (this.#tunnel === null) this.#host.onSessionEnd(this)
   }
 
   // --- what the exchange says --------------------------------------------------------------------------------------------------
 
   record(exchange: Exchange): void {
     this.#host.record(exchange)
+    this.#tunnel?.take(exchange)
   }
 
   onExchangeEnd(exchange: Exchange, after: AfterExchange): void {
@@ -264,31 +266,21 @@ export class Session implements SocketHandler, ExchangeClient {
   }
 
   onTunnel(exchange: Exchange, connection: UpstreamConnection, rest: Buffer): void {
-    const { pool } = connection
-    const upstream = connection.detach()
-    const { tenants } = pool.endpoint
-    const tenant: Tenant = { onEndpointLeft: () => watchClosely(upstream), evict: () => this.#relay?.destroy() }
-    tenants.add(tenant)
-    const { timeouts } = exchange.target
     const host = this.#host
     const early = this.#ahead
     this.#ahead = null
     this.#timer.release()
-    if (rest.length > 0) this.raw.write(rest)
-    this.#relay = new Relay({
+    this.#tunnel = new Tunnel({
       client: this.raw,
-      upstream,
+      connection,
+      exchange,
       early,
-      clientEnded: this.raw.ended,
-      idleMs: () => timeouts.idleMs,
-      onUpstreamClosed: () => {
-        tenants.delete(tenant)
-        pool.released()
+      rest,
+      onEnd: (record) => {
+        host.onTunnelEnd(record)
+        host.onSessionEnd(this)
       },
-      onEnd: () => host.onSessionEnd(this),
     })
-    this.#relay.start()
-    if (upstream.isPaused && this.raw.backlog === 0) upstream.resume()
   }
 
   // --- the end -------------------------------------------------------------------------------------------------------------------
@@ -327,12 +319,12 @@ export class Session implements SocketHandler, ExchangeClient {
 
   /** Closes an idle connection at once; a busy one closes after its answer, which says so. */
   drain(): void {
-    if (this.#exchange === null && !this.#isClosing && this.#relay === null && !this.#reader.isPartial) this.#close()
+    if (this.#exchange === null && !this.#isClosing && this.#tunnel === null && !this.#reader.isPartial) this.#close()
   }
 
   /** Ends everything now. */
   destroy(): void {
-    if (this.#relay !== null) this.#relay.destroy()
+    if (this.#tunnel !== null) this.#tunnel.destroy()
     else this.raw.destroy()
   }
 }

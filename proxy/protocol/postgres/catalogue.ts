@@ -1,6 +1,6 @@
 /** Reads from the catalogue of a database what its stored functions leave behind in a session, and what calls them. */
 import { DOUBT } from './lexicon.ts'
-import type { Effects, Words } from './pins.ts'
+import { type Effects, stronger, type Words } from './pins.ts'
 import { SqlScanner } from './sql.ts'
 import { hashOf } from './sql-words.ts'
 
@@ -19,6 +19,10 @@ export const FINGERPRINT: string = `select pg_catalog.concat_ws(' ', ${KINDS.map
 }).join(
   ', ',
 )}, (select pg_catalog.max(c.xmin::pg_catalog.text::pg_catalog.int8) from pg_catalog.pg_class c where c.oid >= ${OURS} and c.relkind in ('r', 'v', 'm', 'f', 'p')))`
+
+/** A row for each language whose functions may keep variables for as long as the session lasts. */
+export const KEEPING_LANGUAGES: string =
+  "select lanname from pg_catalog.pg_language where lanname not in ('internal', 'c', 'sql', 'plpgsql') limit 1"
 
 /** A body that is longer is not read. */
 const MAX_BODY_BYTES = 64 * 1024
@@ -186,7 +190,9 @@ const scanner = new SqlScanner()
 function read(language: string, body: string, calls: Set<number>): Effects {
   const [name, extension = ''] = language.split(' ')
   if (name === 'c' || name === 'internal') return HARMLESS_EXTENSIONS.test(extension) ? NONE : DOUBT
-  if ((name !== 'plpgsql' && name !== 'sql') || body.length > MAX_BODY_BYTES) return DOUBT
+  // Global variables of a language stay whatever is reset.
+  if (name !== 'plpgsql' && name !== 'sql') return { ...NONE, pin: 'language' }
+  if (body.length > MAX_BODY_BYTES) return DOUBT
   const words = new Collector()
   words.calls = calls
   scanner.words = words
@@ -204,7 +210,7 @@ function read(language: string, body: string, calls: Set<number>): Effects {
 
 /** The first one when the other one adds nothing. */
 function both(one: Effects, other: Effects): Effects {
-  const pin = one.pin ?? other.pin
+  const pin = stronger(one.pin, other.pin)
   const parameters = one.parameters | other.parameters
   const asksSequences = one.asksSequences || other.asksSequences
   const isDoubtful = one.isDoubtful || other.isDoubtful

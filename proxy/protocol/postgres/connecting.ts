@@ -150,7 +150,9 @@ export class Connecting implements Dialler {
   }
 
   onDialFailed({ reason, detail, isSilent = false }: DialFailure): void {
-    this.#failedAt('failure', { reason, detail, response: errorResponse(reason, detail), isFinal: false }, isSilent)
+    // For want of something on this side: the endpoint was not asked.
+    const outcome = reason === 'overloaded' ? 'abandoned' : 'failure'
+    this.#failedAt(outcome, { reason, detail, response: errorResponse(reason, detail), isFinal: false }, isSilent)
   }
 
   onDialled(raw: RawSocket, _times: DialTimes, address: Address): void {

@@ -12,7 +12,17 @@ export type Pin =
   | 'load'
   | 'dblink'
   | 'do'
+  | 'language'
   | 'other'
+
+/** Of what DISCARD ALL does not undo: a connection that has it is closed when its client ends. */
+export const CLOSING: ReadonlySet<string> = new Set<Pin>(['load', 'dblink', 'language', 'other'])
+
+/** The one of two that counts: what closes the connection before what can be undone, then the first. */
+export function stronger(one: Pin | null, other: Pin | null): Pin | null {
+  if (one === null) return other
+  return other !== null && CLOSING.has(other) && !CLOSING.has(one) ? other : one
+}
 
 /** What a word may mean beside what is read here: a stored function, or a table or view that calls one. */
 export interface Effects {
@@ -42,6 +52,7 @@ export const PIN_TEXT: Readonly<Record<Pin, string>> = {
   load: 'LOAD',
   dblink: 'dblink_connect()',
   do: 'DO with EXECUTE or with a body that cannot be read',
+  language: 'a language that may keep variables for the session, such as PL/Perl, PL/Python or PL/Tcl',
   other: 'a statement that changes the session',
 }
 

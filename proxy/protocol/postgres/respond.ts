@@ -12,6 +12,7 @@ const SQLSTATE: Readonly<Partial<Record<Reason, string>>> = {
   circuit_open: '57P03',
   no_healthy_endpoint: '57P03',
   queue_full: '53300',
+  overloaded: '53000',
   rate_limited: '53400',
   upstream_reset: '08006',
   draining: '57P01',

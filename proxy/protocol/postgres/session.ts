@@ -7,13 +7,16 @@ import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { TcpEnd } from '../tcp/session.ts'
 import { BatchReader, LARGE_BYTES } from './batch.ts'
+import { KEEPING_LANGUAGES } from './catalogue.ts'
 import type { ConnectFailed, Connecting } from './connecting.ts'
 import { Held } from './held.ts'
 import { Auth, Back, message, Transaction } from './messages.ts'
 import { type Parameters, setSql, type Values } from './parameters.ts'
+import { CLOSING } from './pins.ts'
 import type { Pool, PoolClient } from './pool.ts'
 import { type Requester, Requests } from './requests.ts'
 import { errorResponse, fieldOf, notice, type Severity, sqlError, stateOf } from './respond.ts'
+import { Rows } from './rows.ts'
 import type { Server, ServerUser } from './server.ts'
 import type { ClientLogin, PinReason, SessionHost } from './session-host.ts'
 import type { Statement } from './statements.ts'
@@ -27,8 +30,8 @@ const LOOK_MS = 1000
 /** A large message that does not go on for this long ends, if others wait for the connection. */
 const STALL_MS = 10_000
 
-/** What DISCARD ALL does not undo. */
-const CLOSES: ReadonlySet<string> = new Set(['replication', 'load', 'dblink', 'copy'])
+/** What DISCARD ALL does not undo, be it of a statement or of the connection. */
+const CLOSES: ReadonlySet<string> = new Set([...CLOSING, 'replication', 'copy'])
 
 // starting  => idle       when it was let in (Transaction), or attached (Session)
 // idle      => waiting    when a whole request is there
@@ -431,7 +434,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
 
   /** It is seen that the connection must stay with this client. */
   pin(reason: PinReason, isStored = false): void {
-    if (this.#pin !== null) return
+    if (this.#pin !== null && (CLOSES.has(this.#pin) || !CLOSES.has(reason))) return
     this.#pin = reason
     this.#host.onPinned(reason, isStored)
   }
@@ -655,7 +658,16 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       this.#over('client_closed', null)
     }
     if (isOpen) server.run('rollback', this.#pin === null ? last : done)
-    if (this.#pin !== null) server.run('discard all', last)
+    if (this.#pin === 'mode') {
+      // Nobody has read what its statements call.
+      const languages = new Rows(MAX_NAME_BYTES)
+      const asked = () => {
+        if (languages.list.length > 0) server.isDoomed = true
+        last(null)
+      }
+      server.run('discard all', done)
+      server.run(KEEPING_LANGUAGES, asked, languages)
+    } else if (this.#pin !== null) server.run('discard all', last)
     this.#pin = null
     this.#phase = 'leaving'
   }
@@ -868,6 +880,8 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   }
 }
 
+/** Of an answer of one name. */
+const MAX_NAME_BYTES = 1024
 const NOTHING = Buffer.alloc(0)
 const GONE = 'the application left before its request was sent to the upstream'
 const READY = message(Back.readyForQuery, Buffer.from([Transaction.idle]))

@@ -53,6 +53,8 @@ export const WORD = {
   notify: 48,
   show: 49,
   unlisten: 50,
+  language: 51,
+  plpgsql: 52,
   role: 64,
   session_authorization: 65,
   pg_temp: 66,

@@ -1,5 +1,5 @@
 /** Reads SQL only as far as it takes to see whether it leaves something behind in the session that it runs in. */
-import { type Pin, REPORTED_PARAMETERS, type Words } from './pins.ts'
+import { type Pin, REPORTED_PARAMETERS, stronger, type Words } from './pins.ts'
 import {
   CALLS_NOTHING,
   CLASS,
@@ -52,11 +52,12 @@ const BACKSLASH = 0x5c
 const STAR = 0x2a
 const NEWLINE = 0x0a
 const AMPERSAND = 0x26
+const LESS = 0x3c
 const MAX_TAG_BYTES = 64
 
 /** Reads one text of SQL, in as many pieces as it comes: begin(), feed() of each, end(); then the findings are complete. */
 export class SqlScanner {
-  /** The first thing found that needs the session again; null: nothing. */
+  /** What was found that needs the session again, the first thing or the one that counts more; null: nothing. */
   pin: Pin | null = null
   /** Bits of REPORTED_PARAMETERS that SET names. */
   parameters = 0
@@ -91,6 +92,8 @@ export class SqlScanner {
   #isSetDone = false
   /** The body of a DO is read as if it stood there without quotes. */
   #isDo = false
+  /** The next word is the first one of the body of a DO. */
+  #isBodyNext = false
   #depth = 0
   /** Depth of parentheses inside of set_config(); 0: not in one. */
   #configDepth = 0
@@ -119,6 +122,7 @@ export class SqlScanner {
     this.#state = 'normal'
     this.#isEscaping = isEscaping
     this.#isDo = false
+    this.#isBodyNext = false
     this.#depth = 0
     this.#configDepth = 0
     this.#isUnicode = false
@@ -305,7 +309,10 @@ export class SqlScanner {
             this.#matched = -1
             // Of a DO, the text inside is what runs; the tag at its end is an empty string that ends where the text does.
             this.#state = this.#isDo ? 'normal' : 'body'
-            if (this.#isDo) this.#restart()
+            if (this.#isDo) {
+              this.#isBodyNext = this.#kind === WORD.do
+              this.#restart()
+            }
           } else if ((kind === LETTER || kind === DIGIT) && this.#tag.length < MAX_TAG_BYTES) {
             this.#tag.push(byte)
             at++
@@ -349,7 +356,10 @@ export class SqlScanner {
   }
 
   #found(pin: Pin): void {
-    this.pin ??= pin
+    const found = stronger(this.pin, pin)
+    if (found === this.pin) return
+    this.pin = found
+    this.isStored = false
   }
 
   #onSign(byte: number, kind: number): void {
@@ -362,6 +372,7 @@ export class SqlScanner {
         this.#hasBackslashes = this.#isEscaping || (this.#previous === WORD.e && this.#length === 1)
         this.#state = 'string'
         if (this.#isDo && this.#position <= 3 && this.#kind === WORD.do) this.#found('do')
+        if (this.#isLanguageNext()) this.#found('language')
         break
       case DOUBLE_QUOTE:
         // A name may be written in code points: it is not worth reading them.
@@ -397,6 +408,7 @@ export class SqlScanner {
         }
         break
       default:
+        if (byte === LESS) this.#isBodyNext = false
         this.#isUnicode = byte === AMPERSAND && this.#previous === WORD.u
     }
     if (kind !== QUOTE) this.#length = 0
@@ -408,10 +420,17 @@ export class SqlScanner {
     this.#startStatement()
   }
 
+  /** In a DO behind LANGUAGE, which stands before its body or behind it. */
+  #isLanguageNext(): boolean {
+    if (!this.#isDo || this.#previous !== WORD.language) return false
+    return this.#kind === WORD.do || (this.#kind === WORD.language && this.#position === 1)
+  }
+
   #endWord(isQuoted: boolean): void {
     let code = codeOf(this.#firstLetter, this.#length, this.#hash)
     if (isQuoted && code < FIRST_NAME) code = WORD.none
     if (this.words !== null) this.#ask(this.words, this.#position === 0 ? code : this.#kind)
+    if (this.#isDo) this.#onDoWord(code)
     if (this.#position === 0) {
       this.statements++
       if (this.statements === 1) this.isDeallocate = code === WORD.deallocate
@@ -436,6 +455,15 @@ export class SqlScanner {
     }
   }
 
+  /** A body that does not begin as PL/pgSQL does is of another language, as is one of which LANGUAGE says so. */
+  #onDoWord(code: number): void {
+    if (this.#isBodyNext) {
+      this.#isBodyNext = false
+      if (code !== WORD.begin && code !== WORD.declare) this.#found('language')
+    }
+    if (code !== WORD.plpgsql && this.#isLanguageNext()) this.#found('language')
+  }
+
   #ask(words: Words, kind: number): void {
     if (CALLS_NOTHING[kind] === 1 || (kind === WORD.declare && this.#position === 1)) return
     const effects = words.effectsOf(this.#hash)
@@ -447,8 +475,9 @@ export class SqlScanner {
     if (effects.isDoubtful) this.isDoubtful = true
     if (effects.asksSequences) this.asksSequences = true
     this.parameters |= effects.parameters
-    if (effects.pin === null || this.pin !== null) return
-    this.pin = effects.pin
+    const found = stronger(this.pin, effects.pin)
+    if (found === this.pin) return
+    this.pin = found
     this.isStored = true
   }
 

@@ -195,13 +195,15 @@ export class Acquisition implements Waiter, LoginVisitor {
   onLoginFailed(failure: LoginFailure): void {
     const { cluster } = this.#snapshot
     const endpoint = this.#tried.at(-1)!
-    // A credential that is wrong says nothing of the endpoint.
-    endpoint.settle(this.#token, failure.reason === 'auth_unavailable' ? 'abandoned' : 'failure', now())
-    endpoint.failed(failure.reason, failure.detail)
+    // A credential that is wrong says nothing of the endpoint, nor does what this side is short of.
+    const isOurs = failure.reason === 'overloaded'
+    const saysNothing = isOurs || failure.reason === 'auth_unavailable'
+    endpoint.settle(this.#token, saysNothing ? 'abandoned' : 'failure', now())
+    if (!isOurs) endpoint.failed(failure.reason, failure.detail)
     endpoint.leave()
     this.#endRetry(false)
     this.#failed = failure
-    if (failure.reason === 'auth_unavailable') {
+    if (saysNothing) {
       this.#fail(failure.reason, failure.detail, failure.reply)
       return
     }

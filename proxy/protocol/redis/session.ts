@@ -277,18 +277,20 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
   #onSpecial(command: Command, args: number): void {
     this.#pending.push(command.index, now(), args - 1)
     switch (command.kind) {
+      // With arguments that the server refuses, nothing begins and nothing ends; neither does EXEC outside of MULTI.
       case Kind.multi:
-        this.#isInMulti = true
+        if (args === 1) this.#isInMulti = true
         break
       case Kind.exec:
+        if (args !== 1 || !this.#isInMulti) break
         this.#isInMulti = false
         this.#isWatching = false
         break
       case Kind.watch:
-        this.#isWatching = true
+        if (args > 1) this.#isWatching = true
         break
       case Kind.unwatch:
-        this.#isWatching = false
+        if (args === 1 && !this.#isInMulti) this.#isWatching = false
         break
       case Kind.blocking:
         this.#blocking++

@@ -270,11 +270,14 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     const { endpoint, token } = this.#phase
     const { cluster } = this.#snapshot
     this.#phase = { kind: 'queued' }
+    const isOurs = failure.reason === 'overloaded'
     // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
-    endpoint.settle(token, failure.reason === 'no_healthy_endpoint' ? 'abandoned' : 'failure', now())
-    endpoint.failed(failure.reason, failure.detail)
+    endpoint.settle(token, isOurs || failure.reason === 'no_healthy_endpoint' ? 'abandoned' : 'failure', now())
     endpoint.leave()
-    cluster.dialFailed(endpoint, now(), failure.isSilent)
+    if (!isOurs) {
+      endpoint.failed(failure.reason, failure.detail)
+      cluster.dialFailed(endpoint, now(), failure.isSilent)
+    }
     this.#endRetry(false)
     this.#lastFailure = failure
     if (this.#tried.length < MAX_DIALS) this.#dial()

@@ -40,11 +40,17 @@ const MAX_HEAD_BYTES = 16 * 1024
 const LEAVE_MS = 1000
 
 /**
- * Checks once, within config.timeoutMs in all. Never throws and calls `done` once, later: null when it passed, else why not, and
- * whether nobody answered in any way.
+ * @param failure null when it passed, else why not
+ * @param isSilent nobody answered in any way
+ * @param isUnable it could not be made for want of something on this side: nothing is known of the endpoint
+ */
+export type CheckEnd = (failure: string | null, isSilent?: boolean, isUnable?: boolean) => void
+
+/**
+ * Checks once, within config.timeoutMs in all. Never throws and calls `done` once, later.
  * @returns gives up; `done` is then never called
  */
-export function check(target: CheckTarget, done: (failure: string | null, isSilent?: boolean) => void): () => void {
+export function check(target: CheckTarget, done: CheckEnd): () => void {
   const { config, guard, tls } = target
   const { host, ip, weight, priority } = target.address
   const address: Address = { host, ip, weight, priority, port: config.port ?? target.address.port }
@@ -64,7 +70,7 @@ export function check(target: CheckTarget, done: (failure: string | null, isSile
       timeoutMs: config.timeoutMs,
     },
     {
-      onDialFailed: ({ detail, isSilent }) => done(detail, isSilent),
+      onDialFailed: ({ reason, detail, isSilent }) => done(detail, isSilent, reason === 'overloaded'),
       onDialled: (socket) => {
         const { probe } = config
         if (probe.kind === 'http') {

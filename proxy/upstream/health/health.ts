@@ -107,10 +107,11 @@ export class Health {
       return
     }
     const target = { address: endpoint, guard, tls, proxyProtocol, prober, config }
-    checked.cancel = check(target, (failure, isSilent = false) => {
+    checked.cancel = check(target, (failure, isSilent = false, isUnable = false) => {
       checked.cancel = () => {}
-      endpoint.heard(isSilent)
       this.#schedule(endpoint)
+      if (isUnable) return
+      endpoint.heard(isSilent)
       this.#ended(endpoint, checked, config, failure)
     })
   }

@@ -402,6 +402,65 @@ describe('an upgrade', () => {
     assert.equal(await other.tcp.closed(), 'ECONNRESET')
   })
 
+  it('is recorded when it ends, with the bytes both ways, which are counted while it is open', async () => {
+    const upstream = await scriptedUpstream(ends, () => null, {
+      onHead: ({ socket }) => {
+        socket.write(`${SWITCH}hello`)
+        socket.on('data', (data: Buffer) => socket.write(Buffer.concat([data, data])))
+        return true
+      },
+    })
+    const proxy = await httpProxy({ ports: [upstream.port] }, ends)
+    const client = proxy.connect().write(`${ASK}early`)
+    await until(() => client.tcp.text.endsWith('earlyearly'))
+    client.write('four')
+    await until(() => client.tcp.text.endsWith('fourfour'))
+    assert.deepEqual(proxy.cells.bytes, { request: 9, response: 5 + 18 })
+    assert.equal(proxy.records.length, 0, 'it is not over')
+    client.tcp.end()
+    const [record] = await proxy.recorded(1)
+    assert.equal(record?.status, 101)
+    assert.equal(record?.reason, null)
+    assert.equal(record?.detail, null)
+    assert.equal(record?.requestBytes, 9)
+    assert.equal(record?.responseBytes, 23)
+    assert.ok(record.totalMs >= record.ttfbMs!)
+    assert.deepEqual(proxy.cells.bytes, { request: 9, response: 23 })
+    assert.equal(proxy.cells.byStatus[101]?.count, 1)
+  })
+
+  it('that is broken or idle is recorded with who was it', async () => {
+    const upstream = await scriptedUpstream(ends, () => null, {
+      onHead: ({ socket, target }) => {
+        socket.write(SWITCH)
+        socket.on('data', () => target === '/upstream' && socket.resetAndDestroy())
+        return true
+      },
+    })
+    const proxy = await httpProxy({ ports: [upstream.port] }, ends)
+    const impatient = await httpProxy({ ports: [upstream.port], timeouts: { idleMs: 100 } }, ends)
+    for (const who of ['upstream', 'client']) {
+      const client = proxy.connect().write(ASK.replace('/ws', `/${who}`))
+      await until(() => client.tcp.text.endsWith('\r\n\r\n'))
+      if (who === 'upstream') client.write('x')
+      else client.socket.resetAndDestroy()
+      await until(() => proxy.cells.tunnels.size === 0)
+    }
+    impatient.connect().write(ASK)
+    const [idle] = await impatient.recorded(1)
+    const endpoint = `127.0.0.1:${upstream.port}`
+    assert.deepEqual(
+      [...proxy.records, idle!].map(({ path, status, reason, detail }) => [path, status, reason, detail]),
+      [
+        ['/upstream', 101, 'upstream_reset', `endpoint ${endpoint} broke the connection: ECONNRESET`],
+        ['/client', 101, 'client_gone', 'the application broke the connection: ECONNRESET'],
+        ['/ws', 101, null, 'no byte moved for 100 ms'],
+      ],
+    )
+    assert.equal(proxy.cells.reasons.upstream_reset, 1)
+    assert.equal(proxy.cells.reasons.client_gone, 1)
+  })
+
   it('that is refused is an ordinary answer, and the connection goes on', async () => {
     const upstream = await scriptedUpstream(ends, ({ target }) => ok(target))
     const proxy = await httpProxy({ ports: [upstream.port] }, ends)

@@ -118,6 +118,7 @@ describe('/metrics', () => {
       ambassador_tls_reload_failures_total: 'counter',
       ambassador_eventloop_delay_seconds: 'gauge',
       ambassador_overloaded: 'gauge cause',
+      ambassador_exhausted_dials_total: 'counter',
       process_cpu_seconds_total: 'counter',
       process_resident_memory_bytes: 'gauge',
       process_start_time_seconds: 'gauge',

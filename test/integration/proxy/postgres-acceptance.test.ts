@@ -1,6 +1,11 @@
 /** What applications may do in every mode of pooling, seen from outside, before a real PostgreSQL. */
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
+import { promisify } from 'node:util'
 import pg from 'pg'
 import postgres from 'postgres'
 import { type PooledSetup, pooledPostgres } from '../../helpers/pooled-postgres.ts'
@@ -19,6 +24,7 @@ import {
 import { closedPort, TestClient, tcpServer } from '../../helpers/tcp.ts'
 
 const lasting: Ends = []
+const folder = mkdtempSync(join(tmpdir(), 'ambassador-psql-'))
 let port = 0
 
 before(async () => {
@@ -31,6 +37,7 @@ before(async () => {
 
 after(async () => {
   for (const end of lasting.reverse()) await end()
+  rmSync(folder, { recursive: true, force: true })
 })
 
 const MODES = ['Transaction', 'Session', 'Disabled'] as const
@@ -91,6 +98,31 @@ for (const mode of MODES) {
         await client.readUntil(/s\0\0\0\x04$/)
         client.write(Buffer.concat([execute(2), sync]))
         assert.match(await client.readUntil(READY), /5C\0\0\0\rSELECT 1\0/)
+      }),
+    )
+
+    it(
+      'runs a script of psql: COPY both ways, \\gexec, a cursor, a large value',
+      scope(async (ends) => {
+        const { port: own } = await proxyOf(ends, mode)
+        const script = join(folder, `${mode}.sql`)
+        const lines = [
+          'truncate things;',
+          'copy things from stdin;',
+          '1\tone',
+          '2\ttwo',
+          '\\.',
+          'copy things to stdout;',
+          "select 'select ' || id + 40 from things order by id\\gexec",
+          'begin; declare c cursor for select 5; fetch c; rollback;',
+          "select length(repeat('x', 3000000)), md5(repeat('x', 3000000)) = md5(:'large'::text);",
+        ]
+        const large = 'x'.repeat(100_000)
+        writeFileSync(script, `\\set large ${large}\n${lines.join('\n')}\n`)
+        const args = ['-h', '127.0.0.1', '-p', `${own}`, '-U', 'x', '-d', 'postgres', '-XAtqf', script]
+        const env = { PATH: process.env['PATH'], PGSSLMODE: 'prefer' }
+        const { stdout, stderr } = await promisify(execFile)('psql', args, { env })
+        assert.deepEqual([stdout, stderr], ['1\tone\n2\ttwo\n41\n42\n5\n3000000|f\n', ''])
       }),
     )
 

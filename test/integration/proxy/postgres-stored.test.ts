@@ -24,8 +24,11 @@ after(async () => {
 const DIRECT = () => ({ host: '127.0.0.1', port, user: POSTGRES_USER, password: POSTGRES_PASSWORD })
 
 /** A proxy with one connection to the server unless told otherwise, so that clients follow each other on it. */
-const pool = (ends: Ends, limits: PooledSetup['limits'] = { maxConnections: 1 }) =>
-  pooledPostgres({ ports: [port], postgres: { pooling: { mode: 'Transaction' } }, limits }, ends)
+const pool = (
+  ends: Ends,
+  limits: PooledSetup['limits'] = { maxConnections: 1 },
+  mode: 'Transaction' | 'Session' = 'Transaction',
+) => pooledPostgres({ ports: [port], postgres: { pooling: { mode } }, limits }, ends)
 
 const plpgsql = (name: string, body: string, returns = 'void') =>
   `create function ${name} returns ${returns} language plpgsql as $body$ begin ${body} end $body$`
@@ -238,6 +241,35 @@ describe('PostgreSQL pooling by transaction, and what is stored in the database'
       await assert.rejects(b.query('select q1()'), { code: '55000' })
     }),
   )
+
+  for (const [mode, reason] of [
+    ['Transaction', { language: 1 }],
+    ['Session', {}],
+  ] as const) {
+    it(
+      `gives nobody a connection in which another language may have kept variables (pooling ${mode})`,
+      scope(async (ends) => {
+        const direct = await connected(DIRECT(), ends)
+        // It stands for PL/Perl and the like, which are not on every machine: the name counts, not who runs it.
+        await direct.query('create language plother handler plpgsql_call_handler')
+        ends.push(async () => {
+          const last = await connected(DIRECT(), ends)
+          await last.query('drop language plother cascade')
+        })
+        await direct.query("create function l1() returns int language plother as 'begin return 1; end'")
+        const proxy = await pool(ends, { maxConnections: 1 }, mode)
+        const a = await connected(proxy.options, ends)
+        const pid = await one(a, 'select pg_backend_pid()')
+        await a.query('set lock_timeout = 77')
+        await a.query('select l1()')
+        assert.equal(await one(a, 'select pg_backend_pid()'), pid, 'the client finds again what it kept')
+        await a.end()
+        const b = await connected(proxy.options, ends)
+        assert.notEqual(await one(b, 'select pg_backend_pid()'), pid)
+        assert.equal(proxy.pooling.pinned.language, reason.language)
+      }),
+    )
+  }
 
   it(
     'gives back locks that an unreadable function has taken, when its client does nothing more',

@@ -206,9 +206,9 @@ describe('a reason code', () => {
       const line = (await proxy.logged(before + 1))[before]
       assert.equal(line?.['reason'], code)
       if (answer !== null) assert.equal(line?.['status'], status)
-      for (const timer of ['queueMs', 'connectMs', 'tlsMs', 'totalMs'])
+      for (const timer of ['queue_ms', 'connect_ms', 'tls_ms', 'total_ms'])
         assert.equal(typeof line?.[timer], 'number', timer)
-      assert.ok('ttfbMs' in (line ?? {}))
+      assert.ok('ttfb_ms' in (line ?? {}))
       assert.equal(proxy.compiler.clusters[0]?.cells.reasons[code], 1)
     })
   }

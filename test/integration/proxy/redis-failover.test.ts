@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { after, before, describe, it, type TestContext } from 'node:test'
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
+import { probeFailover } from '../../helpers/failover-probe.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { redisProxy } from '../../helpers/redis.ts'
@@ -16,6 +17,8 @@ const PASSWORD = 'first'
 const AUTH = { redis: { password: { secretKeyRef: { name: 'redis', key: 'password' } } } }
 /** Of events that reach us and of answers, on a machine that others use too. */
 const SLACK_MS = 3_000
+/** By which a write through the proxy may be later than that of an application which follows the Sentinels itself. */
+const BEHIND_MS = 200
 
 /** When a failover was announced, and when the first Sentinel said that it was done. */
 async function watch(all: RedisWithSentinels) {
@@ -77,6 +80,12 @@ describe('Redis by Sentinel, 200 writes a second during a failover', () => {
     idle.on('close', () => closes++)
     await idle.ping()
     const { times, stop } = await watch(all)
+    const probed = await probeFailover({
+      sentinels: all.sentinels.map(({ port }) => port),
+      proxyPort: proxy.port,
+      telemetryPort: proxy.proxy.telemetryPort,
+      password: PASSWORD,
+    })
     const master = all.masterPort()
     const ends = [
       writeSteadily(`${prefix}-io-`, 10, (key, value) => io.set(key, value)),
@@ -88,6 +97,7 @@ describe('Redis by Sentinel, 200 writes a second during a failover', () => {
     const promoted = await all.switched(master)
     while (all.serverAt(promoted).child.exitCode !== null) await new Promise((resolve) => setTimeout(resolve, 50))
     await new Promise((resolve) => setTimeout(resolve, 1500))
+    const probe = await probed(promoted)
     const figures = await Promise.all(ends.map((end) => end()))
     assert.equal(await idle.client('GETNAME'), 'idle')
     assert.match(String(await idle.client('INFO')), / db=3 /)
@@ -97,7 +107,7 @@ describe('Redis by Sentinel, 200 writes a second during a failover', () => {
     stop()
     const keys = figures.flatMap(({ acknowledged }) => acknowledged)
     const lost = await missing(promoted, keys)
-    return { figures, keys, lost, failedAt, times, promoted, idleCloses }
+    return { figures, keys, lost, failedAt, times, promoted, idleCloses, probe }
   }
 
   function told(t: TestContext, what: string, found: Awaited<ReturnType<typeof underWrites>>) {
@@ -109,9 +119,17 @@ describe('Redis by Sentinel, 200 writes a second during a failover', () => {
     const errors = figures.flatMap((each) => each.errors)
     t.diagnostic(
       `${what}: ${sum(({ sent }) => sent)} writes, ${keys.length} acknowledged, ${lost} of them lost, ${errors.length} errors, ` +
-        `nothing went for ${Math.round(gap)} ms; Sentinel from announcement to switch ${Math.round(own)} ms, from the start ${Math.round(whole)} ms`,
+        `nothing went for ${Math.round(gap)} ms; Sentinel from announcement to switch ${Math.round(own)} ms, from the start ${Math.round(whole)} ms; ` +
+        `the first write through the proxy ${Math.round(found.probe.behindMs)} ms behind one of an application that follows the Sentinels`,
     )
     return { own, whole, gap, errors }
+  }
+
+  /** The machine may be late, the product may not. */
+  function assertInTime({ probe }: Awaited<ReturnType<typeof underWrites>>): void {
+    const { behindMs, lateMs, readonlys } = probe
+    assert.ok(behindMs <= BEHIND_MS + lateMs, `${behindMs} ms behind, the machine ${lateMs} ms late`)
+    assert.equal(readonlys, 0)
   }
 
   it('is found by the example redis-sentinel, for an application that knows one server and no password', async () => {
@@ -145,6 +163,7 @@ describe('Redis by Sentinel, 200 writes a second during a failover', () => {
       all.sentinelCli(all.sentinels[1]!.port, 'SENTINEL', 'FAILOVER', 'mymaster')
     })
     const { own, gap, errors } = told(t, 'manual failover', found)
+    assertInTime(found)
     assert.deepEqual(errors, [])
     assert.equal(found.lost, 0)
     assert.equal(found.idleCloses, 0)
@@ -160,6 +179,7 @@ describe('Redis by Sentinel, 200 writes a second during a failover', () => {
     await all.settled()
     const found = await underWrites('kill', () => all.serverAt(all.masterPort()).child.kill('SIGKILL'))
     const { whole, gap, errors } = told(t, 'kill -9 of the master', found)
+    assertInTime(found)
     // What was under way on the two connections when it died is told; what came later is held.
     for (const error of errors) assert.match(error, /ambassador: upstream_reset|closed|max retries/i)
     assert.ok(errors.length < 20, `${errors.length} errors`)

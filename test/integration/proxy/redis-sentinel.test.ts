@@ -109,13 +109,15 @@ describe('Redis with three Sentinels', () => {
     }
     const multi = await open(['MULTI'], ['SET', 'a', '1'])
     const watching = await open(['WATCH', 'a'])
+    // Outside of a transaction EXEC is refused, and the watch goes on.
+    const refused = await open(['WATCH', 'a'], ['EXEC'])
     const subscribed = await open(['SUBSCRIBE', 'news'])
     const blocked = await open(['PING'])
     blocked.write(command('BLPOP', 'nothing', '0'))
     const idle = await open(['HELLO', '3'], ['SELECT', '5'], ['CLIENT', 'SETNAME', 'web'])
     const master = all.masterPort()
     all.sentinelCli(all.sentinels[0]!.port, 'SENTINEL', 'FAILOVER', 'mymaster')
-    for (const each of [multi, watching, subscribed, blocked]) await each.ended()
+    for (const each of [multi, watching, refused, subscribed, blocked]) await each.ended()
     assert.match(blocked.text, /-ERR ambassador: upstream_reset the server is no longer the one to talk to\r\n$/)
     assert.doesNotMatch(multi.text, /READONLY/)
     await all.switched(master)
@@ -123,7 +125,7 @@ describe('Redis with three Sentinels', () => {
     idle.write(command('CLIENT', 'INFO'))
     while (!idle.text.slice(from).includes('cmd=')) await new Promise((resolve) => setTimeout(resolve, 5))
     assert.match(idle.text.slice(from), /name=web .*db=5 .*resp=3/s)
-    for (const each of [multi, watching, subscribed, blocked, idle]) each.socket.destroy()
+    for (const each of [multi, watching, refused, subscribed, blocked, idle]) each.socket.destroy()
     await all.settled()
   })
 

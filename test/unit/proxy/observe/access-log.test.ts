@@ -26,14 +26,10 @@ describe('an access line', () => {
       attempts: 0,
       requestBytes: 1,
       responseBytes: 2,
-      queueMs: 0.12345,
-      connectMs: 0,
-      tlsMs: 0,
-      ttfbMs: null,
-      totalMs: 1.5,
     }
+    const timers = { queueMs: 0.12345, connectMs: 0, tlsMs: 0, ttfbMs: null, totalMs: 1.5 }
     const time = new Date('2026-11-21T00:00:00Z')
-    const line = httpAccessLine('shop', 'payments', record, time)
+    const line = httpAccessLine('shop', 'payments', { ...record, ...timers }, time)
     assert.match(line, /^[^\n]+\n$/)
     assert.deepEqual(JSON.parse(line), {
       level: 'warn',
@@ -42,14 +38,18 @@ describe('an access line', () => {
       ns: 'shop',
       ambassador: 'payments',
       ...record,
-      queueMs: 0.123,
+      queue_ms: 0.123,
+      connect_ms: 0,
+      tls_ms: 0,
+      ttfb_ms: null,
+      total_ms: 1.5,
       msg: 'request',
     })
     const good = JSON.parse(
       httpAccessLine(
         'shop',
         'payments',
-        { ...record, traceId: null, route: null, reason: null, detail: null, status: 200 },
+        { ...record, ...timers, traceId: null, route: null, reason: null, detail: null, status: 200 },
         time,
       ),
     )

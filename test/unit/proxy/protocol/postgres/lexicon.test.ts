@@ -90,6 +90,7 @@ describe('the catalogue', () => {
       ['routine', 'unknown', 'c something', 'unknown'],
       ['routine', 'round', 'sql ', 'select square()'],
       ['routine', 'square', 'sql ', 'select round(), dynamic()'],
+      ['routine', 'both', 'plpgsql ', 'begin listen x; perform python(); end'],
     ])
     const names = [
       'leak',
@@ -103,6 +104,7 @@ describe('the catalogue', () => {
       'uuid',
       'unknown',
       'round',
+      'both',
     ]
     assert.deepEqual(names.map(of), [
       'set',
@@ -112,10 +114,11 @@ describe('the catalogue', () => {
       'doubt',
       'advisory_lock',
       'other',
-      'doubt',
+      'language',
       null,
       'doubt',
       'doubt',
+      'language',
     ])
   })
 

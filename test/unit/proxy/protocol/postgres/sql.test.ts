@@ -65,6 +65,17 @@ const PINS: readonly (readonly [string, string])[] = [
   ['do', "DO $$ begin execute 'set role x'; end $$"],
   ['role', 'DO $body$ BEGIN SET ROLE x; END $body$'],
   ['temporary_table', 'do language plpgsql $$ begin if true then create temp table t (id int); end if; end $$'],
+  ['role', 'do $$ <<outer>> declare x int; begin set role y; end $$ language plpgsql'],
+  ['role', 'do $$ declare language text; begin set role y; end $$'],
+  ['language', 'do language plperl $$ $_SHARED{a} = 1 $$'],
+  ['language', "do language 'plperl' $$ begin(); $$"],
+  ['language', 'do language "plpython3u" $$ begin = GD $$'],
+  ['language', 'do $$ $_SHARED{a} = 1; $$ language plperl'],
+  ['language', "do $$ begin_it(); # don't\n $$ language plperl"],
+  ['language', 'do $$ begin; $$ language pltcl'],
+  ['language', "do $$ begin; $$ language 'pltcl'"],
+  ['language', 'set work_mem = 1; do $$ GD["a"] = 1 $$ language plpython3u'],
+  ['load', "set work_mem = 1; load 'plperl'; listen x"],
   ['other', 'select U&"set\\005fconfig"(1)'],
 ]
 
