@@ -67,7 +67,7 @@ describe('Redis by Sentinel, 200 writes a second during a failover', () => {
   })
 
   /** Half of the writes by ioredis, half by node-redis, through the proxy. */
-  async function underWrites(prefix: string, fail: () => void) {
+  async function underWrites(prefix: string, fail: () => unknown) {
     const io = new Redis({ port: proxy.port, maxRetriesPerRequest: 0 })
     io.on('error', () => {})
     const node = createClient({ socket: { port: proxy.port, host: '127.0.0.1' } })
@@ -93,7 +93,7 @@ describe('Redis by Sentinel, 200 writes a second during a failover', () => {
     ]
     await new Promise((resolve) => setTimeout(resolve, 1000))
     const failedAt = performance.now()
-    fail()
+    await fail()
     const promoted = await all.switched(master)
     while (all.serverAt(promoted).child.exitCode !== null) await new Promise((resolve) => setTimeout(resolve, 50))
     await new Promise((resolve) => setTimeout(resolve, 1500))
@@ -159,9 +159,7 @@ describe('Redis by Sentinel, 200 writes a second during a failover', () => {
   })
 
   it('loses nothing that was acknowledged when a person asks for it, and no application sees an error', async (t) => {
-    const found = await underWrites('manual', () => {
-      all.sentinelCli(all.sentinels[1]!.port, 'SENTINEL', 'FAILOVER', 'mymaster')
-    })
+    const found = await underWrites('manual', () => all.failOver(all.sentinels[1]!))
     const { own, gap, errors } = told(t, 'manual failover', found)
     assertInTime(found)
     assert.deepEqual(errors, [])
