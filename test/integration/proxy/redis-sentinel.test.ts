@@ -21,7 +21,7 @@ describe('Redis by Sentinel, as it comes and goes', { concurrency: true }, () =>
     const started = new Started(t)
     const [redis, other] = [await started.server(), await started.server()]
     const sentinel = await started.lone(redis.port)
-    const { port } = await started.proxy(bySentinel([sentinel]))
+    const { port, proxy } = await started.proxy(bySentinel([sentinel]), { timeouts: { connect: '30s' } })
     const client = new TestClient({ port })
     client.write(command('SET', 'a', '1'))
     await client.read(5)
@@ -30,27 +30,30 @@ describe('Redis by Sentinel, as it comes and goes', { concurrency: true }, () =>
     client.write(command('SET', 'a', '2'))
     assert.match(await client.read(14), /^\+OK\r\n-READONLY/)
     // The sidecar asks the server for its role, and sends it nothing more.
-    while (!(await isHeld(port))) {}
+    const sidecar = async (is: (it: { open: number; failure: string | null }) => boolean) => {
+      for (;;) {
+        const { ambassadors } = JSON.parse((await proxy.admin('GET', '/upstreams')).body)
+        const [{ connections, upstreams }] = ambassadors
+        if (is({ open: connections.open, failure: upstreams[0].discoveryFailure })) return
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+    }
+    await sidecar(({ failure }) => failure?.includes('is not the master') === true)
     const { text } = client
     client.write(command('SET', 'a', '3'))
-    assert.ok(await isHeld(port))
-    assert.equal(client.text, text)
+    const late = new TestClient({ port })
+    late.write(command('PING'))
+    await sidecar(({ open }) => open === 2)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    assert.deepEqual([client.text, late.text], [text, ''])
     await cli.replicaof('NO', 'ONE')
     cli.disconnect()
     while (!client.text.endsWith('+OK\r\n')) await new Promise((resolve) => setTimeout(resolve, 20))
     assert.equal(client.text.match(/READONLY/g)?.length, 1)
-    client.socket.destroy()
+    assert.equal(await late.read(7), '+PONG\r\n')
+    for (const each of [client, late]) each.socket.destroy()
   })
 })
-
-/** Whether a new connection is held: nothing comes for a moment. */
-async function isHeld(port: number): Promise<boolean> {
-  const client = new TestClient({ port })
-  client.write(command('PING'))
-  await new Promise((resolve) => setTimeout(resolve, 300))
-  client.socket.destroy()
-  return client.length === 0
-}
 
 // Each with servers of its own: at a switch most of the time is the Sentinels'.
 describe('Redis with three Sentinels', { concurrency: true }, () => {
