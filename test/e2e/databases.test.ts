@@ -217,7 +217,7 @@ describe('databases on a real cluster', () => {
     const report = async (): Promise<Json> => JSON.parse((await w.kubectl.lastLine(name)).trim() || '{}')
     await eventually('transactions are made', async () => (await report()).transactions > 200)
     await w.kubectl.apply([ordersDb({ timeouts: { connect: '10s' } })])
-    await w.kubectl.run(['wait', 'amb/orders-db', '--for=condition=Programmed', '--timeout=60s'])
+    await w.kubectl.run(['wait', 'amb/orders-db', '--for=condition=Programmed', '--timeout=240s'])
     const { transactions } = await report()
     await eventually('transactions are made after the change', async () => {
       return (await report()).transactions > transactions + 200

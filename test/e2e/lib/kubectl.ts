@@ -17,7 +17,7 @@ export function execute(
   options: { input?: string; timeoutMs?: number; env?: NodeJS.ProcessEnv } = {},
 ): Promise<Result> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { env: options.env ?? process.env, timeout: options.timeoutMs ?? 120_000 })
+    const child = spawn(command, args, { env: options.env ?? process.env, timeout: options.timeoutMs ?? 250_000 })
     const out: Buffer[] = []
     const err: Buffer[] = []
     child.stdout.on('data', (chunk: Buffer) => out.push(chunk))
@@ -116,7 +116,7 @@ export class Kubectl {
 
   /** Runs a command in the container `app` of a pod or workload. */
   exec(target: string, command: readonly string[], container = 'app'): Promise<Result> {
-    return this.try(['exec', target, '-c', container, '--', ...command], { timeoutMs: 60_000 })
+    return this.try(['exec', target, '-c', container, '--', ...command])
   }
 
   /** The last line of the log of the container `app`; empty when there is none. */
@@ -157,7 +157,7 @@ export class Kubectl {
     })
   }
 
-  rollout(target: string, timeoutMs = 90_000): Promise<string> {
+  rollout(target: string, timeoutMs = 240_000): Promise<string> {
     return this.run(['rollout', 'status', target, `--timeout=${Math.ceil(timeoutMs / 1000)}s`], {
       timeoutMs: timeoutMs + 5000,
     })

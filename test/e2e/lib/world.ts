@@ -50,7 +50,7 @@ export async function world(
   const system = kubectl.in(SYSTEM)
   const helm = helmOf(cluster)
   if (options.install !== false) await ensureInstalled(cluster)
-  await kubectl.run(['delete', 'namespace', name, '--ignore-not-found', '--wait=true', '--timeout=60s'])
+  await kubectl.run(['delete', 'namespace', name, '--ignore-not-found', '--wait=true', '--timeout=240s'])
   await kubectl.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: options.labels ?? {} } }])
   return {
     cluster,
@@ -65,7 +65,7 @@ export async function world(
 
 const helmOf =
   (cluster: Cluster): World['helm'] =>
-  (args, timeoutMs = 180_000) =>
+  (args, timeoutMs = 250_000) =>
     execute(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...args], { timeoutMs })
 
 /** Makes sure that the chart is installed from this checkout. Several files run at a time, and Helm refuses a second one that installs. */
@@ -124,7 +124,7 @@ async function install(cluster: Cluster, system: Kubectl, helm: World['helm']): 
     '--create-namespace',
     '--wait',
     '--timeout',
-    '120s',
+    '240s',
     '--set-string',
     `operator.podAnnotations.test/build=${build}`,
     ...INSTALL_VALUES,
