@@ -158,6 +158,8 @@ before(async () => {
   cluster = await clusterForTests()
   kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, NAMESPACE)
   client = createClient(await connect({ kubeconfig: cluster.kubeconfig }))
+  // Of a run that was killed: no kubelet would confirm their end.
+  await kubectl.try(['delete', 'pods', '--all', '--grace-period=0', '--force'])
   await kubectl.run(['delete', 'namespace', NAMESPACE, OTHER, '--ignore-not-found', '--wait=true'])
   for (const namespace of [NAMESPACE, OTHER]) {
     await kubectl.run(['create', 'namespace', namespace])
