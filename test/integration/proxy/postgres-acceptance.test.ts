@@ -62,7 +62,7 @@ const parse = (name: string, sql: string) => message('P', `${name}\0${sql}\0\0\0
 const run = (name = '') => Buffer.concat([message('B', `\0${name}\0\0\0\0\0\0\0`), execute()])
 
 for (const mode of MODES) {
-  describe(`PostgreSQL with pooling ${mode}`, () => {
+  describe(`PostgreSQL with pooling ${mode}`, { concurrency: true }, () => {
     it(
       'answers everything that was sent before a half-close',
       scope(async (ends) => {
@@ -148,7 +148,7 @@ for (const mode of MODES) {
           socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')
         })
         ends.push(() => web.close())
-        const timeouts = { connect: '1s' }
+        const timeouts = { connect: '2s' }
         const down = await closedPort()
         const found = await Promise.all(
           [{ ports: [down] }, { ports: [web.port] }, { role: 'Replica' as const }].map(async (setup) => {
