@@ -6,6 +6,7 @@ import { after, afterEach, before, describe, it } from 'node:test'
 import { setTimeout as wait } from 'node:timers/promises'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, type ReceivedRequest, type ScriptedUpstream, scriptedUpstream } from '../../helpers/http-upstream.ts'
+import { onTime } from '../../helpers/on-time.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 
@@ -192,7 +193,7 @@ describe('a connection that its server closes as a request comes', { timeout: 20
     const client = open()
     for (let i = 0; i < 20; i++) {
       assert.equal((await client.post('hello').response()).status, 200)
-      await wait(40)
+      await closed(seen().at(-1)!.socket)
     }
     assert.equal(seen().length, 20)
   })
@@ -251,20 +252,21 @@ describe('a connection that rests', { timeout: 20_000 }, () => {
     })
   }
 
-  it('is closed a second before its server would, by Keep-Alive: timeout=2', async () => {
-    respond = () => ok('ok', 'Keep-Alive: timeout=2, max=100')
-    const client = open()
-    await client.get().response()
-    const started = performance.now()
-    await wait(100)
-    await client.get().response()
-    const [first, second] = seen()
-    assert.equal(first!.connection, second!.connection)
-    await closed(first!.socket)
-    const took = performance.now() - started
-    // Without the field it would rest for four seconds.
-    assert.ok(took > 900 && took < 3500, String(took))
-  })
+  it('is closed a second before its server would, by Keep-Alive: timeout=2', () =>
+    onTime(500, async () => {
+      respond = () => ok('ok', 'Keep-Alive: timeout=2, max=100')
+      const client = open()
+      await client.get().response()
+      const started = performance.now()
+      await wait(100)
+      await client.get().response()
+      const [first, second] = seen().slice(-2)
+      assert.equal(first!.connection, second!.connection)
+      await closed(first!.socket)
+      const took = performance.now() - started
+      // Without the field it would rest for four seconds.
+      assert.ok(took > 900 && took < 3500, String(took))
+    }))
 
   it('with a server of HTTP/1.0 is one only when it says so', async () => {
     respond = () => 'HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok'
@@ -535,9 +537,14 @@ describe('Expect: 100-continue', { timeout: 20_000 }, () => {
   })
 
   it('without a body is nothing to wait for', async () => {
-    const started = performance.now()
-    assert.equal((await open().get('/', 'Expect: 100-continue').response()).status, 200)
-    assert.ok(performance.now() - started < 900)
+    // It would wait for a second each time; a machine that stands still does so now and then.
+    let tookMs = Number.POSITIVE_INFINITY
+    for (let i = 0; i < 5 && tookMs >= 900; i++) {
+      const started = performance.now()
+      assert.equal((await open().get('/', 'Expect: 100-continue').response()).status, 200)
+      tookMs = performance.now() - started
+    }
+    assert.ok(tookMs < 900, String(tookMs))
   })
 
   it('of HTTP/1.0 is ignored', async () => {
@@ -845,7 +852,7 @@ describe('a client that leaves', { timeout: 20_000 }, () => {
         if (how === 'close') client.socket.destroy()
         else client.socket.resetAndDestroy()
         await closed(socket)
-        assert.ok(performance.now() - started < 4000, String(performance.now() - started))
+        assert.ok(performance.now() - started < 10_000, String(performance.now() - started))
       })
     }
   }
