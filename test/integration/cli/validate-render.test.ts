@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { loadAll } from 'js-yaml'
+import { main } from '../../../cli/main.ts'
 import { PRODUCT_VERSION } from '../../../common/names.ts'
 import { parseProxyConfig } from '../../../common/proxy-config.ts'
 import { execute } from '../../e2e/lib/kubectl.ts'
@@ -37,16 +38,20 @@ spec:
         ambassador.dev/inject: ${inject}
 `
 
-describe('ambassador validate', { concurrency: 3 }, () => {
+describe('ambassador validate of an example', () => {
   const files = readdirSync(join(ROOT, 'examples'), { recursive: true, encoding: 'utf8' })
   for (const file of files.filter((name) => name.endsWith('.yaml') && !/\/(app|compose)\.yaml$/.test(name))) {
-    it(`finds nothing wrong with examples/${file}`, async () => {
-      const { code, out } = await ambassador(['validate', '-f', `examples/${file}`])
-      assert.match(out.at(-1)!, /^\d+ Ambassadors?, 0 problems, 0 warnings$/)
+    it(`finds nothing wrong with examples/${file}`, async (t) => {
+      // Within this process, for Node starts often enough below.
+      const log = t.mock.method(console, 'log', () => {})
+      const code = await main(['validate', '-f', join(ROOT, 'examples', file)])
+      assert.match(String(log.mock.calls.at(-1)?.arguments[0]), /^\d+ Ambassadors?, 0 problems, 0 warnings$/)
       assert.equal(code, 0)
     })
   }
+})
 
+describe('ambassador validate', { concurrency: 3 }, () => {
   it('tells file, line, object, field, value and remedy of each problem and fails', async () => {
     const { code, out } = await ambassador(['validate', '-f', '-'], `${GOOD}---\n${BAD}`)
     assert.equal(code, 1)
