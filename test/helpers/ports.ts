@@ -1,62 +1,48 @@
-/** Ports that are free on this machine now, and that no other test of this machine is about to use. */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+/** Ports that are free on this machine now. */
+import { createServer, type Server } from 'node:net'
 
 /** Below the ports that a kernel gives to outgoing connections and to `listen(0)`: any process may take one of those at any moment. */
 const FIRST = 12_000
-const COUNT = 16_000
+const BLOCK = 50
+const BLOCKS = 320
 
-/** A file for each port that was given, with the process that got it: test files run at the same time, and listen only some time later. */
-const CLAIMS = join(tmpdir(), 'ambassador-test-ports')
+let block = 0
+let next = BLOCK
 
-const given = new Set<number>()
-
-/** A port that nothing listens on, on either family, and that no earlier call gave to this process or to another one that lives. */
+/** A port that nothing listens on, on either family, and that no earlier call gave, neither of this process nor of another one that lives. */
 export async function freePort(): Promise<number> {
-  if (given.size === 0) {
-    mkdirSync(CLAIMS, { recursive: true })
-    process.once('exit', () => {
-      for (const port of given) rmSync(join(CLAIMS, String(port)), { force: true })
-    })
-  }
   for (;;) {
-    const port = FIRST + Math.floor(COUNT * Math.random())
-    if (given.has(port) || !isClaimed(port)) continue
-    given.add(port)
+    if (next === BLOCK) {
+      block = await ownBlock()
+      next = 1
+    }
+    const port = block + next++
     if (await isFree(port)) return port
   }
 }
 
-/** Whether the port is this process's now. */
-function isClaimed(port: number): boolean {
-  const file = join(CLAIMS, String(port))
-  try {
-    writeFileSync(file, String(process.pid), { flag: 'wx' })
-    return true
-  } catch (error) {
-    // Where nobody may write there are no claims to keep to.
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') return true
-    if (!hasOwner(file)) rmSync(file, { force: true })
-    return false
+/** Test files run side by side: the first port of a block is listened on by who has the block, until that process ends. */
+async function ownBlock(): Promise<number> {
+  for (;;) {
+    const first = FIRST + BLOCK * Math.floor(BLOCKS * Math.random())
+    const held = await listening(first, '127.0.0.1')
+    if (held === null) continue
+    held.unref()
+    return first
   }
 }
 
-/** Whether the process that wrote the file lives; one that was killed has not removed it. */
-function hasOwner(file: string): boolean {
-  try {
-    // Empty while it is being written: 0 is the group of this process, which lives.
-    process.kill(Number(readFileSync(file, 'utf8')), 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM'
-  }
+async function isFree(port: number): Promise<boolean> {
+  const server = await listening(port, '::')
+  if (server === null) return false
+  await new Promise((resolve) => server.close(resolve))
+  return true
 }
 
-const isFree = (port: number): Promise<boolean> =>
-  new Promise((resolve) => {
+function listening(port: number, host: string): Promise<Server | null> {
+  return new Promise((resolve) => {
     const server = createServer()
-    server.once('error', () => resolve(false))
-    server.listen(port, '::', () => server.close(() => resolve(true)))
+    server.once('error', () => resolve(null))
+    server.listen(port, host, () => resolve(server))
   })
+}

@@ -61,8 +61,19 @@ export const echo = (socket: Socket): void => {
   socket.pipe(socket)
 }
 
-/** A port of loopback that nobody listens on, and that the kernel gives to nobody meanwhile. */
-export const closedPort = (): Promise<number> => freePort()
+/** A port of loopback that nobody listens on, and that nobody takes by chance: a dial is refused, and a server may come back there. */
+export const closedPort = freePort
+
+/** Resolves with a number that has stopped to change: a process that stood still sees nothing change either, so it is looked at several times. */
+export async function settled(count: () => number): Promise<number> {
+  let seen = count()
+  for (let same = 0; same < 6; same++) {
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    if (count() !== seen) same = -1
+    seen = count()
+  }
+  return seen
+}
 
 /** A connection whose bytes are collected. */
 export class TestClient {

@@ -266,14 +266,18 @@ describe('readiness', () => {
     assert.equal(status, 503)
     assert.equal(
       body,
-      "ambassador 'orders': upstream 'upstream': no endpoint is available by its circuit breaker, its checks and its attempts\n",
+      "ambassador 'orders': upstream 'upstream': no endpoint is available by its circuit breaker, its checks and its attempts, last error health_check\n",
     )
+    // The operator repeats it in the condition Ready.
+    const told = async () => JSON.parse((await proxy.get('/configz')).body).ambassadors[0].unready
+    assert.deepEqual(await told(), [body.trimEnd().slice("ambassador 'orders': ".length)])
     assert.deepEqual(await proxy.get('/readyz?startup'), { status: 200, body: 'ok\n' })
     assert.equal((await proxy.get('/readyz?startup&upstream=orders')).status, 503)
     assert.equal((await proxy.get('/livez')).status, 200)
     const server = createServer((socket) => socket.end()).listen(upstreamPort, '127.0.0.1')
     await proxy.logged('endpoint is healthy again')
     assert.equal((await proxy.get('/readyz')).status, 200)
+    assert.deepEqual(await told(), [])
     assert.equal((await proxy.get('/readyz?startup&upstream=orders')).status, 200)
     server.close()
     await proxy.line(() => proxy.log.filter(({ msg }) => String(msg).startsWith('endpoint is out of use')).length === 2)
