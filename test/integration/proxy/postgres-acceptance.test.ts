@@ -185,6 +185,21 @@ describe('PostgreSQL clients that share a connection', () => {
   )
 
   it(
+    'begin with the bytes that they gave, in letters of any language and with quotes',
+    scope(async (ends) => {
+      const proxy = await proxyOf(ends, 'Transaction')
+      const sql = "select current_setting('application_name')"
+      const server = { host: '127.0.0.1', port, user: POSTGRES_USER, password: POSTGRES_PASSWORD }
+      // The last one has a quote in its lower byte.
+      for (const application_name of ['Größe', "it's\\", 'ħ']) {
+        const direct = await connected({ ...server, application_name }, ends)
+        const client = await connected({ ...proxy.options, application_name }, ends)
+        assert.equal(await one(client, sql), await one(direct, sql), application_name)
+      }
+    }),
+  )
+
+  it(
     'close and make statements anew under a name, each its own',
     scope(async (ends) => {
       const proxy = await proxyOf(ends, 'Transaction')
