@@ -10,7 +10,7 @@ import { type PoolMember, RedisPool } from '../../upstream/redis-pool.ts'
 import type { TcpEnd, TcpRecord } from '../tcp/session.ts'
 import { type Acquirer, Acquisition } from './acquire.ts'
 import type { RedisCells } from './cells.ts'
-import { COMMANDS, type Command, Kind } from './commands.ts'
+import { type Command, commands, Kind } from './commands.ts'
 import { CommandParser, type CommandSink, ReplyParser, type ReplySink, Type, wordHash } from './parser.ts'
 import { Pending } from './pending.ts'
 import { errorReply } from './respond.ts'
@@ -339,7 +339,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     if (mode === 'on') this.#isSilent = false
     if (mode !== 'off' && mode !== 'skip') return false
     this.#count++
-    this.#owner.cells.onCommand(COMMANDS.find(({ name }) => name === 'client')?.index ?? 0)
+    this.#owner.cells.onCommand(commands().find(({ name }) => name === 'client')?.index ?? 0)
     if (mode === 'off') this.#isSilent = true
     else this.#skipsNext = !this.#isSilent
     return true
@@ -587,7 +587,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     this.#owner.cells.onReply(index, now() - pending.time)
     pending.shift()
     if (type === Type.error) this.#onError(word)
-    const { kind } = COMMANDS[index]!
+    const { kind } = commands()[index]!
     if (kind !== Kind.plain) this.#onSpecialReply(kind, type)
   }
 
@@ -612,7 +612,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
   }
 
   #isSubscription(index: number): boolean {
-    const { kind } = COMMANDS[index]!
+    const { kind } = commands()[index]!
     return kind === Kind.subscribe || kind === Kind.unsubscribe
   }
 
