@@ -41,6 +41,8 @@ export interface AmbassadorReport {
   readonly refs: readonly RefReport[]
   /** Last trouble of this Ambassador's data path that a person should see (certificate not trusted, DNS empty, ...), or null. */
   readonly lastError: { readonly reason: string; readonly message: string; readonly at: string } | null
+  /** Why this Ambassador keeps the sidecar from being ready, each a sentence that names the upstream if it is one; empty when it does not. */
+  readonly unready: readonly string[]
 }
 
 export interface Configz {

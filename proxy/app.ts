@@ -282,24 +282,24 @@ export class ProxyApp {
   }
 
   /** Reasons why the sidecar is not ready, each a sentence; empty when it is. */
-  unready({ isStartup = false, upstreams = [] }: Partial<ReadyQuestion> = {}): readonly string[] {
-    if (this.#isDraining) return ['draining']
+  unready(question: Partial<ReadyQuestion> = {}): readonly string[] {
+    if (this.#isDraining) return DRAINING
+    return this.#served.flatMap((served) =>
+      this.#whyUnready(served, question).map((reason) => `ambassador '${served.name}': ${reason}`),
+    )
+  }
+
+  #whyUnready(served: Served, { isStartup = false, upstreams = [] }: Partial<ReadyQuestion> = {}): readonly string[] {
+    if (served.config === null) return [served.report().rejected?.message ?? 'no config was read yet']
+    if (served.port === null) return ['its port is not bound']
     const wantsAll = this.#options.readiness === 'UpstreamHealthy' && !isStartup
-    return this.#served.flatMap((served) => {
-      const reasons: string[] = []
-      const { rejected } = served.report()
-      if (served.config === null) reasons.push(rejected?.message ?? 'no config was read yet')
-      else if (served.port === null) reasons.push('its port is not bound')
-      else {
-        for (const { cluster, tls, credential, login } of served.compiled) {
-          if (!wantsAll && !upstreams.some((name) => isNamed(name, served.name, cluster.name))) continue
-          const why =
-            tls?.context === null ? tls.failure : (credential?.failure ?? login?.failure ?? unhealthy(cluster))
-          if (why !== null) reasons.push(`upstream '${cluster.name}': ${why}`)
-        }
-      }
-      return reasons.map((reason) => `ambassador '${served.name}': ${reason}`)
-    })
+    const reasons: string[] = []
+    for (const { cluster, tls, credential, login } of served.compiled) {
+      if (!wantsAll && !upstreams.some((name) => isNamed(name, served.name, cluster.name))) continue
+      const why = tls?.context === null ? tls.failure : (credential?.failure ?? login?.failure ?? unhealthy(cluster))
+      if (why !== null) reasons.push(`upstream '${cluster.name}': ${why}`)
+    }
+    return reasons
   }
 
   unknownUpstreams(names: readonly string[]): string | null {
@@ -317,7 +317,10 @@ export class ProxyApp {
       version: PRODUCT_VERSION,
       pod: this.#options.podName,
       startedAt: this.#startedAt.toISOString(),
-      ambassadors: this.#served.map((served) => served.report()),
+      ambassadors: this.#served.map((served) => ({
+        ...served.report(),
+        unready: this.#isDraining ? DRAINING : this.#whyUnready(served),
+      })),
     }
   }
 
@@ -375,6 +378,8 @@ export class ProxyApp {
   }
 }
 
+const DRAINING = ['draining'] as const
+
 /** Whether a name means this upstream: its own, that of its Ambassador, or both. */
 function isNamed(name: string, ambassador: string, upstream: string): boolean {
   return name === upstream || name === ambassador || name === `${ambassador}/${upstream}`
@@ -387,5 +392,8 @@ function unhealthy(cluster: Served['compiled'][number]['cluster']): string | nul
   // A breaker whose open time has passed counts as up: only traffic can probe it, and a pod that is not ready gets none.
   const time = refreshClock()
   const isUp = [...cluster.endpoints].some((endpoint) => endpoint.isWell(time) && endpoint.isAvailable(time))
-  return isUp ? null : 'no endpoint is available by its circuit breaker, its checks and its attempts'
+  if (isUp) return null
+  const why = new Set([...cluster.endpoints].flatMap(({ lastError }) => (lastError === null ? [] : [lastError.reason])))
+  const last = why.size === 0 ? '' : `, last error ${[...why].sort().join(', ')}`
+  return `no endpoint is available by its circuit breaker, its checks and its attempts${last}`
 }

@@ -416,7 +416,8 @@ export class Served {
     return new Date(this.#parts.wallNow()).toISOString()
   }
 
-  report(): AmbassadorReport {
+  /** All but whether it is ready, which is a question of the process. */
+  report(): Omit<AmbassadorReport, 'unready'> {
     const refs = [...this.#refs]
     // A reference of both configs is one reference, as it is now.
     for (const ref of this.#rejected?.refs ?? []) {

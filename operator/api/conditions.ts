@@ -42,7 +42,7 @@ export const CONDITIONS = {
       NoReferences: { status: 'True', text: 'The spec refers to no Secret, no ConfigMap and no Service.' },
       ReferenceMissing: {
         status: 'False',
-        text: 'A Secret or ConfigMap does not exist, or does not hold the key; or a Service does not exist or has no such port, and its last good endpoints stay in use. The message names it. Create it or correct the name; the sidecars read it within the refresh time of the kubelet, without a restart.',
+        text: 'A Secret or ConfigMap does not exist, or does not hold the key; or a Service does not exist or has no such port, and its last good endpoints stay in use. The message names it. Create it or correct the name; the sidecars read it within a minute, usually within seconds, without a restart.',
       },
       ReferenceInvalid: {
         status: 'False',
@@ -158,7 +158,7 @@ export const CONDITIONS = {
       Ready: { status: 'True', text: 'The dependency can be used in every pod that asks for it.' },
       PodsNotReady: {
         status: 'False',
-        text: 'A sidecar is not ready, or no injected pod runs yet. The message names the pod.',
+        text: 'A sidecar is not ready, or no injected pod runs yet. The message names the pod, and the upstream and its last error where that is why.',
       },
     },
   },

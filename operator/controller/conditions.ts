@@ -1,6 +1,7 @@
 /** From facts to conditions: one pure function per question, each a list of cases in the order in which they count. */
 
 import type { RefReport } from '../../common/configz.ts'
+import { CONTAINER_NAME } from '../../common/names.ts'
 import { configMapName } from '../../common/object-names.ts'
 import type { ConditionStatus, ConditionType, ReasonOf } from '../api/conditions.ts'
 import { acceptance } from '../render/render.ts'
@@ -288,9 +289,13 @@ export function isStarting(pod: PodState, now: number): boolean {
   return !pod.isRunning && pod.restarts === 0 && now - pod.createdAt < STARTING_MS
 }
 
-function notReady(pod: PodState): string {
-  const why = pod.waiting === '' ? '' : ` (${pod.waiting})`
-  return `the sidecar of pod '${pod.name}' is not ready${why}: see kubectl describe pod ${pod.name}`
+function notReady({ name, waiting, report }: PodState): string {
+  const said = report.kind === 'answered' ? (report.ambassador?.unready ?? []) : []
+  // The sidecar knows more than its kubelet: which upstream, and what of it.
+  if (waiting === '' && said.length > 0)
+    return `the sidecar of pod '${name}' is not ready: ${sentences(said)}: see kubectl logs ${name} -c ${CONTAINER_NAME}`
+  const why = waiting === '' ? '' : ` (${waiting})`
+  return `the sidecar of pod '${name}' is not ready${why}: see kubectl describe pod ${name}`
 }
 
 function unreachable({ silent }: Facts): string {

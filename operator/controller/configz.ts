@@ -225,12 +225,14 @@ export class Reports {
 }
 
 /** Without times, which differ from pod to pod and decide nothing. */
-function reduce({ hash, generation, endpointsHash, rejected, refs }: AmbassadorReport): SidecarState {
+function reduce({ hash, generation, endpointsHash, rejected, refs, unready }: AmbassadorReport): SidecarState {
   return {
     hash,
     generation,
     endpointsHash: endpointsHash ?? null,
     refs: refs.map(({ ref, state, message }): RefReport => ({ ref, state, message })),
+    // An older sidecar does not tell.
+    unready: Array.isArray(unready) ? unready.map(String) : [],
     rejected:
       rejected === null
         ? null

@@ -1,4 +1,5 @@
 /** Which change wakes whom: the writing half of the operator, alive while this replica leads. */
+import type { RefReport } from '../../common/configz.ts'
 import type { Log } from '../../common/log.ts'
 import { GROUP, KIND, VERSION } from '../../common/names.ts'
 import type { Ambassador } from '../api/ambassador.ts'
@@ -20,7 +21,7 @@ import { BY_AMBASSADOR, type InjectedPod, injectedPods, type UninjectedPod, unin
 import { type ReconcileDeps, reconcile } from './reconcile.ts'
 import { RefChecker } from './secret-checks.ts'
 import { Services } from './services.ts'
-import { Toucher } from './touch.ts'
+import { Toucher, WHILE_MISSING } from './touch.ts'
 import { Workloads } from './workloads.ts'
 import { Pace, StatusWriter } from './write.ts'
 
@@ -65,6 +66,8 @@ export class Controller {
   readonly #services: Services
   readonly #reports: Reports
   readonly #toucher: Toucher
+  /** Touches pods that wait for somebody else. */
+  readonly #patientToucher: Toucher
   readonly #ender: Ender
   readonly #statusWriter: StatusWriter
   readonly #events: EventRecorder
@@ -113,17 +116,27 @@ export class Controller {
       onTrouble: (trouble) => this.#troubled(trouble),
       ...(options.fetch === undefined ? {} : { fetch: options.fetch }),
     })
+    const onTouch = (key: string): void => {
+      metrics.touches.inc()
+      this.#reports.hurry(key, 150)
+    }
     this.#toucher = new Toucher({
       client,
       clock,
       log,
       pod,
-      lagging: (each) => this.#lagging(each),
-      onTouch: (key) => {
-        metrics.touches.inc()
-        this.#reports.hurry(key, 150)
-      },
+      onTouch,
+      lacking: (each) => this.#lagging(each),
       ...(options.touchRate === undefined ? {} : { rate: options.touchRate }),
+    })
+    this.#patientToucher = new Toucher({
+      client,
+      clock,
+      log,
+      pod,
+      onTouch,
+      lacking: (each) => this.#waiting(each),
+      pace: WHILE_MISSING,
     })
     this.#ender = new Ender({ client, clock, log, pod })
     this.#statusWriter = new StatusWriter({
@@ -175,6 +188,7 @@ export class Controller {
       ['reconcile', this.#queue.depth],
       ['configz', this.#reports.depth],
       ['touch', this.#toucher.depth],
+      ['touch-missing', this.#patientToucher.depth],
       ['end', this.#ender.depth],
       ['workloads', this.#workloads.depth],
     ]
@@ -201,6 +215,7 @@ export class Controller {
       await Promise.all([
         this.#reports.stop(),
         this.#toucher.stop(),
+        this.#patientToucher.stop(),
         this.#ender.stop(),
         this.#workloads.stop(),
         this.#services.stop(),
@@ -248,7 +263,12 @@ export class Controller {
     const before = this.#published.get(key)
     this.#published.set(key, published)
     if (before !== undefined && versionOf(before) === versionOf(published)) return
-    for (const pod of this.#injected.store.byIndex(BY_AMBASSADOR, key)) this.#toucher.consider(keyOfPod(pod))
+    for (const pod of this.#injected.store.byIndex(BY_AMBASSADOR, key)) this.#considerTouch(keyOfPod(pod))
+  }
+
+  #considerTouch(key: string): void {
+    this.#toucher.consider(key)
+    this.#patientToucher.consider(key)
   }
 
   /** The hash that this pod should load and has not; undefined when it is fine, not known, or when a touch cannot help. */
@@ -272,6 +292,18 @@ export class Controller {
     return undefined
   }
 
+  /** The hash that was published for this pod when its sidecar waits for a Secret or a ConfigMap that is missing or cannot be used. */
+  #waiting(pod: InjectedPod): string | undefined {
+    const key = keyOfPod(pod)
+    for (const name of pod.serves) {
+      const published = this.#published.get(`${pod.namespace}/${name}`)
+      const report = this.#reports.of(key, pod, name)
+      if (published === undefined || report.kind !== 'answered') continue
+      if (report.ambassador?.refs.some(isMendable)) return versionOf(published)
+    }
+    return undefined
+  }
+
   /** Whether its sidecar has everything in force and has read everything; otherwise it is asked again soon. */
   #isSettled(pod: InjectedPod): boolean {
     const key = keyOfPod(pod)
@@ -288,7 +320,10 @@ export class Controller {
   #injectedChanged({ key, before, after }: Change<InjectedPod>): void {
     const isFirst = !this.#injected.isSynced
     this.#reports.podChanged(key, before, after, isFirst)
-    if (after === undefined) this.#toucher.forget(key)
+    if (after === undefined) {
+      this.#toucher.forget(key)
+      this.#patientToucher.forget(key)
+    }
     this.#ender.consider(key)
     if (isFirst || !this.#isSynced) return
     for (const name of new Set([...namesOf(before), ...namesOf(after)])) {
@@ -310,7 +345,7 @@ export class Controller {
   }
 
   #reported(pod: InjectedPod): void {
-    this.#toucher.consider(keyOfPod(pod))
+    this.#considerTouch(keyOfPod(pod))
     if (!this.#isSynced) return
     for (const name of pod.serves) this.#queue.addAfter(`${pod.namespace}/${name}`, GATHER_MS)
   }
@@ -329,6 +364,11 @@ export class Controller {
 /** Of everything that a sidecar should have read. */
 function versionOf({ hash, endpointsHash }: Published): string {
   return endpointsHash === null ? hash : `${hash}-${endpointsHash}`
+}
+
+/** Whether it is in what the pod mounts, and a change of that object would mend it. */
+function isMendable({ ref, state }: RefReport): boolean {
+  return (state === 'Missing' || state === 'Invalid') && (ref.kind === 'secret' || ref.kind === 'configMap')
 }
 
 function keyOfPod({ namespace, name }: InjectedPod): string {

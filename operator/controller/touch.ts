@@ -1,6 +1,7 @@
 /**
- * Touches injected pods after a publish, so that their kubelets read the ConfigMap at once: a kubelet looks at a pod's volumes
- * when the pod object changes, and otherwise every minute or so. Touched again until the sidecar has the newest config.
+ * Touches injected pods, so that their kubelets look at what the pods mount: a kubelet looks when the pod object changes, and otherwise
+ * every minute or so. After a publish at once, and again until the sidecar has it; more slowly while a sidecar waits for a Secret or a
+ * ConfigMap that somebody else has to make or to mend.
  */
 import { type Log, silentLog } from '../../common/log.ts'
 import { Annotation } from '../../common/names.ts'
@@ -16,22 +17,54 @@ import type { InjectedPod } from './pods.ts'
 export interface ToucherOptions {
   readonly client: KubeClient
   readonly pod: (key: string) => InjectedPod | undefined
-  /** Hash that a pod should load and has not, or undefined when it is fine or a touch cannot help. */
-  readonly lagging: (pod: InjectedPod) => string | undefined
+  /** Hash of what was published for a pod that lacks something, or undefined when it lacks nothing or a touch cannot help. */
+  readonly lacking: (pod: InjectedPod) => string | undefined
   /** Told after each touch. */
   readonly onTouch?: (key: string) => void
-  /** Default 20 a second, burst 40. */
+  /** Default AFTER_PUBLISH. */
+  readonly pace?: TouchPace
+  /** Over all pods, in place of the pace's. */
   readonly rate?: Rate
   readonly clock?: Clock
   readonly random?: () => number
   readonly log?: Log
 }
 
-/** Between touches of one pod for one hash: its kubelet may have read the ConfigMap just before its own watch told it of the new one. */
-const AGAIN = { initialMs: 800, maxMs: 60_000 }
+/** When a pod is touched for what it lacks. */
+export interface TouchPace {
+  /** Of the queue. */
+  readonly name: string
+  /** Before the first touch. */
+  readonly firstMs: number
+  /** From one touch to the next, after `count` of them, when the pod has lacked it for `forMs`. */
+  readonly againMs: (count: number, forMs: number, random?: () => number) => number
+  /** Over all pods. */
+  readonly rate: Rate
+}
+
+/** A kubelet may have read the ConfigMap just before its own watch told it of the new one. */
+export const AFTER_PUBLISH: TouchPace = {
+  name: 'touch',
+  firstMs: 0,
+  againMs: (count, _, random) => backoffMs(count, { initialMs: 800, maxMs: 60_000, random }),
+  rate: { perSecond: 20, burst: 40 },
+}
+
+/**
+ * Nobody tells the operator of a Secret: it may not read them. So whoever has waited for one waits at most a quarter of that time
+ * longer, within these bounds; the upper one is about how often a kubelet looks by itself. The rate is its own, so that a thousand
+ * pods that wait keep no publish from anybody.
+ */
+export const WHILE_MISSING: TouchPace = {
+  name: 'touch-missing',
+  firstMs: 5_000,
+  againMs: (_, forMs) => Math.min(60_000, Math.max(5_000, forMs / 4)),
+  rate: { perSecond: 5, burst: 10 },
+}
 
 interface Touched {
   readonly hash: string
+  readonly since: number
   count: number
   /** Not before this time, by the clock. */
   notBefore: number
@@ -39,19 +72,21 @@ interface Touched {
 
 export class Toucher {
   readonly #options: ToucherOptions
+  readonly #pace: TouchPace
   readonly #clock: Clock
   readonly #queue: WorkQueue
   readonly #touched = new Map<string, Touched>()
 
   constructor(options: ToucherOptions) {
     this.#options = options
+    this.#pace = options.pace ?? AFTER_PUBLISH
     this.#clock = options.clock ?? systemClock
     this.#queue = new WorkQueue({
-      name: 'touch',
+      name: this.#pace.name,
       clock: this.#clock,
       log: options.log ?? silentLog,
       concurrency: 8,
-      rate: options.rate ?? { perSecond: 20, burst: 40 },
+      rate: options.rate ?? this.#pace.rate,
       work: (key, signal) => this.#touch(key, signal),
     })
   }
@@ -60,17 +95,10 @@ export class Toucher {
     return this.#queue.depth
   }
 
-  /** Touches this pod if it needs it and was not touched for the same reason a moment ago. Cheap when it does not. */
+  /** Touches this pod when it is time, if it needs it and was not touched for the same reason a moment ago. Cheap when it does not. */
   consider(key: string): void {
-    const pod = this.#options.pod(key)
-    const hash = pod === undefined ? undefined : this.#options.lagging(pod)
-    if (hash === undefined) {
-      this.#touched.delete(key)
-      return
-    }
-    const touched = this.#touched.get(key)
-    if (touched?.hash === hash && this.#clock.now() < touched.notBefore) return
-    this.#queue.add(key)
+    const touched = this.#lackOf(key)
+    if (touched !== undefined) this.#queue.addAfter(key, touched.notBefore - this.#clock.now())
   }
 
   forget(key: string): void {
@@ -81,18 +109,33 @@ export class Toucher {
     await this.#queue.shutdown()
   }
 
-  async #touch(key: string, signal: AbortSignal): Promise<number | undefined> {
+  /** What is known of the touches for what this pod lacks now; undefined: it lacks nothing. */
+  #lackOf(key: string): Touched | undefined {
     const pod = this.#options.pod(key)
-    const hash = pod === undefined ? undefined : this.#options.lagging(pod)
-    if (pod === undefined || hash === undefined) {
+    const hash = pod === undefined ? undefined : this.#options.lacking(pod)
+    if (hash === undefined) {
       this.#touched.delete(key)
       return undefined
     }
-    let touched = this.#touched.get(key)
-    if (touched?.hash !== hash) this.#touched.set(key, (touched = { hash, count: 0, notBefore: 0 }))
+    const known = this.#touched.get(key)
+    if (known?.hash === hash) return known
+    const since = this.#clock.now()
+    const touched = { hash, since, count: 0, notBefore: since + this.#pace.firstMs }
+    this.#touched.set(key, touched)
+    return touched
+  }
+
+  async #touch(key: string, signal: AbortSignal): Promise<number | undefined> {
+    const touched = this.#lackOf(key)
+    const pod = this.#options.pod(key)
+    if (touched === undefined || pod === undefined) return undefined
+    const { hash, since } = touched
+    const now = this.#clock.now()
+    // It lacks something else by now, for which it is not time yet.
+    if (touched.count === 0 && now < touched.notBefore) return touched.notBefore - now
     touched.count++
-    const waitMs = backoffMs(touched.count, { ...AGAIN, random: this.#options.random })
-    touched.notBefore = this.#clock.now() + waitMs
+    const waitMs = this.#pace.againMs(touched.count, now - since, this.#options.random)
+    touched.notBefore = now + waitMs
     // A value that is there already would be no change, and no change wakes no kubelet. The predecessor may have written `hash.n` too.
     const first = touched.count === 1 && !pod.touched.startsWith(hash)
     const value = first ? hash : `${hash}.${this.#clock.wall().toString(36)}`

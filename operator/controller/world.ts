@@ -36,7 +36,7 @@ export type SidecarReport =
   | { readonly kind: 'answered'; readonly ambassador: SidecarState | null }
 
 /** What decisions need of common/configz.ts's report. */
-export type SidecarState = Pick<AmbassadorReport, 'hash' | 'generation' | 'refs'> & {
+export type SidecarState = Pick<AmbassadorReport, 'hash' | 'generation' | 'refs' | 'unready'> & {
   /** Null also of a sidecar that knows nothing of Services. */
   readonly endpointsHash: string | null
   readonly rejected: Omit<NonNullable<AmbassadorReport['rejected']>, 'at'> | null

@@ -1,8 +1,14 @@
 /** Coarse timers: one timer of Node's for all deadlines of the process, and a deadline that moves costs an assignment. */
 import { refreshClock } from './clock.ts'
 
-/** Accuracy: a deadline fires at its time or up to this much later (plus the delay of the event loop). */
+/** Accuracy: a deadline fires at its time or up to this much later (plus the delay of the event loop, twice this when that was long). */
 export const TICK_MS = 8
+
+/** Later than this, the process stood still: the machine was busy, or the container had used up its share of the processor. */
+const STALL_MS = 100
+
+/** How long deadlines that came up meanwhile are put off then. */
+const GRACE_MS = 2 * TICK_MS
 
 /** 1,024 slots of 8 ms are 8.2 seconds; what is further away goes round again. */
 const SLOTS = 1024
@@ -119,7 +125,20 @@ function arm(tick: number): void {
   armed.unref()
 }
 
+/**
+ * Node calls timers before it reads: after a stall every deadline would be over, though what it waits for has long come and only
+ * this process did not look. So it looks first.
+ */
 function onTick(): void {
+  if (performance.now() - armedTick * TICK_MS <= STALL_MS) {
+    sweepDue()
+    return
+  }
+  armed = setTimeout(sweepDue, GRACE_MS)
+  armed.unref()
+}
+
+function sweepDue(): void {
   armed = null
   armedTick = Number.POSITIVE_INFINITY
   const time = refreshClock()

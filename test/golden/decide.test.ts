@@ -107,7 +107,7 @@ function reportOf(report: InputReport | undefined, hash: string): SidecarReport 
   if (report !== undefined && 'unasked' in report) return { kind: 'unasked' }
   if (report !== undefined && 'starting' in report) return { kind: 'starting' }
   if (report !== undefined && 'silent' in report) return { kind: 'silent', message: report.silent }
-  return { kind: 'answered', ambassador: { hash, generation: 3, endpointsHash: null, refs: [], rejected: null, ...report } }
+  return { kind: 'answered', ambassador: { hash, generation: 3, endpointsHash: null, refs: [], rejected: null, unready: [], ...report } }
 }
 
 /** What a reader wants to see of a decision. */

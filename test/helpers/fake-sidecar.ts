@@ -88,6 +88,7 @@ export async function fakeSidecar(options: FakeSidecarOptions): Promise<FakeSide
       refs: [],
       lastError: null,
       endpointsHash: null,
+      unready: [],
       ...known,
       ...report,
     })

@@ -128,6 +128,7 @@ function reportOf(ambassador: number, hash: string | null): Configz {
     refs: [{ ref: { kind: 'secret', name: 'token', key: 'token' }, state: 'Found', message: '' }],
     lastError: null,
     endpointsHash: null,
+    unready: [],
   }
   return { version: '1', pod: null, startedAt: '', ambassadors: [report] }
 }

@@ -93,7 +93,7 @@ export async function redisProxy(
     AMBASSADOR_CONFIG_DIR: volumes.configDir,
     AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
     AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
-    AMBASSADOR_DRAIN_SECONDS: '2',
+    AMBASSADOR_DRAIN_SECONDS: '20',
     POD_NAMESPACE: 'shop',
   })
   await proxy.line((line) => String(line['msg']).startsWith('config in force'))

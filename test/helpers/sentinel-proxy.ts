@@ -1,15 +1,18 @@
 /** A proxy in front of Sentinels and servers that a test starts one by one, and what its connections get. */
 import assert from 'node:assert/strict'
+import type { TestContext } from 'node:test'
+import { endsOf } from './ends.ts'
 import { RedisServer, redisProxy } from './redis.ts'
+import { RedisWithSentinels, type SentinelOptions } from './sentinels.ts'
 import { TestClient } from './tcp.ts'
 
 export const HOST = '127.0.0.1'
-/** What a test has started; end all of it after each. */
+/** What a test has started, which is ended with it. */
 export class Started {
-  readonly ends: (() => unknown)[] = []
+  readonly ends: (() => unknown)[]
 
-  async end(): Promise<void> {
-    for (const end of this.ends.splice(0).reverse()) await end()
+  constructor(t: TestContext) {
+    this.ends = endsOf(t)
   }
 
   async proxy(...args: Parameters<typeof redisProxy>) {
@@ -24,12 +27,19 @@ export class Started {
     return redis
   }
 
+  /** A master, replicas and Sentinels. */
+  async cluster(options: SentinelOptions = {}) {
+    const all = await RedisWithSentinels.start(options)
+    this.ends.push(() => all.stop())
+    return all
+  }
+
   /** A Sentinel alone, which is its own majority. */
   async lone(master: number, settings: readonly string[] = [], quorum = 1, host = HOST) {
     const monitor = `sentinel monitor mymaster ${host} ${master} ${quorum}`
     const ahead = settings.filter((line) => line.startsWith('sentinel resolve') || line.startsWith('sentinel announce'))
     const rest = settings.filter((line) => !ahead.includes(line))
-    const lines = [...ahead, monitor, 'sentinel down-after-milliseconds mymaster 3000', ...rest]
+    const lines = [...ahead, monitor, 'sentinel down-after-milliseconds mymaster 60000', ...rest]
     const sentinel = await RedisServer.start(lines, { isSentinel: true })
     this.ends.push(() => sentinel.stop())
     return sentinel
@@ -60,7 +70,7 @@ export async function pong(port: number): Promise<void> {
 }
 
 /** For what is to fail soon. */
-export const SHORT = { timeouts: { connect: '500ms' } }
+export const SHORT = { timeouts: { connect: '2s' } }
 
 /** The same, or PONG. */
 export async function answerOrPong(port: number): Promise<string> {

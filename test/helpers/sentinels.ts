@@ -15,6 +15,12 @@ export interface SentinelOptions {
   readonly downAfterMs?: number
 }
 
+/**
+ * Looks at servers and tells other Sentinels more often than by default (10 s and 2 s), so that tests need not wait for it; and does
+ * not stop its work for half a minute (TILT) because the machine stood still for two seconds.
+ */
+const DEBUG = ['info-period', '1000', 'publish-period', '500', 'tilt-trigger', '60000']
+
 export class RedisWithSentinels {
   readonly servers: RedisServer[] = []
   readonly sentinels: RedisServer[] = []
@@ -34,6 +40,8 @@ export class RedisWithSentinels {
     for (let i = 0; i < replicas; i++) {
       all.servers.push(await RedisServer.start([...own, `replicaof 127.0.0.1 ${master.port}`]))
     }
+    // A Sentinel that sees a replica before it is linked looks at it again only much later.
+    await all.linked()
     for (let i = 0; i < sentinels; i++) await all.addSentinel()
     await all.settled()
     return all
@@ -49,8 +57,26 @@ export class RedisWithSentinels {
       ...sentinelSettings,
     ]
     const sentinel = await RedisServer.start(settings, { isSentinel: true, ...(port !== undefined && { port }) })
+    this.sentinelCli(sentinel.port, 'SENTINEL', 'DEBUG', ...DEBUG)
     this.sentinels.push(sentinel)
     return sentinel
+  }
+
+  /** Waits until the first server has all of its replicas up to date. */
+  async linked(replicas = this.#options.replicas ?? 2): Promise<void> {
+    const { port } = this.servers[0]!
+    for (;;) {
+      const online = this.cli(port, 'INFO', 'replication').match(/^slave\d+:.*state=online/gm)?.length ?? 0
+      if (online >= replicas) return
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+
+  /** Asks a Sentinel for a failover, as a person would, until it is willing. */
+  async failOver(sentinel = this.sentinels[0]!): Promise<void> {
+    while (this.sentinelCli(sentinel.port, 'SENTINEL', 'FAILOVER', 'mymaster') !== 'OK') {
+      await new Promise((resolve) => setTimeout(resolve, 200))
+    }
   }
 
   /** Waits until every Sentinel knows all the others and every replica, with its link up. */

@@ -8,9 +8,10 @@ import { connect } from 'node:net'
  * without it, its queue is full and the kernel drops what comes, so that it is neither accepted nor refused (a machine that is gone).
  */
 export async function silentPort(ends: (() => unknown)[], accepts = false, host = '127.0.0.1'): Promise<number> {
+  const backlog = accepts ? 511 : 1
   const script = `
     const server = require('node:net').createServer()
-    server.listen({ port: 0, host: '${host}', backlog: ${accepts ? 511 : 1} }, () => {
+    server.listen({ port: 0, host: '${host}', backlog: ${backlog} }, () => {
       require('node:fs').writeSync(1, String(server.address().port) + '\\n')
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
     })`
@@ -18,10 +19,12 @@ export async function silentPort(ends: (() => unknown)[], accepts = false, host 
   ends.push(() => child.kill('SIGKILL'))
   const [text] = (await once(child.stdout, 'data')) as [Buffer]
   const port = Number(text.toString())
-  for (let i = 0; !accepts && i < 4; i++) {
-    const socket = connect(port, host).on('error', () => {})
+  // Linux takes one more than the backlog. Each is in the queue when it is connected.
+  for (let i = 0; !accepts && i <= backlog; i++) {
+    const socket = connect(port, host)
     ends.push(() => socket.destroy())
+    await once(socket, 'connect')
+    socket.on('error', () => {})
   }
-  if (!accepts) await new Promise((resolve) => setTimeout(resolve, 200))
   return port
 }

@@ -9,6 +9,8 @@ export interface SteadyLoadOptions {
   readonly one: () => Promise<string>
   /** More are not under way at a time. Default 200. */
   readonly max?: number
+  /** Most that are begun at one look at the clock, so that what a busy machine was too late for does not come in one burst. Default: all. */
+  readonly maxAtOnce?: number
 }
 
 export class SteadyLoad {
@@ -21,6 +23,8 @@ export class SteadyLoad {
   sent = 0
   /** The longest that this process was late to look at its clock, in milliseconds: what no proxy in it can be quicker than. */
   lateMs = 0
+  /** All such times together. */
+  lostMs = 0
   /** Answers, how often, and when the newest exchange began that got it (of performance.now()). */
   readonly answers = new Map<string, { count: number; lastBeganAt: number }>()
 
@@ -60,11 +64,13 @@ export class SteadyLoad {
 
   #tick(): void {
     const at = performance.now()
-    this.lateMs = Math.max(this.lateMs, at - this.#tickedAt - TICK_MS)
+    const late = Math.max(0, at - this.#tickedAt - TICK_MS)
+    this.lateMs = Math.max(this.lateMs, late)
+    this.lostMs += late
     this.#tickedAt = at
-    const { perSecond, max = 200 } = this.#options
+    const { perSecond, max = 200, maxAtOnce = max } = this.#options
     const due = Math.floor(((at - this.#startedAt) * perSecond) / 1000)
-    while (this.sent < due && this.#pending.size < max) {
+    for (let begun = 0; begun < maxAtOnce && this.sent < due && this.#pending.size < max; begun++) {
       this.sent++
       const one = this.#send().finally(() => this.#pending.delete(one))
       this.#pending.add(one)

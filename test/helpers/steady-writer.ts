@@ -1,10 +1,14 @@
 /** Writes keys at a steady pace through a driver, and remembers which of them were acknowledged, what failed, and how long nothing went. */
+import { Lateness } from './lateness.ts'
+
 export interface WriterFigures {
   readonly sent: number
   readonly acknowledged: readonly string[]
   readonly errors: readonly string[]
   /** The longest time between two acknowledgements. */
   readonly gapMs: number
+  /** How long this process did not run meanwhile. */
+  readonly lostMs: number
 }
 
 /** A write every `everyMs`, whether or not the earlier ones are answered, until the returned function is called. */
@@ -19,6 +23,7 @@ export function writeSteadily(
   let sent = 0
   let last = performance.now()
   let gapMs = 0
+  const late = new Lateness()
   const timer = setInterval(() => {
     const key = `${prefix}${sent++}`
     const write = set(key, 'x').then(
@@ -36,6 +41,7 @@ export function writeSteadily(
   return async () => {
     clearInterval(timer)
     await Promise.all(open)
-    return { sent, acknowledged, errors, gapMs }
+    late.stop()
+    return { sent, acknowledged, errors, gapMs, lostMs: late.lostMs }
   }
 }

@@ -1,6 +1,7 @@
 /** Plain TCP peers for tests: servers on free ports of loopback, and clients that collect what they get. */
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type NetConnectOpts, type Server, type Socket } from 'node:net'
+import { freePort } from './ports.ts'
 
 /** A server whose open sockets are known, so that a test can end them and itself. */
 export class TestServer {
@@ -60,12 +61,18 @@ export const echo = (socket: Socket): void => {
   socket.pipe(socket)
 }
 
-/** A port of loopback that nobody listens on: it was free a moment ago. */
-export async function closedPort(): Promise<number> {
-  const server = await tcpServer(() => {})
-  const { port } = server
-  await server.close()
-  return port
+/** A port of loopback that nobody listens on, and that nobody takes by chance: a dial is refused, and a server may come back there. */
+export const closedPort = freePort
+
+/** Resolves with a number that has stopped to change: a process that stood still sees nothing change either, so it is looked at several times. */
+export async function settled(count: () => number): Promise<number> {
+  let seen = count()
+  for (let same = 0; same < 6; same++) {
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    if (count() !== seen) same = -1
+    seen = count()
+  }
+  return seen
 }
 
 /** A connection whose bytes are collected. */

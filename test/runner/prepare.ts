@@ -60,6 +60,8 @@ export const prepareCluster = async (name: string): Promise<Cleanup> => {
     // What end-to-end tests of an earlier run have left would answer for the operators that these tests start.
     const helm = ['uninstall', 'ambassador', '--namespace', 'ambassador-system', '--ignore-not-found', '--wait']
     await run(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...helm])
+    const { IMAGES, loadImages } = await import('../e2e/lib/world.ts')
+    await loadImages(cluster, [...IMAGES, 'ambassador-test-databases'])
   }
   return isGiven ? async () => {} : () => cluster.down()
 }

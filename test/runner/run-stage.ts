@@ -75,20 +75,19 @@ export const runStage = async (
   if (files.length > 0) {
     const cleanup = await (options.prepared ?? prepare(stage, options.isCi))
     if (typeof cleanup === 'function') {
-      for (const batch of inOrder(files, stage))
-        await eachOf(batch, stage.concurrency, async (file) => take(await runTestFile(file, stage.limits, stage.env)))
+      const { longest = [], inTurn = [], last = [] } = stage
+      const run = async (file: string): Promise<void> => take(await runTestFile(file, stage.limits, stage.env))
+      const chosenOf = (names: readonly string[]): string[] => names.filter((file) => files.includes(file))
+      const others = [...new Set([...chosenOf(longest), ...files])].filter(
+        (file) => ![...inTurn, ...last].includes(file),
+      )
+      await Promise.all([eachOf(chosenOf(inTurn), 1, run), eachOf(others, stage.concurrency, run)])
+      await eachOf(chosenOf(last), 1, run)
       await cleanup()
     } else take({ file: cleanup.title, results: [cleanup], durationMs: 0, output: '' })
   }
   return { stage: stage.name, results, durationMs: performance.now() - start }
 }
-
-/** The files in the order in which they run: one that is first, the others, those that are last. */
-const inOrder = (files: readonly string[], { first, last = [] }: Stage): readonly string[][] => [
-  files.filter((file) => file === first),
-  files.filter((file) => file !== first && !last.includes(file)),
-  ...last.map((each) => files.filter((file) => file === each)),
-]
 
 /** At most `width` at a time. */
 const eachOf = async <T>(items: readonly T[], width: number, work: (item: T) => Promise<void>): Promise<void> => {

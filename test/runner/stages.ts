@@ -20,8 +20,11 @@ export interface Stage {
   readonly limits: FileLimits
   /** Test files that run at a time. */
   readonly concurrency: number
-  /** A file that runs alone before the others, and those that run after them, one at a time in this order. */
-  readonly first?: string
+  /** Files that take longest, and so begin first. */
+  readonly longest?: readonly string[]
+  /** Files that would disturb each other, but not the others: they run one at a time in this order, beside the others. */
+  readonly inTurn?: readonly string[]
+  /** Files that run alone after all others, in this order. */
   readonly last?: readonly string[]
   /** Environment of the files, beside that of the run. */
   readonly env?: Readonly<Record<string, string>>
@@ -98,8 +101,10 @@ export const STAGES: readonly Stage[] = [
     checks: [],
     folders: ['test/integration/operator'],
     limits: limits(300, 1200, 60),
-    concurrency: 1, // each file starts operators that see the whole cluster
-    first: 'test/integration/operator/chart.test.ts', // wants a cluster without the product, and takes it away again
+    concurrency: 1,
+    // Each starts operators that see the whole cluster. The chart first: it wants a cluster without the product, and takes it away again.
+    inTurn: ['chart', 'controller', 'process'].map((name) => `test/integration/operator/${name}.test.ts`),
+    last: ['test/integration/operator/nodes.test.ts'], // drains a node
     isSlow: true,
     ...onCluster('test-operator'),
   },
@@ -110,8 +115,8 @@ export const STAGES: readonly Stage[] = [
     folders: ['test/e2e'],
     limits: limits(300, 1200, 60),
     concurrency: 3, // a namespace for each file
-    // The one measures times and stops the operator, the other drains a node.
-    last: ['test/e2e/live.test.ts', 'test/e2e/nodes.test.ts'],
+    longest: ['databases', 'routing', 'workloads', 'migration', 'live'].map((name) => `test/e2e/${name}.test.ts`),
+    last: ['test/e2e/outage.test.ts'], // stops the operator
     isSlow: true,
     ...onCluster('test'),
   },

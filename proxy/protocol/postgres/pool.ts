@@ -85,9 +85,9 @@ export class Pool implements ServerOwner {
     return this.#all.size
   }
 
-  /** A free connection. Null: the client waits, and hears of it by onServer() or onNoServer(), later. */
-  take(client: PoolClient & ServerUser): Server | null {
-    const server = this.#pop(client)
+  /** A free connection for a user. Null: the client waits, and hears of it by onServer() or onNoServer(), later. */
+  take(client: PoolClient, user: ServerUser): Server | null {
+    const server = this.#pop(user)
     if (server !== null) return server
     const slots = this.#slots
     if (slots.tryAcquire() || (this.#owner.evict() && slots.tryAcquire())) this.connect(client)

@@ -247,7 +247,7 @@ function loginOf(packet: Buffer, parameters: ReadonlyMap<string, string>, userna
   for (const [name, value] of parameters) {
     if (name === 'user' || name === 'database') continue
     if (name.startsWith('_pq_.')) unknown.push(name)
-    else if (SETTABLE.has(name.toLowerCase())) settings.set(name.toLowerCase(), value)
+    else if (SETTABLE.has(name.toLowerCase())) settings.set(name.toLowerCase(), Buffer.from(value).toString('latin1'))
     else fixed.set(name, value)
   }
   const { randomBytes } = process.getBuiltinModule('node:crypto')

@@ -27,7 +27,7 @@ export interface SessionHost {
 /** What a client said at its begin. */
 export interface ClientLogin {
   readonly database: string
-  /** Parameters that the server reports, so that they can be set on any connection; by name, as they were given. */
+  /** Parameters that the server reports, so that they can be set on any connection; by name, byte for byte as they were given (latin1). */
   readonly settings: ReadonlyMap<string, string>
   /** The others: they are part of what connections are shared by. */
   readonly fixed: ReadonlyMap<string, string>

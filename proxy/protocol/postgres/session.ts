@@ -1,37 +1,27 @@
 /** One connection of the application that shares connections to the server: it has one for a transaction, or for longer when it must. */
 import type { Reason } from '../../../common/reasons.ts'
-import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import { askWhetherGone } from '../../runtime/half-close.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { TcpEnd } from '../tcp/session.ts'
+import { type Acquirer, Acquisition } from './acquire.ts'
 import { BatchReader, LARGE_BYTES } from './batch.ts'
-import { KEEPING_LANGUAGES } from './catalogue.ts'
-import type { ConnectFailed, Connecting } from './connecting.ts'
+import { CLOSES, clean } from './clean.ts'
 import { Held } from './held.ts'
 import { Auth, Back, message, Transaction } from './messages.ts'
 import { type Parameters, setSql, type Values } from './parameters.ts'
-import { CLOSING } from './pins.ts'
-import type { Pool, PoolClient } from './pool.ts'
+import type { Pool } from './pool.ts'
 import { type Requester, Requests } from './requests.ts'
-import { errorResponse, fieldOf, notice, type Severity, sqlError, stateOf } from './respond.ts'
-import { Rows } from './rows.ts'
-import type { Server, ServerUser } from './server.ts'
+import { errorResponse, fieldOf, type Severity, sqlError, stateOf } from './respond.ts'
+import type { Server } from './server.ts'
 import type { ClientLogin, PinReason, SessionHost } from './session-host.ts'
 import type { Statement } from './statements.ts'
 
-/** A person that waits is told why after this time. */
-const NOTICE_MS = 5000
-/** A failed connection is tried again after this time, while a client waits. */
-const AGAIN_MS = 200
 /** A client that half-closed is looked at again: it may still go away. */
 const LOOK_MS = 1000
 /** A large message that does not go on for this long ends, if others wait for the connection. */
 const STALL_MS = 10_000
-
-/** What DISCARD ALL does not undo, be it of a statement or of the connection. */
-const CLOSES: ReadonlySet<string> = new Set([...CLOSING, 'replication', 'copy'])
 
 // starting  => idle       when it was let in (Transaction), or attached (Session)
 // idle      => waiting    when a whole request is there
@@ -45,13 +35,10 @@ const CLOSES: ReadonlySet<string> = new Set([...CLOSING, 'replication', 'copy'])
 // any       => ended
 type Phase = 'starting' | 'idle' | 'waiting' | 'setup' | 'attached' | 'asking' | 'leaving' | 'ended'
 
-export class PooledSession implements SocketHandler, PoolClient, Requester, ServerUser {
-  nextWaiter: Waiter | null = null
-  previousWaiter: Waiter | null = null
-  waitsAt: Bulkhead | null = null
-  connecting: Connecting | null = null
+export class PooledSession implements SocketHandler, Acquirer, Requester {
   pool: Pool
   readonly client: RawSocket
+  isIn = false
   readonly login: ClientLogin
   /** What the client calls its statements; null until it prepares one. */
   statements: Map<string, Statement> | null = null
@@ -60,8 +47,8 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
 
   readonly #host: SessionHost
   readonly #isPinnedAtOnce: boolean
+  readonly #acquisition: Acquisition
   #phase: Phase = 'starting'
-  #isIn = false
   #server: Server | null = null
   #values: Values | null = null
   #parameters: Parameters | null = null
@@ -73,8 +60,6 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   #pin: PinReason | 'mode' | null = null
   readonly #timer: CoarseTimer
   readonly #openedAt = now()
-  #waitsSince = 0
-  #isToldOfWait = false
   #isReset = false
   #hasChangedSchema = false
   #waitedMs = 0
@@ -91,6 +76,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     this.pool = host.poolFor(login)
     this.#isPinnedAtOnce = host.snapshot.pooling?.mode === 'Session' || this.#isReplicating
     this.#timer = new CoarseTimer(() => this.#onTimer())
+    this.#acquisition = new Acquisition(this, host, this.#timer)
     this.#batch = new BatchReader()
     client.handler = this
   }
@@ -125,8 +111,8 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     return this.client.bytesWritten
   }
 
-  get isWaiting(): boolean {
-    return this.#phase === 'waiting' || (this.#phase === 'starting' && !this.#isIn)
+  get isOver(): boolean {
+    return this.#phase === 'ended'
   }
 
   // --- the login ----------------------------------------------------------------------------------------------------------------
@@ -151,7 +137,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
         return
       }
     }
-    this.#waitsSince = now()
+    this.#acquisition.start()
     this.#acquire()
   }
 
@@ -159,7 +145,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     this.#values = values
     this.#own = values
     this.#parameters = this.pool.parameters
-    this.#isIn = true
+    this.isIn = true
     const { negotiation, key } = this.login
     this.client.write(
       Buffer.concat([
@@ -177,63 +163,29 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
 
   /** True: it is attached already. */
   #acquire(): boolean {
-    if (this.#isIn) this.#phase = 'waiting'
+    if (this.isIn) this.#phase = 'waiting'
     if (this.pool.isRetired) {
       this.pool = this.#host.poolFor(this.login)
     }
-    const server = this.pool.take(this)
-    if (server !== null) return this.#attach(server)
-    const { pooling, timeouts } = this.#host.snapshot
-    const limit = this.#isIn ? (pooling?.queueTimeoutMs ?? timeouts.connectMs) : this.#startLimit
-    const deadline = this.#waitsSince + limit
-    this.#timer.set(this.#isToldOfWait || !this.#isIn ? deadline : Math.min(deadline, this.#waitsSince + NOTICE_MS))
-    return false
+    const server = this.#acquisition.take()
+    return server !== null && this.#attach(server)
   }
 
-  /** A client that is to be let in waits in the queue like every other, and for a server to answer as long as for any. */
-  get #startLimit(): number {
-    const { pooling, timeouts } = this.#host.snapshot
-    return this.connecting === null ? (pooling?.queueTimeoutMs ?? timeouts.connectMs) : timeouts.connectMs * 3
-  }
-
-  onSlot(): void {
-    this.pool.connect(this)
-  }
-
-  onServer(server: Server): void {
-    refreshClock()
-    if (this.#phase === 'ended') {
-      this.pool.give(server)
-      return
-    }
+  onAcquired(server: Server): void {
     if (this.#attach(server) && this.#phase === 'attached') this.#goOn()
   }
 
-  onNoServer(failure: ConnectFailed | 'queue full'): void {
-    if (this.#phase === 'ended') return
-    const { cluster, pooling, timeouts } = this.#host.snapshot
-    if (failure === 'queue full') {
-      const { max, pending } = cluster.connections
-      const detail = `upstream '${cluster.name}' has ${max} connections and ${pending} clients wait for one`
-      this.#fail('queue_full', detail, null)
-      return
-    }
-    this.#endpoint = failure.endpoint
-    this.#attempts = failure.attempts
-    const limitMs = this.#isIn ? (pooling?.queueTimeoutMs ?? timeouts.connectMs) : timeouts.connectMs
-    // The server may be restarting, or another one is being promoted.
-    if (!failure.isFinal && now() + AGAIN_MS < this.#waitsSince + limitMs) this.#timer.set(now() + AGAIN_MS)
-    else this.#fail(failure.reason, failure.detail, failure.response)
+  onTried(endpoint: string | null, attempts: number): void {
+    this.#endpoint = endpoint
+    this.#attempts = attempts
   }
 
   /** True: what is held may be sent. False: the connection is being prepared. */
   #attach(server: Server): boolean {
     this.#timer.clear()
-    const waitedMs = this.#waitsSince === 0 ? 0 : now() - this.#waitsSince
+    const waitedMs = this.#acquisition.end()
     if (waitedMs > 0) this.#waitedMs += waitedMs
     this.#host.onWaited(waitedMs)
-    this.#waitsSince = 0
-    this.#isToldOfWait = false
     this.#server = server
     this.#endpoint = server.endpoint.name
     this.#attempts = 1
@@ -243,7 +195,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     server.lastUser = this
     const { parameters } = this.pool
     const values = isReset ? server.initial : server.values
-    if (!this.#isIn) {
+    if (!this.isIn) {
       if (isReset) server.reset(null)
       const settings = [parameters.change(values, server.initial), setSql([...this.login.settings])]
       const sql = settings.filter((each) => each !== null).join('; ')
@@ -331,8 +283,8 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   /** The connection could not be reset: nobody uses it any more. */
   #takeAnother(): void {
     this.#detach()
-    this.#waitsSince = now()
-    this.#acquireAgain()
+    this.#acquisition.start()
+    this.onAgain()
   }
 
   /** Sends what is held, and reads on. */
@@ -397,7 +349,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       return
     }
     this.#timer.clear()
-    this.#waitsSince = now()
+    this.#acquisition.start()
     if (this.#acquire()) {
       const isHeld = held.bytes !== null
       held.clear()
@@ -619,7 +571,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     const server = this.#server
     this.client.end()
     if (server === null) {
-      this.#abandonWait()
+      this.#acquisition.cancel()
       this.#over('client_closed', null)
       return
     }
@@ -635,7 +587,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     const server = this.#server
     if (server === null) return
     if (server.owes > 0) return
-    if (CLOSES.has(this.#pin ?? '') || server.isCopyIn || server.isUnsynced) {
+    if ((this.#pin !== null && CLOSES.has(this.#pin)) || server.isCopyIn || server.isUnsynced) {
       this.#drop()
       return
     }
@@ -645,29 +597,10 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       this.#over('client_closed', null)
       return
     }
-    const wasPinned = this.#pin !== null
-    let isBad = false
-    const done = (failure: Buffer | null) => {
-      isBad ||= failure !== null
-    }
-    const last = (failure: Buffer | null) => {
-      done(failure)
-      if (isBad) server.isDoomed = true
-      else if (wasPinned) server.isDoubtful = false
+    clean(server, this.#pin, () => {
       this.#detach()
       this.#over('client_closed', null)
-    }
-    if (isOpen) server.run('rollback', this.#pin === null ? last : done)
-    if (this.#pin === 'mode') {
-      // Nobody has read what its statements call.
-      const languages = new Rows(MAX_NAME_BYTES)
-      const asked = () => {
-        if (languages.list.length > 0) server.isDoomed = true
-        last(null)
-      }
-      server.run('discard all', done)
-      server.run(KEEPING_LANGUAGES, asked, languages)
-    } else if (this.#pin !== null) server.run('discard all', last)
+    })
     this.#pin = null
     this.#phase = 'leaving'
   }
@@ -678,10 +611,6 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     this.#server = null
     server?.destroy()
     this.#over('client_gone', null)
-  }
-
-  #abandonWait(): void {
-    this.pool.cancel(this)
   }
 
   // --- the end ------------------------------------------------------------------------------------------------------------------
@@ -714,7 +643,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     this.client.destroy()
     const server = this.#server
     if (server === null) {
-      this.#abandonWait()
+      this.#acquisition.cancel()
       this.#over(this.#phase === 'idle' ? 'client_closed' : 'client_gone', this.#phase === 'idle' ? null : GONE)
       return
     }
@@ -741,7 +670,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
       return
     }
     if (this.#phase === 'waiting') {
-      this.#abandonWait()
+      this.#acquisition.cancel()
       this.#answerHeld(sqlError('ERROR', '57014', 'canceling statement due to user request'))
     }
     done()
@@ -761,46 +690,19 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
         this.#end('bad_request', detail, errorResponse('bad_request', detail))
       } else if (this.#clientEnded) this.#lookWhetherGone()
       else if (this.#requests?.isInside === true) this.#timer.set(now() + STALL_MS)
-    } else if (this.#waitsSince === 0) this.#letIn()
-    else this.#onWaitTimer()
+    } else if (!this.#acquisition.isOn) this.#letIn()
+    else this.#acquisition.onTimer()
   }
 
-  #onWaitTimer(): void {
-    const { snapshot } = this.#host
-    const { connections, name } = snapshot.cluster
-    const waitsInQueue = this.waitsAt !== null
-    if (!waitsInQueue && this.connecting === null) {
-      this.#acquireAgain()
-      return
-    }
-    const limitMs = this.#isIn ? (snapshot.pooling?.queueTimeoutMs ?? snapshot.timeouts.connectMs) : this.#startLimit
-    const deadline = this.#waitsSince + limitMs
-    if (now() < deadline) {
-      if (this.#isIn && !this.#isToldOfWait) {
-        this.#isToldOfWait = true
-        const text = `waiting for one of the ${connections.max} connections of upstream '${name}'`
-        this.client.write(notice(text, 'ambassador: limits.maxConnections and postgres.pooling.queueTimeout decide'))
-      }
-      this.#timer.set(deadline)
-      return
-    }
-    const detail = waitsInQueue
-      ? `none of the ${connections.max} connections of upstream '${name}' became free in ${limitMs} ms`
-      : `upstream '${name}' did not let the sidecar in within ${limitMs} ms`
-    this.#abandonWait()
-    this.#fail(waitsInQueue ? 'queue_full' : 'connect_timeout', detail, null)
-  }
-
-  #acquireAgain(): void {
+  onAgain(): void {
     if (this.#acquire() && this.#phase === 'attached') this.#goOn()
   }
 
   /** There is no connection for what the client asks: the request fails and the client stays, unless it was not let in yet. */
-  #fail(reason: Reason, detail: string, response: Buffer | null): void {
+  onNotAcquired(reason: Reason, detail: string, response: Buffer | null): void {
     this.#timer.clear()
-    this.#waitsSince = 0
-    this.#isToldOfWait = false
-    if (!this.#isIn) this.#end(reason, detail, response ?? errorResponse(reason, detail))
+    this.#acquisition.end()
+    if (!this.isIn) this.#end(reason, detail, response ?? errorResponse(reason, detail))
     else {
       const severity: Severity = 'ERROR'
       this.#host.onTrouble(reason, detail)
@@ -819,7 +721,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
     }
     for (let n = 0; n < batch.answers; n++) this.client.write(Buffer.concat([error, READY]))
     if (held !== null && from < held.length) this.#held.add(held, from, held.length)
-    this.#waitsSince = 0
+    this.#acquisition.end()
     this.#rest()
   }
 
@@ -848,7 +750,7 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
         this.pool.give(server)
       else server.destroy()
     }
-    this.#abandonWait()
+    this.#acquisition.cancel()
     const { client } = this
     if (response !== null) client.write(response)
     client.end()
@@ -880,8 +782,6 @@ export class PooledSession implements SocketHandler, PoolClient, Requester, Serv
   }
 }
 
-/** Of an answer of one name. */
-const MAX_NAME_BYTES = 1024
 const NOTHING = Buffer.alloc(0)
 const GONE = 'the application left before its request was sent to the upstream'
 const READY = message(Back.readyForQuery, Buffer.from([Transaction.idle]))

@@ -10,12 +10,9 @@ import { type PoolMember, RedisPool } from '../../upstream/redis-pool.ts'
 import type { TcpEnd, TcpRecord } from '../tcp/session.ts'
 import { type Acquirer, Acquisition } from './acquire.ts'
 import type { RedisCells } from './cells.ts'
-import { type Command, commands, Kind } from './commands.ts'
-import { CommandParser, type CommandSink, ReplyParser, type ReplySink, Type, wordHash } from './parser.ts'
-import { Pending } from './pending.ts'
+import { Conversation, type ConversationHost } from './conversation.ts'
 import { errorReply } from './respond.ts'
 import type { RedisSnapshot } from './snapshot.ts'
-import { type Effect, effectOf, injectedAuth, injectedHello, replayOf } from './state.ts'
 
 export type RedisEnd = TcpEnd
 export interface RedisRecord extends TcpRecord {
@@ -32,23 +29,12 @@ export interface SessionOwner {
   onRefusedCredential(detail: string): void
 }
 
-/** What a command of ours is entered as among those that wait: its reply is not for the application. */
-const OURS = 0xffff
 /** A direction that brings this much per read gets memory of its own, so that it is passed on without a copy. */
 const BULK_BYTES = 32 * 1024
 const SMALL_BYTES = 8 * 1024
 const NOT_THE_ONE = 'the server is no longer the one to talk to'
 /** How long an application may take to read a last reply. */
 const LINGER_MS = 1000
-
-const READONLY = wordHash('READONLY')
-const LOADING = wordHash('LOADING')
-const MASTERDOWN = wordHash('MASTERDOWN')
-const RESET = wordHash('RESET')
-const MESSAGES = new Set(['message', 'pmessage', 'smessage'].map(wordHash))
-const CONFIRMATIONS = new Set(
-  ['subscribe', 'psubscribe', 'ssubscribe', 'unsubscribe', 'punsubscribe', 'sunsubscribe'].map(wordHash),
-)
 
 // quiet     => seeking    when the application sends something
 // seeking   => open       when there is a connection
@@ -62,7 +48,7 @@ type Phase =
   | { readonly kind: 'closing' }
   | { readonly kind: 'ended' }
 
-export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acquirer, PoolMember {
+export class RedisSession implements SocketHandler, ConversationHost, Acquirer, PoolMember {
   readonly #owner: SessionOwner
   readonly #client: RawSocket
   readonly #idle: CoarseTimer
@@ -70,40 +56,17 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
   #phase: Phase = { kind: 'quiet' }
   /** Of the connection to the upstream, and so is what it released with it. */
   #snapshot: RedisSnapshot
-  readonly #commands = new CommandParser()
-  #replies = new ReplyParser()
-  readonly #pending = new Pending()
+  readonly #conversation: Conversation
   /** What the application sent and nobody has read: the beginning of a command, or more while it has to wait. */
   #kept: Buffer | null = null
   #isRateChecked = false
-  /** What pending commands change when they succeed, oldest first. */
-  #effects: Effect[] | null = null
-  /** What a new connection must be told to be like this one, by what it sets. */
-  #replays: Map<string, Buffer> | null = null
   /** The AUTH that the connection logged in with. */
   #line: Buffer | null = null
-  /** Commands of ours without their replies. */
-  #ours = 0
-  #isInMulti = false
-  #isWatching = false
-  #blocking = 0
-  #subscriptions = 0
-  #confirming = 0
-  #isMonitor = false
-  /** The bytes of the server are not replies any more. */
-  #isOpaque = false
-  /** The connection has a state that no other can be given. */
-  #isPinned = false
-  #isSilent = false
-  #skipsNext = false
-  #resets = 0
-  #isQuitting = false
   #isLeaving = false
   #clientEnded = false
   /** Memory that the two sockets read into; null: what all sockets share. */
   #clientMemory: Buffer | null = null
   #serverMemory: Buffer | null = null
-  #count = 0
   #dials = 0
   #endpoint: string | null = null
   #seekingAt = 0
@@ -116,6 +79,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
   constructor(owner: SessionOwner, makeClient: (handler: SocketHandler) => RawSocket) {
     this.#owner = owner
     this.#snapshot = owner.snapshot
+    this.#conversation = new Conversation(owner.cells, this)
     this.#idle = new CoarseTimer(() => this.#onIdle())
     this.#server = {
       onData: (chunk, length) => this.#onReplies(chunk, length),
@@ -137,7 +101,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
 
   /** It waits for something: a reply, the end of a transaction, a connection. */
   get isBusy(): boolean {
-    return this.#phase.kind === 'seeking' || this.#pending.count > 0 || this.#isInMulti || this.#kept !== null
+    return this.#phase.kind === 'seeking' || this.#conversation.isBusy || this.#kept !== null
   }
 
   destroy(): void {
@@ -173,14 +137,15 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
       if (phase.kind === 'quiet') this.#seek()
       return
     }
-    const parser = this.#commands
+    const conversation = this.#conversation
+    const parser = conversation.commands
     let sent = 0
     let at = 0
     for (;;) {
-      at = parser.run(chunk, at, length, this)
+      at = parser.run(chunk, at, length, conversation)
       if (parser.stop !== 'gathered') break
       this.#toServer(chunk, sent, at)
-      const own = this.#onGathered(parser.command, parser.args)
+      const own = conversation.onGathered(parser.command, parser.args, this.#snapshot.credential?.line ?? null)
       if (own === null) this.#toServer(chunk, at, parser.next)
       else phase.socket.write(own)
       at = parser.next
@@ -204,14 +169,15 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     const kept = this.#kept
     this.#kept = null
     if (kept !== null) this.#take(kept, kept.length)
-    if (this.#phase.kind === 'open' && this.#phase.socket.backlog === 0 && !this.#commands.isStopWanted)
+    if (this.#phase.kind === 'open' && this.#phase.socket.backlog === 0 && !this.#conversation.commands.isStopWanted)
       this.#client.resume()
   }
 
   #updateStop(): void {
-    const was = this.#commands.isStopWanted
-    this.#commands.isStopWanted = this.#isStopping || this.#resets > 0
-    if (was && !this.#commands.isStopWanted) this.#goOn()
+    const { commands, isResetting } = this.#conversation
+    const was = commands.isStopWanted
+    commands.isStopWanted = this.#isStopping || isResetting
+    if (was && !commands.isStopWanted) this.#goOn()
   }
 
   /** The server is to get no more commands. */
@@ -253,103 +219,16 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     const out = scratchFor(to - from)
     chunk.copy(out, 0, from, to)
     if (!socket.lend(firstBytes(out, to - from), out)) this.#client.pause()
-    else if (to - from >= BULK_BYTES && this.#clientMemory === null && !this.#commands.isAtBoundary) {
+    else if (to - from >= BULK_BYTES && this.#clientMemory === null && !this.#conversation.commands.isAtBoundary) {
       this.#clientMemory = takeChunk()
       this.#client.readInto(this.#clientMemory)
     }
   }
 
-  onCommand(command: Command, args: number): void {
-    this.#count++
-    this.#owner.cells.onCommand(command.index)
-    if (this.#isSilent) return
-    if (this.#skipsNext) {
-      this.#skipsNext = false
-      return
-    }
-    if (command.kind === Kind.plain) {
-      this.#pending.push(command.index, now(), 0)
-      return
-    }
-    this.#onSpecial(command, args)
-  }
-
-  #onSpecial(command: Command, args: number): void {
-    this.#pending.push(command.index, now(), args - 1)
-    switch (command.kind) {
-      // With arguments that the server refuses, nothing begins and nothing ends; neither does EXEC outside of MULTI.
-      case Kind.multi:
-        if (args === 1) this.#isInMulti = true
-        break
-      case Kind.exec:
-        if (args !== 1 || !this.#isInMulti) break
-        this.#isInMulti = false
-        this.#isWatching = false
-        break
-      case Kind.watch:
-        if (args > 1) this.#isWatching = true
-        break
-      case Kind.unwatch:
-        if (args === 1 && !this.#isInMulti) this.#isWatching = false
-        break
-      case Kind.blocking:
-        this.#blocking++
-        break
-      case Kind.subscribe:
-      case Kind.unsubscribe:
-        this.#confirming++
-        this.#replies.isWordWanted = true
-        break
-      case Kind.quit:
-        this.#isQuitting = true
-        break
-      case Kind.replication:
-        this.#isOpaque = true
-        break
-    }
-  }
-
-  /** A command whose arguments matter. Returns what is sent in its place; null: it is sent as it is. */
-  #onGathered(command: Command, args: readonly Buffer[]): Buffer | null {
-    const { credential } = this.#snapshot
-    const line = credential?.line ?? null
-    if (command.kind === Kind.client && this.#onClientReply(args)) return null
-    const wasSilent = this.#isSilent || this.#skipsNext
-    this.onCommand(command, args.length)
-    if (command.kind === Kind.reset) {
-      this.#resets++
-      if (line !== null || wasSilent) this.#updateStop()
-      return null
-    }
-    if (this.#isInMulti || wasSilent) {
-      this.#isPinned = true
-      return command.kind === Kind.auth && line !== null ? injectedAuth(line, args) : null
-    }
-    this.#effects ??= []
-    this.#effects.push(effectOf(command.kind, args, line !== null))
-    if (line === null) return null
-    if (command.kind === Kind.auth) return injectedAuth(line, args)
-    return command.kind === Kind.hello ? injectedHello(line, args) : null
-  }
-
-  /** CLIENT REPLY decides which commands get a reply. True when it gets none itself. */
-  #onClientReply(args: readonly Buffer[]): boolean {
-    if (args.length !== 3 || args[1]!.toString('latin1').toLowerCase() !== 'reply' || this.#isInMulti) return false
-    const mode = args[2]!.toString('latin1').toLowerCase()
-    if (mode === 'on') this.#isSilent = false
-    if (mode !== 'off' && mode !== 'skip') return false
-    this.#count++
-    this.#owner.cells.onCommand(commands().find(({ name }) => name === 'client')?.index ?? 0)
-    if (mode === 'off') this.#isSilent = true
-    else this.#skipsNext = !this.#isSilent
-    return true
-  }
-
   onEnd(): void {
     this.#clientEnded = true
     // An element that is popped for an application that has left would be lost.
-    if (this.#pending.count === 0 || this.#blocking > 0 || this.#isMonitor || this.#phase.kind !== 'open')
-      this.#finish('client_closed', null)
+    if (this.#conversation.mayEndUnanswered || this.#phase.kind !== 'open') this.#finish('client_closed', null)
   }
 
   /** The application has taken everything. */
@@ -398,10 +277,9 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     this.#endpoint = endpoint.name
     this.#queueMs += now() - this.#seekingAt
     this.#line = credential?.line ?? null
-    this.#replies = new ReplyParser()
     this.#isLeaving = endpoint.retired
-    if (this.#replays !== null) for (const command of replayOf(this.#replays)) this.#send(command)
-    this.#commands.isStopWanted = this.#isStopping
+    for (const command of this.#conversation.begin()) this.#send(command)
+    this.#conversation.commands.isStopWanted = this.#isStopping
     this.#touch()
     this.#goOn()
     this.#client.resume()
@@ -416,8 +294,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
   /** Sends a command of ours. */
   #send(command: Buffer): void {
     if (this.#phase.kind !== 'open') return
-    this.#pending.push(OURS, now(), 0)
-    this.#ours++
+    this.#conversation.expectOurs()
     this.#phase.socket.write(command)
   }
 
@@ -443,45 +320,26 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     const { credential } = this.#snapshot
     const line = credential?.line ?? null
     if (line === null || line === this.#line || this.#phase.kind !== 'open') return
-    const isPlain =
-      !this.#isInMulti && !this.#isSilent && !this.#skipsNext && this.#subscriptions === 0 && this.#confirming === 0
-    if (!isPlain || this.#isMonitor || this.#isOpaque || this.#blocking > 0 || !this.#commands.isAtBoundary) return
-    if (this.#pending.count > 0) return
+    if (!this.#conversation.isPlain) return
     this.#line = line
     this.#send(line)
-  }
-
-  #canMove(): boolean {
-    return (
-      this.#pending.count === 0 &&
-      this.#commands.isAtBoundary &&
-      this.#replies.isAtBoundary &&
-      !this.#isInMulti &&
-      !this.#isWatching &&
-      this.#subscriptions === 0 &&
-      !this.#isMonitor &&
-      !this.#isOpaque &&
-      !this.#isPinned &&
-      !this.#isSilent &&
-      !this.#skipsNext &&
-      !this.#isQuitting
-    )
   }
 
   /** Called whenever something has ended: does what had to wait for that. */
   #atBoundary(): void {
     const { kind } = this.#phase
     if (kind === 'closing' || kind === 'ended' || kind === 'seeking') return
-    if (this.#pending.count > 0 || !this.#replies.isAtBoundary) {
+    const conversation = this.#conversation
+    if (!conversation.isAnswered) {
       // A wait without an end, on a server that is not the one any more.
-      if (this.#isLeaving && this.#blocking > 0) this.#fail('upstream_reset', NOT_THE_ONE)
+      if (this.#isLeaving && conversation.isBlocking) this.#fail('upstream_reset', NOT_THE_ONE)
       return
     }
     if (this.#clientEnded) this.#finish('client_closed', null)
-    else if (this.#owner.isDraining && !this.#isInMulti && this.#kept === null)
+    else if (this.#owner.isDraining && !conversation.isInMulti && this.#kept === null)
       this.#finish('draining', 'the sidecar is shutting down')
-    else if (this.#isLeaving && kind === 'open' && this.#commands.isAtBoundary) {
-      if (this.#canMove()) this.#move()
+    else if (this.#isLeaving && kind === 'open' && conversation.commands.isAtBoundary) {
+      if (conversation.canMove) this.#move()
       else this.#fail('upstream_reset', `${NOT_THE_ONE}, and what is under way on the connection cannot be moved`)
     } else this.renew()
   }
@@ -491,7 +349,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     this.#leaveServer()
     this.#phase = { kind: 'quiet' }
     this.#isLeaving = false
-    this.#commands.isStopWanted = false
+    this.#conversation.commands.isStopWanted = false
     this.#patience?.clear()
     if (this.#kept !== null) this.#seek()
     else this.#client.resume()
@@ -514,36 +372,31 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
 
   #onReplies(chunk: Buffer, length: number): void {
     this.#touch()
-    if (this.#isOpaque) {
+    const conversation = this.#conversation
+    if (conversation.isOpaque) {
       this.#toClient(chunk, 0, length)
       return
     }
-    const replies = this.#replies
+    const { replies } = conversation
     let sent = 0
     let at = 0
-    while (this.#ours > 0 && at < length) {
-      const isOurs = this.#isNextOurs(chunk[at]!)
+    while (conversation.ours > 0 && at < length) {
+      const isOurs = conversation.isNextOurs(chunk[at]!)
       if (isOurs) this.#toClient(chunk, sent, at)
       replies.isOneWanted = true
-      at = replies.run(chunk, at, length, this)
+      at = replies.run(chunk, at, length, conversation)
       replies.isOneWanted = false
       if (isOurs) sent = at
       if (replies.failure !== null) break
     }
-    if (replies.failure === null) at = replies.run(chunk, at, length, this)
+    if (replies.failure === null) at = replies.run(chunk, at, length, conversation)
     if (replies.failure !== null) {
       if (at === 0 || replies.isAtBoundary) this.#toClient(chunk, sent, at)
       this.#fail('upstream_reset', `the upstream does not speak Redis, it ${replies.failure}`)
       return
     }
     this.#toClient(chunk, sent, length)
-    if (this.#pending.count === 0) this.#atBoundary()
-  }
-
-  /** Whether what comes next answers a command of ours; a reply of ours that began goes on being one. */
-  #isNextOurs(byte: number): boolean {
-    if (this.#pending.count === 0 || this.#pending.command !== OURS) return false
-    return !this.#replies.isAtBoundary || byte !== Type.push
+    if (!conversation.isWaiting) this.#atBoundary()
   }
 
   #toClient(chunk: Buffer, from: number, to: number): void {
@@ -561,129 +414,34 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     const out = scratchFor(to - from)
     chunk.copy(out, 0, from, to)
     if (!this.#client.lend(firstBytes(out, to - from), out)) socket.pause()
-    else if (to - from >= BULK_BYTES && this.#serverMemory === null && this.#ours === 0) {
+    else if (to - from >= BULK_BYTES && this.#serverMemory === null && this.#conversation.ours === 0) {
       this.#serverMemory = takeChunk()
       socket.readInto(this.#serverMemory)
     }
   }
 
-  onReply(type: number, word: number, integer: number): void {
-    if (this.#isMonitor) {
-      if (type === Type.simple && word === RESET) this.#onReset()
-      return
-    }
-    const pending = this.#pending
-    if (type === Type.push || this.#confirming > 0 || this.#subscriptions > 0) {
-      if (this.#onPush(type, word, integer)) return
-    }
-    if (pending.count === 0) return
-    const index = pending.command
-    if (index === OURS) {
-      pending.shift()
-      this.#ours--
-      if (type === Type.error) this.#onOursRefused()
-      return
-    }
-    this.#owner.cells.onReply(index, now() - pending.time)
-    pending.shift()
-    if (type === Type.error) this.#onError(word)
-    const { kind } = commands()[index]!
-    if (kind !== Kind.plain) this.#onSpecialReply(kind, type)
+  onResetting(): void {
+    this.#updateStop()
   }
 
-  /** What channels send, and what confirms a subscription. True when it answers no other command. */
-  #onPush(type: number, word: number, integer: number): boolean {
-    const pending = this.#pending
-    const isHead = pending.count > 0 && pending.command !== OURS && this.#isSubscription(pending.command)
-    if (type === Type.push || type === Type.array) {
-      if (CONFIRMATIONS.has(word)) {
-        if (integer >= 0) this.#subscriptions = integer
-        if (!isHead) return true
-        const left = pending.extra - 1
-        // Without names, one comes for each channel there was: the last one is seen by what follows it.
-        if (left <= 0 && (left === 0 || integer === 0)) this.#endSubscription()
-        else pending.extra = left < 0 ? -2 : left
-        return true
-      }
-      if (type === Type.push || MESSAGES.has(word)) return true
-    }
-    if (isHead && pending.extra < 0) this.#endSubscription()
-    return false
-  }
-
-  #isSubscription(index: number): boolean {
-    const { kind } = commands()[index]!
-    return kind === Kind.subscribe || kind === Kind.unsubscribe
-  }
-
-  #endSubscription(): void {
-    this.#owner.cells.onReply(this.#pending.command, now() - this.#pending.time)
-    this.#pending.shift()
-    this.#confirming--
-  }
-
-  #onSpecialReply(kind: Kind, type: number): void {
-    switch (kind) {
-      case Kind.blocking:
-        this.#blocking--
-        break
-      case Kind.subscribe:
-      case Kind.unsubscribe:
-        // Refused: nothing else answers it in band.
-        this.#confirming--
-        break
-      case Kind.monitor:
-        this.#isMonitor = type !== Type.error
-        break
-      case Kind.reset:
-        this.#onReset()
-        break
-      case Kind.auth:
-      case Kind.hello:
-      case Kind.select:
-      case Kind.client: {
-        const effect = this.#effects?.shift()
-        if (effect == null || type === Type.error) break
-        if (effect.pins) this.#isPinned = true
-        for (const [key, command] of effect.replays) {
-          this.#replays ??= new Map()
-          if (command === null) this.#replays.delete(key)
-          else this.#replays.set(key, command)
-        }
-        break
-      }
-    }
-  }
-
-  /** RESET took everything back, the login too. */
-  #onReset(): void {
-    this.#isInMulti = false
-    this.#isWatching = false
-    this.#isMonitor = false
-    this.#isPinned = false
-    this.#isSilent = false
-    this.#skipsNext = false
-    this.#subscriptions = 0
-    this.#replays = null
-    this.#resets = Math.max(0, this.#resets - 1)
+  onReset(): void {
     if (this.#line !== null) this.#send(this.#line)
     this.#updateStop()
   }
 
-  #onOursRefused(): void {
+  onOursRefused(): void {
     this.#owner.onRefusedCredential(
       `endpoint ${this.#endpoint} refused a credential that was renewed, or a state that was moved`,
     )
   }
 
-  /** The server says itself that it is not the one to talk to. */
-  #onError(word: number): void {
-    if (word === READONLY || word === LOADING || word === MASTERDOWN) this.#snapshot.cluster.lookAgain()
+  onNotTheOne(): void {
+    this.#snapshot.cluster.lookAgain()
   }
 
   #onServerDrained(): void {
     this.#touch()
-    if (!this.#commands.isStopWanted) this.#client.resume()
+    if (!this.#conversation.commands.isStopWanted) this.#client.resume()
   }
 
   #onServerGone(error: Error | null): void {
@@ -692,8 +450,8 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
     const { cluster } = this.#snapshot
     const code = (error as NodeJS.ErrnoException | null)?.code
     if (cluster.isFollowed) cluster.lookAgain()
-    if ((endpoint.retired || cluster.isFollowed) && this.#canMove()) this.#move()
-    else if (this.#isQuitting || (code === undefined && this.#pending.count === 0))
+    if ((endpoint.retired || cluster.isFollowed) && this.#conversation.canMove) this.#move()
+    else if (this.#conversation.isQuitting || (code === undefined && !this.#conversation.isWaiting))
       this.#finish('upstream_closed', null)
     else
       this.#fail(
@@ -722,9 +480,10 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
   #fail(reason: Reason, detail: string, reply: string | null = null): void {
     const { kind } = this.#phase
     if (kind === 'ended' || kind === 'closing') return
-    const waits = this.#pending.count > this.#ours || this.#kept !== null || reason === 'bad_request'
-    const isWhole = this.#replies.isAtBoundary || this.#replies.failure !== null
-    if (waits && isWhole && !this.#isOpaque) this.#client.write(errorReply(reason, detail, reply))
+    const { isAsking, isOpaque, replies } = this.#conversation
+    const waits = isAsking || this.#kept !== null || reason === 'bad_request'
+    const isWhole = replies.isAtBoundary || replies.failure !== null
+    if (waits && isWhole && !isOpaque) this.#client.write(errorReply(reason, detail, reply))
     this.#finish(reason, detail, isWhole)
   }
 
@@ -764,7 +523,7 @@ export class RedisSession implements SocketHandler, CommandSink, ReplySink, Acqu
       attempts: this.#dials,
       bytesIn: this.#client.bytesRead,
       bytesOut: this.#client.bytesWritten,
-      commands: this.#count,
+      commands: this.#conversation.count,
       queueMs: this.#queueMs,
       connectMs: this.#times.connectMs,
       tlsMs: this.#times.tlsMs,

@@ -1,6 +1,7 @@
 /** One question to one nameserver: over UDP from a fresh socket, over TCP when the answer is cut short. */
 import { connect } from 'node:net'
 import { type DecodedPacket, decode, encode, RECURSION_DESIRED, type RecordType } from 'dns-packet'
+import { CoarseTimer } from '../../runtime/timers.ts'
 
 export interface Nameserver {
   readonly host: string
@@ -41,16 +42,24 @@ export async function askNameserver(
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<DnsReply> {
-  const deadline = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)])
+  const late = new AbortController()
+  // Not AbortSignal.timeout(): that does not read what came while the process stood still before it fires.
+  const timer = new CoarseTimer(() => late.abort())
+  timer.set(performance.now() + timeoutMs)
+  const deadline = AbortSignal.any([signal, late.signal])
   const ask = async (edns: boolean): Promise<DnsReply> => {
     const overUdp = await exchange(question, edns, deadline, timeoutMs, () => udp(server, deadline))
     if (!overUdp.ok || !overUdp.packet.flag_tc) return overUdp
     return exchange(question, edns, deadline, timeoutMs, () => tcp(server))
   }
-  const reply = await ask(true)
-  // RFC 6891 section 7: a nameserver that does not know EDNS says so in this way.
-  const unknown = reply.ok && (reply.rcode === Rcode.formatError || reply.rcode === Rcode.notImplemented)
-  return unknown ? ask(false) : reply
+  try {
+    const reply = await ask(true)
+    // RFC 6891 section 7: a nameserver that does not know EDNS says so in this way.
+    const unknown = reply.ok && (reply.rcode === Rcode.formatError || reply.rcode === Rcode.notImplemented)
+    return unknown ? await ask(false) : reply
+  } finally {
+    timer.release()
+  }
 }
 
 /** A way to send one query; calls `accept` with each message that comes until that returns true, or `fail`. */

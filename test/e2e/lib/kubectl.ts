@@ -125,16 +125,24 @@ export async function get(
   }
 }
 
-/** Asks until the answer is neither undefined nor false; says what it last saw when the time is over. */
+/** What longer looks count for: then the machine was busy, and what is looked at had no time either. */
+const LOOK_MS = 1000
+
+/**
+ * Asks until the answer is neither undefined nor false; says what it last saw when the time is over. A look counts for a second at
+ * most, so that a machine that stands still uses no time up; but it is over after three times the time in any case.
+ */
 export async function eventually<T>(
   what: string,
   ask: () => Promise<T | undefined | false>,
   options: { timeoutMs?: number; everyMs?: number; seen?: () => unknown } = {},
 ): Promise<T> {
-  const { timeoutMs = 120_000 } = options
-  const until = performance.now() + timeoutMs
+  const { timeoutMs = 120_000, everyMs = 250 } = options
+  const started = performance.now()
+  let usedMs = 0
   let failure: unknown
   for (;;) {
+    const lookedAt = performance.now()
     try {
       const answer = await ask()
       if (answer !== undefined && answer !== false) return answer
@@ -142,10 +150,11 @@ export async function eventually<T>(
     } catch (error) {
       failure = error
     }
-    if (performance.now() > until) {
+    if (usedMs > timeoutMs || performance.now() - started > 3 * timeoutMs) {
       const seen = options.seen === undefined ? '' : `; last seen: ${JSON.stringify(options.seen())}`
       throw new Error(`${what}: not within ${timeoutMs} ms${seen}`, { cause: failure })
     }
-    await sleep(options.everyMs ?? 250)
+    await sleep(everyMs)
+    usedMs += Math.min(performance.now() - lookedAt, everyMs + LOOK_MS)
   }
 }

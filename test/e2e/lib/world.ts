@@ -66,7 +66,8 @@ export async function world(
   }
 }
 
-const IMAGES = ['ambassador-operator', 'ambassador-proxy', 'ambassador-test-app']
+/** Of the product and of what every test needs. */
+export const IMAGES = ['ambassador-operator', 'ambassador-proxy', 'ambassador-test-app']
 
 /** Loads images of this checkout, by default those that every test needs; TEST_KUBECONFIG clusters must have them already. */
 export async function loadImages(cluster: Cluster, images: readonly string[] = IMAGES): Promise<void> {

@@ -7,7 +7,8 @@ const url = new URL(process.env.URL)
 const rate = Number(process.env.RATE ?? 100)
 const linger = Number(process.env.LINGER_MS ?? 0)
 const agent = new Agent({ keepAlive: true, maxSockets: 64 })
-const seen = { ok: 0, shed: 0, failed: 0, failures: {}, texts: {}, firstAt: {} }
+const seen = { ok: 0, shed: 0, failed: 0, failures: {}, texts: {}, since: {} }
+let last
 
 const note = (key) => {
   seen.failed++
@@ -28,7 +29,8 @@ function call() {
         text = JSON.parse(body).text
       } catch {}
       seen.texts[text] = (seen.texts[text] ?? 0) + 1
-      seen.firstAt[text] ??= Date.now()
+      if (text !== last) seen.since[text] = Date.now()
+      last = text
     })
     response.on('error', (error) => note(error.code ?? error.message))
   })

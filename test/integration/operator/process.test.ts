@@ -59,7 +59,8 @@ const ENV = {
   AMBASSADOR_PROXY_IMAGE: 'ambassador-proxy:test',
   AMBASSADOR_HTTP_PORT: '0',
   AMBASSADOR_WEBHOOK_PORT: '0',
-  AMBASSADOR_SHUTDOWN_DELAY_SECONDS: '1',
+  // Long enough for a test that stands still meanwhile to see that it serves on.
+  AMBASSADOR_SHUTDOWN_DELAY_SECONDS: '3',
 }
 
 const isReady = (operator: Running) => async (): Promise<boolean> => (await operator.get('/readyz')).status === 200
@@ -86,7 +87,7 @@ before(async () => {
 after(async () => {
   for (const child of running) child.kill('SIGKILL')
   await kubectl.run(['delete', 'mutatingwebhookconfiguration', configuration.metadata.name, '--ignore-not-found'])
-  await kubectl.run(['delete', 'namespace', NAMESPACE, '--ignore-not-found', '--wait=true'])
+  await kubectl.run(['delete', 'namespace', NAMESPACE, '--ignore-not-found', '--wait=false'])
   if (ownsDefinition) await kubectl.run(['delete', 'crd', 'ambassadors.ambassador.dev', '--wait=true'])
 })
 
@@ -135,11 +136,11 @@ describe('the process of the operator', { timeout: 120_000 }, () => {
     await eventually(
       'not ready while it serves on',
       async () => (await operator.get('/readyz')).text.includes('stopping'),
-      { everyMs: 20, timeoutMs: 900 },
+      { everyMs: 20, timeoutMs: 2500 },
     )
     assert.equal(await operator.exit, 0)
     const tookMs = performance.now() - started
-    assert.ok(tookMs > 900 && tookMs < 10_000, `${Math.round(tookMs)} ms`)
+    assert.ok(tookMs > 2900 && tookMs < 30_000, `${Math.round(tookMs)} ms`)
     assert.equal(await holder(), '')
     assert.equal(operator.lines.at(-1).msg, 'operator stopped')
   })

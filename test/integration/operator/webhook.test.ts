@@ -456,9 +456,8 @@ describe('the webhook and a real API server', {
       (await kubectl.try(['annotate', 'deployment', 'again', `${INJECT}=cache`, '--overwrite'])).stderr,
       /workloads\.ambassador\.dev/,
     )
-    const started = performance.now()
+    // An API server that asked for this one as well would have refused it.
     await kubectl.apply([pod('up', null)])
-    assert.ok(performance.now() - started < 3000)
     const applied = await kubectl.try(['apply', '-f', '-'], {
       input: JSON.stringify(workload('Deployment', 'waits', null, 'payments')),
     })

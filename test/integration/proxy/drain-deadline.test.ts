@@ -5,6 +5,7 @@ import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, describe, it } from 'node:test'
 import { type HttpProxySetup, httpProxy } from '../../helpers/http-proxy.ts'
+import { onTime } from '../../helpers/on-time.ts'
 import { silentPort } from '../../helpers/silent-port.ts'
 import { echo, tcpServer } from '../../helpers/tcp.ts'
 import { type TcpProxySetup, tcpProxy } from '../../helpers/tcp-proxy.ts'
@@ -39,31 +40,33 @@ describe('a TCP connection whose endpoint has left', () => {
     assert.deepEqual([old.accepted, next.accepted], [1, 1])
   })
 
-  it('goes on until the deadline and is reset then, with the reason', async () => {
-    const { app, found, next, record } = await world({ cluster: { drainDeadlineMs: 1000 } })
-    const leftAt = performance.now()
-    found([next.port])
-    assert.equal(await app.write('c').read(2), 'ac')
-    assert.equal(await app.closed(), 'ECONNRESET')
-    assert.ok(performance.now() - leftAt >= 990)
-    const { end, detail, bytesIn } = await record()
-    assert.deepEqual(
-      [end, detail, bytesIn],
-      ['endpoint_left', 'its endpoint left discovery 1000 ms ago, which is its drainDeadline', 2],
-    )
-  })
+  it('goes on until the deadline and is reset then, with the reason', () =>
+    onTime(400, async () => {
+      const { app, found, next, record } = await world({ cluster: { drainDeadlineMs: 1000 } })
+      const leftAt = performance.now()
+      found([next.port])
+      assert.equal(await app.write('c').read(2), 'ac')
+      assert.equal(await app.closed(), 'ECONNRESET')
+      assert.ok(performance.now() - leftAt >= 990)
+      const { end, detail, bytesIn } = await record()
+      assert.deepEqual(
+        [end, detail, bytesIn],
+        ['endpoint_left', 'its endpoint left discovery 1000 ms ago, which is its drainDeadline', 2],
+      )
+    }))
 
-  it('stays when the endpoint is back before the deadline, and has a new one when it leaves again', async () => {
-    const { app, found, old, next, cluster } = await world({ cluster: { drainDeadlineMs: 1000 } })
-    found([next.port])
-    found([next.port, old.port])
-    const again = [...cluster.endpoints].find(({ port }) => port === old.port)
-    assert.equal(again?.tenants.size, 1)
-    await new Promise((resolve) => setTimeout(resolve, 1300))
-    assert.equal(await app.write('c').read(2), 'ac')
-    found([next.port])
-    assert.equal(await app.closed(), 'ECONNRESET')
-  })
+  it('stays when the endpoint is back before the deadline, and has a new one when it leaves again', () =>
+    onTime(400, async () => {
+      const { app, found, old, next, cluster } = await world({ cluster: { drainDeadlineMs: 1000 } })
+      found([next.port])
+      found([next.port, old.port])
+      const again = [...cluster.endpoints].find(({ port }) => port === old.port)
+      assert.equal(again?.tenants.size, 1)
+      await new Promise((resolve) => setTimeout(resolve, 1300))
+      assert.equal(await app.write('c').read(2), 'ac')
+      found([next.port])
+      assert.equal(await app.closed(), 'ECONNRESET')
+    }))
 
   it('is bound by a deadline that is configured only after it left', async () => {
     const { app, found, next, cluster } = await world({})
@@ -167,14 +170,15 @@ describe('an HTTP request whose endpoint has left', () => {
     assert.match(record?.detail ?? '', /its endpoint left discovery 100 ms ago, which is its drainDeadline$/)
   })
 
-  it('and has become a tunnel goes on until the deadline', async () => {
-    const { connect, leave } = await world({ cluster: { drainDeadlineMs: 1000 } })
-    const app = connect().get('/', 'Connection: Upgrade', 'Upgrade: chat')
-    assert.equal((await app.response()).status, 101)
-    leave()
-    const before = app.tcp.length
-    app.write('hello')
-    assert.match(await app.tcp.read(before + 5), /hello$/)
-    assert.equal(await app.tcp.closed(), 'ECONNRESET')
-  })
+  it('and has become a tunnel goes on until the deadline', () =>
+    onTime(400, async () => {
+      const { connect, leave } = await world({ cluster: { drainDeadlineMs: 1000 } })
+      const app = connect().get('/', 'Connection: Upgrade', 'Upgrade: chat')
+      assert.equal((await app.response()).status, 101)
+      leave()
+      const before = app.tcp.length
+      app.write('hello')
+      assert.match(await app.tcp.read(before + 5), /hello$/)
+      assert.equal(await app.tcp.closed(), 'ECONNRESET')
+    }))
 })

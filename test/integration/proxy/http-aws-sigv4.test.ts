@@ -195,7 +195,8 @@ describe('a request signed for AWS', () => {
     )
     assert.equal((await client.post('charge').response()).status, 200)
     const stamp = (await upstream.request(1)).field('x-amz-date') ?? ''
-    assert.equal(stamp.slice(0, 11), ahead.toISOString().replace(/[-:]/g, '').slice(0, 11))
+    const signedAt = Date.parse(stamp.replace(/(....)(..)(..)T(..)(..)(..)Z/, '$1-$2-$3T$4:$5:$6Z'))
+    assert.ok(Math.abs(signedAt - ahead.getTime()) < 600_000, stamp)
     assert.equal(await verify(await upstream.request(1), 'execute-api'), null)
   })
 

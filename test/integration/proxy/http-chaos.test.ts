@@ -159,7 +159,10 @@ it(`leaves nothing behind (seed ${SEED})`, { timeout: 120_000 }, async (t) => {
   while (proxy.driver.open > 0 || proxy.cells.active > 0) await new Promise((resolve) => setTimeout(resolve, 10))
   const sum = (count: (pool: HttpPool) => number): number =>
     [...proxy.cluster.endpoints].reduce((total, { pool }) => total + (pool instanceof HttpPool ? count(pool) : 0), 0)
-  await new Promise((resolve) => setTimeout(resolve, 50))
+  // The last of them may still be on its way into its pool.
+  const until = performance.now() + 20_000
+  while (sum((pool) => pool.open - pool.idle) + proxy.cluster.connections.pending > 0 && performance.now() < until)
+    await new Promise((resolve) => setTimeout(resolve, 10))
   const reasons = Object.fromEntries(Object.entries(proxy.cells.reasons).filter(([, count]) => count > 0))
   t.diagnostic(`${whole} whole answers, ${JSON.stringify(reasons)}, ${proxy.cells.replays} replays`)
   assert.deepEqual(wrong, [], 'no answer is damaged, missing or for somebody else')

@@ -16,7 +16,7 @@ before(async () => {
     if (endsWithFin) setImmediate(() => socket.end())
     return answer
   })
-  proxy = await httpProxy({ ports: [upstream.port], timeouts: { idleMs: 2000, requestMs: 2000 } }, ends)
+  proxy = await httpProxy({ ports: [upstream.port], timeouts: { idleMs: 3000, requestMs: 20_000 } }, ends)
 })
 after(async () => {
   for (const end of ends.splice(0).reverse()) await end()

@@ -5,6 +5,7 @@ import type { RetryConfig } from '../../../common/proxy-config.ts'
 import { keptForReplay } from '../../../proxy/protocol/http1/outgoing.ts'
 import { type HttpProxySetup, httpProxy } from '../../helpers/http-proxy.ts'
 import { type Answer, ok, type ReceivedRequest, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
+import { onTime } from '../../helpers/on-time.ts'
 
 const ends: (() => unknown)[] = []
 afterEach(async () => {
@@ -71,39 +72,40 @@ describe('a hedged request', () => {
   })
 
   it('is not sent twice when the answer begins in time', async () => {
-    const { b, proxy, client } = await setup(() => ok('x'.repeat(100_000)), never, { hedgeMs: 2000 })
+    const { b, proxy, client } = await setup(() => ok('x'.repeat(100_000)), never, { hedgeMs: 30_000 })
     for (let i = 0; i < 5; i++) assert.equal((await client.get().response()).status, 200)
     assert.deepEqual([b.requests.length, proxy.cells.hedged.sent], [0, 0])
   })
 
-  it('goes on with the other try when one fails, whichever it is', async () => {
-    let failFirst = () => {}
-    const one = await setup(
-      ({ socket }) => {
-        failFirst = () => socket.destroy()
-        return null
-      },
-      () => {
-        failFirst()
-        return new Promise((resolve) => setTimeout(() => resolve(ok('second')), 50))
-      },
-    )
-    assert.equal((await one.client.get().response()).body, 'second')
-    one.isQuiet()
+  it('goes on with the other try when one fails, whichever it is', () =>
+    onTime(30, async () => {
+      let failFirst = () => {}
+      const one = await setup(
+        ({ socket }) => {
+          failFirst = () => socket.destroy()
+          return null
+        },
+        () => {
+          failFirst()
+          return new Promise((resolve) => setTimeout(() => resolve(ok('second')), 50))
+        },
+      )
+      assert.equal((await one.client.get().response()).body, 'second')
+      one.isQuiet()
 
-    let answerFirst: (answer: string) => void = () => {}
-    const other = await setup(
-      () => new Promise((resolve) => (answerFirst = resolve)),
-      ({ socket }) => {
-        socket.destroy()
-        setTimeout(() => answerFirst(ok('first')), 50)
-        return null
-      },
-    )
-    assert.equal((await other.client.get().response()).body, 'first')
-    assert.equal(other.proxy.cells.hedged.won, 0)
-    other.isQuiet()
-  })
+      let answerFirst: (answer: string) => void = () => {}
+      const other = await setup(
+        () => new Promise((resolve) => (answerFirst = resolve)),
+        ({ socket }) => {
+          socket.destroy()
+          setTimeout(() => answerFirst(ok('first')), 50)
+          return null
+        },
+      )
+      assert.equal((await other.client.get().response()).body, 'first')
+      assert.equal(other.proxy.cells.hedged.won, 0)
+      other.isQuiet()
+    }))
 
   it('does not take an answer that would be tried again while the other try is under way', async () => {
     let answerFirst: (answer: string) => void = () => {}
@@ -119,36 +121,38 @@ describe('a hedged request', () => {
     isQuiet()
   })
 
-  it('fails with the last of its tries when both do, and is tried again as the configuration says', async () => {
-    const broken: Respond = ({ socket }) => {
-      setTimeout(() => socket.destroy(), 100)
-      return null
-    }
-    const { client, isQuiet } = await setup(broken, broken)
-    const answer = await client.get().response()
-    assert.deepEqual([answer.status, answer.field('x-ambassador-reason')], [502, 'upstream_reset'])
-    isQuiet()
-    let requests = 0
-    const late: Respond = (request) => (requests++ < 2 ? broken(request) : ok('third'))
-    const again = await setup(late, late, { maxRetries: 1 })
-    assert.equal((await again.client.get().response()).body, 'third')
-    assert.equal(requests, 3)
-    again.isQuiet()
-  })
+  it('fails with the last of its tries when both do, and is tried again as the configuration says', () =>
+    onTime(30, async () => {
+      const broken: Respond = ({ socket }) => {
+        setTimeout(() => socket.destroy(), 100)
+        return null
+      }
+      const { client, isQuiet } = await setup(broken, broken)
+      const answer = await client.get().response()
+      assert.deepEqual([answer.status, answer.field('x-ambassador-reason')], [502, 'upstream_reset'])
+      isQuiet()
+      let requests = 0
+      const late: Respond = (request) => (requests++ < 2 ? broken(request) : ok('third'))
+      const again = await setup(late, late, { maxRetries: 1 })
+      assert.equal((await again.client.get().response()).body, 'third')
+      assert.equal(requests, 3)
+      again.isQuiet()
+    }))
 
-  it('ends both tries at the deadline, and when the client leaves', async () => {
-    const { a, b, client, isQuiet } = await setup(never, never, {}, { timeouts: { requestMs: 400 } })
-    assert.equal((await client.get().response()).field('x-ambassador-reason'), 'deadline')
-    await Promise.all([closed(a.requests[0]!), closed(b.requests[0]!)])
-    isQuiet()
-    const gone = await setup(never, never)
-    gone.client.get()
-    const both = await Promise.all([gone.a.request(0), gone.b.request(0)])
-    gone.client.socket.destroy()
-    await Promise.all(both.map(closed))
-    assert.equal((await gone.proxy.recorded(1))[0]?.reason, 'client_gone')
-    gone.isQuiet()
-  })
+  it('ends both tries at the deadline, and when the client leaves', () =>
+    onTime(200, async () => {
+      const { a, b, client, isQuiet } = await setup(never, never, {}, { timeouts: { requestMs: 400 } })
+      assert.equal((await client.get().response()).field('x-ambassador-reason'), 'deadline')
+      await Promise.all([closed(a.requests[0]!), closed(b.requests[0]!)])
+      isQuiet()
+      const gone = await setup(never, never)
+      gone.client.get()
+      const both = await Promise.all([gone.a.request(0), gone.b.request(0)])
+      gone.client.socket.destroy()
+      await Promise.all(both.map(closed))
+      assert.equal((await gone.proxy.recorded(1))[0]?.reason, 'client_gone')
+      gone.isQuiet()
+    }))
 
   it('is sent once when it may not be repeated, when the budget is used up and when no connection is free', async () => {
     const slow: Respond = () => new Promise((resolve) => setTimeout(() => resolve(ok('first')), 250))

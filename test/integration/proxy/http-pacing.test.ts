@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { afterEach, describe, it } from 'node:test'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, type ScriptedUpstream, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
+import { onTime } from '../../helpers/on-time.ts'
 
 const ends: (() => unknown)[] = []
 afterEach(async () => {
@@ -50,58 +51,61 @@ describe('pacing', () => {
     assert.ok((await proxy.recorded(30)).some(({ queueMs }) => queueMs > 0))
   })
 
-  it('refuses what would wait too long, with the time of the upstream, and asks it again when that is over', async () => {
-    const upstream = await scriptedUpstream(ends, ({ index }) =>
-      index === 0 ? withStatus(429, 'no', 'Retry-After: 1') : ok(),
-    )
-    const proxy = await httpProxy({ ports: [upstream.port], cluster: { pacing: { maxDelayMs: 0 } } }, ends)
-    const client = proxy.connect()
-    const first = await client.get().response()
-    assert.deepEqual([first.status, first.field('x-ambassador-reason')], [429, null], "the upstream's own passes")
-    const second = await client.get().response()
-    assert.deepEqual(
-      [second.status, second.field('x-ambassador-reason'), second.field('retry-after')],
-      [429, 'rate_limited', '1'],
-    )
-    assert.equal(upstream.requests.length, 1)
-    assert.equal(proxy.cluster.paced.refused, 1)
-    assert.match((await proxy.recorded(2))[1]?.detail ?? '', /upstream 'live' said that it takes no more/)
-    let status = 429
-    while (status === 429) {
-      await new Promise((resolve) => setTimeout(resolve, 50))
-      status = (await client.get().response()).status
-    }
-    assert.equal(status, 200)
-    assert.equal(upstream.requests.length, 2, 'it was left alone until then')
-  })
+  it('refuses what would wait too long, with the time of the upstream, and asks it again when that is over', () =>
+    onTime(400, async () => {
+      const upstream = await scriptedUpstream(ends, ({ index }) =>
+        index === 0 ? withStatus(429, 'no', 'Retry-After: 1') : ok(),
+      )
+      const proxy = await httpProxy({ ports: [upstream.port], cluster: { pacing: { maxDelayMs: 0 } } }, ends)
+      const client = proxy.connect()
+      const first = await client.get().response()
+      assert.deepEqual([first.status, first.field('x-ambassador-reason')], [429, null], "the upstream's own passes")
+      const second = await client.get().response()
+      assert.deepEqual(
+        [second.status, second.field('x-ambassador-reason'), second.field('retry-after')],
+        [429, 'rate_limited', '1'],
+      )
+      assert.equal(upstream.requests.length, 1)
+      assert.equal(proxy.cluster.paced.refused, 1)
+      assert.match((await proxy.recorded(2))[1]?.detail ?? '', /upstream 'live' said that it takes no more/)
+      let status = 429
+      while (status === 429) {
+        await new Promise((resolve) => setTimeout(resolve, 50))
+        status = (await client.get().response()).status
+      }
+      assert.equal(status, 200)
+      assert.equal(upstream.requests.length, 2, 'it was left alone until then')
+    }))
 
-  it('holds requests that are in time and lets them go when the upstream takes them again', async () => {
-    const upstream = await scriptedUpstream(ends, ({ index }) =>
-      index === 0 ? withStatus(503, 'no', 'Retry-After: 1') : ok(),
-    )
-    const proxy = await httpProxy({ ports: [upstream.port], cluster: { pacing: { maxDelayMs: 20_000 } } }, ends)
-    assert.equal((await proxy.connect().get().response()).status, 503)
-    const startedAt = performance.now()
-    const answers = await Promise.all(Array.from({ length: 5 }, () => proxy.connect().get().response()))
-    assert.deepEqual(
-      answers.map(({ status }) => status),
-      [200, 200, 200, 200, 200],
-    )
-    assert.ok(performance.now() - startedAt > 900)
-    assert.equal(proxy.cluster.paced.delayed, 5)
-  })
+  it('holds requests that are in time and lets them go when the upstream takes them again', () =>
+    onTime(400, async () => {
+      const upstream = await scriptedUpstream(ends, ({ index }) =>
+        index === 0 ? withStatus(503, 'no', 'Retry-After: 1') : ok(),
+      )
+      const proxy = await httpProxy({ ports: [upstream.port], cluster: { pacing: { maxDelayMs: 20_000 } } }, ends)
+      const startedAt = performance.now()
+      assert.equal((await proxy.connect().get().response()).status, 503)
+      const answers = await Promise.all(Array.from({ length: 5 }, () => proxy.connect().get().response()))
+      assert.deepEqual(
+        answers.map(({ status }) => status),
+        [200, 200, 200, 200, 200],
+      )
+      assert.ok(performance.now() - startedAt > 900)
+      assert.equal(proxy.cluster.paced.delayed, 5)
+    }))
 
-  it('gives nothing to the upstream of a request whose client left while it waited', async () => {
-    const upstream = await scriptedUpstream(ends, () => withStatus(429, 'no', 'Retry-After: 1'))
-    const proxy = await httpProxy({ ports: [upstream.port], cluster: { pacing: { maxDelayMs: 20_000 } } }, ends)
-    await proxy.connect().get().response()
-    const leaving = proxy.connect().get()
-    while (proxy.cells.active === 0) await new Promise((resolve) => setImmediate(resolve))
-    leaving.socket.destroy()
-    assert.equal((await proxy.recorded(2))[1]?.reason, 'client_gone')
-    assert.equal((await proxy.connect().get().response()).status, 429)
-    assert.equal(upstream.requests.length, 2)
-  })
+  it('gives nothing to the upstream of a request whose client left while it waited', () =>
+    onTime(400, async () => {
+      const upstream = await scriptedUpstream(ends, () => withStatus(429, 'no', 'Retry-After: 1'))
+      const proxy = await httpProxy({ ports: [upstream.port], cluster: { pacing: { maxDelayMs: 20_000 } } }, ends)
+      await proxy.connect().get().response()
+      const leaving = proxy.connect().get()
+      while (proxy.cells.active === 0) await new Promise((resolve) => setImmediate(resolve))
+      leaving.socket.destroy()
+      assert.equal((await proxy.recorded(2))[1]?.reason, 'client_gone')
+      assert.equal((await proxy.connect().get().response()).status, 429)
+      assert.equal(upstream.requests.length, 2)
+    }))
 
   it('is off without the field: every answer passes and every request goes on', async () => {
     const upstream = await scriptedUpstream(ends, () =>

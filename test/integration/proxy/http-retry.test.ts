@@ -6,6 +6,7 @@ import { afterEach, describe, it } from 'node:test'
 import { keptForReplay } from '../../../proxy/protocol/http1/outgoing.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
+import { onTime } from '../../helpers/on-time.ts'
 import { closedPort } from '../../helpers/tcp.ts'
 
 const ends: (() => unknown)[] = []
@@ -90,15 +91,16 @@ describe('a retry', () => {
     assert.equal((await proxy.recorded(1))[0]?.requestId, 'abc')
   })
 
-  it('follows a reset and a try that takes too long', async () => {
-    const upstream = await scriptedUpstream(ends, ({ index, socket }) => {
-      if (index === 0) socket.resetAndDestroy()
-      return index < 2 ? null : ok()
-    })
-    const proxy = await httpProxy({ ports: [upstream.port], retry: { perTryTimeoutMs: 60 } }, ends)
-    assert.equal((await proxy.connect().get().response()).status, 200)
-    assert.equal(upstream.requests.length, 3)
-  })
+  it('follows a reset and a try that takes too long', () =>
+    onTime(100, async () => {
+      const upstream = await scriptedUpstream(ends, ({ index, socket }) => {
+        if (index === 0) socket.resetAndDestroy()
+        return index < 2 ? null : ok()
+      })
+      const proxy = await httpProxy({ ports: [upstream.port], retry: { perTryTimeoutMs: 200 } }, ends)
+      assert.equal((await proxy.connect().get().response()).status, 200)
+      assert.equal(upstream.requests.length, 3)
+    }))
 
   it('leaves no failure in log and metrics when a later try went well', async () => {
     const upstream = await scriptedUpstream(ends, ({ index, socket }) => {
@@ -115,16 +117,17 @@ describe('a retry', () => {
     )
   })
 
-  it('answers try_timeout when every try took too long, and breaks their connections', async () => {
-    const upstream = await scriptedUpstream(ends, () => null)
-    const proxy = await httpProxy({ ports: [upstream.port], retry: { perTryTimeoutMs: 40, maxRetries: 1 } }, ends)
-    const response = await proxy.connect().get().response()
-    assert.equal(response.status, 504)
-    assert.equal(response.field('x-ambassador-reason'), 'try_timeout')
-    assert.match(response.body, /did not answer within 40 ms/)
-    assert.equal(upstream.requests.length, 2)
-    assert.equal(proxy.cluster.connections.used, 0)
-  })
+  it('answers try_timeout when every try took too long, and breaks their connections', () =>
+    onTime(50, async () => {
+      const upstream = await scriptedUpstream(ends, () => null)
+      const proxy = await httpProxy({ ports: [upstream.port], retry: { perTryTimeoutMs: 100, maxRetries: 1 } }, ends)
+      const response = await proxy.connect().get().response()
+      assert.equal(response.status, 504)
+      assert.equal(response.field('x-ambassador-reason'), 'try_timeout')
+      assert.match(response.body, /did not answer within 100 ms/)
+      assert.equal(upstream.requests.length, 2)
+      assert.equal(proxy.cluster.connections.used, 0)
+    }))
 
   it('is not made for conditions that are not named', async () => {
     const upstream = await scriptedUpstream(ends, ({ socket }) => {
@@ -145,7 +148,7 @@ describe('a retry', () => {
     const proxy = await httpProxy({ ports: [upstream.port], retry: {} }, ends)
     assert.equal((await proxy.connect().get().response()).status, 200)
     const waited = times[1]! - times[0]!
-    assert.ok(waited >= 995 && waited < 1400, String(waited))
+    assert.ok(waited >= 995 && waited < 20_000, String(waited))
   })
 
   it('waits until the date of Retry-After', async () => {
@@ -158,12 +161,12 @@ describe('a retry', () => {
     const proxy = await httpProxy({ ports: [upstream.port], retry: {} }, ends)
     assert.equal((await proxy.connect().get().response()).status, 200)
     const waited = times[1]! - times[0]!
-    assert.ok(waited >= 450 && waited < 1900, String(waited))
+    assert.ok(waited >= 450 && waited < 20_000, String(waited))
   })
 
   it('is not made when Retry-After lies beyond the deadline: the answer passes', async () => {
     const upstream = await scriptedUpstream(ends, () => withStatus(503, 'later', 'Retry-After: 60'))
-    const proxy = await httpProxy({ ports: [upstream.port], retry: {}, timeouts: { requestMs: 500 } }, ends)
+    const proxy = await httpProxy({ ports: [upstream.port], retry: {}, timeouts: { requestMs: 30_000 } }, ends)
     const response = await proxy.connect().get().response()
     assert.equal(response.body, 'later')
     assert.equal(response.field('retry-after'), '60')
@@ -296,14 +299,14 @@ describe('a retry', () => {
     const proxy = await httpProxy(
       {
         ports: [port],
-        retry: { backoff: { initialMs: 400, maxMs: 400 }, maxRetries: 10 },
+        retry: { backoff: { initialMs: 60_000, maxMs: 60_000 }, maxRetries: 10 },
         timeouts: { requestMs: 150 },
       },
       ends,
     )
     const started = performance.now()
     const response = await proxy.connect().get().response()
-    assert.ok(performance.now() - started < 400)
+    assert.ok(performance.now() - started < 30_000)
     assert.equal(response.status, 504)
     assert.equal(response.field('x-ambassador-reason'), 'deadline')
     assert.match(response.body, /ECONNREFUSED/)

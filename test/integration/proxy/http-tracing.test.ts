@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, describe, it } from 'node:test'
 import { type Answer, ok, type ReceivedRequest, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
+import { onTime } from '../../helpers/on-time.ts'
 import { OtlpCollector } from '../../helpers/otlp-collector.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 import { closedPort } from '../../helpers/tcp.ts'
@@ -243,17 +244,18 @@ describe('a span', () => {
 })
 
 describe('which spans are sent', () => {
-  it('those that the application sampled, and with 0% no other one that went well in time', async () => {
-    const { client, spans } = await setup(undefined, { sample: '0%' })
-    await client.get('/0').response()
-    await client.get('/1', `traceparent: ${PARENT_FIELD}`).response()
-    await client.get('/2', `traceparent: 00-${TRACE}-${PARENT}-00`).response()
-    const found = await spans()
-    assert.deepEqual(
-      found.map(({ attributes }) => String(attributes['url.full']).slice(-2)),
-      ['/1'],
-    )
-  })
+  it('those that the application sampled, and with 0% no other one that went well in time', () =>
+    onTime(300, async () => {
+      const { client, spans } = await setup(undefined, { sample: '0%' })
+      await client.get('/0').response()
+      await client.get('/1', `traceparent: ${PARENT_FIELD}`).response()
+      await client.get('/2', `traceparent: 00-${TRACE}-${PARENT}-00`).response()
+      const found = await spans()
+      assert.deepEqual(
+        found.map(({ attributes }) => String(attributes['url.full']).slice(-2)),
+        ['/1'],
+      )
+    }))
 
   it('with 100% not those that the application did not sample', async () => {
     const { client, spans } = await setup(undefined, { sample: '100%' })
@@ -266,33 +268,34 @@ describe('which spans are sent', () => {
     )
   })
 
-  it('whatever the sample says, failures and answers that begin late', async () => {
-    const { client, spans, upstream } = await setup(
-      async ({ target, socket }) => {
-        if (target === '/500') return withStatus(500)
-        if (target === '/404') return withStatus(404)
-        if (target === '/slow') await new Promise((resolve) => setTimeout(resolve, 150))
-        if (target === '/stream') {
-          socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na')
-          setTimeout(() => socket.write('b'), 150)
-          return null
-        }
-        return ok()
-      },
-      { sample: '0%', slowerThan: '100ms' },
-      { retry: { maxRetries: 0 } },
-    )
-    for (const path of ['/500', '/404', '/slow', '/stream']) {
-      await client.get(path, `traceparent: 00-${TRACE}-${PARENT}-00`).response()
-    }
-    const found = (await spans()).map(({ attributes, flags }) => {
-      assert.equal(flags & 1, 0, 'it was not sampled')
-      return String(attributes['url.full']).replace(`http://127.0.0.1:${upstream.port}`, '')
-    })
-    // A machine under load may be late with any of them; these two are always there.
-    for (const path of ['/500', '/slow']) assert.ok(found.includes(path), path)
-    assert.ok(found.length < 4, found.join(' '))
-  })
+  it('whatever the sample says, failures and answers that begin late', () =>
+    onTime(40, async () => {
+      const { client, spans, upstream } = await setup(
+        async ({ target, socket }) => {
+          if (target === '/500') return withStatus(500)
+          if (target === '/404') return withStatus(404)
+          if (target === '/slow') await new Promise((resolve) => setTimeout(resolve, 150))
+          if (target === '/stream') {
+            socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na')
+            setTimeout(() => socket.write('b'), 150)
+            return null
+          }
+          return ok()
+        },
+        { sample: '0%', slowerThan: '100ms' },
+        { retry: { maxRetries: 0 } },
+      )
+      for (const path of ['/500', '/404', '/slow', '/stream']) {
+        await client.get(path, `traceparent: 00-${TRACE}-${PARENT}-00`).response()
+      }
+      const found = (await spans()).map(({ attributes, flags }) => {
+        assert.equal(flags & 1, 0, 'it was not sampled')
+        return String(attributes['url.full']).replace(`http://127.0.0.1:${upstream.port}`, '')
+      })
+      // A machine under load may be late with any of them; these two are always there.
+      for (const path of ['/500', '/slow']) assert.ok(found.includes(path), path)
+      assert.ok(found.length < 4, found.join(' '))
+    }))
 })
 
 describe('a collector that is away', () => {

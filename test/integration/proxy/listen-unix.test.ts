@@ -177,16 +177,20 @@ spec:
     })
 
     it(`cancels a statement that came by a socket, ${what}`, async () => {
+      // Another text each time: a connection that goes back to the pool still shows its last one.
+      const text = `select pg_sleep(60), ${port}`
       const options = { host: dir, port, user: 'anybody', database: 'postgres' }
       const client = new pg.Client(options)
       await client.connect()
-      const query = new pg.Query('select pg_sleep(60)')
+      const query = new pg.Query(text)
       const failed = once(query as unknown as EventEmitter, 'error')
       client.query(query)
       const watcher = new pg.Client(options)
       await watcher.connect()
       for (;;) {
-        const { rows } = await watcher.query(`select 1 from pg_stat_activity where query = 'select pg_sleep(60)'`)
+        const { rows } = await watcher.query(
+          `select 1 from pg_stat_activity where query = '${text}' and state = 'active'`,
+        )
         if (rows.length > 0) break
       }
       const canceller = new pg.Client(options) as unknown as { cancel(client: pg.Client, query: pg.Query): void }

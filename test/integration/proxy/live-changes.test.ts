@@ -14,8 +14,8 @@ import { closedPort, echo, tcpServer } from '../../helpers/tcp.ts'
 import { Volumes } from '../../helpers/volume.ts'
 
 const CHANGES = 100
-/** No quicker than this: twice the rate of which the README speaks. */
-const CHANGE_MS = 300
+/** No quicker than this: six times the rate of which the README speaks. */
+const CHANGE_MS = 100
 const TCP_CONNECTIONS = 10
 
 const ends: (() => unknown)[] = []

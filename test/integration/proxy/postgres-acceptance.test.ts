@@ -62,7 +62,7 @@ const parse = (name: string, sql: string) => message('P', `${name}\0${sql}\0\0\0
 const run = (name = '') => Buffer.concat([message('B', `\0${name}\0\0\0\0\0\0\0`), execute()])
 
 for (const mode of MODES) {
-  describe(`PostgreSQL with pooling ${mode}`, () => {
+  describe(`PostgreSQL with pooling ${mode}`, { concurrency: true }, () => {
     it(
       'answers everything that was sent before a half-close',
       scope(async (ends) => {
@@ -148,7 +148,7 @@ for (const mode of MODES) {
           socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')
         })
         ends.push(() => web.close())
-        const timeouts = { connect: '1s' }
+        const timeouts = { connect: '2s' }
         const down = await closedPort()
         const found = await Promise.all(
           [{ ports: [down] }, { ports: [web.port] }, { role: 'Replica' as const }].map(async (setup) => {
@@ -181,6 +181,21 @@ describe('PostgreSQL clients that share a connection', () => {
       assert.notEqual(row?.['zone'], 'Asia/Tokyo')
       assert.match(String(row?.['style']), /German/)
       assert.equal(await one(a, "select current_setting('TimeZone')"), 'Asia/Tokyo')
+    }),
+  )
+
+  it(
+    'begin with the bytes that they gave, in letters of any language and with quotes',
+    scope(async (ends) => {
+      const proxy = await proxyOf(ends, 'Transaction')
+      const sql = "select current_setting('application_name')"
+      const server = { host: '127.0.0.1', port, user: POSTGRES_USER, password: POSTGRES_PASSWORD }
+      // The last one has a quote in its lower byte.
+      for (const application_name of ['Größe', "it's\\", 'ħ']) {
+        const direct = await connected({ ...server, application_name }, ends)
+        const client = await connected({ ...proxy.options, application_name }, ends)
+        assert.equal(await one(client, sql), await one(direct, sql), application_name)
+      }
     }),
   )
 

@@ -19,7 +19,7 @@ const auth = (name = 'db') => ({
 })
 const endpoints = (...ports: readonly number[]) =>
   ports.map((port, priority) => ({ host: '127.0.0.1', port, priority, weight: 1 }))
-const CHECK = { interval: '1s', timeout: '2s', unhealthyThreshold: 1, healthyThreshold: 1 }
+const CHECK = { interval: '1s', timeout: '20s', unhealthyThreshold: 1, healthyThreshold: 1 }
 
 const until = async (isReached: () => boolean): Promise<void> => {
   while (!isReached()) await new Promise((resolve) => setTimeout(resolve, 20))
@@ -162,7 +162,7 @@ describe('a failover of PostgreSQL', () => {
     await connected
     await client.end()
     isReady = false
-    const impatient = await postgresProxy({ upstreams, timeouts: { connect: '300ms' } }, mounts, ends)
+    const impatient = await postgresProxy({ upstreams, timeouts: { connect: '2s' } }, mounts, ends)
     const late = new pg.Client(impatient.options)
     await assert.rejects(late.connect(), { code: '57P03', message: 'the database system is starting up' })
   })

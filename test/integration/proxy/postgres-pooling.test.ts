@@ -63,6 +63,7 @@ describe('PostgreSQL pooling by transaction', () => {
       assert.equal(await one(b, 'select pg_backend_pid()'), pid)
       await a.query('begin')
       const waits = one(b, 'select 2')
+      while (proxy.waiting === 0) await new Promise((resolve) => setImmediate(resolve))
       assert.equal(await one(a, 'select 1'), 1)
       assert.equal(proxy.waiting, 1)
       await a.query('commit')
@@ -762,7 +763,7 @@ describe('PostgreSQL pooling by transaction', () => {
         ports: [primary, standby],
         role: 'Primary',
         limits: { maxConnections: 4 },
-        timeouts: { connect: '10s' },
+        timeouts: { connect: '50s' },
       })
       const setup = await connected(proxy.options, ends)
       await setup.query('create table writes (client int, n int)')

@@ -72,7 +72,7 @@ describe('a secret of a database', () => {
             healthCheck: protocol === 'Redis' ? { tcp: {}, interval: '1s' } : { interval: '1s' },
           },
         ],
-        timeouts: { connect: '2s' },
+        timeouts: { connect: '10s' },
         accessLog: { mode: 'All' },
       }
       const { config, problems } = render({ ambassador: { metadata: { name }, spec } as unknown as Ambassador })

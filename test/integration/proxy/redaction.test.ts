@@ -220,8 +220,14 @@ describe('a secret', () => {
     proxy.forget()
     secret('bearer', `${hide('rotated into a broken one')}\n${hide('second line of what was rotated')}`)
     volumes.token(tokenName('vault', 3600), `${hide('broken token of the account')}\n\n`)
-    await new Promise((resolve) => setTimeout(resolve, 300))
-    said += (await proxy.get('/configz')).body
+    const stateOf = (text: string) => {
+      const { refs } = JSON.parse(text).ambassadors.find(({ name }: { name: string }) => name === 'bearer')
+      return refs[0].state
+    }
+    let configz = ''
+    do configz = (await proxy.get('/configz')).body
+    while (stateOf(configz) !== 'Invalid')
+    said += configz
     assert.match(said, /has a line break inside/)
     proxy.kill('SIGINT')
     await proxy.exit

@@ -1,16 +1,13 @@
 /** Redis by Sentinel: what is learned and survived, what moves and what ends. */
 import assert from 'node:assert/strict'
-import { after, afterEach, before, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { Redis } from 'ioredis'
 import { bySentinel, command, HOST, pong, Started } from '../../helpers/sentinel-proxy.ts'
-import { RedisWithSentinels } from '../../helpers/sentinels.ts'
 import { TestClient } from '../../helpers/tcp.ts'
 
-const started = new Started()
-afterEach(() => started.end())
-
-describe('Redis by Sentinel, as it comes and goes', () => {
-  it('follows names that Sentinels announce in place of addresses', async () => {
+describe('Redis by Sentinel, as it comes and goes', { concurrency: true }, () => {
+  it('follows names that Sentinels announce in place of addresses', async (t) => {
+    const started = new Started(t)
     const redis = await started.server()
     const settings = ['sentinel resolve-hostnames yes', 'sentinel announce-hostnames yes']
     const sentinel = await started.lone(redis.port, settings, 1, 'localhost')
@@ -20,10 +17,11 @@ describe('Redis by Sentinel, as it comes and goes', () => {
     assert.match(text, /"host":\s*"localhost"/)
   })
 
-  it('holds what follows a READONLY of the master, until somebody is one again', async () => {
+  it('holds what follows a READONLY of the master, until somebody is one again', async (t) => {
+    const started = new Started(t)
     const [redis, other] = [await started.server(), await started.server()]
     const sentinel = await started.lone(redis.port)
-    const { port } = await started.proxy(bySentinel([sentinel]))
+    const { port, proxy } = await started.proxy(bySentinel([sentinel]), { timeouts: { connect: '30s' } })
     const client = new TestClient({ port })
     client.write(command('SET', 'a', '1'))
     await client.read(5)
@@ -32,36 +30,36 @@ describe('Redis by Sentinel, as it comes and goes', () => {
     client.write(command('SET', 'a', '2'))
     assert.match(await client.read(14), /^\+OK\r\n-READONLY/)
     // The sidecar asks the server for its role, and sends it nothing more.
-    while (!(await isHeld(port))) {}
+    const sidecar = async (is: (it: { open: number; failure: string | null }) => boolean) => {
+      for (;;) {
+        const { ambassadors } = JSON.parse((await proxy.admin('GET', '/upstreams')).body)
+        const [{ connections, upstreams }] = ambassadors
+        if (is({ open: connections.open, failure: upstreams[0].discoveryFailure })) return
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+    }
+    await sidecar(({ failure }) => failure?.includes('is not the master') === true)
     const { text } = client
     client.write(command('SET', 'a', '3'))
-    assert.ok(await isHeld(port))
-    assert.equal(client.text, text)
+    const late = new TestClient({ port })
+    late.write(command('PING'))
+    await sidecar(({ open }) => open === 2)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    assert.deepEqual([client.text, late.text], [text, ''])
     await cli.replicaof('NO', 'ONE')
     cli.disconnect()
     while (!client.text.endsWith('+OK\r\n')) await new Promise((resolve) => setTimeout(resolve, 20))
     assert.equal(client.text.match(/READONLY/g)?.length, 1)
-    client.socket.destroy()
+    assert.equal(await late.read(7), '+PONG\r\n')
+    for (const each of [client, late]) each.socket.destroy()
   })
 })
 
-/** Whether a new connection is held: nothing comes for a moment. */
-async function isHeld(port: number): Promise<boolean> {
-  const client = new TestClient({ port })
-  client.write(command('PING'))
-  await new Promise((resolve) => setTimeout(resolve, 300))
-  client.socket.destroy()
-  return client.length === 0
-}
-
-describe('Redis with three Sentinels', () => {
-  let all: RedisWithSentinels
-  before(async () => {
-    all = await RedisWithSentinels.start()
-  })
-  after(() => all?.stop())
-
-  it('balances role Replica over the replicas that are linked, and leaves one that dies', async () => {
+// Each with servers of its own: at a switch most of the time is the Sentinels'.
+describe('Redis with three Sentinels', { concurrency: true }, () => {
+  it('balances role Replica over the replicas that are linked, and leaves one that dies', async (t) => {
+    const started = new Started(t)
+    const all = await started.cluster()
     const { port, proxy } = await started.proxy(bySentinel(all.addresses, { role: 'Replica' }))
     const ports = new Set<string>()
     const own = all.servers.filter((each) => each.port !== all.masterPort())
@@ -93,10 +91,11 @@ describe('Redis with three Sentinels', () => {
     } finally {
       own[0]!.child.kill('SIGCONT')
     }
-    await all.settled()
   })
 
-  it('ends transactions, WATCH, channels and blocking commands at a switch, and carries on what is idle in RESP3', async () => {
+  it('ends transactions, WATCH, channels and blocking commands at a switch, and carries on what is idle in RESP3', async (t) => {
+    const started = new Started(t)
+    const all = await started.cluster()
     const { port } = await started.proxy(bySentinel(all.addresses))
     const open = async (...commands: string[][]) => {
       const client = new TestClient({ port })
@@ -116,7 +115,7 @@ describe('Redis with three Sentinels', () => {
     blocked.write(command('BLPOP', 'nothing', '0'))
     const idle = await open(['HELLO', '3'], ['SELECT', '5'], ['CLIENT', 'SETNAME', 'web'])
     const master = all.masterPort()
-    all.sentinelCli(all.sentinels[0]!.port, 'SENTINEL', 'FAILOVER', 'mymaster')
+    await all.failOver()
     for (const each of [multi, watching, refused, subscribed, blocked]) await each.ended()
     assert.match(blocked.text, /-ERR ambassador: upstream_reset the server is no longer the one to talk to\r\n$/)
     assert.doesNotMatch(multi.text, /READONLY/)
@@ -129,7 +128,9 @@ describe('Redis with three Sentinels', () => {
     await all.settled()
   })
 
-  it('learns the Sentinels that one knows, and goes on when that one is lost and comes back', async () => {
+  it('learns the Sentinels that one knows, and goes on when that one is lost and comes back', async (t) => {
+    const started = new Started(t)
+    const all = await started.cluster()
     const [first] = all.sentinels
     const { port } = await started.proxy(bySentinel([first!]))
     await pong(port)
@@ -139,7 +140,7 @@ describe('Redis with three Sentinels', () => {
     const writer = new Redis({ port, maxRetriesPerRequest: 0 })
     writer.on('error', () => {})
     await writer.set('before', '1')
-    all.sentinelCli(rest[0]!.port, 'SENTINEL', 'FAILOVER', 'mymaster')
+    await all.failOver(rest[0]!)
     const promoted = await all.switched(master)
     for (;;) {
       const text = await writer.info('server')
@@ -154,7 +155,9 @@ describe('Redis with three Sentinels', () => {
     await pong(port)
   })
 
-  it('ends a reply that never comes when the master hangs and is replaced', async () => {
+  it('ends a reply that never comes when the master hangs and is replaced', async (t) => {
+    const started = new Started(t)
+    const all = await started.cluster()
     const { port } = await started.proxy(bySentinel(all.addresses), { timeouts: { connect: '2s' } })
     const client = new TestClient({ port })
     client.write(command('PING'))

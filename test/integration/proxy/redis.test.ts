@@ -344,7 +344,7 @@ describe('Redis that goes wrong', () => {
     ])
     ends.push(() => replica.stop())
     const endpoints = [replica, master].map((each, priority) => ({ host: '127.0.0.1', port: each.port, priority }))
-    const healthCheck = { interval: '1s', unhealthyThreshold: 1 }
+    const healthCheck = { interval: '1s', timeout: '20s', unhealthyThreshold: 1 }
     const auth = { redis: { password: { secretKeyRef: { name: 'redis', key: 'password' } } } }
     const { port, proxy } = await start({ endpoints, healthCheck, auth }, {}, { redis: { password: 'first' } })
     const line = await proxy.line(({ msg }) => msg === 'endpoint is out of use while others are well')

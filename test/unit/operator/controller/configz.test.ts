@@ -49,6 +49,7 @@ function report(over: Partial<AmbassadorReport> = {}): AmbassadorReport {
     refs: [],
     lastError: null,
     endpointsHash: null,
+    unready: [],
     ...over,
   }
 }
@@ -117,9 +118,33 @@ describe('reports of sidecars', () => {
     await t.set(pod())
     assert.deepEqual(t.report(), {
       kind: 'answered',
-      ambassador: { hash: 'h1', generation: 1, endpointsHash: null, refs: [], rejected: null },
+      ambassador: { hash: 'h1', generation: 1, endpointsHash: null, refs: [], rejected: null, unready: [] },
     })
     assert.deepEqual(t.reported, ['a'])
+  })
+
+  it('takes a report of an older sidecar, which does not say why it is not ready', async () => {
+    const t = setup()
+    const { unready: _, ...older } = report()
+    t.answer(() => ({ ...configz(), ambassadors: [older] }))
+    await t.set(pod())
+    assert.deepEqual(t.report(), {
+      kind: 'answered',
+      ambassador: { hash: 'h1', generation: 1, endpointsHash: null, refs: [], rejected: null, unready: [] },
+    })
+  })
+
+  it('hears why a sidecar is not ready when its readiness changes', async () => {
+    const t = setup()
+    await t.set(pod())
+    const unready = ["upstream 'live': is down"]
+    t.answer(() => configz(report({ unready })))
+    await t.set(pod({ isReady: false }))
+    assert.deepEqual(t.report(), {
+      kind: 'answered',
+      ambassador: { hash: 'h1', generation: 1, endpointsHash: null, refs: [], rejected: null, unready },
+    })
+    assert.deepEqual(t.reported, ['a', 'a'])
   })
 
   it('tells a sidecar that ran before it came from one that it saw start', async () => {

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { CoarseTimer, linkedTimers, TICK_MS } from '../../../../proxy/runtime/timers.ts'
 
@@ -18,6 +20,9 @@ beforeEach(() => {
 
 afterEach(() => clearInterval(watch))
 
+/** Waits by the wheel itself: what is due before is over then, however late the process is. The watch above keeps that alive. */
+const reached = (ms: number) => new Promise<void>((resolve) => new CoarseTimer(resolve).set(performance.now() + ms))
+
 describe('CoarseTimer', () => {
   it('fires at its time or a tick later, never before', async () => {
     const late: number[] = []
@@ -25,8 +30,7 @@ describe('CoarseTimer', () => {
       const due = performance.now() + ms
       new CoarseTimer(() => late.push(performance.now() - due)).set(due)
     }
-    // The wheel does not keep the process alive, sockets do; this test has none.
-    await new Promise((resolve) => setTimeout(resolve, 180))
+    await reached(180)
     assert.equal(late.length, 4)
     for (const ms of late) assert.ok(ms >= 0 && ms < 40 + stallMs, String(ms))
   })
@@ -37,7 +41,7 @@ describe('CoarseTimer', () => {
     timer.set(performance.now() + 20)
     timer.clear()
     assert.equal(linkedTimers(), 1)
-    await new Promise((resolve) => setTimeout(resolve, 60))
+    await reached(60)
     assert.equal(count, 0)
     assert.equal(linkedTimers(), 0)
   })
@@ -49,7 +53,7 @@ describe('CoarseTimer', () => {
     timer.set(start + 20)
     timer.set(start + 90)
     timer.set(start + 60)
-    await new Promise((resolve) => setTimeout(resolve, 140))
+    await reached(140)
     assert.equal(times.length, 1)
     assert.ok(times[0]! >= 60 && times[0]! < 60 + 5 * TICK_MS + stallMs + stallMs, String(times[0]))
     assert.equal(linkedTimers(), 0)
@@ -63,7 +67,7 @@ describe('CoarseTimer', () => {
     })
     timer.set(start + 5000)
     timer.set(start + 30)
-    await new Promise((resolve) => setTimeout(resolve, 100))
+    await reached(100)
     assert.ok(at >= 30 && at < 90 + stallMs, String(at))
     assert.equal(linkedTimers(), 0)
   })
@@ -79,7 +83,7 @@ describe('CoarseTimer', () => {
     // In the wheel a newer timer of a slot comes first.
     neighbour.set(start + 20)
     timer.set(start + 20)
-    await new Promise((resolve) => setTimeout(resolve, 140))
+    await reached(140)
     assert.equal(again, 3)
     assert.equal(linkedTimers(), 0)
   })
@@ -97,10 +101,34 @@ describe('CoarseTimer', () => {
       timer.set(i % 10 === 9 ? due + 60_000 : due)
       return timer
     })
-    await new Promise((resolve) => setTimeout(resolve, 220))
+    await reached(220)
     assert.equal(count, 900)
     assert.ok(late.every((ms) => ms >= 0))
     for (const timer of timers) timer.release()
     assert.equal(linkedTimers(), 0)
+  })
+
+  it('hears what came while the process stood still before it says that it did not come', async (t) => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const peer = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    const [[socket]] = (await Promise.all([once(server, 'connection'), once(peer, 'connect')])) as [[Socket], unknown]
+    t.after(() => {
+      for (const each of [peer, socket]) each.destroy()
+      server.close()
+    })
+    const events: string[] = []
+    const deadline = new CoarseTimer(() => events.push('deadline'))
+    socket.on('data', () => {
+      events.push('data')
+      deadline.clear()
+    })
+    const later = reached(60)
+    deadline.set(performance.now() + 30)
+    // The kernel has it at once, and nobody reads it while the process stands still.
+    peer.write('x')
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300)
+    await later
+    assert.deepEqual(events, ['data'])
   })
 })

@@ -81,15 +81,20 @@ describe('runStage', () => {
     assert.equal(typeof (await prepareStage(stage({ prepare }), { paths: [], isCi: true })), 'function')
   })
 
-  it('runs the file that is first before the others and those that are last after them', async () => {
+  it('runs the files that go in turn in their order, beside the others, and those that are last after all of them', async () => {
     const order: string[] = []
-    const [first, middle, last] = ['exits', 'empty', 'mixed'].map((name) => `test/runner/fixtures/${name}.ts`)
-    await runStage(stage({ first: first!, last: [last!] }), {
-      paths: [last!, middle!, first!],
+    const [one, two, other, last] = ['exits', 'mixed', 'empty', 'hook'].map((name) => `test/runner/fixtures/${name}.ts`)
+    await runStage(stage({ inTurn: [one!, two!], last: [last!] }), {
+      paths: [last!, other!, two!, one!],
       isCi: true,
       listener: { ended: ({ file }) => order.push(file) },
     })
-    assert.deepEqual(order, [first, middle, last])
+    assert.deepEqual(
+      order.filter((file) => file !== other),
+      [one, two, last],
+    )
+    assert.equal(order.length, 4)
+    assert.equal(order.at(-1), last)
   })
 
   it('counts a check by the exit code of its command', async () => {

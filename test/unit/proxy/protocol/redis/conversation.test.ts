@@ -1,0 +1,128 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { RedisCells } from '../../../../../proxy/protocol/redis/cells.ts'
+import { Conversation } from '../../../../../proxy/protocol/redis/conversation.ts'
+
+const told: string[] = []
+const host = {
+  onResetting: () => told.push('resetting'),
+  onReset: () => told.push('reset'),
+  onOursRefused: () => told.push('ours refused'),
+  onNotTheOne: () => told.push('not the one'),
+}
+
+/** A conversation in which lines are said by the application, and by the server. */
+function talk() {
+  told.length = 0
+  const conversation = new Conversation(new RedisCells(), host)
+  const { commands } = conversation
+  const say = (...lines: string[]) => {
+    const bytes = Buffer.from(lines.map((line) => `${line}\r\n`).join(''))
+    for (let at = 0; at < bytes.length; ) {
+      at = commands.run(bytes, at, bytes.length, conversation)
+      if (commands.stop !== 'gathered') break
+      conversation.onGathered(commands.command, commands.args, null)
+      at = commands.next
+    }
+  }
+  const answer = (...replies: string[]) => {
+    const bytes = Buffer.from(replies.map((reply) => `${reply}\r\n`).join(''))
+    conversation.replies.run(bytes, 0, bytes.length, conversation)
+  }
+  return { conversation, say, answer }
+}
+
+const confirmation = (kind: string, count: number) => `*3\r\n$${kind.length}\r\n${kind}\r\n$1\r\na\r\n:${count}`
+
+describe('Conversation', () => {
+  it('can be moved between commands, and with what RESET has taken back', () => {
+    const { conversation, say, answer } = talk()
+    say('SELECT 1', 'WATCH a', 'CLIENT TRACKING on')
+    assert.ok(!conversation.canMove)
+    answer('+OK', '+OK', '+OK')
+    assert.ok(!conversation.canMove)
+    say('RESET')
+    answer('+RESET')
+    assert.deepEqual(told, ['reset'])
+    assert.ok(conversation.canMove)
+    assert.deepEqual(conversation.begin(), [])
+  })
+
+  it('tells a new connection what commands have changed that succeeded', () => {
+    const { conversation, say, answer } = talk()
+    say('SELECT 1', 'SELECT 99', 'CLIENT SETNAME web')
+    answer('+OK', '-ERR DB index is out of range', '+OK')
+    const said = conversation.begin().map((each) =>
+      each
+        .toString()
+        .split('\r\n')
+        .filter((_, at) => at > 0 && at % 2 === 0),
+    )
+    assert.deepEqual(said, [
+      ['SELECT', '1'],
+      ['CLIENT', 'SETNAME', 'web'],
+    ])
+  })
+
+  it('is in a transaction from MULTI to EXEC, and not where the server refuses MULTI', () => {
+    const { conversation, say, answer } = talk()
+    say('MULTI', 'MULTI')
+    answer('+OK', '-ERR MULTI calls can not be nested')
+    assert.ok(conversation.isBusy && !conversation.canMove)
+    say('EXEC x')
+    answer('-ERR wrong number of arguments')
+    assert.ok(conversation.isInMulti)
+    say('EXEC')
+    answer('-EXECABORT Transaction discarded because of previous errors.')
+    assert.ok(conversation.canMove && !conversation.isBusy)
+    say('MULTI x', 'MULTI')
+    answer('-ERR wrong number of arguments', "-ERR Can't execute 'multi'")
+    assert.ok(conversation.canMove && !conversation.isBusy)
+  })
+
+  it('watches until a transaction ends, not until an EXEC that is refused', () => {
+    const { conversation, say, answer } = talk()
+    say('WATCH', 'EXEC')
+    answer('-ERR wrong number of arguments', '-ERR EXEC without MULTI')
+    assert.ok(conversation.canMove)
+    say('WATCH a', 'EXEC')
+    answer('+OK', '-ERR EXEC without MULTI')
+    assert.ok(!conversation.canMove)
+    say('MULTI', 'EXEC')
+    answer('+OK', '*0')
+    assert.ok(conversation.canMove)
+  })
+
+  it('keeps channels apart from sharded channels, which are counted for themselves', () => {
+    const { conversation, say, answer } = talk()
+    say('SUBSCRIBE a', 'SSUBSCRIBE a', 'SUNSUBSCRIBE a')
+    answer(confirmation('subscribe', 1), confirmation('ssubscribe', 1), confirmation('sunsubscribe', 0))
+    assert.ok(conversation.isAnswered && !conversation.canMove)
+    say('UNSUBSCRIBE a')
+    answer(confirmation('unsubscribe', 0))
+    assert.ok(conversation.canMove)
+  })
+
+  it('counts no reply for commands between CLIENT REPLY OFF and ON', () => {
+    const { conversation, say, answer } = talk()
+    say('CLIENT REPLY OFF', 'SET a 1')
+    assert.ok(!conversation.isWaiting && !conversation.canMove)
+    say('CLIENT REPLY ON')
+    assert.ok(conversation.isWaiting)
+    answer('+OK')
+    say('CLIENT REPLY SKIP', 'SET a 1', 'GET a')
+    answer('$1\r\n1')
+    assert.ok(conversation.canMove)
+  })
+
+  it('tells that the server is not the one, and of what it refuses of ours alone', () => {
+    const { conversation, say, answer } = talk()
+    say('SET a 1')
+    answer("-READONLY You can't write against a read only replica.")
+    assert.deepEqual(told, ['not the one'])
+    conversation.expectOurs()
+    assert.ok(conversation.isWaiting && !conversation.isAsking)
+    answer('-WRONGPASS no')
+    assert.deepEqual(told, ['not the one', 'ours refused'])
+  })
+})
