@@ -141,6 +141,25 @@ for (const mode of MODES) {
     )
 
     it(
+      'ends a COPY that the application can end no more: it has said goodbye, or sends nothing more',
+      scope(async (ends) => {
+        const { port: own, options } = await proxyOf(ends, mode)
+        const extended = [parse('', 'copy things from stdin'), message('B', '\0\0\0\0\0\0\0\0'), execute(), sync]
+        for (const copy of [query('copy things from stdin'), Buffer.concat(extended)]) {
+          for (const isPolite of [true, false]) {
+            const client = await rawClient(own, ends)
+            client.write(isPolite ? Buffer.concat([copy, message('X', '')]) : copy)
+            if (!isPolite) client.end()
+            await client.ended()
+            const next = await connected(options, ends)
+            assert.equal(await one(next, 'select 33'), 33)
+            await next.end()
+          }
+        }
+      }),
+    )
+
+    it(
       'tells what is wrong with the upstream: no server, no PostgreSQL, no replica',
       scope(async (ends) => {
         const web = await tcpServer((socket) => {
