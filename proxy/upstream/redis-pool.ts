@@ -53,10 +53,11 @@ export class RedisPool implements EndpointPool {
 
   /** A connection that is logged in, with the slot of the cluster that it holds; null when none waits. */
   take(): RawSocket | null {
+    const line = this.#cluster.login?.credential?.line ?? null
     for (;;) {
       const spare = this.#spares.pop()
       if (spare === undefined) return null
-      const raw = spare.take()
+      const raw = spare.take(line)
       if (raw !== null) return raw
       this.#cluster.connections.release()
     }
@@ -189,8 +190,12 @@ class Spare implements SocketHandler {
     raw.handler = this
   }
 
-  take(): RawSocket | null {
-    return this.#raw.destroyed || this.#raw.ended ? null : this.#raw
+  /** Null, and then it is closed: it has ended, or logged in with another credential than `line`. */
+  take(line: Buffer | null): RawSocket | null {
+    const raw = this.#raw
+    if (!raw.destroyed && !raw.ended && this.line === line) return raw
+    raw.destroy()
+    return null
   }
 
   destroy(): void {

@@ -31,6 +31,15 @@ export async function one(client: pg.Client, sql: string, values?: unknown[]): P
   return (rows[0] as unknown[] | undefined)?.[0]
 }
 
+/** Lets a process of the server go on that was stopped; one that has ended meanwhile needs nothing. */
+export function resume(pid: number): void {
+  try {
+    process.kill(pid, 'SIGCONT')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
+
 /** What a login that fails is told. */
 export async function refusal(options: pg.ClientConfig): Promise<pg.DatabaseError> {
   const client = new pg.Client(options)

@@ -261,7 +261,10 @@ export class Pool implements ServerOwner {
       const isUnused = idleTimeoutMs !== null && time - server.idleSince >= idleTimeoutMs
       if (!isUnused && this.#isGood(server)) {
         // What a client has left behind may be a lock that others wait for.
-        if (server.isDoubtful && time - server.idleSince >= LOOK_MS) server.reset(null)
+        if (!server.isDoubtful || server.lastUser === null || time - server.idleSince < LOOK_MS) continue
+        // Whoever comes next finds a connection that is not its own any more.
+        server.lastUser = null
+        server.reset(null)
         continue
       }
       this.#free.splice(this.#free.indexOf(server), 1)

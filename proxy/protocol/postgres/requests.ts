@@ -495,6 +495,21 @@ export class Requests {
   }
 }
 
+/** Draws the consequences of words that were not known when they were sent, and are by now. */
+export function settle(server: Server, requester: Requester): void {
+  const { lexicon, parameters } = requester.pool
+  for (const hash of server.open) {
+    const effects = lexicon.effectsOf(hash)
+    if (effects === undefined) continue
+    server.open.delete(hash)
+    if (effects === null) continue
+    if (effects.isDoubtful) server.isDoubtful = true
+    if (effects.asksSequences) requester.asksSequences = true
+    if (effects.pin !== null) requester.pin(effects.pin, true)
+    else if ((effects.parameters & ~parameters.reported) !== 0) requester.pin('set', true)
+  }
+}
+
 /** A statement that was too long to be read: its client keeps the connection. */
 const UNREAD: StatementEffects = { ...DOUBT, open: [], isStored: false, isChange: true }
 

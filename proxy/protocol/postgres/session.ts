@@ -8,11 +8,12 @@ import type { TcpEnd } from '../tcp/session.ts'
 import { type Acquirer, Acquisition } from './acquire.ts'
 import { BatchReader, LARGE_BYTES } from './batch.ts'
 import { CLOSES, clean } from './clean.ts'
+import { beginSql, ClientParameters } from './client-parameters.ts'
 import { Held } from './held.ts'
 import { Auth, Back, message, Transaction } from './messages.ts'
-import { type Parameters, setSql, type Values } from './parameters.ts'
+import type { Values } from './parameters.ts'
 import type { Pool } from './pool.ts'
-import { type Requester, Requests } from './requests.ts'
+import { type Requester, Requests, settle } from './requests.ts'
 import { errorResponse, fieldOf, type Severity, sqlError, stateOf } from './respond.ts'
 import type { Server } from './server.ts'
 import type { ClientLogin, PinReason, SessionHost } from './session-host.ts'
@@ -50,10 +51,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   readonly #acquisition: Acquisition
   #phase: Phase = 'starting'
   #server: Server | null = null
-  #values: Values | null = null
-  #parameters: Parameters | null = null
-  /** What it was let in with. */
-  #own: Values | null = null
+  readonly #parameters = new ClientParameters()
   readonly #held = new Held()
   readonly #batch: BatchReader
   #requests: Requests | null = null
@@ -92,7 +90,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   get values(): Values | null {
-    return this.#values
+    return this.#parameters.values
   }
 
   get maxStatements(): number {
@@ -142,9 +140,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   #welcome(values: Values): void {
-    this.#values = values
-    this.#own = values
-    this.#parameters = this.pool.parameters
+    this.#parameters.begin(values, this.pool.parameters)
     this.isIn = true
     const { negotiation, key } = this.login
     this.client.write(
@@ -197,22 +193,15 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     const values = isReset ? server.initial : server.values
     if (!this.isIn) {
       if (isReset) server.reset(null)
-      const settings = [parameters.change(values, server.initial), setSql([...this.login.settings])]
-      const sql = settings.filter((each) => each !== null).join('; ')
+      const sql = beginSql(parameters, values, server.initial, this.login.settings)
       if (sql === '' && !isReset) this.#onLetIn(server)
       else server.run(sql, (failure) => this.#onProfile(server, failure))
       return false
     }
-    this.#translate()
-    if (values === this.#values && !isReset && !(this.asksSequences && isAnother)) {
-      this.#phase = 'attached'
-      return true
-    }
-    const settings = [
-      this.asksSequences && isAnother && !isReset ? 'discard sequences' : null,
-      parameters.change(values, this.#values!),
-    ]
-    const sql = settings.filter((each) => each !== null).join('; ')
+    const own = this.#parameters
+    own.translate(parameters)
+    const isSequences = this.asksSequences && isAnother && !isReset
+    const sql = values === own.values && !isSequences ? '' : own.restore(values, isSequences)
     if (sql === '' && !isReset) {
       this.#phase = 'attached'
       return true
@@ -221,16 +210,6 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     if (isReset) server.reset(sql === '' ? (failure) => this.#onSetup(failure) : null)
     if (sql !== '') server.run(sql, (failure) => this.#onSetup(failure))
     return false
-  }
-
-  /** The pool may be another one since the configuration has changed. */
-  #translate(): void {
-    const { parameters } = this.pool
-    const before = this.#parameters!
-    if (before === parameters) return
-    this.#values = parameters.translate(before, this.#values!)
-    this.#own = parameters.translate(before, this.#own!)
-    this.#parameters = parameters
   }
 
   /** The parameters of the startup packet are set, and the server has said what they are now. */
@@ -275,7 +254,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
       this.#end('upstream_reset', detail, errorResponse('upstream_reset', detail))
       return
     }
-    this.#values = this.#server!.values
+    this.#parameters.values = this.#server!.values
     this.#phase = 'attached'
     this.#goOn()
   }
@@ -405,15 +384,13 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   onQuiet(): void {
     if (this.#isReset) {
       this.#isReset = false
-      // What the session began with is what this client began with, not what the connection did.
-      const { values } = this.#server!
-      if (this.#own !== null) this.#values = this.pool.parameters.reset(values, this.#own)
+      this.#parameters.reset(this.#server!.values, this.pool.parameters)
     }
     this.#rest()
   }
 
   onValues(values: Values): void {
-    this.#values = values
+    this.#parameters.values = values
   }
 
   onTag(tag: string): void {
@@ -498,16 +475,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
       this.#hasChangedSchema = false
       pool.lexicon.doubt()
     }
-    for (const hash of server.open) {
-      const effects = pool.lexicon.effectsOf(hash)
-      if (effects === undefined) continue
-      server.open.delete(hash)
-      if (effects === null) continue
-      if (effects.isDoubtful) server.isDoubtful = true
-      if (effects.asksSequences) this.asksSequences = true
-      if (effects.pin !== null) this.pin(effects.pin, true)
-      else if ((effects.parameters & ~pool.parameters.reported) !== 0) this.pin('set', true)
-    }
+    settle(server, this)
     if (this.#pin !== null) return true
     if (server.open.size === 0 || (!server.isAsked && !pool.ask(server))) return false
     const begun = this.#requests?.takeHeld() ?? null
@@ -648,6 +616,8 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
       return
     }
     if (
+      // What was to be set for it would be seen by the next one.
+      this.#phase === 'starting' ||
       this.#phase === 'setup' ||
       server.owes > 0 ||
       this.#requests?.isInside === true ||

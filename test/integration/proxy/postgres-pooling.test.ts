@@ -18,6 +18,7 @@ import {
   query,
   rawClient,
   refusal,
+  resume,
   scope,
   startup,
   WireClient,
@@ -156,6 +157,34 @@ describe('PostgreSQL pooling by transaction', () => {
       assert.equal(await one(a, "select current_setting('application_name')"), 'shop')
       assert.deepEqual(proxy.pooling.pinned, {})
       assert.equal(proxy.pooling.connections, 1)
+    }),
+  )
+
+  it(
+    'gives nobody a connection on which the parameters of one that vanished are still being set',
+    scope(async (ends) => {
+      const proxy = await pool(ends)
+      const other = await connected(proxy.options, ends)
+      const zone = await one(other, "select current_setting('TimeZone')")
+      const pid = Number(await one(other, 'select pg_backend_pid()'))
+      const seen = async (condition: () => boolean) => {
+        while (!condition()) await new Promise((resolve) => setImmediate(resolve))
+      }
+      await seen(() => proxy.pooling.free === 1)
+      process.kill(pid, 'SIGSTOP')
+      try {
+        const gone = new WireClient({ port: proxy.port })
+        gone.write(startup(0, 'user\0x\0database\0postgres\0timezone\0Asia/Tokyo\0\0'))
+        await seen(() => proxy.pooling.free === 0)
+        gone.socket.destroy()
+        await seen(() => proxy.driver.open === 1)
+        const answer = one(other, "select current_setting('TimeZone')")
+        await seen(() => proxy.pooling.free === 0)
+        process.kill(pid, 'SIGCONT')
+        assert.equal(await answer, zone)
+      } finally {
+        resume(pid)
+      }
     }),
   )
 

@@ -4,7 +4,7 @@ import { after, before, describe, it } from 'node:test'
 import pg from 'pg'
 import { type PooledSetup, pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
-import { connected, type Ends, message, one, rawClient, scope } from '../../helpers/postgres-client.ts'
+import { connected, type Ends, message, one, rawClient, resume, scope } from '../../helpers/postgres-client.ts'
 
 const lasting: Ends = []
 let port = 0
@@ -280,6 +280,30 @@ describe('PostgreSQL pooling by transaction, and what is stored in the database'
       const a = await connected(proxy.options, ends)
       await a.query("select g1('select pg_advisory_lock(77)')")
       await direct.query('select pg_advisory_lock(77)')
+    }),
+  )
+
+  it(
+    'has a client find its parameters again when its connection is just being cleaned',
+    scope(async (ends) => {
+      const direct = await connected(DIRECT(), ends)
+      await direct.query(plpgsql('g2(text)', 'execute $1;'))
+      const proxy = await pool(ends)
+      const a = await connected(proxy.options, ends)
+      await a.query("set timezone = 'Asia/Tokyo'")
+      const pid = Number(await one(a, 'select pg_backend_pid()'))
+      await a.query("select g2('select 1')")
+      process.kill(pid, 'SIGSTOP')
+      try {
+        // Behind a second without a word the connection is cleaned, which waits in the server now.
+        await new Promise((resolve) => setTimeout(resolve, 2200))
+        const answer = one(a, "select current_setting('timezone')")
+        await new Promise((resolve) => setTimeout(resolve, 50))
+        process.kill(pid, 'SIGCONT')
+        assert.equal(await answer, 'Asia/Tokyo')
+      } finally {
+        resume(pid)
+      }
     }),
   )
 
