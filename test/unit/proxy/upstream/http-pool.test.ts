@@ -96,7 +96,7 @@ describe('HttpPool', () => {
   })
 
   it('ends a connection that is too old when its request ends, and one that rests when its time is up', async () => {
-    const { pool, open } = setUp('api.example', 8080, { maxConnectionAgeMs: 40 })
+    const { pool, open } = setUp('api.example', 8080, { maxConnectionAgeMs: 500 })
     const busy = open()
     const resting = open()
     pool.giveBack(resting.connection, -1)
