@@ -105,9 +105,10 @@ export const {${names.join()}}=script.runInThisContext()([${chunks.map((_, at) =
 `
 
 /** Loaded before the program: keeps the first script that is compiled, and writes what V8 has of it when it is told to. */
-const HOOK = `// With it the sidecar would throw compiled code away a second after its start.
-delete globalThis.gc
+const HOOK = `// A second after its start the sidecar would set flags of V8 and throw compiled code away.
+require('node:v8').setFlagsFromString = () => {}
 const vm = require('node:vm')
+vm.runInNewContext = () => undefined
 const { Script } = vm
 let first
 vm.Script = class extends Script {

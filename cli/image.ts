@@ -2,7 +2,9 @@
 import { PlainEnv } from '../proxy/config/env.ts'
 import { main } from '../proxy/main.ts'
 import { ExitCode } from '../proxy/process.ts'
+import { tuneSoon } from '../proxy/runtime/engine.ts'
 
+tuneSoon()
 void main(process.env, async (path, settings) => {
   const { serveFiles } = await import('./commands/run.ts')
   // Whoever mounts Secrets into a plain container mounts them where the sidecar of a pod has them.

@@ -1,6 +1,7 @@
 /** The CLI: a table of verbs, each in a file of its own that is loaded when it is asked for. */
 import { PRODUCT_VERSION } from '../common/names.ts'
 import { nearest } from '../operator/webhook/nearest.ts'
+import { tuneSoon } from '../proxy/runtime/engine.ts'
 import { Exit, UsageError } from './exit.ts'
 import { becomeProxy } from './proxy-process.ts'
 
@@ -82,7 +83,10 @@ function isParseArgsError(error: unknown): boolean {
 export async function start(): Promise<void> {
   const args = process.argv.slice(2)
   // Before anything else is loaded, since the process begins anew.
-  if (args[0] === 'run') becomeProxy()
+  if (args[0] === 'run') {
+    becomeProxy()
+    tuneSoon()
+  }
   process.exitCode = await main(args)
 }
 

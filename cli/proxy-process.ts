@@ -1,7 +1,7 @@
 /** The process that a proxy runs best in: the flags of Node and the settings of malloc that the image has. */
 
 /** As in the ENTRYPOINT of Dockerfile.proxy, which gives the reasons; a test keeps the two equal. */
-export const NODE_FLAGS = ['--single-threaded-gc', '--expose-gc', '--no-maglev'] as const
+export const NODE_FLAGS = ['--single-threaded-gc'] as const
 
 /** As in the ENV of Dockerfile.proxy. A value of the person who starts it stands. */
 export const MALLOC_ENV = {
@@ -15,13 +15,14 @@ export type Host = Pick<NodeJS.Process, 'execArgv' | 'execPath' | 'argv' | 'env'
 type Execve = (file: string, args: readonly string[], env: NodeJS.ProcessEnv) => never
 
 /**
- * Starts this program anew in the same process (its id, its streams and its parent stay), with the flags that are missing: V8
+ * Starts this program anew in the same process (its id, its streams and its parent stay), with the flags and settings that are missing: V8
  * takes most of them only before it starts, and a first line of a script has no room for them. Does nothing when all are there,
  * or where a process cannot do that (Windows).
  */
 export function becomeProxy(host: Host = process): void {
   const missing = NODE_FLAGS.filter((flag) => !host.execArgv.includes(flag))
-  if (missing.length === 0 || host.execve === undefined) return
+  const isSet = Object.keys(MALLOC_ENV).every((name) => host.env[name] !== undefined)
+  if ((missing.length === 0 && isSet) || host.execve === undefined) return
   const args = [host.execPath, ...host.execArgv, ...missing, ...host.argv.slice(1)]
   host.execve(host.execPath, args, { ...MALLOC_ENV, ...host.env })
 }

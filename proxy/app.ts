@@ -201,7 +201,6 @@ export class ProxyApp {
     const { telemetryPort, adminPort } = this.#options
     await this.#telemetry.listen(telemetryPort, 'any', 'telemetry')
     await this.#admin.listen(adminPort, 'loopback', 'admin')
-    this.#delay.start()
     this.#watcher.setPaths(this.#served.flatMap((served) => served.paths))
     await this.reload()
     for (const served of this.#served) {
@@ -210,6 +209,7 @@ export class ProxyApp {
       const isForeign = rejected?.reason === 'PortInUse' && owner === null
       if (isForeign) throw new StartError(`ambassador '${name}': ${rejected.message}`)
     }
+    this.#delay.start()
     this.#trim.start()
   }
 

@@ -121,7 +121,7 @@ async function demo(story: Story, example: Example): Promise<void> {
     await publishesLive({ story, sidecar, application, telemetryPort, ambassador })
     story.heading('11. The pod ends')
     const { code, durationMs } = await sidecar.stop()
-    story.claim(code === 0 && durationMs < 1000, `SIGTERM: exit code ${code} after ${duration(durationMs)}`)
+    story.claim(code === 0 && durationMs < 5000, `SIGTERM: exit code ${code} after ${duration(durationMs)}`)
   } catch (error) {
     story.say(sidecar.log)
     throw error

@@ -1,6 +1,7 @@
 /** Whether the process should take no more work: the memory of its cgroup is nearly used up, or its event loop cannot keep up. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { collector } from './engine.ts'
 
 /** Share of the memory limit at which new work is refused, and at which it is taken again. */
 const SHED_AT = 0.85
@@ -56,7 +57,7 @@ function readCgroup(dir: string, name: string): string {
 export interface OverloadOptions {
   /** Where the cgroup (version 2) of this container is. Default /sys/fs/cgroup. Without a limit there, memory is not watched. */
   readonly cgroupDir?: string
-  /** Frees what nobody needs. Default: the collector, when Node was started with --expose-gc. */
+  /** Frees what nobody needs. Default: the collector, when there is one (engine.ts). */
   readonly collect?: () => void
   /** Told when it begins and when it ends (null). */
   readonly onChange?: (cause: OverloadCause | null, detail: string) => void
@@ -65,14 +66,14 @@ export interface OverloadOptions {
 /** Looks at what it is told to, as often as look() is called. One per process: what it finds is what overloadCause() says. */
 export class OverloadWatch {
   readonly #dir: string
-  readonly #collect: (() => void) | undefined
+  readonly #collect: () => void
   readonly #onChange: NonNullable<OverloadOptions['onChange']>
   #lateLooks = 0
   #collectedAt = Number.NEGATIVE_INFINITY
 
   constructor({ cgroupDir, collect, onChange }: OverloadOptions = {}) {
     this.#dir = cgroupDir ?? CGROUP
-    this.#collect = collect ?? (globalThis as { gc?: () => void }).gc
+    this.#collect = collect ?? (() => collector()?.())
     this.#onChange = onChange ?? (() => {})
   }
 
@@ -112,7 +113,7 @@ export class OverloadWatch {
     if (max === null) return null
     let used = this.#used(max)
     const time = performance.now()
-    if (used >= SHED_AT * max && this.#collect !== undefined && time - this.#collectedAt >= COLLECT_EVERY_MS) {
+    if (used >= SHED_AT * max && time - this.#collectedAt >= COLLECT_EVERY_MS) {
       this.#collectedAt = time
       this.#collect()
       used = this.#used(max)

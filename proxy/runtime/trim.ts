@@ -1,4 +1,5 @@
 /** Gives memory back while nobody waits: what the start, or a burst of traffic, needed once. */
+import { type Collect, collector } from './engine.ts'
 
 /** After the start, when the first configs are in force and nothing is compiled any more. */
 const FIRST_MS = 1_000
@@ -6,29 +7,27 @@ const LOOK_MS = 60_000
 /** Worth a pause of some 20 milliseconds and functions that are compiled again. */
 const GROWTH_BYTES = 8 * 1024 * 1024
 
-type Collect = (options: { type: 'major'; execution: 'sync'; flavor: 'last-resort' }) => void
-
 /**
  * V8 keeps the pages of its young generation and the code of functions that ran once; a collection of the last resort returns both:
  * 2 of 15 MB after the start. It stops the event loop, so it is done only while nothing is in the middle of work, and again only
- * when the heap has grown much since. Does nothing unless Node was started with --expose-gc, as the image does.
+ * when the heap has grown much since. Does nothing while there is no collector, see engine.ts; the image has one.
  */
 export class IdleTrim {
   readonly #isBusy: () => boolean
-  readonly #collect: Collect | undefined
+  readonly #collector: () => Collect | undefined
   #timer: NodeJS.Timeout | null = null
   #heapBytes = 0
   /** Collections so far, and how long the last one stopped the event loop. */
   count = 0
   lastMs = 0
 
-  constructor(isBusy: () => boolean, collect = (globalThis as { gc?: Collect }).gc) {
+  constructor(isBusy: () => boolean, of = collector) {
     this.#isBusy = isBusy
-    this.#collect = collect
+    this.#collector = of
   }
 
   start(): void {
-    if (this.#collect !== undefined) this.#schedule(FIRST_MS)
+    this.#schedule(FIRST_MS)
   }
 
   stop(): void {
@@ -46,10 +45,11 @@ export class IdleTrim {
 
   /** Collects when it is worth it and nobody waits. */
   look(): void {
-    if (this.#isBusy() || process.memoryUsage().heapTotal < this.#heapBytes + (this.count > 0 ? GROWTH_BYTES : 0))
-      return
+    const collect = this.#collector()
+    if (collect === undefined || this.#isBusy()) return
+    if (process.memoryUsage().heapTotal < this.#heapBytes + (this.count > 0 ? GROWTH_BYTES : 0)) return
     const startedAt = performance.now()
-    this.#collect?.({ type: 'major', execution: 'sync', flavor: 'last-resort' })
+    collect({ type: 'major', execution: 'sync', flavor: 'last-resort' })
     this.lastMs = performance.now() - startedAt
     this.count++
     this.#heapBytes = process.memoryUsage().heapTotal

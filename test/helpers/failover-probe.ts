@@ -10,6 +10,8 @@ export interface FailoverFigures {
   readonly behindMs: number
   /** How long this process was late in that time, and the proxy with answers to something else. */
   readonly lateMs: number
+  /** The longest time that the proxy took for such an answer while it was probed: it may have stood still for so long. */
+  readonly longestMs: number
   /** Writes through the proxy that were refused with READONLY after it. */
   readonly readonlys: number
 }
@@ -78,6 +80,7 @@ export async function probeFailover(at: ProbedFailover): Promise<(master: number
     await watch.subscribe('+switch-master')
   }
 
+  let longestMs = 0
   let ticked = performance.now()
   const ticks = setInterval(() => {
     late.push({ from: ticked + TICK_MS, to: performance.now() })
@@ -88,6 +91,7 @@ export async function probeFailover(at: ProbedFailover): Promise<(master: number
       const from = performance.now()
       await fetch(`http://127.0.0.1:${at.telemetryPort}/livez`).then((answer) => answer.text())
       late.push({ from, to: performance.now() })
+      longestMs = Math.max(longestMs, performance.now() - from)
       await new Promise((resolve) => setTimeout(resolve, TICK_MS))
     }
   }
@@ -105,6 +109,7 @@ export async function probeFailover(at: ProbedFailover): Promise<(master: number
       lateMs: late
         .filter(({ from, to }) => to > directAt && from < proxyAt)
         .reduce((sum, { from, to }) => sum + Math.max(0, to - from), 0),
+      longestMs,
       readonlys: refusedAt.filter((time) => time > proxyAt).length,
     }
   }

@@ -93,6 +93,8 @@ export async function redisProxy(
     AMBASSADOR_CONFIG_DIR: volumes.configDir,
     AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
     AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+    // It drains as soon as it is told to stop, and has time for that.
+    AMBASSADOR_SIDECAR_MODE: 'Native',
     AMBASSADOR_DRAIN_SECONDS: '20',
     POD_NAMESPACE: 'shop',
   })

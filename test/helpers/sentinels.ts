@@ -1,5 +1,6 @@
 /** A real Redis with a master, replicas and Sentinels on free ports of loopback, ready for a failover. */
-import { execFileSync } from 'node:child_process'
+import { execFile, execFileSync } from 'node:child_process'
+import { promisify } from 'node:util'
 import { RedisServer } from './redis.ts'
 
 export interface SentinelOptions {
@@ -82,13 +83,15 @@ export class RedisWithSentinels {
   /** Waits until every Sentinel knows all the others and every replica, with its link up. */
   async settled(replicas = this.#options.replicas ?? 2): Promise<void> {
     for (;;) {
-      const isSettled = this.sentinels.every(({ port }) => {
-        const known = this.fields(port, 'SENTINEL', 'MASTER', 'mymaster')
-        const others = Number(known.get('num-other-sentinels'))
-        const up = this.sentinelCli(port, 'SENTINEL', 'REPLICAS', 'mymaster').match(/^ok$/gm)?.length ?? 0
-        return others === this.sentinels.length - 1 && up >= replicas && known.get('flags') === 'master'
-      })
-      if (isSettled) return
+      const are = await Promise.all(
+        this.sentinels.map(async ({ port }) => {
+          const known = fieldsOf(await this.#asks(port, 'SENTINEL', 'MASTER', 'mymaster'))
+          const others = Number(known.get('num-other-sentinels'))
+          const up = (await this.#asks(port, 'SENTINEL', 'REPLICAS', 'mymaster')).match(/^ok$/gm)?.length ?? 0
+          return others === this.sentinels.length - 1 && up >= replicas && known.get('flags') === 'master'
+        }),
+      )
+      if (are.every((isSettled) => isSettled)) return
       await new Promise((resolve) => setTimeout(resolve, 100))
     }
   }
@@ -105,11 +108,11 @@ export class RedisWithSentinels {
     return redisCli(port, [...(this.#options.sentinelArgs ?? []), ...args])
   }
 
-  fields(port: number, ...args: string[]): Map<string, string> {
-    const lines = this.sentinelCli(port, ...args).split('\n')
-    const fields = new Map<string, string>()
-    for (let at = 0; at + 1 < lines.length; at += 2) fields.set(lines[at]!, lines[at + 1]!)
-    return fields
+  /** The same without holding up what else the test does, for what is asked again and again. */
+  async #asks(port: number, ...args: string[]): Promise<string> {
+    const all = ['-p', String(port), '--no-auth-warning', ...(this.#options.sentinelArgs ?? []), ...args]
+    const { stdout } = await promisify(execFile)('redis-cli', all)
+    return stdout.trim()
   }
 
   /** As the first Sentinel says; the first server while there is none. */
@@ -128,11 +131,12 @@ export class RedisWithSentinels {
   /** Waits until every Sentinel names another master than `before`. Returns its port. */
   async switched(before: number): Promise<number> {
     for (;;) {
-      const ports = new Set(
+      const answers = await Promise.all(
         this.sentinels
           .filter(({ child }) => child.exitCode === null && child.signalCode === null)
-          .map(({ port }) => this.sentinelCli(port, 'SENTINEL', 'GET-MASTER-ADDR-BY-NAME', 'mymaster').split('\n')[1]),
+          .map(({ port }) => this.#asks(port, 'SENTINEL', 'GET-MASTER-ADDR-BY-NAME', 'mymaster')),
       )
+      const ports = new Set(answers.map((answer) => answer.split('\n')[1]))
       const [port] = ports
       if (ports.size === 1 && Number(port) !== before) return Number(port)
       await new Promise((resolve) => setTimeout(resolve, 50))
@@ -142,6 +146,13 @@ export class RedisWithSentinels {
   async stop(): Promise<void> {
     for (const each of [...this.sentinels, ...this.servers]) await each.stop()
   }
+}
+
+function fieldsOf(answer: string): Map<string, string> {
+  const lines = answer.split('\n')
+  const fields = new Map<string, string>()
+  for (let at = 0; at + 1 < lines.length; at += 2) fields.set(lines[at]!, lines[at + 1]!)
+  return fields
 }
 
 function redisCli(port: number, args: readonly string[]): string {

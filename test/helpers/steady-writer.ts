@@ -16,7 +16,7 @@ export function writeSteadily(
   prefix: string,
   everyMs: number,
   set: (key: string, value: string) => Promise<unknown>,
-): () => Promise<WriterFigures> {
+): (() => Promise<WriterFigures>) & { readonly acknowledged: readonly string[] } {
   const acknowledged: string[] = []
   const errors: string[] = []
   const open = new Set<Promise<unknown>>()
@@ -38,10 +38,11 @@ export function writeSteadily(
     open.add(write)
     void write.finally(() => open.delete(write))
   }, everyMs)
-  return async () => {
+  const end = async () => {
     clearInterval(timer)
     await Promise.all(open)
     late.stop()
     return { sent, acknowledged, errors, gapMs, lostMs: late.lostMs }
   }
+  return Object.assign(end, { acknowledged })
 }

@@ -1,6 +1,6 @@
 /** What is counted of the commands of an Ambassador: plain numbers, which metrics read. */
 import { StatusCell } from '../../observe/cells.ts'
-import { COMMANDS } from './commands.ts'
+import { commands } from './commands.ts'
 
 /** Names that get a series of their own, `other` among them. */
 const MAX_NAMES = 64
@@ -14,7 +14,7 @@ export interface CommandCount {
 
 export class RedisCells {
   /** The cell of a command by its index: the first names to come get one, the others share the one of `other`. */
-  readonly #slots = new Uint8Array(COMMANDS.length)
+  readonly #slots = new Uint8Array(commands().length)
   readonly #names = ['other']
   readonly #counts = new Float64Array(MAX_NAMES)
   readonly #durations: StatusCell[] = [new StatusCell()]
@@ -38,7 +38,7 @@ export class RedisCells {
   #slotOf(index: number): number {
     if (this.#names.length === MAX_NAMES) return 0
     this.#slots[index] = this.#names.length
-    this.#names.push(COMMANDS[index]!.name)
+    this.#names.push(commands()[index]!.name)
     this.#durations.push(new StatusCell())
     return this.#slots[index]
   }

@@ -104,25 +104,32 @@ export const MAX_NAME = 24
 const FOLD = 0xdf
 
 const SLOTS = 2048
-const table: (Command | undefined)[] = new Array(SLOTS).fill(undefined)
+const table: (Command | undefined)[] = []
 const folded: Uint8Array[] = []
 
+/** Null until somebody speaks Redis: most sidecars never do. */
+let all: readonly Command[] | null = null
+
 /** Every command of the table, by its index. */
-export const COMMANDS: readonly Command[] = build()
+export function commands(): readonly Command[] {
+  all ??= build()
+  return all
+}
 
 function build(): Command[] {
-  const commands = [OTHER]
+  const found = [OTHER]
+  for (let slot = 0; slot < SLOTS; slot++) table.push(undefined)
   folded.push(new Uint8Array(0))
   for (const name of [...Object.keys(SPECIAL), ...PLAIN.split(' ')]) {
     const bytes = Uint8Array.from(Buffer.from(name), (byte) => byte & FOLD)
-    const command = { name, kind: SPECIAL[name] ?? Kind.plain, index: commands.length }
-    commands.push(command)
+    const command = { name, kind: SPECIAL[name] ?? Kind.plain, index: found.length }
+    found.push(command)
     folded.push(bytes)
     let slot = hashOf(bytes, 0, bytes.length)
     while (table[slot] !== undefined) slot = (slot + 1) & (SLOTS - 1)
     table[slot] = command
   }
-  return commands
+  return found
 }
 
 function hashOf(bytes: Uint8Array, start: number, end: number): number {
@@ -134,6 +141,7 @@ function hashOf(bytes: Uint8Array, start: number, end: number): number {
 /** The command whose name is bytes [start, end), in any case. */
 export function findCommand(bytes: Uint8Array, start: number, end: number): Command {
   if (end - start > MAX_NAME) return OTHER
+  if (all === null) commands()
   let slot = hashOf(bytes, start, end)
   for (;;) {
     const command = table[slot]

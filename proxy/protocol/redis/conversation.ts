@@ -1,7 +1,7 @@
 /** Follows what an application and its server say to each other: which replies are awaited, and what state the connection has by now. */
 import { now } from '../../runtime/clock.ts'
 import type { RedisCells } from './cells.ts'
-import { COMMANDS, type Command, Kind } from './commands.ts'
+import { type Command, commands, Kind } from './commands.ts'
 import { CommandParser, type CommandSink, ReplyParser, type ReplySink, Type, wordHash } from './parser.ts'
 import { Pending } from './pending.ts'
 import { type Effect, effectOf, injectedAuth, injectedHello, replayOf } from './state.ts'
@@ -233,7 +233,7 @@ export class Conversation implements CommandSink, ReplySink {
     if (mode === 'on') this.#isSilent = false
     if (mode !== 'off' && mode !== 'skip') return false
     this.count++
-    this.#cells.onCommand(COMMANDS.find(({ name }) => name === 'client')?.index ?? 0)
+    this.#cells.onCommand(commands().find(({ name }) => name === 'client')?.index ?? 0)
     if (mode === 'off') this.#isSilent = true
     else this.#skipsNext = !this.#isSilent
     return true
@@ -268,7 +268,7 @@ export class Conversation implements CommandSink, ReplySink {
     const { extra } = pending
     pending.shift()
     if (type === Type.error) this.#onError(word)
-    const { kind } = COMMANDS[index]!
+    const { kind } = commands()[index]!
     if (kind !== Kind.plain) this.#onSpecialReply(kind, type, extra)
   }
 
@@ -294,7 +294,7 @@ export class Conversation implements CommandSink, ReplySink {
   }
 
   #isSubscription(index: number): boolean {
-    const { kind } = COMMANDS[index]!
+    const { kind } = commands()[index]!
     return kind === Kind.subscribe || kind === Kind.unsubscribe
   }
 

@@ -10,7 +10,7 @@ const folder = mkdtempSync(join(tmpdir(), 'ambassador-inject-'))
 after(() => rmSync(folder, { recursive: true }))
 
 const cli = (args: readonly string[], input = ''): Promise<Result> =>
-  execute(process.execPath, ['cli/main.ts', ...args], { input, timeoutMs: 20_000 })
+  execute(process.execPath, ['cli/main.ts', ...args], { input, timeoutMs: 60_000 })
 
 const AMBASSADOR = `
 apiVersion: ambassador.dev/v1alpha1
@@ -42,7 +42,7 @@ const stream = [AMBASSADOR, DEPLOYMENT, SERVICE].join('---')
 const objects = (text: string): Json[] => loadAll(text) as Json[]
 const sidecarOf = (deployment: Json): Json => deployment.spec.template.spec.initContainers[0]
 
-describe('ambassador inject', () => {
+describe('ambassador inject', { concurrency: 3 }, () => {
   it('prints the whole stream, with the sidecar in the pods that ask', async () => {
     const { code, stdout, stderr } = await cli(['inject', '-f', '-'], stream)
     assert.deepEqual([code, stderr], [0, ''])

@@ -51,7 +51,7 @@ ${lines.map((line) => `    ${line}\n`).join('')}${more}`
   return path
 }
 
-describe('a secret', () => {
+describe('a secret', { concurrency: 3 }, () => {
   it('that stands where a reference belongs is not in what validate, render and run print', async () => {
     const wrong: [name: string, lines: string[], more?: string][] = [
       ['text', [`auth: { bearer: ${hide('text in place of auth.bearer')} }`]],
@@ -106,7 +106,8 @@ describe('a secret', () => {
     writeFileSync(join(dir, 'tls', 'tls.key'), hide('key that is none'))
     writeFileSync(join(dir, 'password'), `${hide('first line of a password')}\n${hide('its second line')}`)
     const env = { DB_USER: `${hide('user with a colon')}:x`, OTHER: hide('variable that nobody asked for') }
-    const said = await ambassador(['run', '-f', path, '--secrets', dir, '--log-level', 'debug'], env)
+    const own = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`]
+    const said = await ambassador(['run', '-f', path, '--secrets', dir, '--log-level', 'debug', ...own], env)
     assert.match(said, /auth\.basic/)
     assert.match(said, /tls\.ca/)
     assert.deepEqual(hidden.shownIn(said), [])

@@ -1,21 +1,18 @@
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { loadAll } from 'js-yaml'
+import { main } from '../../../cli/main.ts'
 import { PRODUCT_VERSION } from '../../../common/names.ts'
 import { parseProxyConfig } from '../../../common/proxy-config.ts'
+import { execute } from '../../e2e/lib/kubectl.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
 
-function ambassador(args: readonly string[], input = '', program = ['cli/main.ts']) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [...program, ...args], {
-    cwd: ROOT,
-    input,
-    encoding: 'utf8',
-  })
-  return { code: status, out: stdout.trimEnd().split('\n'), err: stderr.trimEnd().split('\n') }
+async function ambassador(args: readonly string[], input = '', program = ['cli/main.ts']) {
+  const { code, stdout, stderr } = await execute(process.execPath, [...program, ...args], { input })
+  return { code, out: stdout.trimEnd().split('\n'), err: stderr.trimEnd().split('\n') }
 }
 
 const GOOD = `apiVersion: ambassador.dev/v1alpha1
@@ -41,18 +38,22 @@ spec:
         ambassador.dev/inject: ${inject}
 `
 
-describe('ambassador validate', () => {
+describe('ambassador validate of an example', () => {
   const files = readdirSync(join(ROOT, 'examples'), { recursive: true, encoding: 'utf8' })
   for (const file of files.filter((name) => name.endsWith('.yaml') && !/\/(app|compose)\.yaml$/.test(name))) {
-    it(`finds nothing wrong with examples/${file}`, () => {
-      const { code, out } = ambassador(['validate', '-f', `examples/${file}`])
-      assert.match(out.at(-1)!, /^\d+ Ambassadors?, 0 problems, 0 warnings$/)
+    it(`finds nothing wrong with examples/${file}`, async (t) => {
+      // Within this process, for Node starts often enough below.
+      const log = t.mock.method(console, 'log', () => {})
+      const code = await main(['validate', '-f', join(ROOT, 'examples', file)])
+      assert.match(String(log.mock.calls.at(-1)?.arguments[0]), /^\d+ Ambassadors?, 0 problems, 0 warnings$/)
       assert.equal(code, 0)
     })
   }
+})
 
-  it('tells file, line, object, field, value and remedy of each problem and fails', () => {
-    const { code, out } = ambassador(['validate', '-f', '-'], `${GOOD}---\n${BAD}`)
+describe('ambassador validate', { concurrency: 3 }, () => {
+  it('tells file, line, object, field, value and remedy of each problem and fails', async () => {
+    const { code, out } = await ambassador(['validate', '-f', '-'], `${GOOD}---\n${BAD}`)
     assert.equal(code, 1)
     assert.deepEqual(out, [
       "<stdin>:16: Ambassador 'payments': spec.listen.port: 0 is out of range, use 1 to 65535",
@@ -61,9 +62,9 @@ describe('ambassador validate', () => {
     ])
   })
 
-  it('tells warnings and does not fail for them', () => {
+  it('tells warnings and does not fail for them', async () => {
     const text = `${GOOD}  - { name: beta, dns: { hostname: b, port: 80 } }\n`
-    const { code, out } = ambassador(['validate', '-f', '-'], text)
+    const { code, out } = await ambassador(['validate', '-f', '-'], text)
     assert.equal(code, 0)
     assert.deepEqual(out, [
       "<stdin>:10: warning: Ambassador 'payments': spec.upstreams[1]: upstream 'beta' is used by no route: all traffic goes to 'live', remove it or put it first",
@@ -71,12 +72,12 @@ describe('ambassador validate', () => {
     ])
   })
 
-  it('prints problems only with --quiet', () => {
-    assert.deepEqual(ambassador(['validate', '-qf', '-'], GOOD).out, [''])
+  it('prints problems only with --quiet', async () => {
+    assert.deepEqual((await ambassador(['validate', '-qf', '-'], GOOD)).out, [''])
   })
 
-  it('finds two Ambassadors with one port on one workload', () => {
-    const { code, out } = ambassador(
+  it('finds two Ambassadors with one port on one workload', async () => {
+    const { code, out } = await ambassador(
       ['validate', '-f', '-'],
       [GOOD, other('orders'), deployment('payments, orders')].join('---\n'),
     )
@@ -87,35 +88,35 @@ describe('ambassador validate', () => {
     )
   })
 
-  it('finds nothing when their ports differ, or injection is off', () => {
+  it('finds nothing when their ports differ, or injection is off', async () => {
     const differ = [GOOD, other('orders', 8082), deployment('payments,orders')].join('---\n')
     const off = [GOOD, other('orders'), deployment('"false"')].join('---\n')
-    for (const text of [differ, off]) assert.equal(ambassador(['validate', '-f', '-'], text).code, 0)
+    for (const text of [differ, off]) assert.equal((await ambassador(['validate', '-f', '-'], text)).code, 0)
   })
 
-  it('says what is wrong with the head of an object', () => {
+  it('says what is wrong with the head of an object', async () => {
     const text = 'apiVersion: ambassador.dev/v1\nkind: Ambasador\nmetadata: { name: A b }\nspec: {}\n'
-    assert.deepEqual(ambassador(['validate', '-f', '-'], text).out.slice(0, 3), [
+    assert.deepEqual((await ambassador(['validate', '-f', '-'], text)).out.slice(0, 3), [
       "<stdin>:1: Ambasador 'A b': apiVersion: 'ambassador.dev/v1' is not known, use ambassador.dev/v1alpha1",
       "<stdin>:2: Ambasador 'A b': kind: 'Ambasador' is not known, use Ambassador",
       "<stdin>:3: Ambasador 'A b': metadata.name: 'A b' is not the name of an object: use lower-case letters, digits, dashes and dots",
     ])
   })
 
-  it('fails for a file that holds no Ambassador, is no YAML or does not exist', () => {
-    assert.deepEqual(ambassador(['validate', '-f', '-'], 'kind: Pod\n'), {
+  it('fails for a file that holds no Ambassador, is no YAML or does not exist', async () => {
+    assert.deepEqual(await ambassador(['validate', '-f', '-'], 'kind: Pod\n'), {
       code: 1,
       out: ['-: there is no Ambassador in it'],
       err: [''],
     })
-    assert.match(ambassador(['validate', '-f', '-'], 'a: [').out[0]!, /^<stdin>:\d+: is not YAML: /)
-    assert.deepEqual(ambassador(['validate', '-f', '/no/file']).out, ['/no/file: there is no such file'])
+    assert.match((await ambassador(['validate', '-f', '-'], 'a: [')).out[0]!, /^<stdin>:\d+: is not YAML: /)
+    assert.deepEqual((await ambassador(['validate', '-f', '/no/file'])).out, ['/no/file: there is no such file'])
   })
 })
 
-describe('ambassador render', () => {
-  it('prints the ConfigMap of each Ambassador, which a sidecar reads', () => {
-    const { code, out, err } = ambassador(
+describe('ambassador render', { concurrency: 3 }, () => {
+  it('prints the ConfigMap of each Ambassador, which a sidecar reads', async () => {
+    const { code, out, err } = await ambassador(
       ['render', '-n', 'shop', '-f', '-'],
       `${GOOD}---\nkind: Pod\n---\n${other('orders')}`,
     )
@@ -141,60 +142,60 @@ describe('ambassador render', () => {
     assert.deepEqual(config.ambassador, { namespace: 'shop', name: 'payments', generation: 0 })
   })
 
-  it('says that the operator fills in the pods of a Service, unless an argument stands in for it', () => {
+  it('says that the operator fills in the pods of a Service, unless an argument stands in for it', async () => {
     const text = GOOD.replace(/endpoints: .*/, 'service: { name: orders, port: 80 }')
-    const { code, out, err } = ambassador(['render', '-f', '-'], text)
+    const { code, out, err } = await ambassador(['render', '-f', '-'], text)
     assert.equal(code, 0)
     assert.match(
       err[0]!,
       /warning: spec.upstreams: Service 'orders' of namespace 'default' cannot be looked up outside a cluster/,
     )
     assert.match(out.join(), /"kind":"service"/)
-    const given = ambassador(['render', '--service', 'orders=localhost:8080', '-f', '-'], text)
+    const given = await ambassador(['render', '--service', 'orders=localhost:8080', '-f', '-'], text)
     assert.deepEqual(given.err, [''])
     assert.match(given.out.join(), /"hostname":"localhost","kind":"dns","port":8080/)
     assert.match(
-      ambassador(['render', '--service', 'orders', '-f', '-'], text).err[0]!,
+      (await ambassador(['render', '--service', 'orders', '-f', '-'], text)).err[0]!,
       /--service: 'orders' is not a stand-in/,
     )
   })
 
-  it('leaves out what is invalid, says why and fails', () => {
-    const { code, out, err } = ambassador(['render', '-f', '-'], `${BAD}---\n${other('orders')}`)
+  it('leaves out what is invalid, says why and fails', async () => {
+    const { code, out, err } = await ambassador(['render', '-f', '-'], `${BAD}---\n${other('orders')}`)
     assert.equal(code, 1)
     assert.deepEqual(err, ['<stdin>:6: spec.listen.port: 0 is out of range, use 1 to 65535'])
     assert.equal(loadAll(out.join('\n')).length, 1)
   })
 })
 
-describe('ambassador', () => {
-  it('suggests the nearest verb', () => {
-    assert.deepEqual(ambassador(['validte']), {
+describe('ambassador', { concurrency: 3 }, () => {
+  it('suggests the nearest verb', async () => {
+    assert.deepEqual(await ambassador(['validte']), {
       code: 2,
       out: [''],
       err: ["ambassador: 'validte' is not a verb, did you mean validate?"],
     })
-    assert.match(ambassador(['constructor']).err[0]!, /^ambassador: 'constructor' is not a verb, use one of /)
+    assert.match((await ambassador(['constructor'])).err[0]!, /^ambassador: 'constructor' is not a verb, use one of /)
   })
 
-  it('lists its verbs, and fails when none is given', () => {
-    const { code, out } = ambassador(['--help'])
+  it('lists its verbs, and fails when none is given', async () => {
+    const { code, out } = await ambassador(['--help'])
     assert.equal(code, 0)
     assert.ok(out.some((line) => /^ {2}validate +check /.test(line)))
-    assert.equal(ambassador([]).code, 2)
+    assert.equal((await ambassador([])).code, 2)
   })
 
-  it('shows the usage of a verb on request and after wrong arguments', () => {
-    assert.equal(ambassador(['validate', '--help']).code, 0)
-    const { code, err } = ambassador(['validate', '--fil', 'x'])
+  it('shows the usage of a verb on request and after wrong arguments', async () => {
+    assert.equal((await ambassador(['validate', '--help'])).code, 0)
+    const { code, err } = await ambassador(['validate', '--fil', 'x'])
     assert.equal(code, 2)
     assert.match(err[0]!, /^ambassador validate: Unknown option '--fil'/)
     assert.ok(err.some((line) => line.startsWith('Usage: ambassador validate')))
-    assert.match(ambassador(['render']).err[0]!, /^ambassador render: no file is named: use -f FILE/)
+    assert.match((await ambassador(['render'])).err[0]!, /^ambassador render: no file is named: use -f FILE/)
   })
 
-  it('tells its version, also when started by its bin file', () => {
-    assert.deepEqual(ambassador(['--version']).out, [PRODUCT_VERSION])
-    assert.deepEqual(ambassador(['--version'], '', ['cli/ambassador.js']).out, [PRODUCT_VERSION])
+  it('tells its version, also when started by its bin file', async () => {
+    assert.deepEqual((await ambassador(['--version'])).out, [PRODUCT_VERSION])
+    assert.deepEqual((await ambassador(['--version'], '', ['cli/ambassador.js'])).out, [PRODUCT_VERSION])
   })
 })

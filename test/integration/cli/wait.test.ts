@@ -2,16 +2,15 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { afterEach, describe, it } from 'node:test'
+import { describe, getTestContext, it, type TestContext } from 'node:test'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { closedPort, tcpServer } from '../../helpers/tcp.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+
+/** Ends something with the test that runs this, beside which others run: most of their time is waiting. */
+const atEnd = (end: () => unknown): void => (getTestContext() as TestContext).after(async () => void (await end()))
 
 /** `ambassador wait` as a process, with the ports of the sidecar in its environment, as in a pod. */
 async function waiting(ports: { telemetry: number; admin: number }, ...args: string[]) {
@@ -24,7 +23,7 @@ async function waiting(ports: { telemetry: number; admin: number }, ...args: str
     },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
-  ends.push(() => child.kill('SIGKILL'))
+  atEnd(() => child.kill('SIGKILL'))
   const said = { out: '', err: '' }
   child.stdout?.on('data', (chunk: Buffer) => (said.out += chunk))
   child.stderr?.on('data', (chunk: Buffer) => (said.err += chunk))
@@ -42,7 +41,7 @@ async function sidecar(ports: { telemetry: number; admin: number }, upstreamPort
     AMBASSADOR_TELEMETRY_PORT: String(ports.telemetry),
     AMBASSADOR_ADMIN_PORT: String(ports.admin),
   })
-  ends.push(async () => {
+  atEnd(async () => {
     proxy.kill('SIGKILL')
     await proxy.exit
   })
@@ -51,7 +50,7 @@ async function sidecar(ports: { telemetry: number; admin: number }, upstreamPort
 
 const freePorts = async () => ({ telemetry: await freePort(), admin: await freePort() })
 
-describe('ambassador wait', () => {
+describe('ambassador wait', { concurrency: 3 }, () => {
   it('waits for a sidecar that starts later, and ends with 0', async () => {
     const ports = await freePorts()
     const waited = waiting(ports)
@@ -76,7 +75,7 @@ describe('ambassador wait', () => {
     const ports = await freePorts()
     const port = await closedPort()
     await (await sidecar(ports, port)).ready()
-    const early = await waiting(ports, '--upstream', 'upstream', '--timeout', '300ms')
+    const early = await waiting(ports, '--upstream', 'upstream', '--timeout', '0s')
     assert.equal(early.code, 1)
     assert.equal(
       early.err,
@@ -85,7 +84,7 @@ describe('ambassador wait', () => {
     const waited = waiting(ports, '--upstream', 'default/upstream', '--upstream', 'default')
     await new Promise((resolve) => setTimeout(resolve, 400))
     const server = await tcpServer((socket) => socket.end(), port)
-    ends.push(() => server.close())
+    atEnd(() => server.close())
     assert.deepEqual(await waited, { code: 0, out: 'ready\n', err: '' })
   })
 

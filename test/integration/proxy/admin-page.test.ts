@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, describe, it } from 'node:test'
-import type { Page } from 'puppeteer-core'
+import { after, afterEach, before, describe, it } from 'node:test'
+import type { Browser, Page } from 'puppeteer-core'
 import { adminServer } from '../../../proxy/observe/admin.ts'
 import type { UpstreamsReport } from '../../../proxy/observe/upstreams.ts'
 import { browser, chromium } from '../../helpers/browser.ts'
@@ -18,8 +18,12 @@ afterEach(async () => {
 
 const skip = chromium() === undefined && process.env['CI'] !== 'true' && 'chromium is not installed'
 
+/** One for all: it takes longer to start than a test takes. Each has a page of its own. */
+let chrome: Browser
+
 async function open(url: string, colors: 'light' | 'dark' = 'light') {
-  const page = await (await browser(ends)).newPage()
+  const page = await chrome.newPage()
+  ends.push(() => page.close())
   const faults: string[] = []
   page.on('console', (message) => {
     if (message.type() === 'error' || message.type() === 'warn') faults.push(message.text())
@@ -89,6 +93,14 @@ function report(name: string): UpstreamsReport {
 }
 
 describe('the admin page in a browser', { skip }, () => {
+  const last: (() => unknown)[] = []
+  before(async () => {
+    chrome = await browser(last)
+  })
+  after(async () => {
+    for (const end of last) await end()
+  })
+
   it('shows what happens without a reload, and no fault', async () => {
     let status = 200
     const upstream = await scriptedUpstream(ends, () => (status === 200 ? ok() : withStatus(status)))

@@ -604,6 +604,7 @@ describe('/configz', () => {
           refs: [{ ref: TOKEN, state: 'Found', message: '' }],
           lastError: null,
           endpointsHash: null,
+          unready: [],
         },
         {
           namespace: 'shop',
@@ -621,6 +622,9 @@ describe('/configz', () => {
           refs: [],
           lastError: null,
           endpointsHash: null,
+          unready: [
+            `config file '${world.volumes.configDir}/orders/config.json' does not exist, wait for the operator or create it`,
+          ],
         },
       ],
     })

@@ -1,5 +1,6 @@
 /** The bundled sidecar with the code that V8 compiled at the build beside it, and without. */
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -84,6 +85,18 @@ spec:
 
   it('is taken by V8 with the flags of the image, and what is imported at run time finds the program that runs', async () => {
     assert.equal(await served(), false)
+  })
+
+  it('goes with flags under which V8 takes the modules of Node as they were compiled, too', () => {
+    const count = `
+      require('node:net')
+      const { getCacheUsage } = require('internal/test/binding').internalBinding('builtins')
+      const { compiledWithCache, compiledWithoutCache } = getCacheUsage()
+      console.log(JSON.stringify({ taken: compiledWithCache.size, compiled: [...compiledWithoutCache] }))`
+    const args = [...runtime.flags, '--expose-internals', '--no-warnings', '--eval', count]
+    const { taken, compiled } = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }))
+    assert.deepEqual(compiled, [])
+    assert.ok(taken > 10, `${taken} taken`)
   })
 
   it('is not missed when it is damaged, or not there', async () => {

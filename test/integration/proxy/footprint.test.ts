@@ -27,7 +27,6 @@ const UNWANTED = [
   'dgram',
   'worker_threads',
   'zlib',
-  'v8',
 ]
 
 /** Tells the test, in a line of the log, what was loaded and what was allocated so far. */

@@ -1,11 +1,17 @@
 /** What happens between the bytes: replays, early answers, expectations, tunnels, truncation and clients that leave, through the proxy as a container runs it. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, afterEach, before, describe, it } from 'node:test'
 import { setTimeout as wait } from 'node:timers/promises'
+import type { Ambassador } from '../../../operator/api/ambassador.ts'
+import { render } from '../../../operator/render/render.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, type ReceivedRequest, type ScriptedUpstream, scriptedUpstream } from '../../helpers/http-upstream.ts'
+import { onTime } from '../../helpers/on-time.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 
@@ -22,7 +28,43 @@ let onHead: OnHead = () => undefined
 let base = 0
 let clients: HttpTestClient[] = []
 
+/** Servers that close each connection at its second request, and the one proxy in front of them, which knows them by their paths. */
+const apart = (['fin', 'reset'] as const).flatMap((how) =>
+  ['POST', 'PATCH', 'LOCK'].map((method) => ({
+    how,
+    method,
+    path: `/${how}/${method}`,
+    upstream: scriptedUpstream(ends, ({ index, socket }) => {
+      if (index === 0) return ok()
+      if (how === 'fin') socket.end()
+      else socket.resetAndDestroy()
+      return null
+    }),
+  })),
+)
+let apartPort = 0
+
+async function startApart(): Promise<void> {
+  apartPort = await freePort()
+  const ports = await Promise.all(apart.map(async (each) => (await each.upstream).port))
+  const upstreams = ports.map((each, i) => ({ name: `u${i}`, endpoints: [{ host: '127.0.0.1', port: each }] }))
+  const routes = apart.map(({ path }, i) => ({ match: { path: { prefix: path } }, to: [{ upstream: `u${i}` }] }))
+  const spec = { protocol: 'HTTP', listen: { port: apartPort }, upstreams, routes, retry: { maxRetries: 0 } }
+  const { config, problems } = render({ ambassador: { metadata: { name: 'apart' }, spec } as unknown as Ambassador })
+  assert.ok(config !== null, JSON.stringify(problems))
+  const directory = mkdtempSync(join(tmpdir(), 'ambassador-flow-'))
+  ends.push(() => rmSync(directory, { recursive: true }))
+  writeFileSync(join(directory, 'config.json'), JSON.stringify(config))
+  const started = await ProxyProcess.start({ AMBASSADOR_CONFIG: join(directory, 'config.json') })
+  ends.push(() => {
+    started.kill('SIGKILL')
+    return started.exit
+  })
+  await started.ready()
+}
+
 before(async () => {
+  const isApart = startApart()
   upstream = await scriptedUpstream(ends, (request) => respond(request), { onHead: (request) => onHead(request) })
   port = await freePort()
   proxy = await ProxyProcess.start({
@@ -36,6 +78,7 @@ before(async () => {
     return proxy.exit
   })
   await proxy.ready()
+  await isApart
 })
 after(async () => {
   for (const end of ends.reverse()) await end()
@@ -50,8 +93,8 @@ afterEach(() => {
   base = upstream.requests.length
 })
 
-function open(): HttpTestClient {
-  const client = new HttpTestClient({ port })
+function open(at = port): HttpTestClient {
+  const client = new HttpTestClient({ port: at })
   client.socket.setNoDelay(true)
   client.socket.on('error', () => {})
   clients.push(client)
@@ -76,7 +119,7 @@ async function freed(): Promise<void> {
 const lined = (method: string, ...lines: string[]): string =>
   `${method} HTTP/1.1\r\nHost: a\r\n${lines.map((line) => `${line}\r\n`).join('')}\r\n`
 
-describe('a connection that its server closes as a request comes', { timeout: 20_000 }, () => {
+describe('a connection that its server closes as a request comes', () => {
   /** The first request of each connection is answered; the second meets the close. */
   function closesAtSecond(how: 'fin' | 'reset'): void {
     const used = new Set<number>()
@@ -92,44 +135,46 @@ describe('a connection that its server closes as a request comes', { timeout: 20
   }
 
   for (const how of ['fin', 'reset'] as const) {
-    for (const [method, isReplayed, ...more] of [
-      ['GET', true],
-      ['HEAD', true],
-      ['OPTIONS', true],
-      ['DELETE', true],
-      ['PUT', true],
-      ['POST', false],
-      ['PATCH', false],
-      ['LOCK', false],
-      ['POST', true, 'Idempotency-Key: k'],
+    for (const [method, ...more] of [
+      ['GET'],
+      ['HEAD'],
+      ['OPTIONS'],
+      ['DELETE'],
+      ['PUT'],
+      ['POST', 'Idempotency-Key: k'],
     ] as const) {
       const name = `${method}${more.map((line) => ` with ${line}`).join('')}`
-      it(`by ${how}: ${name} is ${isReplayed ? 'sent once more' : 'not sent twice'}`, async () => {
-        const attempt = async (restMs: number) => {
-          base = upstream.requests.length
-          closesAtSecond(how)
-          const client = open()
-          client.get('/first')
-          assert.equal((await client.response()).status, 200)
-          await wait(restMs)
-          client.write(lined(`${method} /second`, 'Content-Length: 5', ...more)).write('hello')
-          return client.response({ isHead: method === 'HEAD' })
-        }
-        // Longer than a connection has to rest before a POST is sent on it when its server is known to be hasty, which is the longer
-        // the later a busy machine saw the closes of the cases before: then it goes on a connection of its own, and meets none.
-        let restMs = 60
-        let response = await attempt(restMs)
-        while (!isReplayed && response.status === 200) {
-          assert.equal(seen().filter(({ target }) => target === '/second').length, 1)
-          restMs *= 2
-          response = await attempt(restMs)
-        }
-        assert.equal(response.status, isReplayed ? 200 : 502)
-        if (isReplayed && method !== 'HEAD') assert.equal(response.body, 'got 5')
-        if (!isReplayed) assert.equal(response.field('x-ambassador-reason'), 'upstream_reset')
-        assert.equal(seen().filter(({ target }) => target === '/second').length, isReplayed ? 2 : 1)
+      it(`by ${how}: ${name} is sent once more`, async () => {
+        closesAtSecond(how)
+        const client = open()
+        client.get('/first')
+        assert.equal((await client.response()).status, 200)
+        client.write(lined(`${method} /second`, 'Content-Length: 5', ...more)).write('hello')
+        const response = await client.response({ isHead: method === 'HEAD' })
+        assert.equal(response.status, 200)
+        if (method !== 'HEAD') assert.equal(response.body, 'got 5')
+        assert.equal(seen().filter(({ target }) => target === '/second').length, 2)
       })
     }
+  }
+
+  // How long a connection rests before one of these is trusted to it follows from the closes that its server was seen to make, and
+  // from how late: each case has a server of its own.
+  for (const { how, method, path, upstream: own } of apart) {
+    it(`by ${how}: ${method} is not sent twice`, async () => {
+      const client = open(apartPort)
+      client.get(`${path}/first`)
+      assert.equal((await client.response()).status, 200)
+      client.write(lined(`${method} ${path}/second`, 'Content-Length: 5')).write('hello')
+      const response = await client.response()
+      assert.equal(response.status, 502)
+      assert.equal(response.field('x-ambassador-reason'), 'upstream_reset')
+      const { requests } = await own
+      assert.deepEqual(
+        requests.map(({ target }) => target),
+        [`${path}/first`, `${path}/second`],
+      )
+    })
   }
 
   it('by fin: a body in chunks is sent once more as it was', async () => {
@@ -192,7 +237,7 @@ describe('a connection that its server closes as a request comes', { timeout: 20
     const client = open()
     for (let i = 0; i < 20; i++) {
       assert.equal((await client.post('hello').response()).status, 200)
-      await wait(40)
+      await closed(seen().at(-1)!.socket)
     }
     assert.equal(seen().length, 20)
   })
@@ -217,7 +262,7 @@ describe('a connection that its server closes as a request comes', { timeout: 20
   })
 })
 
-describe('a connection that rests', { timeout: 20_000 }, () => {
+describe('a connection that rests', () => {
   for (const [title, bytes] of [
     ['an answer', 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil'],
     ['408 of a server that gives up', 'HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'],
@@ -251,20 +296,21 @@ describe('a connection that rests', { timeout: 20_000 }, () => {
     })
   }
 
-  it('is closed a second before its server would, by Keep-Alive: timeout=2', async () => {
-    respond = () => ok('ok', 'Keep-Alive: timeout=2, max=100')
-    const client = open()
-    await client.get().response()
-    const started = performance.now()
-    await wait(100)
-    await client.get().response()
-    const [first, second] = seen()
-    assert.equal(first!.connection, second!.connection)
-    await closed(first!.socket)
-    const took = performance.now() - started
-    // Without the field it would rest for four seconds.
-    assert.ok(took > 900 && took < 3500, String(took))
-  })
+  it('is closed a second before its server would, by Keep-Alive: timeout=2', () =>
+    onTime(500, async () => {
+      respond = () => ok('ok', 'Keep-Alive: timeout=2, max=100')
+      const client = open()
+      await client.get().response()
+      const started = performance.now()
+      await wait(100)
+      await client.get().response()
+      const [first, second] = seen().slice(-2)
+      assert.equal(first!.connection, second!.connection)
+      await closed(first!.socket)
+      const took = performance.now() - started
+      // Without the field it would rest for four seconds.
+      assert.ok(took > 900 && took < 3500, String(took))
+    }))
 
   it('with a server of HTTP/1.0 is one only when it says so', async () => {
     respond = () => 'HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok'
@@ -280,7 +326,7 @@ describe('a connection that rests', { timeout: 20_000 }, () => {
   })
 })
 
-describe('an answer during an upload', { timeout: 30_000 }, () => {
+describe('an answer during an upload', () => {
   const TOO_LARGE = 'HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n'
 
   /** Sends up to 10 MB until it cannot. */
@@ -347,7 +393,7 @@ describe('an answer during an upload', { timeout: 30_000 }, () => {
   })
 })
 
-describe('an error of ours during an upload', { timeout: 30_000 }, () => {
+describe('an error of ours during an upload', () => {
   /** Sends on as long as it can, then reads what came. */
   async function sends(client: HttpTestClient, head: string, piece: Buffer): Promise<void> {
     client.write(head)
@@ -459,7 +505,7 @@ describe('an error of ours during an upload', { timeout: 30_000 }, () => {
   })
 })
 
-describe('Expect: 100-continue', { timeout: 20_000 }, () => {
+describe('Expect: 100-continue', () => {
   const WAITS = lined('PUT /', 'Expect: 100-continue', 'Content-Length: 5')
   const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
 
@@ -535,9 +581,14 @@ describe('Expect: 100-continue', { timeout: 20_000 }, () => {
   })
 
   it('without a body is nothing to wait for', async () => {
-    const started = performance.now()
-    assert.equal((await open().get('/', 'Expect: 100-continue').response()).status, 200)
-    assert.ok(performance.now() - started < 900)
+    // It would wait for a second each time; a machine that stands still does so now and then.
+    let tookMs = Number.POSITIVE_INFINITY
+    for (let i = 0; i < 5 && tookMs >= 900; i++) {
+      const started = performance.now()
+      assert.equal((await open().get('/', 'Expect: 100-continue').response()).status, 200)
+      tookMs = performance.now() - started
+    }
+    assert.ok(tookMs < 900, String(tookMs))
   })
 
   it('of HTTP/1.0 is ignored', async () => {
@@ -568,7 +619,7 @@ describe('Expect: 100-continue', { timeout: 20_000 }, () => {
   })
 })
 
-describe('a tunnel', { timeout: 20_000 }, () => {
+describe('a tunnel', () => {
   const ASK = lined('GET /ws', 'Connection: keep-alive, Upgrade', 'Upgrade: WebSocket', 'Sec-WebSocket-Version: 13')
   const SWITCHED = 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n'
 
@@ -668,7 +719,7 @@ describe('OPTIONS that may not be passed on', () => {
   })
 })
 
-describe('pipelined requests', { timeout: 20_000 }, () => {
+describe('pipelined requests', () => {
   it('are answered in order, whoever is quicker', async () => {
     respond = async ({ target }) => {
       await wait(target === '/0' ? 80 : 1)
@@ -733,7 +784,7 @@ describe('pipelined requests', { timeout: 20_000 }, () => {
   })
 })
 
-describe('a request that is cut short', { timeout: 20_000 }, () => {
+describe('a request that is cut short', () => {
   const WHOLE = `${lined('POST /', 'Content-Length: 5')}hello`
   const CHUNKED = `${lined('POST /', 'Transfer-Encoding: chunked')}5\r\nhello\r\n0\r\n\r\n`
   for (const [title, bytes] of [
@@ -768,7 +819,7 @@ describe('a request that is cut short', { timeout: 20_000 }, () => {
   }
 })
 
-describe('a client that half-closes behind its request', { timeout: 20_000 }, () => {
+describe('a client that half-closes behind its request', () => {
   it('gets a late answer', async () => {
     respond = async () => {
       await wait(300)
@@ -811,7 +862,7 @@ describe('a client that half-closes behind its request', { timeout: 20_000 }, ()
   })
 })
 
-describe('a client that leaves', { timeout: 20_000 }, () => {
+describe('a client that leaves', () => {
   const STATES: readonly (readonly [title: string, send: string, respond: Respond, onHead: OnHead])[] = [
     ['while it waits', lined('GET /'), () => null, () => undefined],
     [
@@ -845,13 +896,13 @@ describe('a client that leaves', { timeout: 20_000 }, () => {
         if (how === 'close') client.socket.destroy()
         else client.socket.resetAndDestroy()
         await closed(socket)
-        assert.ok(performance.now() - started < 4000, String(performance.now() - started))
+        assert.ok(performance.now() - started < 10_000, String(performance.now() - started))
       })
     }
   }
 })
 
-describe('a client that leaves unseen, for nothing is read from it', { timeout: 20_000 }, () => {
+describe('a client that leaves unseen, for nothing is read from it', () => {
   for (const how of ['close', 'reset'] as const) {
     it(`because its upload is not taken, frees the upstream within seconds after a ${how}`, async () => {
       let socket: Socket | null = null
@@ -889,7 +940,7 @@ describe('a client that leaves unseen, for nothing is read from it', { timeout: 
   })
 })
 
-describe('large answers that are cut', { timeout: 20_000 }, () => {
+describe('large answers that are cut', () => {
   for (const how of ['fin', 'reset'] as const) {
     for (const [framing, head] of [
       ['length', 'Content-Length: 10485760'],

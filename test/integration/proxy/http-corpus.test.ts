@@ -149,7 +149,7 @@ async function assertRefused(client: HttpTestClient, statuses: readonly number[]
 
 describe('requests', () => {
   for (const { title, send: bytes, refused, passed, thenRefused } of REQUESTS) {
-    it(`${title} ${refused === undefined ? 'passes' : 'is refused'}`, { timeout: 20_000 }, async () => {
+    it(`${title} ${refused === undefined ? 'passes' : 'is refused'}`, { timeout: 60_000 }, async () => {
       taken = []
       answer = (socket) => socket.write(NEXT)
       const client = open()
@@ -235,7 +235,7 @@ describe('responses', () => {
       typeof expected === 'string'
         ? { refused: 'becomes 502', cut: 'is cut', either: 'becomes 502 or is cut' }[expected]
         : 'passes'
-    it(`${title} (${request}) ${outcome}`, { timeout: 20_000 }, async () => {
+    it(`${title} (${request}) ${outcome}`, { timeout: 60_000 }, async () => {
       taken = []
       const client = open()
       answer = (socket, { start }) => {

@@ -149,7 +149,7 @@ class Load {
 
 const TOKEN = { kind: 'secret', name: 'token', key: 'token' } as const
 
-describe('under 100 requests a second', { timeout: 60_000 }, () => {
+describe('under 100 requests a second', { timeout: 240_000 }, () => {
   it('twenty changes of the config are in force, each within 2 s, and no request fails', async (t) => {
     volumes = new Volumes()
     const port = await freePort()
@@ -332,7 +332,7 @@ describe('under 100 requests a second', { timeout: 60_000 }, () => {
   })
 })
 
-describe('SIGTERM over HTTP', { timeout: 60_000 }, () => {
+describe('SIGTERM over HTTP', { timeout: 120_000 }, () => {
   it('in the native order answers what is in flight, closes what is idle, and ends with code 0', async () => {
     volumes = new Volumes()
     const port = await freePort()

@@ -255,7 +255,7 @@ describe('the admin port', () => {
   })
 })
 
-it('a client that leaves in the middle of a head leaves nothing behind', { timeout: 20_000 }, async () => {
+it('a client that leaves in the middle of a head leaves nothing behind', { timeout: 60_000 }, async () => {
   const port = await telemetry()
   const leaving = connect(port, '127.0.0.1')
   leaving.write('GET /livez HT')
@@ -265,7 +265,7 @@ it('a client that leaves in the middle of a head leaves nothing behind', { timeo
   assert.equal((await ask(port, '/livez')).status, 200)
 })
 
-it('clients that hold connections open keep nobody out', { timeout: 20_000 }, async () => {
+it('clients that hold connections open keep nobody out', { timeout: 60_000 }, async () => {
   const port = await telemetry()
   const holding = Array.from({ length: 80 }, () => connect(port, '127.0.0.1').on('error', () => {}))
   const closed = new Promise((resolve) => holding[0]?.once('close', resolve))

@@ -21,7 +21,7 @@ import {
 import { closedPort, TestClient, TestServer, tcpServer } from '../../helpers/tcp.ts'
 
 // Most of their time is the time that a connection may take.
-describe('Redis by Sentinel, with what is wrong', { concurrency: 8 }, () => {
+describe('Redis by Sentinel, with what is wrong', { concurrency: 4, timeout: 120_000 }, () => {
   it('names the masters that the Sentinels know when masterName is another, also in /configz', async (t) => {
     const started = new Started(t)
     const redis = await started.server()

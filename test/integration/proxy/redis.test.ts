@@ -306,7 +306,7 @@ describe('Redis that goes wrong', () => {
 
   it('says why there is no connection, also to an application that may rest for less time than that takes', async () => {
     const dns = { hostname: 'nobody.invalid', port: 6379 }
-    const { port } = await start({ dns }, { timeouts: { connect: '500ms', idle: '50ms' } })
+    const { port } = await start({ dns }, { timeouts: { connect: '3s', idle: '1500ms' } })
     assert.match(await answerOf(port), /^-ERR ambassador: dns_failed .*\r\n$/)
   })
 

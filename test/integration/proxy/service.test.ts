@@ -99,7 +99,7 @@ const get = (port: number) =>
     text: await answer.text(),
   }))
 
-describe('an upstream that is a Service', { timeout: 60_000 }, () => {
+describe('an upstream that is a Service', { timeout: 180_000 }, () => {
   it('moves with its pods under load, without a new config in force and without a failed request', async () => {
     const port = await freePort()
     const [a, b] = ports as [number, number]

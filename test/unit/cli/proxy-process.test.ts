@@ -26,14 +26,20 @@ describe('the process of ambassador run', () => {
     assert.deepEqual(started(['--expose-gc', '--inspect'], { MALLOC_ARENA_MAX: '2', HOME: '/' }), [
       [
         '/node',
-        ['/node', '--expose-gc', '--inspect', '--single-threaded-gc', '--no-maglev', '/main.ts', 'run', '-f', 'x'],
+        ['/node', '--expose-gc', '--inspect', '--single-threaded-gc', '/main.ts', 'run', '-f', 'x'],
         { ...MALLOC_ENV, MALLOC_ARENA_MAX: '2', HOME: '/' },
       ],
     ])
   })
 
+  it('starts itself anew for the settings of malloc alone', () => {
+    const [call] = started([...NODE_FLAGS])
+    assert.deepEqual(call?.[1], ['/node', ...NODE_FLAGS, '/main.ts', 'run', '-f', 'x'])
+    assert.deepEqual(call?.[2], MALLOC_ENV)
+  })
+
   it('goes on as it is with all of them, and where a process cannot do that', () => {
-    assert.deepEqual(started([...NODE_FLAGS]), [])
+    assert.deepEqual(started([...NODE_FLAGS], { ...MALLOC_ENV, MALLOC_ARENA_MAX: '4' }), [])
     assert.doesNotThrow(() => becomeProxy({ execArgv: [], execPath: '/node', argv: [], env: {} }))
   })
 })

@@ -555,14 +555,14 @@ export const GROUPS: readonly ResilienceGroup[] = [
   },
   {
     title: 'deadlines',
-    patch: (config) => ({ ...config, timeouts: { connectMs: 1000, requestMs: 200, idleMs: 300 } }),
+    patch: (config) => ({ ...config, timeouts: { connectMs: 1000, requestMs: 1000, idleMs: 3000 } }),
     cases: cases({
       'a request that is not answered is told deadline': async (bench) => {
         script(bench, 'silence')
         const started = performance.now()
         isProblem(await ask(bench, get()), 504, 'deadline', 'http_response_timeout')
         const took = performance.now() - started
-        assert.ok(took >= 190 && took < 20_000, String(took))
+        assert.ok(took >= 990 && took < 20_000, String(took))
         await bench.upstream.wires[0]!.over()
       },
       'interim answers do not put the deadline off': async (bench) => {

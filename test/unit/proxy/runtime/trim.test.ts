@@ -4,7 +4,7 @@ import { IdleTrim } from '../../../../proxy/runtime/trim.ts'
 
 function trimming(isBusy: () => boolean = () => false) {
   const calls: unknown[] = []
-  return { calls, trim: new IdleTrim(isBusy, (options) => calls.push(options)) }
+  return { calls, trim: new IdleTrim(isBusy, () => (options) => void calls.push(options)) }
 }
 
 describe('IdleTrim', () => {

@@ -190,8 +190,9 @@ describe('upstream TLS contexts', () => {
   })
 
   it('takes a certificate that was not yet valid into use when its time comes, without another change', async () => {
-    // Dates have whole seconds, and a busy machine takes one to sign; the contexts look again a second after it begins.
-    const from = new Date(Math.ceil(Date.now() / 1000 + 2) * 1000)
+    // Their clock begins shortly before that date, however long the machine takes to sign; they look again a second after it.
+    const from = new Date(Math.ceil(Date.now() / 1000) * 1000 + 3_600_000)
+    let openedAt = 0
     const early = authority.issue({ names: ['early.example'], notBefore: from })
     const told = Promise.withResolvers<TlsReload>()
     const contexts = new TlsContexts({
@@ -201,8 +202,9 @@ describe('upstream TLS contexts', () => {
       },
       name: () => 'the file',
       onReload: told.resolve,
-      wallNow: () => Math.min(Date.now(), from.getTime() + 5000),
+      wallNow: () => from.getTime() + Math.min(performance.now() - openedAt - 1000, 5000),
     })
+    openedAt = performance.now()
     const tls = contexts.open(mutual)
     assert.match(
       tls.failure ?? '',

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Scram, ScramServer } from '../../../../../proxy/protocol/postgres/scram.ts'
+import { onTime } from '../../../../helpers/on-time.ts'
 
 // The example of RFC 7677 section 3.
 const CLIENT_NONCE = 'rOprNGfwEbeRWgbNEkqO'
@@ -83,18 +84,23 @@ describe("the client's side of SCRAM", () => {
     }
   })
 
-  it('digests a password beside the event loop, once for all logins with the same salt', async () => {
-    const server = `r=${CLIENT_NONCE}x,s=${SALT},i=1000000`
-    const start = performance.now()
-    const pending = new Scram('slow', null, CLIENT_NONCE).final(Buffer.from(server))
-    let ticks = 0
-    const ticking = setInterval(() => ticks++, 5)
-    const one = await pending
-    clearInterval(ticking)
-    assert.ok(ticks > 0, 'the event loop stood still')
-    const again = performance.now()
-    const two = await new Scram('slow', null, CLIENT_NONCE).final(Buffer.from(server))
-    assert.ok(performance.now() - again < performance.now() - start)
-    assert.deepEqual(two, one)
+  it('digests a password beside the event loop, once for all logins with the same salt', () => {
+    let attempts = 0
+    return onTime(40, async () => {
+      const server = `r=${CLIENT_NONCE}x,s=${SALT},i=1000000`
+      // Another one for each attempt, since the digest of the first is kept.
+      const password = `slow${++attempts}`
+      const start = performance.now()
+      const pending = new Scram(password, null, CLIENT_NONCE).final(Buffer.from(server))
+      let ticks = 0
+      const ticking = setInterval(() => ticks++, 5)
+      const one = await pending
+      clearInterval(ticking)
+      const again = performance.now()
+      const two = await new Scram(password, null, CLIENT_NONCE).final(Buffer.from(server))
+      assert.ok(performance.now() - again < (again - start) / 2, 'it was digested once more')
+      assert.deepEqual(two, one)
+      assert.ok(ticks > 0, 'the event loop stood still')
+    })
   })
 })
