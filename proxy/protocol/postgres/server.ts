@@ -180,6 +180,8 @@ export class Server implements SocketHandler {
   // --- what was sent ------------------------------------------------------------------------------------------------------------
 
   sentQuery(): void {
+    // After an error the server passes over everything up to the Sync, and nobody knows here whether there was one.
+    if (this.isUnsynced) this.user?.onUnsure()
     this.#push(QUERY_OWED)
   }
 

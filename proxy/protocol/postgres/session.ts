@@ -554,7 +554,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     if (this.#requests?.isInside === true || server.isCopyIn || server.isUnsynced) {
       this.#drop()
     } else if (server.owes === 0) this.#clean()
-    else if (this.#pin === 'copy') this.#timer.set(now() + STALL_MS)
+    else if (this.#pin === 'copy') this.#timer.set(now() + LOOK_MS)
   }
 
   /** Leaves the connection as the next client must find it, and gives it back. */
@@ -660,7 +660,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
   #onTimer(): void {
     const { snapshot } = this.#host
-    // Who broke the rules of COPY may be owed an answer that never comes.
+    // Who broke the rules may seem to be owed an answer, which never comes.
     if (this.#phase === 'leaving') this.#drop()
     else if (this.#phase === 'idle') {
       this.#end(

@@ -266,6 +266,21 @@ describe('PostgreSQL clients that share a connection', () => {
   )
 
   it(
+    'get the connection of one that asks before the Sync that an error waits for, and says goodbye',
+    scope(async (ends) => {
+      const proxy = await proxyOf(ends, 'Transaction')
+      const client = await rawClient(proxy.port, ends)
+      client.write(Buffer.concat([parse('', 'selec'), flush]))
+      await client.readUntil(/42601/)
+      // The server passes over the query, and answers nothing but the Sync.
+      client.write(Buffer.concat([query('select 51'), sync]))
+      assert.doesNotMatch(await client.readUntil(READY), /51/)
+      client.write(message('X', ''))
+      assert.equal(await one(await connected(proxy.options, ends), 'select 52'), 52)
+    }),
+  )
+
+  it(
     'are refused with 08P01 for lengths that cannot be, and nobody else hears of it',
     scope(async (ends) => {
       const proxy = await proxyOf(ends, 'Transaction')
