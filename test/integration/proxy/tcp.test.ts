@@ -274,7 +274,7 @@ describe('TCP relay', () => {
 })
 
 // Waits for times of the product, so at the same time.
-describe('TCP connection set-up', { concurrency: true }, () => {
+describe('TCP connection set-up', { concurrency: true, timeout: 120_000 }, () => {
   after(endAll)
 
   it('goes on to another endpoint when one refuses, without the application noticing', async () => {
@@ -371,7 +371,7 @@ describe('TCP connection set-up', { concurrency: true }, () => {
   })
 })
 
-describe('TCP limits', { concurrency: true }, () => {
+describe('TCP limits', { concurrency: true, timeout: 120_000 }, () => {
   after(endAll)
 
   it('queues connections above the limit, the oldest first, and refuses above the queue', async () => {
