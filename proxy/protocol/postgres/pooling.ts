@@ -45,7 +45,7 @@ const NEWEST_MINOR = 2
 const TEXT: Readonly<Record<PinReason, string>> = {
   ...PIN_TEXT,
   large_statement: 'Parse of a statement longer than 64 KiB',
-  copy: 'COPY that did not end as the protocol says',
+  copy: 'COPY or a pipeline that did not end as the protocol says',
   replication: 'the startup parameter replication',
 }
 /** Every server reports these; of the other REPORTED_PARAMETERS it depends on its version whether a value can be restored. */

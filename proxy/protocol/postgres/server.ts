@@ -25,6 +25,8 @@ export interface ServerUser {
   onAnswered(): void
   /** The server refuses plans that are older than a change of a table. */
   onOldPlan(): void
+  /** The server takes CopyData and has got no end of it. Called behind what it sent. */
+  onCopyIn(): void
   /** Nobody can tell any more what of the client's the server will read. */
   onUnsure(): void
   /** The connection is closed. */
@@ -148,6 +150,7 @@ export class Server implements SocketHandler {
   #ours = 0
   #passes = true
   #isQuiet = false
+  #isCopyInNew = false
   #failure: Buffer | null = null
   /** What is done about our own commands that have ended. */
   readonly #over: (() => void)[] = []
@@ -177,6 +180,8 @@ export class Server implements SocketHandler {
   // --- what was sent ------------------------------------------------------------------------------------------------------------
 
   sentQuery(): void {
+    // After an error the server passes over everything up to the Sync, and nobody knows here whether there was one.
+    if (this.isUnsynced) this.user?.onUnsure()
     this.#push(QUERY_OWED)
   }
 
@@ -275,6 +280,10 @@ export class Server implements SocketHandler {
       return
     }
     if (this.#over.length > 0) for (const over of this.#over.splice(0)) over()
+    if (this.#isCopyInNew) {
+      this.#isCopyInNew = false
+      if (this.isCopyIn) this.user?.onCopyIn()
+    }
     if (!this.#isQuiet) return
     this.#isQuiet = false
     if (this.owes === 0) this.user?.onQuiet()
@@ -420,8 +429,10 @@ export class Server implements SocketHandler {
     if (isSimple) at++
     else this.isUnsynced = true
     while (at < list.length && list[at]!.kind === enumOf.sync) list.splice(at, 1)
-    if (at === list.length) this.isCopyIn = true
-    else if (list[at]!.kind === enumOf.copyEnd) {
+    if (at === list.length) {
+      this.isCopyIn = true
+      this.#isCopyInNew = true
+    } else if (list[at]!.kind === enumOf.copyEnd) {
       list.splice(at, 1)
       if (!isSimple && list.slice(at).some(({ kind }) => kind === enumOf.sync)) this.isUnsynced = false
     } else this.user?.onUnsure()

@@ -412,6 +412,12 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     }
   }
 
+  /** Of a client that sends no more, the COPY would never end. */
+  onCopyIn(): void {
+    if (this.#phase === 'leaving') this.#drop()
+    else if (this.#clientEnded && this.#phase === 'attached') this.#leave()
+  }
+
   onUnsure(): void {
     this.pin('copy')
   }
@@ -548,6 +554,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     if (this.#requests?.isInside === true || server.isCopyIn || server.isUnsynced) {
       this.#drop()
     } else if (server.owes === 0) this.#clean()
+    else if (this.#pin === 'copy') this.#timer.set(now() + LOOK_MS)
   }
 
   /** Leaves the connection as the next client must find it, and gives it back. */
@@ -587,8 +594,13 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     this.#clientEnded = true
     if (this.#phase === 'idle') {
       if (!this.#isLeavingNow()) this.#gather(NOTHING, 0)
-    } else if (this.#phase === 'attached' && this.#server !== null && this.#server.owes === 0) this.#leave()
-    else this.#lookWhetherGone()
+    } else if (
+      this.#phase === 'attached' &&
+      this.#server !== null &&
+      (this.#server.owes === 0 || this.#server.isCopyIn)
+    ) {
+      this.#leave()
+    } else this.#lookWhetherGone()
   }
 
   /** The client sends no more: it may wait for its answers, or be gone. */
@@ -648,7 +660,9 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
   #onTimer(): void {
     const { snapshot } = this.#host
-    if (this.#phase === 'idle') {
+    // Who broke the rules may seem to be owed an answer, which never comes.
+    if (this.#phase === 'leaving') this.#drop()
+    else if (this.#phase === 'idle') {
       this.#end(
         'idle_timeout',
         null,

@@ -34,6 +34,7 @@ type State =
   | 'number'
   | 'string'
   | 'stringQuote'
+  | 'configName'
   | 'escape'
   | 'name'
   | 'nameQuote'
@@ -53,6 +54,7 @@ const STAR = 0x2a
 const NEWLINE = 0x0a
 const AMPERSAND = 0x26
 const LESS = 0x3c
+const COMMA = 0x2c
 const MAX_TAG_BYTES = 64
 
 /** Reads one text of SQL, in as many pieces as it comes: begin(), feed() of each, end(); then the findings are complete. */
@@ -98,6 +100,10 @@ export class SqlScanner {
   /** Depth of parentheses inside of set_config(); 0: not in one. */
   #configDepth = 0
   #isConfigLocal = false
+  /** Whether its first argument is a name that is written out; that counts when a comma follows. */
+  #configName: 'next' | 'read' | 'sure' | 'none' = 'none'
+  /** The bit of that parameter; 0: the server does not report it. */
+  #configBit = 0
   #blockDepth = 0
   #tag: number[] = []
   #matched = -1
@@ -125,6 +131,7 @@ export class SqlScanner {
     this.#isBodyNext = false
     this.#depth = 0
     this.#configDepth = 0
+    this.#configName = 'none'
     this.#isUnicode = false
     this.#startStatement()
   }
@@ -193,10 +200,23 @@ export class SqlScanner {
             }
           }
           break
+        case 'configName': {
+          const byte = bytes[at++]!
+          if (byte === 0x27) {
+            this.#state = 'stringQuote'
+            this.#onConfigName()
+            break
+          }
+          if (this.#length === 0) this.#firstLetter = LOWER[byte]!
+          this.#hash = hashed(this.#hash, LOWER[byte]!)
+          this.#length++
+          break
+        }
         case 'stringQuote':
           // Two quotes are one that is part of the text.
           if (bytes[at] === 0x27) {
             this.#state = 'string'
+            this.#configName = 'none'
             at++
           } else this.#state = 'normal'
           break
@@ -363,14 +383,17 @@ export class SqlScanner {
   }
 
   #onSign(byte: number, kind: number): void {
-    if (this.#configDepth > 0 && kind !== CLOSE) this.#isConfigLocal = false
+    if (this.#configDepth > 0 && kind !== CLOSE) {
+      this.#isConfigLocal = false
+      this.#onConfigSign(byte, kind)
+    }
     const isUnicode = this.#isUnicode
     this.#isUnicode = false
     switch (kind) {
       case QUOTE:
         // E'...' has a word before its quote.
         this.#hasBackslashes = this.#isEscaping || (this.#previous === WORD.e && this.#length === 1)
-        this.#state = 'string'
+        this.#state = this.#configName === 'next' && !this.#hasBackslashes ? 'configName' : 'string'
         if (this.#isDo && this.#position <= 3 && this.#kind === WORD.do) this.#found('do')
         if (this.#isLanguageNext()) this.#found('language')
         break
@@ -403,7 +426,7 @@ export class SqlScanner {
       case CLOSE:
         if (this.#depth > 0) this.#depth--
         if (this.#configDepth > 0 && this.#depth < this.#configDepth) {
-          if (!this.#isConfigLocal) this.#found('set')
+          if (!this.#isConfigLocal) this.#onConfigSet()
           this.#configDepth = 0
         }
         break
@@ -412,6 +435,30 @@ export class SqlScanner {
         this.#isUnicode = byte === AMPERSAND && this.#previous === WORD.u
     }
     if (kind !== QUOTE) this.#length = 0
+  }
+
+  /** Behind set_config and its parenthesis comes the name, and a comma. */
+  #onConfigSign(byte: number, kind: number): void {
+    if (this.#configName === 'read') this.#configName = byte === COMMA ? 'sure' : 'none'
+    else if (this.#configName === 'next') {
+      if (kind === QUOTE) {
+        this.#hash = 0
+        this.#firstLetter = 0
+      } else if (kind !== OPEN || this.#depth + 1 !== this.#configDepth) this.#configName = 'none'
+    }
+  }
+
+  #onConfigName(): void {
+    const code = codeOf(this.#firstLetter, this.#length, this.#hash)
+    this.#configBit = code >= FIRST_PARAMETER ? 1 << (code - FIRST_PARAMETER) : 0
+    this.#configName = 'read'
+    this.#length = 0
+  }
+
+  /** For the session: a parameter that the server reports can be restored. */
+  #onConfigSet(): void {
+    if (this.#configName === 'sure' && this.#configBit !== 0) this.parameters |= this.#configBit
+    else this.#found('set')
   }
 
   #restart(): void {
@@ -439,6 +486,7 @@ export class SqlScanner {
     } else if (this.#kind === WORD.set && !this.#isSetDone) this.#onSetWord(code)
     else if (code !== WORD.none) this.#onWord(code)
     if (this.#kind === WORD.prepare && this.#position === 1 && code !== WORD.transaction) this.#found('prepare')
+    if (this.#configName === 'next' || this.#configName === 'read') this.#configName = 'none'
     if (this.#configDepth > 0) this.#isConfigLocal = code === WORD.true && this.#depth === this.#configDepth
     this.#position++
     // A table that is called temp may be inserted into.
@@ -448,6 +496,7 @@ export class SqlScanner {
       if (this.#configDepth > 0) this.#found('set')
       this.#configDepth = this.#depth + 1
       this.#isConfigLocal = false
+      this.#configName = 'next'
     }
     // In a block, a statement follows without a semicolon.
     if (this.#isDo && (code === WORD.begin || code === THEN || code === WORD.else || code === WORD.loop)) {

@@ -141,6 +141,25 @@ for (const mode of MODES) {
     )
 
     it(
+      'ends a COPY that the application can end no more: it has said goodbye, or sends nothing more',
+      scope(async (ends) => {
+        const { port: own, options } = await proxyOf(ends, mode)
+        const extended = [parse('', 'copy things from stdin'), message('B', '\0\0\0\0\0\0\0\0'), execute(), sync]
+        for (const copy of [query('copy things from stdin'), Buffer.concat(extended)]) {
+          for (const isPolite of [true, false]) {
+            const client = await rawClient(own, ends)
+            client.write(isPolite ? Buffer.concat([copy, message('X', '')]) : copy)
+            if (!isPolite) client.end()
+            await client.ended()
+            const next = await connected(options, ends)
+            assert.equal(await one(next, 'select 33'), 33)
+            await next.end()
+          }
+        }
+      }),
+    )
+
+    it(
       'tells what is wrong with the upstream: no server, no PostgreSQL, no replica',
       scope(async (ends) => {
         const web = await tcpServer((socket) => {
@@ -243,6 +262,21 @@ describe('PostgreSQL clients that share a connection', () => {
       await gone.readUntil(/H\0\0\0/)
       gone.socket.destroy()
       assert.equal(await one(await connected(proxy.options, ends), 'select 32'), 32)
+    }),
+  )
+
+  it(
+    'get the connection of one that asks before the Sync that an error waits for, and says goodbye',
+    scope(async (ends) => {
+      const proxy = await proxyOf(ends, 'Transaction')
+      const client = await rawClient(proxy.port, ends)
+      client.write(Buffer.concat([parse('', 'selec'), flush]))
+      await client.readUntil(/42601/)
+      // The server passes over the query, and answers nothing but the Sync.
+      client.write(Buffer.concat([query('select 51'), sync]))
+      assert.doesNotMatch(await client.readUntil(READY), /51/)
+      client.write(message('X', ''))
+      assert.equal(await one(await connected(proxy.options, ends), 'select 52'), 52)
     }),
   )
 

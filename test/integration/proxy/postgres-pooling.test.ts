@@ -144,7 +144,7 @@ describe('PostgreSQL pooling by transaction', () => {
       const show = `select concat_ws('|', current_setting('TimeZone'), current_setting('DateStyle'), current_setting('application_name'))`
       const initial = (await one(b, show)) as string
       await a.query("set timezone = 'Asia/Tokyo'")
-      await a.query('set datestyle = german')
+      await a.query("select set_config('DateStyle', 'german', false)")
       assert.equal(await one(a, show), 'Asia/Tokyo|German, DMY|shop')
       assert.equal(await one(b, show), initial)
       assert.equal(await one(a, show), 'Asia/Tokyo|German, DMY|shop')

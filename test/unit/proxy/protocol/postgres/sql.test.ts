@@ -38,6 +38,13 @@ const PINS: readonly (readonly [string, string])[] = [
   ['set', "select pg_catalog.set_config('work_mem', $1, $2)"],
   ['set', "select \"set_config\"('a.b', 'c', false)"],
   ['set', "select set_config('a.b', (select true), true and false)"],
+  ['set', "select set_config('Time' || 'Zone', 'UTC', false)"],
+  ['set', "select set_config('timezone'\n'x', 'UTC', false)"],
+  ['set', "select set_config('time''zone', 'UTC', false)"],
+  ['set', "select set_config(lower('timezone', 'UTC'), 'UTC', false)"],
+  ['set', "select set_config(setting_name => 'timezone', new_value => 'UTC', is_local => false)"],
+  ['set', "select set_config('timezone', set_config('work_mem', '7MB', false), false)"],
+  ['set', "select set_config((('timezone')), 'UTC', false)"],
   ['set', "update pg_settings set setting = 1 where name = 'work_mem'"],
   ['role', 'SET ROLE other'],
   ['role', 'set session role other'],
@@ -125,6 +132,8 @@ describe('SqlScanner', () => {
       [found(text).pin, found(text).names.sort()],
       [null, ['application_name', 'client_encoding', 'datestyle', 'timezone']],
     )
+    const calls = "select set_config('TimeZone', 'UTC', false), pg_catalog.set_config( 'application_name' , $1, $2)"
+    assert.deepEqual([found(calls).pin, found(calls).names.sort()], [null, ['application_name', 'timezone']])
   })
 
   it('reads a backslash as the server does', () => {
