@@ -171,7 +171,7 @@ describe('an upstream that moves in DNS', { concurrency: true, timeout: 120_000 
   })
 
   it('is named in the reason when it does not appear', async () => {
-    const { proxy } = await world({ timeouts: { connectMs: 300 } })
+    const { proxy } = await world({ timeouts: { connectMs: 2_000 } })
     assert.equal(await proxy.client().closed(), 'ECONNRESET')
     const { end, detail } = await proxy.record()
     assert.deepEqual(

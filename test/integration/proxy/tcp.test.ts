@@ -403,12 +403,15 @@ describe('TCP limits', { concurrency: true, timeout: 120_000 }, () => {
     const { client, record, cluster } = await proxy({
       ports: [upstream.port],
       limits: { maxConnections: 1 },
-      timeouts: { connectMs: 60 },
+      timeouts: { connectMs: 1_000 },
     })
     await client().write('1').read(1)
     assert.equal(await client().closed(), 'ECONNRESET')
     const { end, detail } = await record()
-    assert.deepEqual([end, detail], ['queue_full', "none of the 1 connections of upstream 'live' became free in 60 ms"])
+    assert.deepEqual(
+      [end, detail],
+      ['queue_full', "none of the 1 connections of upstream 'live' became free in 1000 ms"],
+    )
     assert.equal(cluster.connections.pending, 0)
   })
 
