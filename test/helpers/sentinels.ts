@@ -92,7 +92,7 @@ export class RedisWithSentinels {
         }),
       )
       if (are.every((isSettled) => isSettled)) return
-      await new Promise((resolve) => setTimeout(resolve, 100))
+      await new Promise((resolve) => setTimeout(resolve, 300))
     }
   }
 

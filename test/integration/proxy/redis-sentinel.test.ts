@@ -56,7 +56,7 @@ describe('Redis by Sentinel, as it comes and goes', { concurrency: true, timeout
 })
 
 // Each with servers of its own: at a switch most of the time is the Sentinels'.
-describe('Redis with three Sentinels', { concurrency: true, timeout: 120_000 }, () => {
+describe('Redis with three Sentinels', { concurrency: 2, timeout: 120_000 }, () => {
   it('balances role Replica over the replicas that are linked, and leaves one that dies', async (t) => {
     const started = new Started(t)
     const all = await started.cluster()
