@@ -82,6 +82,8 @@ export const apiServer = async (plan: ClusterPlan, serviceAccounts: KeyPair): Pr
       `--service-cluster-ip-range=${SERVICE_CIDR}`,
       '--authorization-mode=Node,RBAC',
       '--enable-admission-plugins=NodeRestriction',
+      // Pods get their zone from their node, as they do from Kubernetes 1.35 on.
+      '--feature-gates=PodTopologyLabelsAdmission=true',
       '--allow-privileged=true',
       `--client-ca-file=${ca.certificate}`,
       `--tls-cert-file=${serving.certificate}`,

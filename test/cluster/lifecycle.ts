@@ -29,7 +29,7 @@ import { type ClusterState, writeState } from './state.ts'
 import { PROGRAMS } from './versions.ts'
 
 /** Told by what a cluster is made of. The number counts changes of the configuration that a running cluster cannot follow. */
-export const RECIPE = ['1', ...Object.values(PROGRAMS).map(({ name, version }) => `${name} ${version}`)].join(', ')
+export const RECIPE = ['2', ...Object.values(PROGRAMS).map(({ name, version }) => `${name} ${version}`)].join(', ')
 
 const PATIENCE_MS = 120_000
 

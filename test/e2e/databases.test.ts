@@ -214,11 +214,10 @@ describe('databases on a real cluster', () => {
     const { code, stderr } = await sh('pgbench -i -q')
     assert.equal(code, 0, stderr)
     const name = await pod()
-    const report = async (): Promise<Json> =>
-      JSON.parse((await w.kubectl.run(['logs', name, '-c', 'app', '--tail=1'])).trim() || '{}')
+    const report = async (): Promise<Json> => JSON.parse((await w.kubectl.lastLine(name)).trim() || '{}')
     await eventually('transactions are made', async () => (await report()).transactions > 200)
     await w.kubectl.apply([ordersDb({ timeouts: { connect: '10s' } })])
-    await w.kubectl.run(['wait', 'amb/orders-db', '--for=condition=Programmed', '--timeout=60s'])
+    await w.kubectl.run(['wait', 'amb/orders-db', '--for=condition=Programmed', '--timeout=240s'])
     const { transactions } = await report()
     await eventually('transactions are made after the change', async () => {
       return (await report()).transactions > transactions + 200

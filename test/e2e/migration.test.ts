@@ -79,7 +79,7 @@ function half(name: string, spec: object): object[] {
     ambassador(`from-${name}`, {
       protocol: 'HTTP',
       listen: { port: 8081 },
-      timeouts: { connect: '60s', request: '90s' },
+      timeouts: { connect: '240s', request: '280s' },
       ...spec,
     }),
     deployment(

@@ -32,6 +32,8 @@ describe('the commands of the README', () => {
         .split(' ')
         .slice(1)
         .map((arg) => (arg.startsWith('examples/') ? join(root, arg) : arg))
+      // What kubectl waits by itself is not enough where several other pods start on two cores.
+      if (args[0] === 'wait') args.push('--timeout=240s')
       last = await w.kubectl.run(args)
     }
     assert.notEqual(last.trim(), '')

@@ -71,11 +71,7 @@ describe('routes on a real cluster', () => {
   }
   const callers = () => w.kubectl.pods('app=caller')
   const reports = async (): Promise<Json[]> =>
-    Promise.all(
-      (await callers()).map(async (pod) =>
-        JSON.parse(await w.kubectl.run(['logs', pod.metadata.name, '-c', 'app', '--tail=1'])),
-      ),
-    )
+    Promise.all((await callers()).map(async (pod) => JSON.parse(await w.kubectl.lastLine(pod.metadata.name))))
   /** How many requests an upstream has seen with which credential. */
   const authorizations = async (name: string): Promise<Record<string, number>> => {
     const script = `fetch('http://localhost:8090').then(async (r) => console.log(await r.text()))`

@@ -1,10 +1,11 @@
-/** TCP through a sidecar in a pod: bytes both ways, half-close, a hosts entry, an upstream that is not there. */
+/** TCP through a sidecar in a pod: bytes both ways, half-close, a hosts entry, an upstream that is not there, a socket in place of a port, zones. */
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
-import { ambassador, appContainer, deployment, podTemplate, RESTRICTED } from './lib/manifests.ts'
+import { eventually, type Json } from './lib/kubectl.ts'
+import { ambassador, appContainer, deployment, podTemplate, RESOURCES, RESTRICTED } from './lib/manifests.ts'
 import { NODE_IMAGE, type World, world } from './lib/world.ts'
 
-/** Answers only after the client has half-closed, with the number of bytes and then what came in upper case. */
+/** Answers only after the client has half-closed, with the number of bytes and then what came in upper case; at the second port with the port. */
 const ECHO = `
 import { createServer } from 'node:net'
 createServer({ allowHalfOpen: true }, (socket) => {
@@ -16,13 +17,49 @@ createServer({ allowHalfOpen: true }, (socket) => {
   })
   socket.on('error', () => {})
 }).listen(7000, '::')
+createServer({ allowHalfOpen: true }, (socket) => {
+  socket.on('error', () => {}).resume().on('end', () => socket.end('far'))
+}).listen(7005, '::')
 process.on('SIGTERM', () => process.exit(0))
 `
+
+const SOCKET = '/run/echo/echo.sock'
+
+/** What a connection to the socket answers, twenty times one after the other. */
+const BY_SOCKET = `
+const { connect } = require('node:net')
+const call = () => new Promise((resolve, reject) => {
+  let text = ''
+  const socket = connect('${SOCKET}', () => socket.end('hello')).on('error', reject).setEncoding('utf8')
+  socket.on('data', (chunk) => (text += chunk)).on('close', () => resolve(text))
+})
+const all = async () => {
+  const answers = []
+  while (answers.length < 20) answers.push(await call())
+  console.log(JSON.stringify(answers))
+}
+all()`
+
+const ZONE = 'topology.kubernetes.io/zone'
+/** A node of somebody else is not labelled: there the pod says itself where it is, as it does before Kubernetes 1.35. */
+const isGiven = process.env.TEST_KUBECONFIG !== undefined
+
+const idle = {
+  name: 'app',
+  image: NODE_IMAGE,
+  imagePullPolicy: 'IfNotPresent',
+  command: ['node', '-e', 'process.on("SIGTERM", () => process.exit()); setInterval(() => {}, 60_000)'],
+  resources: RESOURCES,
+  securityContext: RESTRICTED,
+}
 
 describe('protocol TCP on a real cluster', () => {
   let w: World
   before(async () => {
     w = await world('e2e-tcp')
+    if (!isGiven) await w.kubectl.run(['label', 'node', '--all', '--overwrite', `${ZONE}=near`])
+    const near = podTemplate('near', 'zoned', { containers: [idle] }) as Json
+    if (isGiven) near.metadata.labels[ZONE] = 'near'
     await w.kubectl.apply([
       { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'echo' }, data: { 'echo.mjs': ECHO } },
       deployment('echo', {
@@ -47,7 +84,13 @@ describe('protocol TCP on a real cluster', () => {
         apiVersion: 'v1',
         kind: 'Service',
         metadata: { name: 'echo' },
-        spec: { selector: { app: 'echo' }, ports: [{ port: 7000 }] },
+        spec: {
+          selector: { app: 'echo' },
+          ports: [
+            { name: 'near', port: 7000 },
+            { name: 'far', port: 7005 },
+          ],
+        },
       },
       ambassador('echo', {
         protocol: 'TCP',
@@ -59,12 +102,32 @@ describe('protocol TCP on a real cluster', () => {
         listen: { port: 7002 },
         upstreams: [{ name: 'live', endpoints: [{ host: 'echo', port: 7999 }] }],
       }),
+      ambassador('zoned', {
+        protocol: 'TCP',
+        listen: { port: 7003, unix: { path: SOCKET } },
+        upstreams: [
+          {
+            name: 'live',
+            endpoints: [
+              { host: 'echo', port: 7005, zone: 'far' },
+              { host: 'echo', port: 7000, zone: 'near' },
+            ],
+            loadBalancing: { zonePreference: 'SameZone' },
+          },
+        ],
+      }),
       deployment('app', podTemplate('app', 'echo,nowhere', { containers: [appContainer()] })),
+      deployment('near', near),
     ])
     await w.kubectl.rollout('deployment/echo')
-    await w.kubectl.rollout('deployment/app')
+    await Promise.all(['app', 'near'].map((name) => w.kubectl.rollout(`deployment/${name}`)))
+    // A Service may know its pod a moment later than the rollout does.
+    await eventually('echo is reached', async () => (await send('localhost', 7001, 6)).stdout.startsWith('6 HELLO'))
   })
-  after(() => w.close())
+  after(async () => {
+    if (!isGiven) await w?.kubectl.run(['label', 'node', '--all', `${ZONE}-`])
+    await w?.close()
+  })
 
   const send = (host: string, port: number, bytes: number) =>
     w.kubectl.exec('deploy/app', ['sh', '-c', `yes hello | head -c ${bytes} | nc -w 10 ${host} ${port}`])
@@ -92,5 +155,13 @@ describe('protocol TCP on a real cluster', () => {
     const [pod] = await w.kubectl.pods('app=app')
     const log = await w.kubectl.run(['logs', pod.metadata.name, '-c', 'ambassador'])
     assert.match(log, /"reason":"connect_refused"/)
+  })
+
+  it('is reached by the socket that kubelet shares with the application, and prefers the zone of the node', async () => {
+    const zone = await w.kubectl.exec('deploy/near', ['node', '-p', 'process.env.AMBASSADOR_ZONE'], 'ambassador')
+    assert.equal(zone.stdout, 'near\n', zone.stderr)
+    const { stdout, stderr } = await w.kubectl.exec('deploy/near', ['node', '-e', BY_SOCKET])
+    // By chance alone one run in a million would look like this.
+    assert.deepEqual(JSON.parse(stdout), Array(20).fill('5 HELLO'), stderr)
   })
 })

@@ -5,12 +5,16 @@ import { which } from '../../build/machine/exec.ts'
 /** The path of the browser; undefined: this machine has none. */
 export const chromium = (): string | undefined => which('chromium')
 
+const START_MS = 120_000
+
 /** Starts one; `ends` gets what ends it. It asks nobody outside of this machine. */
 export async function browser(ends: (() => unknown)[]): Promise<Browser> {
   const executablePath = chromium()
   if (executablePath === undefined) throw new Error('chromium is not installed, install the package')
   const started = await launch({
     executablePath,
+    // It loads a hundred megabytes, which takes half a minute on a machine that is busy.
+    timeout: START_MS,
     args: [
       // Its own sandbox needs what a container or root does not have; it only sees pages of ours.
       '--no-sandbox',

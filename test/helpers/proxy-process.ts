@@ -14,6 +14,8 @@ export class ProxyProcess {
   stderr = ''
   /** The exit code, or the signal that killed it. */
   readonly exit: Promise<number | NodeJS.Signals | null>
+  /** It has ended, and all that it wrote has been read. */
+  #isOver = false
 
   constructor(child: ChildProcess, telemetryPort: number, adminPort: number) {
     this.child = child
@@ -22,7 +24,10 @@ export class ProxyProcess {
     child.stdout?.setEncoding('utf8').on('data', (text: string) => (this.stdout += text))
     child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.stderr += text))
     // `close`, not `exit`: by then everything that it wrote has been read.
-    this.exit = once(child, 'close').then(([code, signal]) => code ?? signal)
+    this.exit = once(child, 'close').then(([code, signal]) => {
+      this.#isOver = true
+      return code ?? signal
+    })
   }
 
   /**
@@ -75,8 +80,8 @@ export class ProxyProcess {
     for (;;) {
       const found = this.log.find(is)
       if (found !== undefined) return found
-      if (this.child.exitCode !== null || this.child.signalCode !== null)
-        throw new Error(`it ended without that line: ${this.stdout}${this.stderr}`)
+      // Its exit code may be known before its last lines are.
+      if (this.#isOver) throw new Error(`it ended without that line: ${this.stdout}${this.stderr}`)
       const stdout = this.child.stdout
       if (stdout !== null) await Promise.race([once(stdout, 'data'), this.exit])
     }

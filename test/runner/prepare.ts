@@ -45,8 +45,9 @@ export const clusterIsGiven = (): boolean => Boolean(process.env['TEST_KUBECONFI
 /**
  * The cluster of TEST_KUBECONFIG, that of TEST_CLUSTER, or a new one of this name, taken down after; with the images of this checkout.
  * New, because the first files want a cluster without the product, and a run that was killed leaves one with it.
+ * `isInstalled`: with the product as well, if it is a new one; the files see to it otherwise.
  */
-export const prepareCluster = async (name: string): Promise<Cleanup> => {
+export const prepareCluster = async (name: string, isInstalled: boolean): Promise<Cleanup> => {
   await prepareBrowser()
   const { clusterForTests, down, up } = await import('../cluster/cluster.ts')
   const isGiven = clusterIsGiven()
@@ -60,8 +61,12 @@ export const prepareCluster = async (name: string): Promise<Cleanup> => {
     // What end-to-end tests of an earlier run have left would answer for the operators that these tests start.
     const helm = ['uninstall', 'ambassador', '--namespace', 'ambassador-system', '--ignore-not-found', '--wait']
     await run(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...helm])
-    const { IMAGES, loadImages } = await import('../e2e/lib/world.ts')
-    await loadImages(cluster, [...IMAGES, 'ambassador-test-databases'])
+    const { ensureInstalled, IMAGES, loadImages } = await import('../e2e/lib/world.ts')
+    await loadImages(cluster, IMAGES)
+    if (isInstalled && !isGiven) {
+      await loadImages(cluster, ['ambassador-test-databases'])
+      await ensureInstalled(cluster)
+    }
   }
   return isGiven ? async () => {} : () => cluster.down()
 }

@@ -104,9 +104,10 @@ export const STAGES: readonly Stage[] = [
     concurrency: 1,
     // Each starts operators that see the whole cluster. The chart first: it wants a cluster without the product, and takes it away again.
     inTurn: ['chart', 'controller', 'process'].map((name) => `test/integration/operator/${name}.test.ts`),
-    last: ['test/integration/operator/nodes.test.ts'], // drains a node
+    // The one stops the operator, the other drains a node.
+    last: ['outage', 'nodes'].map((name) => `test/integration/operator/${name}.test.ts`),
     isSlow: true,
-    ...onCluster('test-operator'),
+    ...onCluster('test-operator', false),
   },
   {
     name: 'e2e',
@@ -116,15 +117,14 @@ export const STAGES: readonly Stage[] = [
     limits: limits(300, 1200, 60),
     concurrency: 3, // a namespace for each file
     longest: ['databases', 'routing', 'workloads', 'migration', 'live'].map((name) => `test/e2e/${name}.test.ts`),
-    last: ['test/e2e/outage.test.ts'], // stops the operator
     isSlow: true,
-    ...onCluster('test'),
+    ...onCluster('test', true),
   },
 ]
 
 /** A cluster with this name of our own, unless the person who runs the tests names one. */
-function onCluster(name: string): Pick<Stage, 'env' | 'prepare'> {
-  return { env: clusterIsGiven() ? {} : { TEST_CLUSTER: name }, prepare: () => prepareCluster(name) }
+function onCluster(name: string, isInstalled: boolean): Pick<Stage, 'env' | 'prepare'> {
+  return { env: clusterIsGiven() ? {} : { TEST_CLUSTER: name }, prepare: () => prepareCluster(name, isInstalled) }
 }
 
 /**

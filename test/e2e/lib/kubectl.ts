@@ -1,6 +1,8 @@
 /** kubectl and waiting, for tests that look at a cluster the way a person does. */
 import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { createClient, type KubeClient } from '../../../operator/kube/client.ts'
+import { connect } from '../../../operator/kube/connection.ts'
 
 export interface Result {
   readonly code: number
@@ -15,7 +17,7 @@ export function execute(
   options: { input?: string; timeoutMs?: number; env?: NodeJS.ProcessEnv } = {},
 ): Promise<Result> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { env: options.env ?? process.env, timeout: options.timeoutMs ?? 120_000 })
+    const child = spawn(command, args, { env: options.env ?? process.env, timeout: options.timeoutMs ?? 250_000 })
     const out: Buffer[] = []
     const err: Buffer[] = []
     child.stdout.on('data', (chunk: Buffer) => out.push(chunk))
@@ -31,6 +33,32 @@ export function execute(
 
 // biome-ignore lint/suspicious/noExplicitAny: objects of the API server are read as they come
 export type Json = any
+
+/** Where objects are that tests look at again and again. A start of kubectl costs a tenth of a second of CPU time, and many wait at a time. */
+const COLLECTIONS: Readonly<Record<string, string>> = {
+  amb: '/apis/ambassador.dev/v1alpha1/namespaces/NAMESPACE/ambassadors',
+  configmap: '/api/v1/namespaces/NAMESPACE/configmaps',
+  deployment: '/apis/apps/v1/namespaces/NAMESPACE/deployments',
+  events: '/api/v1/namespaces/NAMESPACE/events',
+  job: '/apis/batch/v1/namespaces/NAMESPACE/jobs',
+  lease: '/apis/coordination.k8s.io/v1/namespaces/NAMESPACE/leases',
+  mutatingwebhookconfiguration: '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations',
+  pod: '/api/v1/namespaces/NAMESPACE/pods',
+  pods: '/api/v1/namespaces/NAMESPACE/pods',
+  secret: '/api/v1/namespaces/NAMESPACE/secrets',
+}
+
+/** By kubeconfig. Their resting connections keep no process alive. */
+const clients = new Map<string, Promise<KubeClient>>()
+
+/** Asks the API server of a kubeconfig, on connections that are kept. */
+export const ask = async (kubeconfig: string): Promise<KubeClient> => {
+  const known = clients.get(kubeconfig)
+  if (known !== undefined) return known
+  const made = connect({ kubeconfig }).then((connection) => createClient(connection, { timeoutMs: 60_000 }))
+  clients.set(kubeconfig, made)
+  return made
+}
 
 /** kubectl bound to one kubeconfig and one namespace. */
 export class Kubectl {
@@ -65,13 +93,40 @@ export class Kubectl {
     return this.run(['apply', '-f', '-'], { input })
   }
 
+  /** As kubectl shows it, without a kubectl where that is easy: a name, a selector of labels, or nothing behind the kind. */
   async get(...args: string[]): Promise<Json> {
-    return JSON.parse(await this.run(['get', ...args, '-o', 'json']))
+    const [kind = '', name, selector] = args
+    const collection = COLLECTIONS[kind]?.replace('NAMESPACE', this.namespace)
+    if (collection === undefined || (name?.startsWith('-') && name !== '-l') || args.length > (name === '-l' ? 3 : 2))
+      return JSON.parse(await this.run(['get', ...args, '-o', 'json']))
+    const client = await ask(this.kubeconfig)
+    const isList = name === undefined || name === '-l'
+    if (!isList) return withoutManagers(await client.request<Json>({ path: `${collection}/${name}` }))
+    const list = await client.request<Json>({ path: collection, query: { labelSelector: selector } })
+    const itemKind = list.kind.replace(/List$/, '')
+    return {
+      ...list,
+      items: list.items.map((item: Json) => ({
+        apiVersion: list.apiVersion,
+        kind: itemKind,
+        ...withoutManagers(item),
+      })),
+    }
   }
 
   /** Runs a command in the container `app` of a pod or workload. */
   exec(target: string, command: readonly string[], container = 'app'): Promise<Result> {
-    return this.try(['exec', target, '-c', container, '--', ...command], { timeoutMs: 60_000 })
+    return this.try(['exec', target, '-c', container, '--', ...command])
+  }
+
+  /** The last line of the log of the container `app`; empty when there is none. */
+  async lastLine(pod: string): Promise<string> {
+    const client = await ask(this.kubeconfig)
+    const path = `/api/v1/namespaces/${this.namespace}/pods/${pod}/log`
+    const answer = await client.open({ path, query: { container: 'app', tailLines: 1 } })
+    let text = ''
+    for await (const chunk of answer.setEncoding('utf8')) text += chunk
+    return text
   }
 
   /** Pods of a label selector that are not being deleted. */
@@ -102,11 +157,16 @@ export class Kubectl {
     })
   }
 
-  rollout(target: string, timeoutMs = 90_000): Promise<string> {
+  rollout(target: string, timeoutMs = 240_000): Promise<string> {
     return this.run(['rollout', 'status', target, `--timeout=${Math.ceil(timeoutMs / 1000)}s`], {
       timeoutMs: timeoutMs + 5000,
     })
   }
+}
+
+const withoutManagers = (object: Json): Json => {
+  const { managedFields: _, ...metadata } = object.metadata
+  return { ...object, metadata }
 }
 
 /** One GET of the application in the container `app`: the whole answer as it came over the wire, with status and reason code. */

@@ -48,12 +48,9 @@ export async function world(
   const cluster = await clusterForTests()
   const kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, name)
   const system = kubectl.in(SYSTEM)
-  const helm = (args: readonly string[], timeoutMs = 180_000) =>
-    execute(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...args], { timeoutMs })
-  // Files run two at a time, and Helm refuses a second one that installs.
-  if (options.install !== false)
-    await withLock(lockFile(`install-${cluster.name}`), () => install(cluster, system, helm))
-  await kubectl.run(['delete', 'namespace', name, '--ignore-not-found', '--wait=true', '--timeout=60s'])
+  const helm = helmOf(cluster)
+  if (options.install !== false) await ensureInstalled(cluster)
+  await kubectl.run(['delete', 'namespace', name, '--ignore-not-found', '--wait=true', '--timeout=240s'])
   await kubectl.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: options.labels ?? {} } }])
   return {
     cluster,
@@ -64,6 +61,17 @@ export async function world(
       if (process.env.KEEP_NAMESPACES === undefined) await kubectl.run(['delete', 'namespace', name, '--wait=false'])
     },
   }
+}
+
+const helmOf =
+  (cluster: Cluster): World['helm'] =>
+  (args, timeoutMs = 250_000) =>
+    execute(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...args], { timeoutMs })
+
+/** Makes sure that the chart is installed from this checkout. Several files run at a time, and Helm refuses a second one that installs. */
+export const ensureInstalled = (cluster: Cluster): Promise<void> => {
+  const system = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, SYSTEM)
+  return withLock(lockFile(`install-${cluster.name}`), () => install(cluster, system, helmOf(cluster)))
 }
 
 /** Of the product and of what every test needs. */
@@ -116,7 +124,7 @@ async function install(cluster: Cluster, system: Kubectl, helm: World['helm']): 
     '--create-namespace',
     '--wait',
     '--timeout',
-    '120s',
+    '240s',
     '--set-string',
     `operator.podAnnotations.test/build=${build}`,
     ...INSTALL_VALUES,

@@ -44,9 +44,9 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     return result.stdout
   }
   const upgrade = (...sets: string[]): Promise<string> =>
-    helm('upgrade', RELEASE, CHART, '--wait', '--timeout', '120s', ...VALUES, ...sets.flatMap((set) => ['--set', set]))
+    helm('upgrade', RELEASE, CHART, '--wait', '--timeout', '240s', ...VALUES, ...sets.flatMap((set) => ['--set', set]))
   const install = (): Promise<string> =>
-    helm('install', RELEASE, CHART, '--create-namespace', '--wait', '--timeout', '120s', ...VALUES)
+    helm('install', RELEASE, CHART, '--create-namespace', '--wait', '--timeout', '240s', ...VALUES)
   const deployment = (): Promise<Json> => w.system.get('deployment', DEPLOYMENT)
   const webhooks = async (): Promise<Json[]> =>
     (await w.system.get('mutatingwebhookconfiguration', 'ambassador-injector')).webhooks
@@ -141,7 +141,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
         upstreams: [{ name: 'nowhere', endpoints: [{ host: 'nowhere.example.com', port: 80 }] }],
       }),
     ])
-    await kubectl.run(['wait', 'amb/sample', '--for=condition=Accepted', '--timeout=30s'])
+    await kubectl.run(['wait', 'amb/sample', '--for=condition=Accepted', '--timeout=240s'])
     const pod = await injected()
     assert.equal(pod.spec.initContainers[0].name, 'ambassador')
     const answer = await askForPod('missing')
@@ -194,7 +194,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
 
   it('is rolled back to before the scaling, without a conflict, a lost CA or a refused pod', async () => {
     const before = await caBundles()
-    const { refused } = await askWhile(() => helm('rollback', RELEASE, '1', '--wait', '--timeout', '120s'))
+    const { refused } = await askWhile(() => helm('rollback', RELEASE, '1', '--wait', '--timeout', '240s'))
     assert.deepEqual(await caBundles(), before)
     const { spec } = await deployment()
     assert.equal(spec.replicas, 3)
@@ -207,7 +207,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     await w.system.run(['delete', 'validatingadmissionpolicy/ambassador-injected'])
     // API servers hear of it a moment later.
     assert.equal((await admitted()).spec.initContainers, undefined)
-    await helm('upgrade', RELEASE, CHART, '--reset-then-reuse-values', '--wait', '--timeout', '120s')
+    await helm('upgrade', RELEASE, CHART, '--reset-then-reuse-values', '--wait', '--timeout', '240s')
     const pod = await injected()
     assert.equal(pod.spec.initContainers[0].name, 'ambassador')
     await w.system.run(['get', 'validatingadmissionpolicy', 'ambassador-injected'])

@@ -120,7 +120,7 @@ async function becomes(
       return Object.entries(expected).every(([type, value]) => said(last, type) === value) && last
     },
     {
-      timeoutMs: options.timeoutMs ?? 15_000,
+      timeoutMs: options.timeoutMs ?? 60_000,
       everyMs: 100,
       seen: () =>
         last?.status?.conditions?.map(
@@ -158,6 +158,8 @@ before(async () => {
   cluster = await clusterForTests()
   kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, NAMESPACE)
   client = createClient(await connect({ kubeconfig: cluster.kubeconfig }))
+  // Of a run that was killed: no kubelet would confirm their end.
+  await kubectl.try(['delete', 'pods', '--all', '--grace-period=0', '--force'])
   await kubectl.run(['delete', 'namespace', NAMESPACE, OTHER, '--ignore-not-found', '--wait=true'])
   for (const namespace of [NAMESPACE, OTHER]) {
     await kubectl.run(['create', 'namespace', namespace])
@@ -194,7 +196,7 @@ after(async () => {
   client?.close()
 })
 
-describe('the controller on a real API server', { timeout: 280_000 }, () => {
+describe('the controller on a real API server', { timeout: 900_000 }, () => {
   it('has no right on Secrets but where the chart grants it', async () => {
     const account = `system:serviceaccount:${NAMESPACE}:ambassador-operator`
     const can = async (verb: string, namespace: string): Promise<string> =>
@@ -404,7 +406,7 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
         await eventually(
           'collected',
           async () => (await kubectl.try(['get', 'configmap', 'ambassador-gone'])).code !== 0,
-          { timeoutMs: 30_000 },
+          { timeoutMs: 120_000 },
         )
       })
     })
@@ -527,10 +529,10 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
         await eventually(
           'key',
           async () => message(await amb('early'), 'ResolvedRefs') === "Secret 'early-token' has no key 'token': add it",
-          { timeoutMs: 30_000 },
+          { timeoutMs: 120_000 },
         )
         await kubectl.run(['patch', 'secret', 'early-token', '-p', '{"stringData":{"token":"secret"}}'])
-        await becomes('early', { ResolvedRefs: 'True Resolved' }, { timeoutMs: 30_000 })
+        await becomes('early', { ResolvedRefs: 'True Resolved' }, { timeoutMs: 120_000 })
       })
 
       it('counts and names pods that ask for it and have no sidecar, within 5 s', async () => {
@@ -742,7 +744,7 @@ describe('the controller on a real API server', { timeout: 280_000 }, () => {
       await kubectl.run(['create', '-f', '-'], { input: dump(crd(), { noRefs: true }) })
       await established()
       await kubectl.apply([manifest('reborn')])
-      await becomes('reborn', { Programmed: 'True NoPods' }, { timeoutMs: 60_000 })
+      await becomes('reborn', { Programmed: 'True NoPods' }, { timeoutMs: 120_000 })
     })
   })
 })

@@ -61,8 +61,8 @@ describe('a node that is drained', { skip }, () => {
     const [pod] = await w.kubectl.pods('app=goes')
     const before = performance.now()
     const last = await lastReport(w.kubectl, pod.metadata.name, () =>
-      w.kubectl.run(['drain', drained, '--ignore-daemonsets', '--delete-emptydir-data', '--force', '--timeout=150s'], {
-        timeoutMs: 160_000,
+      w.kubectl.run(['drain', drained, '--ignore-daemonsets', '--delete-emptydir-data', '--force', '--timeout=240s'], {
+        timeoutMs: 250_000,
       }),
     )
     assert.deepEqual(last.failures, {})
@@ -91,6 +91,6 @@ describe('a node that is drained', { skip }, () => {
       const { holderIdentity } = (await w.system.get('lease', 'ambassador-operator')).spec
       return (await w.system.pods(OPERATOR)).some(({ metadata }) => holderIdentity.startsWith(`${metadata.name}_`))
     })
-    await w.kubectl.run(['wait', 'amb/orders', '--for=condition=Ready', '--timeout=60s'])
+    await w.kubectl.run(['wait', 'amb/orders', '--for=condition=Ready', '--timeout=240s'])
   })
 })

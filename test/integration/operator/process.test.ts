@@ -91,7 +91,7 @@ after(async () => {
   if (ownsDefinition) await kubectl.run(['delete', 'crd', 'ambassadors.ambassador.dev', '--wait=true'])
 })
 
-describe('the process of the operator', { timeout: 120_000 }, () => {
+describe('the process of the operator', { timeout: 600_000 }, () => {
   it('ends with a sentence that names the variable when a setting cannot be used', async () => {
     const operator = start({ ...ENV, AMBASSADOR_HTTP_PORT: '70000' })
     assert.equal(await operator.exit, 1)
@@ -116,7 +116,7 @@ describe('the process of the operator', { timeout: 120_000 }, () => {
     })
     assert.equal(early, 'the certificate of the webhook is not served and known yet\n')
     await kubectl.apply([configuration])
-    await eventually('ready', isReady(operator), { timeoutMs: 30_000 })
+    await eventually('ready', isReady(operator), { timeoutMs: 120_000 })
     await eventually('leading', async () => /^op_/.test(await holder()))
     const { text } = await operator.get('/metrics')
     for (const name of [
@@ -151,7 +151,7 @@ describe('the process of the operator', { timeout: 120_000 }, () => {
     await eventually(
       'ready',
       async () => operator.lines.some(({ msg }) => msg === 'operator started') && (await isReady(operator)()),
-      { timeoutMs: 30_000 },
+      { timeoutMs: 120_000 },
     )
     await eventually('leading', async () => /^op_/.test(await holder()))
     operator.child.kill('SIGUSR2')

@@ -23,6 +23,7 @@ let chrome: Browser
 
 async function open(url: string, colors: 'light' | 'dark' = 'light') {
   const page = await chrome.newPage()
+  page.setDefaultTimeout(90_000)
   ends.push(() => page.close())
   const faults: string[] = []
   page.on('console', (message) => {
@@ -38,7 +39,7 @@ async function open(url: string, colors: 'light' | 'dark' = 'light') {
 const shows = (page: Page, text: string) =>
   page.waitForFunction(
     `document.querySelector('header').textContent.includes(${JSON.stringify(text)}) || document.querySelector('main').textContent.includes(${JSON.stringify(text)})`,
-    { timeout: 30_000 },
+    { timeout: 90_000 },
   )
 
 function report(name: string): UpstreamsReport {
@@ -92,7 +93,7 @@ function report(name: string): UpstreamsReport {
   }
 }
 
-describe('the admin page in a browser', { skip }, () => {
+describe('the admin page in a browser', { skip, timeout: 240_000 }, () => {
   const last: (() => unknown)[] = []
   before(async () => {
     chrome = await browser(last)

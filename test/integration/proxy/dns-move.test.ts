@@ -104,7 +104,7 @@ describe('an upstream that moves in its SRV records', () => {
   })
 })
 
-describe('an upstream that moves in DNS', { concurrency: true }, () => {
+describe('an upstream that moves in DNS', { concurrency: true, timeout: 120_000 }, () => {
   it('gets every new connection within its TTL and a second, and none fails', async () => {
     const { dns, start, ask } = await world()
     await start('127.0.0.1')
@@ -171,7 +171,7 @@ describe('an upstream that moves in DNS', { concurrency: true }, () => {
   })
 
   it('is named in the reason when it does not appear', async () => {
-    const { proxy } = await world({ timeouts: { connectMs: 300 } })
+    const { proxy } = await world({ timeouts: { connectMs: 2_000 } })
     assert.equal(await proxy.client().closed(), 'ECONNRESET')
     const { end, detail } = await proxy.record()
     assert.deepEqual(

@@ -62,7 +62,7 @@ const parse = (name: string, sql: string) => message('P', `${name}\0${sql}\0\0\0
 const run = (name = '') => Buffer.concat([message('B', `\0${name}\0\0\0\0\0\0\0`), execute()])
 
 for (const mode of MODES) {
-  describe(`PostgreSQL with pooling ${mode}`, { concurrency: true }, () => {
+  describe(`PostgreSQL with pooling ${mode}`, { concurrency: true, timeout: 120_000 }, () => {
     it(
       'answers everything that was sent before a half-close',
       scope(async (ends) => {

@@ -48,7 +48,7 @@ async function missing(port: number, keys: readonly string[]): Promise<number> {
   return values.filter((value) => value === null).length
 }
 
-describe('Redis by Sentinel, 200 writes a second during a failover', () => {
+describe('Redis by Sentinel, 200 writes a second during a failover', { timeout: 180_000 }, () => {
   let all: RedisWithSentinels
   let proxy: Awaited<ReturnType<typeof redisProxy>>
 

@@ -5,7 +5,7 @@ import { Redis } from 'ioredis'
 import { bySentinel, command, HOST, pong, Started } from '../../helpers/sentinel-proxy.ts'
 import { TestClient } from '../../helpers/tcp.ts'
 
-describe('Redis by Sentinel, as it comes and goes', { concurrency: true }, () => {
+describe('Redis by Sentinel, as it comes and goes', { concurrency: true, timeout: 120_000 }, () => {
   it('follows names that Sentinels announce in place of addresses', async (t) => {
     const started = new Started(t)
     const redis = await started.server()

@@ -296,7 +296,7 @@ describe('Redis that goes wrong', () => {
     const server = await RedisServer.start()
     ends.push(() => server.stop())
     const limits = { limits: { maxConnections: 1, maxPendingRequests: 1 } }
-    const { port } = await start({ ...at(server), ...limits }, { timeouts: { connect: '300ms' } })
+    const { port } = await start({ ...at(server), ...limits }, { timeouts: { connect: '2s' } })
     const first = new TestClient({ port })
     first.write('PING\r\n')
     await first.read(7)

@@ -274,7 +274,7 @@ describe('TCP relay', () => {
 })
 
 // Waits for times of the product, so at the same time.
-describe('TCP connection set-up', { concurrency: true }, () => {
+describe('TCP connection set-up', { concurrency: true, timeout: 120_000 }, () => {
   after(endAll)
 
   it('goes on to another endpoint when one refuses, without the application noticing', async () => {
@@ -371,7 +371,7 @@ describe('TCP connection set-up', { concurrency: true }, () => {
   })
 })
 
-describe('TCP limits', { concurrency: true }, () => {
+describe('TCP limits', { concurrency: true, timeout: 120_000 }, () => {
   after(endAll)
 
   it('queues connections above the limit, the oldest first, and refuses above the queue', async () => {
@@ -403,12 +403,15 @@ describe('TCP limits', { concurrency: true }, () => {
     const { client, record, cluster } = await proxy({
       ports: [upstream.port],
       limits: { maxConnections: 1 },
-      timeouts: { connectMs: 60 },
+      timeouts: { connectMs: 1_000 },
     })
     await client().write('1').read(1)
     assert.equal(await client().closed(), 'ECONNRESET')
     const { end, detail } = await record()
-    assert.deepEqual([end, detail], ['queue_full', "none of the 1 connections of upstream 'live' became free in 60 ms"])
+    assert.deepEqual(
+      [end, detail],
+      ['queue_full', "none of the 1 connections of upstream 'live' became free in 1000 ms"],
+    )
     assert.equal(cluster.connections.pending, 0)
   })
 

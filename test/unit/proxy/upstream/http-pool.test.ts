@@ -96,13 +96,13 @@ describe('HttpPool', () => {
   })
 
   it('ends a connection that is too old when its request ends, and one that rests when its time is up', async () => {
-    const { pool, open } = setUp('api.example', 8080, { maxConnectionAgeMs: 40 })
+    const { pool, open } = setUp('api.example', 8080, { maxConnectionAgeMs: 100 })
     const busy = open()
+    const oldAt = refreshClock() + 110 // ages differ by a tenth
     const resting = open()
     pool.giveBack(resting.connection, -1)
     assert.equal(pool.idle, 1)
-    while (!resting.socket.destroyed) await new Promise((resolve) => setTimeout(resolve, 5))
-    refreshClock()
+    while (!resting.socket.destroyed || refreshClock() < oldAt) await new Promise((resolve) => setTimeout(resolve, 5))
     assert.equal(busy.socket.destroyed, false, 'its request goes on')
     pool.giveBack(busy.connection, -1)
     assert.equal(busy.socket.destroyed, true)

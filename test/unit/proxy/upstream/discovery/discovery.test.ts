@@ -67,7 +67,7 @@ async function until(condition: () => boolean): Promise<void> {
 const DNS: DiscoveryConfig = { kind: 'dns', hostname: 'db.example', port: 5432 }
 
 // Each has a nameserver of its own, and waits for what it says to be over.
-describe('discovery by dns', { concurrency: true }, () => {
+describe('discovery by dns', { concurrency: true, timeout: 60_000 }, () => {
   it('tells of every address with the name as host, and of a change when the TTL is over', async () => {
     const { server, resolver } = await nameserver()
     server.addresses('db.example', ['10.0.0.2', '10.0.0.1'], 0)
@@ -202,7 +202,7 @@ describe('discovery by dns', { concurrency: true }, () => {
   })
 })
 
-describe('discovery by endpoints', { concurrency: true }, () => {
+describe('discovery by endpoints', { concurrency: true, timeout: 60_000 }, () => {
   const list = (...endpoints: [host: string, port: number, weight: number, priority: number][]): DiscoveryConfig => ({
     kind: 'endpoints',
     endpoints: endpoints.map(([host, port, weight, priority]) => ({ host, port, weight, priority })),
@@ -280,7 +280,7 @@ describe('discovery by endpoints', { concurrency: true }, () => {
   })
 })
 
-describe('discovery by srv', { concurrency: true }, () => {
+describe('discovery by srv', { concurrency: true, timeout: 60_000 }, () => {
   const SRV: DiscoveryConfig = { kind: 'srv', name: '_db._tcp.example' }
   const shown = (addresses: readonly Address[] | undefined) =>
     addresses?.map(({ host, ip, port, weight, priority }) => [host, ip, port, weight, priority])

@@ -1,11 +1,11 @@
-/** What applications see while the API server is restarted and while the operator is down. It runs after the others, which need both. */
+/** What applications see while the API server is restarted and while the operator is down. It runs after the others, with the installed product, which the others of this folder do without. */
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { eventually, type Json } from './lib/kubectl.ts'
-import { ambassador, deployment, httpTo, load, podTemplate, upstream } from './lib/manifests.ts'
-import { reports } from './lib/reports.ts'
-import { type World, world } from './lib/world.ts'
+import { eventually, type Json } from '../../e2e/lib/kubectl.ts'
+import { ambassador, deployment, httpTo, load, podTemplate, upstream } from '../../e2e/lib/manifests.ts'
+import { reports } from '../../e2e/lib/reports.ts'
+import { type World, world } from '../../e2e/lib/world.ts'
 
 describe('while the API server is restarted', {
   skip:
@@ -22,7 +22,7 @@ describe('while the API server is restarted', {
       ...load('caller', 'payments', { url: 'http://localhost:8081/', rate: 50 }),
     ])
     await Promise.all(['blue', 'green', 'caller'].map((name) => w.kubectl.rollout(`deployment/${name}`)))
-    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=60s'])
+    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=240s'])
   })
   after(() => w?.close())
 
@@ -49,7 +49,7 @@ describe('while the API server is restarted', {
     for (const { spec } of await w.kubectl.pods('app=after')) assert.equal(spec.initContainers?.[0]?.name, 'ambassador')
     await w.kubectl.apply([ambassador('payments', httpTo('green', 8081))])
     await seen('the change is served', ({ texts }) => texts.green > 50)
-    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Programmed', '--timeout=60s'])
+    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Programmed', '--timeout=240s'])
     await eventually('both replicas are ready', async () =>
       (await operators()).every(({ status }) => status.conditions.some(isReadyCondition)),
     )
@@ -87,7 +87,7 @@ describe('while the operator is down', () => {
       deployment('wants', podTemplate('wants', 'payments')),
       deployment('plain', podTemplate('plain', null)),
     ])
-    await w.kubectl.rollout('deployment/plain', 30_000)
+    await w.kubectl.rollout('deployment/plain')
     const message = await eventually('a FailedCreate event', async () => {
       const events = await w.kubectl.get('events')
       return events.items.find((e: Json) => e.reason === 'FailedCreate' && e.involvedObject.name.startsWith('wants'))
