@@ -104,8 +104,6 @@ export const STAGES: readonly Stage[] = [
     concurrency: 1,
     // Each starts operators that see the whole cluster. The chart first: it wants a cluster without the product, and takes it away again.
     inTurn: ['chart', 'controller', 'process'].map((name) => `test/integration/operator/${name}.test.ts`),
-    // The one stops the operator, the other drains a node.
-    last: ['outage', 'nodes'].map((name) => `test/integration/operator/${name}.test.ts`),
     isSlow: true,
     ...onCluster('test-operator', false),
   },
@@ -117,6 +115,8 @@ export const STAGES: readonly Stage[] = [
     limits: limits(300, 1200, 60),
     concurrency: 3, // a namespace for each file
     longest: ['databases', 'routing', 'workloads', 'migration', 'live'].map((name) => `test/e2e/${name}.test.ts`),
+    // The one stops the operator, the other drains a node.
+    last: ['outage', 'nodes'].map((name) => `test/e2e/${name}.test.ts`),
     isSlow: true,
     ...onCluster('test', true),
   },

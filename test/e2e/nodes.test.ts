@@ -1,11 +1,11 @@
-/** What applications and the API server see while a node is drained. It runs after the others, because everything of the node has to move, and with the installed product, which the others of this folder do without. */
+/** What applications and the API server see while a node is drained. It runs after the others, because everything of the node has to move. */
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
-import { clusterForTests } from '../../cluster/cluster.ts'
-import { eventually, type Json } from '../../e2e/lib/kubectl.ts'
-import { ambassador, load, PATIENT, upstream } from '../../e2e/lib/manifests.ts'
-import { lastReport, reports } from '../../e2e/lib/reports.ts'
-import { loadImages, SYSTEM, type World, world } from '../../e2e/lib/world.ts'
+import { clusterForTests } from '../cluster/cluster.ts'
+import { eventually, type Json } from './lib/kubectl.ts'
+import { ambassador, load, PATIENT, upstream } from './lib/manifests.ts'
+import { lastReport, reports } from './lib/reports.ts'
+import { loadImages, SYSTEM, type World, world } from './lib/world.ts'
 
 const skip = process.env.TEST_KUBECONFIG !== undefined && 'drains a node, which is done to no cluster of somebody else'
 const OPERATOR = 'app.kubernetes.io/component=operator'

@@ -1,11 +1,11 @@
-/** What applications see while the API server is restarted and while the operator is down. It runs after the others, with the installed product, which the others of this folder do without. */
+/** What applications see while the API server is restarted and while the operator is down. It runs after the others, which need both. */
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { eventually, type Json } from '../../e2e/lib/kubectl.ts'
-import { ambassador, deployment, httpTo, load, podTemplate, upstream } from '../../e2e/lib/manifests.ts'
-import { reports } from '../../e2e/lib/reports.ts'
-import { type World, world } from '../../e2e/lib/world.ts'
+import { eventually, type Json } from './lib/kubectl.ts'
+import { ambassador, deployment, httpTo, load, podTemplate, upstream } from './lib/manifests.ts'
+import { reports } from './lib/reports.ts'
+import { type World, world } from './lib/world.ts'
 
 describe('while the API server is restarted', {
   skip:
