@@ -21,6 +21,8 @@ const SLACK_MS = 3_000
 const BEHIND_MS = 200
 /** Sentinel promotes a replica at its next look after it has announced that: so much later at least. */
 const NOTICE_MS = 40
+/** Writes that were under way while this process or the sidecar stood still. */
+const writesWithin = (ms: number): number => Math.ceil((ms * 200) / 1000)
 
 /** When a failover was announced, and when the first Sentinel said that it was done. */
 async function watch(all: RedisWithSentinels) {
@@ -195,10 +197,11 @@ describe('Redis by Sentinel, 200 writes a second during a failover', { timeout: 
     // What was under way on the two connections when it died is told; what came later is held.
     for (const error of errors) assert.match(error, /ambassador: upstream_reset|closed|max retries/i)
     // One that told everything until there is a new master would tell hundreds.
-    assert.ok(errors.length < 100, `${errors.length} errors`)
+    const few = 20 + writesWithin(lostMs + found.probe.longestMs)
+    assert.ok(errors.length < few, `${errors.length} errors, fewer than ${few} are expected`)
     assert.ok(gap < whole + SLACK_MS + lostMs, `${gap} ms, Sentinel ${whole} ms, the process was ${lostMs} ms late`)
     // Redis replicates behind the acknowledgement: what the dead master had not sent yet is nobody's to save.
-    assert.ok(found.lost < 100, `${found.lost} lost`)
+    assert.ok(found.lost < few, `${found.lost} lost, fewer than ${few} are expected`)
     assert.equal(found.idleCloses, 0)
   })
 })
