@@ -7,6 +7,7 @@ import { CoarseTimer } from '../runtime/timers.ts'
 import { CloseHabit } from './close-habit.ts'
 import type { Cluster } from './cluster.ts'
 import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from './connector.ts'
+import { NO_HASH } from './consistent-hash.ts'
 import type { Address } from './discovery/discovery.ts'
 import type { Endpoint, EndpointPool } from './endpoint.ts'
 
@@ -233,6 +234,11 @@ export class HttpPool implements EndpointPool {
     return this.#open.size
   }
 
+  /** Open ones and those that are being made. */
+  get connections(): number {
+    return this.#open.size + this.#dials.size
+  }
+
   /**
    * An idle connection, the one that was used last; null when there is none.
    * @param isRepeatable the request may be sent again when the connection turns out to be closed; one that may not gets none that its
@@ -282,7 +288,9 @@ export class HttpPool implements EndpointPool {
     }
     const waiter = this.#slots.shift() as ConnectionWaiter | null
     if (waiter?.onIdleConnection(connection)) return
-    this.#idle.push(connection)
+    // Whoever goes on waiting waits for its slot: resting, it would hold that for seconds.
+    if (waiter !== null && this.#slots.pending > 0) connection.destroy()
+    else this.#idle.push(connection)
   }
 
   /** Closes the connection that has been idle longest, so that its slot can be used elsewhere; false when there is none. */
@@ -351,6 +359,33 @@ export class HttpPool implements EndpointPool {
 export function evictIdle(cluster: Cluster): boolean {
   for (const { pool } of cluster.endpoints) if (pool instanceof HttpPool && pool.evict()) return true
   return false
+}
+
+/**
+ * Whether an attempt that waited goes on at an endpoint because a connection to it became free. Under load that never ends every
+ * attempt waits: without this, connections once made would decide for ever who is asked, whatever priority, hash and health say.
+ * @param tried endpoints of earlier attempts of the same request
+ * @param hash of what ConsistentHash looks at
+ */
+export function suits(
+  cluster: Cluster,
+  endpoint: Endpoint,
+  time: number,
+  tried: readonly Endpoint[],
+  hash: number,
+): boolean {
+  if (!endpoint.isAvailable(time)) return false
+  const picked = cluster.pick(time, tried, hash)
+  if (picked === endpoint) return true
+  if (typeof picked === 'string') return false
+  // A hash has one answer.
+  if (hash !== NO_HASH && cluster.config.loadBalancing?.policy === 'ConsistentHash') return false
+  if (endpoint.priority !== picked.priority || endpoint.isNear !== picked.isNear) return false
+  if (tried.includes(endpoint) && !tried.includes(picked)) return false
+  if (picked.isWell(time) && !endpoint.isWell(time)) return false
+  // Any of its equals will do, but for one that has hardly a connection yet.
+  const share = HttpPool.of(cluster, endpoint).connections / endpoint.weightAt(time)
+  return (HttpPool.of(cluster, picked).connections + 1) / picked.weightAt(time) >= share
 }
 
 function hostOf(endpoint: Endpoint, isTls: boolean): string {

@@ -14,6 +14,7 @@ import {
   type ConnectionWaiter,
   evictIdle,
   HttpPool,
+  suits,
   type UpstreamConnection,
 } from '../../upstream/http-pool.ts'
 import type { ResponseFacts } from './headers.ts'
@@ -225,9 +226,10 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
 
   onIdleConnection(connection: UpstreamConnection): boolean {
     const time = now()
+    const { target, tried, hash } = this.#owner
     this.#waited(time)
     const { endpoint } = connection.pool
-    if (!endpoint.isAvailable(time)) {
+    if (this.#isFresh || !suits(target.upstream.cluster, endpoint, time, tried, hash)) {
       this.#owner.onLookAgain(this, time)
       return false
     }
