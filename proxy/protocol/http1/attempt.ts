@@ -444,13 +444,16 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     owner.onAnswered()
   }
 
-  onBadResponse(text: string): void {
+  onBadResponse(text: string, isForeign = false): void {
     const detail = `endpoint ${this.asked?.name} does not answer in well-formed HTTP/1.1: ${text}`
-    this.#lost('upstream_reset', detail, 'http_protocol_error')
+    this.#lost('upstream_reset', detail, 'http_protocol_error', isForeign)
   }
 
-  /** The connection cannot be used any more before the response was complete. */
-  #lost(reason: Reason, detail: string, proxyError?: string): void {
+  /**
+   * The connection cannot be used any more before the response was complete.
+   * @param isForeign what came is no answer: on a connection that was used before, it is the rest of an earlier one
+   */
+  #lost(reason: Reason, detail: string, proxyError?: string, isForeign = false): void {
     const owner = this.#owner
     const connection = this.#connection as UpstreamConnection
     const isUnsent = this.state === 'checking'
@@ -460,7 +463,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       owner.onBroken('upstream_truncated', detail)
       return
     }
-    const isStale = connection.requests > 1 && !this.response.hasBegun && proxyError === undefined
+    const hasNoAnswer = isForeign || (!this.response.hasBegun && proxyError === undefined)
+    const isStale = connection.requests > 1 && hasNoAnswer
     const mayReplay = isUnsent || (owner.isIdempotent && owner.request.isReplayable)
     // Only of a connection that nothing was sent on it is certain that the close is not the answer to the request.
     if (isStale && isUnsent) connection.pool.onStale(connection.restedMs)
