@@ -5,9 +5,12 @@ import { schema } from '../operator/api/crd.ts'
 import type { Structural } from '../operator/api/structural.ts'
 import { nearest } from '../operator/webhook/nearest.ts'
 
+/** Made once: it takes longer than to look at a hundred objects. */
+let known: Structural | undefined
+
 /** The unknown fields below `spec` of an Ambassador and beside it, each with the known one that was probably meant. */
 export function unknownFields(object: object): Issue[] {
-  const { properties, ...rest } = schema()
+  const { properties, ...rest } = (known ??= schema())
   // metadata is the API server's own; status is not written by people.
   const { metadata: _metadata, status: _status, ...checked } = object as Record<string, unknown>
   return below({ ...rest, properties: properties! }, checked, '')
@@ -17,15 +20,15 @@ function below(node: Structural, value: unknown, path: string): Issue[] {
   if (Array.isArray(value))
     return value.flatMap((item, index) => (node.items ? below(node.items, item, `${path}[${index}]`) : []))
   if (value === null || typeof value !== 'object' || !node.properties) return []
-  const known = node.properties
+  const fields = node.properties
   return Object.entries(value).flatMap(([name, child]) => {
     const own = path === '' ? name : `${path}.${name}`
-    if (Object.hasOwn(known, name)) return below(known[name]!, child, own)
-    const meant = nearest(name, Object.keys(known))
+    if (Object.hasOwn(fields, name)) return below(fields[name]!, child, own)
+    const meant = nearest(name, Object.keys(fields))
     return [
       {
         field: own,
-        message: `is not a field, ${meant ? `did you mean ${meant}?` : `use one of ${Object.keys(known).join(', ')}`}`,
+        message: `is not a field, ${meant ? `did you mean ${meant}?` : `use one of ${Object.keys(fields).join(', ')}`}`,
       },
     ]
   })
