@@ -43,6 +43,9 @@ const IMAGE =
   /^[a-zA-Z0-9][a-zA-Z0-9.-]*(:\d+)?(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[\w][\w.-]{0,127})?(@[a-z0-9]+:[a-fA-F0-9]{32,})?$/
 const MAX_IMAGE_LENGTH = 512
 
+/** More typing errors than these are not told one by one: looking for what was meant takes time, and an object may hold a hundred thousand. */
+const MOST_UNKNOWN_TOLD = 16
+
 /** Written by us or read elsewhere: no warning about these. */
 const KNOWN: ReadonlySet<string> = new Set(Object.values(Annotation))
 
@@ -86,7 +89,8 @@ export function podSettings(annotations: JsonObject | undefined, settings: Injec
 /** One sentence for each annotation of our group that has no meaning, with the nearest that has. */
 export function unknownAnnotations(annotations: JsonObject | undefined): string[] {
   const unknown = Object.keys(annotations ?? {}).filter((key) => key.startsWith(`${GROUP}/`) && !KNOWN.has(key))
-  return unknown.sort().map((key) => {
+  const told = unknown.sort().slice(0, MOST_UNKNOWN_TOLD)
+  return told.map((key) => {
     const near = nearest(key, KNOWN)
     return `annotation "${key}" is not known and does nothing${near === undefined ? '' : `, did you mean "${near}"?`}`
   })
