@@ -168,7 +168,7 @@ describe('upstreams that move, on a real cluster', { concurrency: true }, () => 
       what,
       async () => {
         const [pod] = await w.kubectl.pods('app=by-list')
-        await w.kubectl.run(['annotate', 'pod', pod.metadata.name, '--overwrite', `example.com/wrote=${Date.now()}`])
+        await w.kubectl.annotate(`pod/${pod.metadata.name}`, { 'example.com/wrote': `${Date.now()}` })
         return await ask()
       },
       { timeoutMs: 120_000, everyMs: 1000 },

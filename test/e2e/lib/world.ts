@@ -50,7 +50,8 @@ export async function world(
   const system = kubectl.in(SYSTEM)
   const helm = helmOf(cluster)
   if (options.install !== false) await ensureInstalled(cluster)
-  await kubectl.run(['delete', 'namespace', name, '--ignore-not-found', '--wait=true', '--timeout=240s'])
+  await kubectl.remove(`namespace/${name}`)
+  await kubectl.gone(`namespace/${name}`)
   await kubectl.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: options.labels ?? {} } }])
   return {
     cluster,
@@ -58,7 +59,7 @@ export async function world(
     system,
     helm,
     close: async () => {
-      if (process.env.KEEP_NAMESPACES === undefined) await kubectl.run(['delete', 'namespace', name, '--wait=false'])
+      if (process.env.KEEP_NAMESPACES === undefined) await kubectl.remove(`namespace/${name}`)
     },
   }
 }

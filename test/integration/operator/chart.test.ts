@@ -141,7 +141,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
         upstreams: [{ name: 'nowhere', endpoints: [{ host: 'nowhere.example.com', port: 80 }] }],
       }),
     ])
-    await kubectl.run(['wait', 'amb/sample', '--for=condition=Accepted', '--timeout=240s'])
+    await kubectl.wait('amb/sample', 'Accepted')
     const pod = await injected()
     assert.equal(pod.spec.initContainers[0].name, 'ambassador')
     const answer = await askForPod('missing')
@@ -154,7 +154,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     const forwards = await Promise.all(pods.map(({ metadata }) => w.system.portForward(`pod/${metadata.name}`, 9443)))
     try {
       const { asked, refused } = await askWhile(async () => {
-        await w.system.run(['delete', 'secret', CA_SECRET])
+        await w.system.remove(`secret/${CA_SECRET}`)
         const bundles = await eventually('there is another bundle', async () => {
           const now = await caBundles()
           return now.every((bundle) => bundle !== before) && now
