@@ -53,10 +53,7 @@ describe('the cluster', () => {
     cluster = await clusterForTests()
     await loadImages(cluster)
     kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, NAMESPACE)
-    await kubectl.remove(`namespace/${NAMESPACE}`)
-    await kubectl.gone(`namespace/${NAMESPACE}`)
-    const labels = { 'pod-security.kubernetes.io/enforce': 'restricted' }
-    await kubectl.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE, labels } }])
+    await kubectl.freshNamespace(NAMESPACE, { 'pod-security.kubernetes.io/enforce': 'restricted' })
     await kubectl.apply([POD, SERVICE])
   })
   after(() => kubectl.run(['delete', 'namespace', NAMESPACE, '--wait=false']))

@@ -109,6 +109,8 @@ describe('while traffic flows, on a real cluster', () => {
     const last = await lastReport(w.kubectl, pod.metadata.name, () => w.kubectl.remove(`pod/${pod.metadata.name}`))
     assert.deepEqual(last.failures, {})
     console.log(`    ${last.ok} requests, 0 failed, 5 s of them after the pod was deleted`)
+    // What follows needs a sidecar, and no load.
+    await w.kubectl.scale('deployment/caller', 1)
     await w.kubectl.rollout('deployment/caller')
   })
 

@@ -52,8 +52,11 @@ export const connectTo = async (kubeconfig: string): Promise<Connection> => {
 /** Names in paths of the kinds that tests make. */
 const PLURALS: Readonly<Record<string, string>> = {
   Ambassador: 'ambassadors',
+  ClusterRole: 'clusterroles',
+  ClusterRoleBinding: 'clusterrolebindings',
   ConfigMap: 'configmaps',
   CronJob: 'cronjobs',
+  CustomResourceDefinition: 'customresourcedefinitions',
   DaemonSet: 'daemonsets',
   Deployment: 'deployments',
   EndpointSlice: 'endpointslices',
@@ -74,6 +77,7 @@ const PLURALS: Readonly<Record<string, string>> = {
 const API_VERSIONS: Readonly<Record<string, string>> = {
   Ambassador: 'ambassador.dev/v1alpha1',
   CronJob: 'batch/v1',
+  CustomResourceDefinition: 'apiextensions.k8s.io/v1',
   DaemonSet: 'apps/v1',
   Deployment: 'apps/v1',
   Job: 'batch/v1',
@@ -81,14 +85,18 @@ const API_VERSIONS: Readonly<Record<string, string>> = {
   StatefulSet: 'apps/v1',
 }
 
-const SHORT: Readonly<Record<string, string>> = { amb: 'Ambassador', deploy: 'Deployment' }
+const SHORT: Readonly<Record<string, string>> = {
+  amb: 'Ambassador',
+  crd: 'CustomResourceDefinition',
+  deploy: 'Deployment',
+}
 
 /** `/apis/apps/v1/namespaces/shop/deployments`; undefined for a kind that is not known here. */
 const collectionOf = (apiVersion: string, kind: string, namespace: string): string | undefined => {
   const plural = PLURALS[kind]
   if (plural === undefined) return undefined
   const group = apiVersion === 'v1' ? '/api/v1' : `/apis/${apiVersion}`
-  const isOfCluster = kind === 'Namespace' || kind === 'Node'
+  const isOfCluster = kind.startsWith('Cluster') || ['CustomResourceDefinition', 'Namespace', 'Node'].includes(kind)
   return `${group}${isOfCluster ? '' : `/namespaces/${namespace}`}/${plural}`
 }
 

@@ -161,13 +161,35 @@ export class Kubectl {
     return watchUntil(this.kubeconfig, targetOf(target, this.namespace), hasCondition(condition), timeoutMs)
   }
 
-  /** As `kubectl delete --wait=false --ignore-not-found`. */
-  async remove(target: string): Promise<void> {
+  /** As `kubectl delete --wait=false --ignore-not-found`. Returns the uid of what is deleted, if there was something. */
+  async remove(target: string, graceSeconds?: number): Promise<string | undefined> {
+    const { collection, name } = targetOf(target, this.namespace)
+    const query = { gracePeriodSeconds: graceSeconds, propagationPolicy: 'Background' }
+    const client = await ask(this.kubeconfig)
+    try {
+      const told = await client.request<Json>({ method: 'DELETE', path: `${collection}/${name}`, query })
+      return told.details?.uid ?? told.metadata?.uid
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return undefined
+      throw error
+    }
+  }
+
+  /** As `kubectl delete --ignore-not-found`: returns when it is gone, whatever may have its name by then. */
+  async delete(target: string, graceSeconds?: number): Promise<void> {
+    const uid = await this.remove(target, graceSeconds)
+    const isGone = (object: Json | undefined): boolean => object === undefined || object.metadata.uid !== uid
+    if (uid !== undefined) await watchUntil(this.kubeconfig, targetOf(target, this.namespace), isGone, 240_000)
+  }
+
+  async exists(target: string): Promise<boolean> {
     const { collection, name } = targetOf(target, this.namespace)
     try {
-      await (await ask(this.kubeconfig)).request({ method: 'DELETE', path: `${collection}/${name}` })
+      await (await ask(this.kubeconfig)).request({ path: `${collection}/${name}` })
+      return true
     } catch (error) {
-      if (!(error instanceof ApiError && error.status === 404)) throw error
+      if (error instanceof ApiError && error.status === 404) return false
+      throw error
     }
   }
 
@@ -175,6 +197,12 @@ export class Kubectl {
   gone(target: string, timeoutMs = 240_000): Promise<void> {
     const isGone = (object: Json | undefined): boolean => object === undefined
     return watchUntil(this.kubeconfig, targetOf(target, this.namespace), isGone, timeoutMs)
+  }
+
+  /** Makes a namespace, without what an earlier run may have left in it. */
+  async freshNamespace(name: string, labels: Readonly<Record<string, string>> = {}): Promise<void> {
+    await this.delete(`namespace/${name}`)
+    await this.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } }])
   }
 
   /** As `kubectl annotate --overwrite`; null takes one away. */

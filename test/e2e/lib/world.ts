@@ -50,9 +50,7 @@ export async function world(
   const system = kubectl.in(SYSTEM)
   const helm = helmOf(cluster)
   if (options.install !== false) await ensureInstalled(cluster)
-  await kubectl.remove(`namespace/${name}`)
-  await kubectl.gone(`namespace/${name}`)
-  await kubectl.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: options.labels ?? {} } }])
+  await kubectl.freshNamespace(name, options.labels)
   return {
     cluster,
     kubectl,
