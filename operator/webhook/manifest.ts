@@ -49,11 +49,7 @@ export function injectObject(object: JsonObject, options: ManifestOptions): Inje
   return {
     kind: 'injected',
     object: withTemplate(workload, injected.object),
-    warnings: [
-      ...warnings,
-      ...misplacedAnnotations(annotationsOf(object), asString(object['kind']) ?? ''),
-      ...injected.warnings,
-    ],
+    warnings: [...warnings, ...misplacedAnnotations(object, asString(object['kind']) ?? ''), ...injected.warnings],
   }
 }
 

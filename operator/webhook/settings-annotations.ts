@@ -8,7 +8,7 @@ import {
   READINESS,
   TELEMETRY_PORT,
 } from '../../common/names.ts'
-import { asString, type Json, type JsonObject, own } from './json.ts'
+import { asObject, asString, type Json, type JsonObject, own } from './json.ts'
 import { nearest } from './nearest.ts'
 import { canonical, nanos } from './quantities.ts'
 import { type Denial, deny } from './reasons.ts'
@@ -96,17 +96,25 @@ export function unknownAnnotations(annotations: JsonObject | undefined): string[
   })
 }
 
-/** One sentence for each annotation of our group that does nothing on a workload itself: settings are read from its pod template. */
-export function misplacedAnnotations(annotations: JsonObject | undefined, kind: string): string[] {
+/**
+ * One sentence for each annotation of our group that does nothing where it stands: settings are read from the pod template and not from the
+ * workload itself, and nothing is read from the template of a CronJob's Jobs, which have a controller.
+ */
+export function misplacedAnnotations(workload: JsonObject, kind: string): string[] {
   const template = kind === 'CronJob' ? 'spec.jobTemplate.spec.template' : 'spec.template'
-  const misplaced = Object.keys(annotations ?? {}).filter((key) => SETTINGS.has(key))
-  return [
-    ...misplaced
+  const own = asObject(asObject(workload['metadata'])?.['annotations'])
+  const jobTemplate = kind === 'CronJob' ? asObject(asObject(workload['spec'])?.['jobTemplate']) : undefined
+  const ofJobs = asObject(asObject(jobTemplate?.['metadata'])?.['annotations'])
+  const misplaced = (annotations: JsonObject | undefined, isMisplaced: (key: string) => boolean, where: string) =>
+    Object.keys(annotations ?? {})
+      .filter(isMisplaced)
       .sort()
-      .map(
-        (key) => `annotation "${key}" does nothing on the ${kind} itself, move it to ${template}.metadata.annotations`,
-      ),
-    ...unknownAnnotations(annotations),
+      .map((key) => `annotation "${key}" does nothing ${where}, move it to ${template}.metadata.annotations`)
+  return [
+    ...misplaced(own, (key) => SETTINGS.has(key), `on the ${kind} itself`),
+    ...misplaced(ofJobs, (key) => SETTINGS.has(key) || key === Annotation.inject, 'at spec.jobTemplate.metadata'),
+    ...unknownAnnotations(own),
+    ...unknownAnnotations(ofJobs),
   ]
 }
 
