@@ -2,7 +2,7 @@
 import type { Log } from '../../common/log.ts'
 import { Annotation } from '../../common/names.ts'
 import type { Clock } from '../kube/clock.ts'
-import { annotationsOf, requestOf } from './inject-annotation.ts'
+import { requestOf } from './inject-annotation.ts'
 import { asObject, asString, contains, type Json, type JsonObject } from './json.ts'
 import type { Found, Lookup } from './lookup.ts'
 import type { Nodes } from './native.ts'
@@ -183,7 +183,7 @@ export class Reviewer {
     if (kind === 'Job' && operation === 'UPDATE' && patch.length > 0) return changed('copied', [], [immutableJob()])
     const warnings = [
       ...copied.warnings,
-      ...misplacedAnnotations(annotationsOf(typed), kind),
+      ...misplacedAnnotations(typed, kind),
       ...(await this.#advice(copied.workload, kind, namespace, deadline)),
     ]
     if (kind === 'ReplicaSet' && operation === 'UPDATE' && patch.length > 0) {
