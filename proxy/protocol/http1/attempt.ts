@@ -211,7 +211,9 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const endpoint = cluster.pick(time, owner.tried, owner.hash)
     if (typeof endpoint === 'string') {
       cluster.connections.release()
-      owner.onNoEndpoint(endpoint, time)
+      // A changed config looks elsewhere, and has not found anything yet.
+      if (cluster.isReady) owner.onNoEndpoint(endpoint, time)
+      else owner.onLookAgain(this, time)
       return
     }
     const pool = HttpPool.of(cluster, endpoint)
