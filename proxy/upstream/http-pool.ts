@@ -18,6 +18,10 @@ const IDLE_MARGIN_MS = 1_000
 const MAX_IDLE_MS = 60_000
 /** A connection is not used again after this time (so that load follows DNS and rotated certificates), give or take a tenth, unless the limits say another. */
 const MAX_AGE_MS = 600_000
+/** How many of those who wait are asked whether they want a connection that became idle: with one of three endpoints all but never none does. */
+const MOST_ASKED = 16
+/** How often the next one may see others go first, before a connection that it has no use for is closed for its sake. */
+const MOST_PASSED_OVER = 8
 /** Requests on one connection, unless the limits say another. */
 const MAX_REQUESTS = 10_000
 
@@ -32,8 +36,12 @@ export interface ConnectionUser {
 
 /** What asks for a connection. Its `onSlot` means that it may dial. */
 export interface ConnectionWaiter extends Waiter {
-  /** A connection became idle while this one waited. Returns false when it cannot be used for this waiter. */
-  onIdleConnection(connection: UpstreamConnection): boolean
+  /** How often a connection that became idle was given to one behind it, since it waits. */
+  passedOver: number
+  /** Whether it goes on at the endpoint of this connection, which became idle while it waited. */
+  takes(connection: UpstreamConnection): boolean
+  /** It waits no longer: this connection is its own. */
+  onIdleConnection(connection: UpstreamConnection): void
   /** The connection may be one to another endpoint of the host. */
   onDialled(connection: UpstreamConnection, times: DialTimes): void
   onDialFailed(failure: DialFailure): void
@@ -286,11 +294,33 @@ export class HttpPool implements EndpointPool {
       connection.destroy()
       return
     }
-    const waiter = this.#slots.shift() as ConnectionWaiter | null
-    if (waiter?.onIdleConnection(connection)) return
-    // Whoever goes on waiting waits for its slot: resting, it would hold that for seconds.
-    if (waiter !== null && this.#slots.pending > 0) connection.destroy()
-    else this.#idle.push(connection)
+    if (this.#slots.pending === 0) {
+      this.#idle.push(connection)
+      return
+    }
+    const taker = this.#takerOf(connection)
+    if (taker === null) {
+      // Whoever goes on waiting waits for its slot: resting, it would hold that for seconds.
+      connection.destroy()
+      return
+    }
+    this.#slots.cancel(taker)
+    taker.onIdleConnection(connection)
+  }
+
+  /**
+   * The first of those who wait that goes on at the endpoint of this connection. Null when the first few of them go elsewhere, or the
+   * very next one has seen enough of those behind it go first: it gets the slot.
+   */
+  #takerOf(connection: UpstreamConnection): ConnectionWaiter | null {
+    const slots = this.#slots
+    let waiter = slots.next as ConnectionWaiter | null
+    for (let asked = 0; waiter !== null && asked < MOST_ASKED; asked++) {
+      if (waiter.takes(connection)) return waiter
+      if (asked === 0 && ++waiter.passedOver > MOST_PASSED_OVER) return null
+      waiter = slots.after(waiter) as ConnectionWaiter | null
+    }
+    return null
   }
 
   /** Closes the connection that has been idle longest, so that its slot can be used elsewhere; false when there is none. */

@@ -69,8 +69,8 @@ export interface AttemptOwner {
   queueMs: number
   connectMs: number
   tlsMs: number
-  /** Something else than what was waited for came up: look for a connection from the begin. */
-  onLookAgain(attempt: Attempt, time: number): void
+  /** Nobody knows any more where the request goes: look for a connection from the begin. */
+  onLookAgain(time: number): void
   /** The whole request was sent, and is to be sent a second time when no answer begins within this time. */
   onAsked(time: number, hedgeMs: number): void
   /** There is nobody to ask. */
@@ -98,6 +98,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   nextWaiter: Waiter | null = null
   previousWaiter: Waiter | null = null
   waitsAt: Bulkhead | null = null
+  passedOver = 0
 
   readonly response = new ResponseRelay(this)
   state: State = 'free'
@@ -173,6 +174,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       return
     }
     this.state = 'queued'
+    this.passedOver = 0
     this.#waitingSince = time
     if (owner.deadlineAt === Number.POSITIVE_INFINITY) this.#step.set(time + MAX_WAIT_MS)
   }
@@ -213,7 +215,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       cluster.connections.release()
       // A changed config looks elsewhere, and has not found anything yet.
       if (cluster.isReady) owner.onNoEndpoint(endpoint, time)
-      else owner.onLookAgain(this, time)
+      else owner.onLookAgain(time)
       return
     }
     const pool = HttpPool.of(cluster, endpoint)
@@ -226,18 +228,16 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     }
   }
 
-  onIdleConnection(connection: UpstreamConnection): boolean {
-    const time = now()
+  takes({ pool }: UpstreamConnection): boolean {
     const { target, tried, hash } = this.#owner
+    return !this.#isFresh && suits(target.upstream.cluster, pool.endpoint, now(), tried, hash)
+  }
+
+  onIdleConnection(connection: UpstreamConnection): void {
+    const time = now()
     this.#waited(time)
-    const { endpoint } = connection.pool
-    if (this.#isFresh || !suits(target.upstream.cluster, endpoint, time, tried, hash)) {
-      this.#owner.onLookAgain(this, time)
-      return false
-    }
-    this.#beginAt(endpoint, time)
+    this.#beginAt(connection.pool.endpoint, time)
     this.#use(connection)
-    return true
   }
 
   onDialled(connection: UpstreamConnection, times: DialTimes): void {

@@ -205,7 +205,7 @@ export class Exchange extends ExchangeFacts implements AttemptOwner, Preparation
     this.#try(time, null)
   }
 
-  onLookAgain(_attempt: Attempt, time: number): void {
+  onLookAgain(time: number): void {
     this.#try(time, null)
   }
 

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, describe, it } from 'node:test'
 import { hashShare } from '../../../proxy/routing/router.ts'
+import type { Cluster } from '../../../proxy/upstream/cluster.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
@@ -28,6 +29,17 @@ async function held(name: string, status = 200, ...lines: string[]) {
       for (const gate of gates.splice(0)) gate()
     },
   }
+}
+
+/** A user of each of two sides, found as the proxy does it. */
+function sides(cluster: Cluster, port: number) {
+  const sideOf = (user: string) => {
+    const picked = cluster.pick(performance.now(), [], hashShare(user))
+    assert.ok(typeof picked !== 'string')
+    return picked.port
+  }
+  const users = Array.from({ length: 50 }, (_, i) => `user-${i}`)
+  return { atOne: users.find((user) => sideOf(user) === port)!, atTwo: users.find((user) => sideOf(user) !== port)! }
 }
 
 const BREAKER = { consecutiveFailures: 1, failureRate: null, openMs: 60_000, maxOpenMs: 60_000, halfOpenRequests: 1 }
@@ -70,15 +82,7 @@ describe('a request that waits for a connection', () => {
       },
       ends,
     )
-    // A user of each side, found as the proxy does it.
-    const sideOf = (user: string) => {
-      const picked = proxy.cluster.pick(performance.now(), [], hashShare(user))
-      assert.ok(typeof picked !== 'string')
-      return picked.port
-    }
-    const users = Array.from({ length: 50 }, (_, i) => `user-${i}`)
-    const atOne = users.find((user) => sideOf(user) === one.upstream.port)!
-    const atTwo = users.find((user) => sideOf(user) === two.upstream.port)!
+    const { atOne, atTwo } = sides(proxy.cluster, one.upstream.port)
     one.open()
     two.open()
     assert.equal((await proxy.connect().get('/', `X-User: ${atOne}`).response()).body, 'one')
@@ -87,6 +91,36 @@ describe('a request that waits for a connection', () => {
     )
     const bodies = await Promise.all(clients.map(async (client) => (await client.response()).body))
     assert.deepEqual(bodies, ['one', 'two', 'one', 'two', 'one', 'two', 'one', 'two'])
+  })
+
+  it('leaves a connection to another endpoint to one behind it, so that none is closed while somebody wants it', async () => {
+    const one = await held('one')
+    const two = await held('two')
+    const proxy = await httpProxy(
+      {
+        ports: [one.upstream.port, two.upstream.port],
+        limits: { maxConnections: 2, maxPendingRequests: 100 },
+        cluster: { loadBalancing: { policy: 'ConsistentHash', hashOn: { kind: 'header', name: 'x-user' } } },
+      },
+      ends,
+    )
+    const { atOne, atTwo } = sides(proxy.cluster, one.upstream.port)
+    const busy = [proxy.connect().get('/', `X-User: ${atOne}`), proxy.connect().get('/', `X-User: ${atTwo}`)]
+    await Promise.all([one.upstream.request(0), two.upstream.request(0)])
+    const waiting = []
+    for (const user of [atOne, atTwo]) {
+      for (let at = 0; at < 6; at++) {
+        waiting.push(proxy.connect().get('/', `X-User: ${user}`))
+        const count = waiting.length
+        while (proxy.cluster.connections.pending < count) await new Promise((resolve) => setImmediate(resolve))
+      }
+    }
+    two.open()
+    for (const client of [busy[1]!, ...waiting.slice(6)]) assert.equal((await client.response()).body, 'two')
+    one.open()
+    for (const client of [busy[0]!, ...waiting.slice(0, 6)]) assert.equal((await client.response()).body, 'one')
+    // The slot of the connection that nobody waited for any more became a second one to the other side.
+    assert.deepEqual([one.upstream.connections, two.upstream.connections], [2, 1])
   })
 
   it('goes to another endpoint when it is there for its second try', async () => {
