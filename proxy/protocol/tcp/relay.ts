@@ -2,7 +2,7 @@
 import { firstBytes, scratchFor } from '../../runtime/buffers.ts'
 import { now } from '../../runtime/clock.ts'
 import { type RawSocket, READ_BUFFER_BYTES, type SocketHandler } from '../../runtime/raw-socket.ts'
-import { CoarseTimer } from '../../runtime/timers.ts'
+import { CoarseTimer, TICK_MS } from '../../runtime/timers.ts'
 
 /** Which of the two sockets something happened to: the application's or the upstream's. */
 export type SideName = 'client' | 'upstream'
@@ -63,6 +63,8 @@ export class Relay {
   #firstToEnd: SideName | null = null
   #end: RelayEnd | null = null
   #open = 2
+  /** When the idle time was last counted anew. */
+  #touchedAt = Number.NEGATIVE_INFINITY
   #hasSaidFarewell = false
 
   constructor(options: RelayOptions) {
@@ -95,9 +97,12 @@ export class Relay {
 
   /** A byte moved. */
   touch(): void {
-    if (this.#end !== null) return
+    const time = now()
+    // Of the many messages of a busy connection one in a tick does; the deadline is later by as much.
+    if (time < this.#touchedAt + TICK_MS || this.#end !== null) return
+    this.#touchedAt = time
     const idleMs = this.#options.idleMs()
-    if (idleMs !== null) this.#idle.set(now() + idleMs)
+    if (idleMs !== null) this.#idle.set(time + idleMs + TICK_MS)
     else this.#idle.clear()
   }
 

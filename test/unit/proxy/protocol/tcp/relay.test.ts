@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { Relay, type RelayEnd } from '../../../../../proxy/protocol/tcp/relay.ts'
-import { keepScratch, lend, takeBack } from '../../../../../proxy/runtime/buffers.ts'
+import { keepScratch, lend, lentPieces, takeBack } from '../../../../../proxy/runtime/buffers.ts'
 import {
   NO_HANDLER,
   type RawSocket,
@@ -27,8 +27,8 @@ class FakeSocket {
   /** Whether the next write is taken at once. */
   takes = true
   #held: { readonly memory: Buffer; readonly content: string }[] = []
+  #lent: Buffer[] = []
   #next: Buffer | null = null
-  readonly #lent: Buffer[] = []
   #memory: Buffer = shared
 
   write(data: Buffer): boolean {
@@ -40,7 +40,7 @@ class FakeSocket {
     return false
   }
 
-  /** As a RawSocket does it: the memory goes back to where it came from when the kernel has taken everything. */
+  /** As a RawSocket does it. */
   lend(data: Buffer, memory: Buffer): boolean {
     if (this.write(data)) return true
     keepScratch(memory)
@@ -213,7 +213,10 @@ describe('relay', () => {
         for (const [i, each] of relays.entries()) {
           assert.equal(each.upstream.written === sent[i]!.upstream, true)
           assert.equal(each.client.written === sent[i]!.client, true)
+          each.client.close()
+          each.upstream.close()
         }
+        assert.equal(lentPieces(), 0)
       }),
       { numRuns: 150 },
     )
