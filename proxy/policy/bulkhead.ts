@@ -83,12 +83,22 @@ export class Bulkhead {
     this.#serve()
   }
 
+  /** Who gets the next slot that is free; null when nobody waits. */
+  get next(): Waiter | null {
+    return this.#options.first === 'Oldest' ? this.#oldest : this.#newest
+  }
+
+  /** Who comes behind this one, which waits here; null when nobody does. */
+  after(waiter: Waiter): Waiter | null {
+    return this.#options.first === 'Oldest' ? waiter.nextWaiter : waiter.previousWaiter
+  }
+
   /**
    * Takes the next waiter out without a slot, for an owner that has something else for it (a pooled connection that became idle).
    * Null when nobody waits.
    */
   shift(): Waiter | null {
-    const waiter = this.#options.first === 'Oldest' ? this.#oldest : this.#newest
+    const waiter = this.next
     if (waiter !== null) this.#remove(waiter)
     return waiter
   }

@@ -75,7 +75,9 @@ export class FileTls implements UpstreamTls {
     return session
   }
 
-  keepSession(key: string, session: Buffer): void {
+  keepSession(key: string, session: Buffer, context: SecureContext | null): void {
+    // A ticket may come at any time in the life of a connection, also after the files were replaced.
+    if (context !== this.context) return
     this.#sessions.delete(key)
     this.#sessions.set(key, session)
     if (this.#sessions.size > MAX_SESSIONS) this.#sessions.delete(this.#sessions.keys().next().value as string)

@@ -12,5 +12,6 @@ export interface UpstreamTls {
   readonly isUnverified: boolean
   /** Session store for resumption, keyed by endpoint and server name. */
   session(key: string): Buffer | undefined
-  keepSession(key: string, session: Buffer): void
+  /** @param context that its connection was verified with: a session of an earlier one would carry the trust of files that are gone */
+  keepSession(key: string, session: Buffer, context: SecureContext | null): void
 }

@@ -336,6 +336,7 @@ class DialAttempt implements Dial, SocketHandler {
 
   #secure(raw: RawSocket & { readonly socket: TLSSocket }, address: Address, tls: UpstreamTls): void {
     const key = sessionKey(address, tls)
+    const { context } = tls
     this.#socket = raw
     const { socket } = raw
     // Before Node verifies, and closes what it does not trust: afterwards the chain cannot be asked for.
@@ -354,7 +355,7 @@ class DialAttempt implements Dial, SocketHandler {
       } else this.#succeed(raw, refreshClock() - this.#connectedAt)
     })
     // TLS 1.3 sends its tickets after the handshake, so this outlives the dial.
-    socket.on('session', (session: Buffer) => tls.keepSession(key, session))
+    socket.on('session', (session: Buffer) => tls.keepSession(key, session, context))
   }
 
   cancel(): void {

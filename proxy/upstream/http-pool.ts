@@ -7,6 +7,7 @@ import { CoarseTimer } from '../runtime/timers.ts'
 import { CloseHabit } from './close-habit.ts'
 import type { Cluster } from './cluster.ts'
 import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from './connector.ts'
+import { NO_HASH } from './consistent-hash.ts'
 import type { Address } from './discovery/discovery.ts'
 import type { Endpoint, EndpointPool } from './endpoint.ts'
 
@@ -17,6 +18,10 @@ const IDLE_MARGIN_MS = 1_000
 const MAX_IDLE_MS = 60_000
 /** A connection is not used again after this time (so that load follows DNS and rotated certificates), give or take a tenth, unless the limits say another. */
 const MAX_AGE_MS = 600_000
+/** How many of those who wait are asked whether they want a connection that became idle: with one of three endpoints all but never none does. */
+const MOST_ASKED = 16
+/** How often the next one may see others go first, before a connection that it has no use for is closed for its sake. */
+const MOST_PASSED_OVER = 8
 /** Requests on one connection, unless the limits say another. */
 const MAX_REQUESTS = 10_000
 
@@ -31,8 +36,12 @@ export interface ConnectionUser {
 
 /** What asks for a connection. Its `onSlot` means that it may dial. */
 export interface ConnectionWaiter extends Waiter {
-  /** A connection became idle while this one waited. Returns false when it cannot be used for this waiter. */
-  onIdleConnection(connection: UpstreamConnection): boolean
+  /** How often a connection that became idle was given to one behind it, since it waits. */
+  passedOver: number
+  /** Whether it goes on at the endpoint of this connection, which became idle while it waited. */
+  takes(connection: UpstreamConnection): boolean
+  /** It waits no longer: this connection is its own. */
+  onIdleConnection(connection: UpstreamConnection): void
   /** The connection may be one to another endpoint of the host. */
   onDialled(connection: UpstreamConnection, times: DialTimes): void
   onDialFailed(failure: DialFailure): void
@@ -233,6 +242,11 @@ export class HttpPool implements EndpointPool {
     return this.#open.size
   }
 
+  /** Open ones and those that are being made. */
+  get connections(): number {
+    return this.#open.size + this.#dials.size
+  }
+
   /**
    * An idle connection, the one that was used last; null when there is none.
    * @param isRepeatable the request may be sent again when the connection turns out to be closed; one that may not gets none that its
@@ -280,9 +294,33 @@ export class HttpPool implements EndpointPool {
       connection.destroy()
       return
     }
-    const waiter = this.#slots.shift() as ConnectionWaiter | null
-    if (waiter?.onIdleConnection(connection)) return
-    this.#idle.push(connection)
+    if (this.#slots.pending === 0) {
+      this.#idle.push(connection)
+      return
+    }
+    const taker = this.#takerOf(connection)
+    if (taker === null) {
+      // Whoever goes on waiting waits for its slot: resting, it would hold that for seconds.
+      connection.destroy()
+      return
+    }
+    this.#slots.cancel(taker)
+    taker.onIdleConnection(connection)
+  }
+
+  /**
+   * The first of those who wait that goes on at the endpoint of this connection. Null when the first few of them go elsewhere, or the
+   * very next one has seen enough of those behind it go first: it gets the slot.
+   */
+  #takerOf(connection: UpstreamConnection): ConnectionWaiter | null {
+    const slots = this.#slots
+    let waiter = slots.next as ConnectionWaiter | null
+    for (let asked = 0; waiter !== null && asked < MOST_ASKED; asked++) {
+      if (waiter.takes(connection)) return waiter
+      if (asked === 0 && ++waiter.passedOver > MOST_PASSED_OVER) return null
+      waiter = slots.after(waiter) as ConnectionWaiter | null
+    }
+    return null
   }
 
   /** Closes the connection that has been idle longest, so that its slot can be used elsewhere; false when there is none. */
@@ -351,6 +389,33 @@ export class HttpPool implements EndpointPool {
 export function evictIdle(cluster: Cluster): boolean {
   for (const { pool } of cluster.endpoints) if (pool instanceof HttpPool && pool.evict()) return true
   return false
+}
+
+/**
+ * Whether an attempt that waited goes on at an endpoint because a connection to it became free. Under load that never ends every
+ * attempt waits: without this, connections once made would decide for ever who is asked, whatever priority, hash and health say.
+ * @param tried endpoints of earlier attempts of the same request
+ * @param hash of what ConsistentHash looks at
+ */
+export function suits(
+  cluster: Cluster,
+  endpoint: Endpoint,
+  time: number,
+  tried: readonly Endpoint[],
+  hash: number,
+): boolean {
+  if (!endpoint.isAvailable(time)) return false
+  const picked = cluster.pick(time, tried, hash)
+  if (picked === endpoint) return true
+  if (typeof picked === 'string') return false
+  // A hash has one answer.
+  if (hash !== NO_HASH && cluster.config.loadBalancing?.policy === 'ConsistentHash') return false
+  if (endpoint.priority !== picked.priority || endpoint.isNear !== picked.isNear) return false
+  if (tried.includes(endpoint) && !tried.includes(picked)) return false
+  if (picked.isWell(time) && !endpoint.isWell(time)) return false
+  // Any of its equals will do, but for one that has hardly a connection yet.
+  const share = HttpPool.of(cluster, endpoint).connections / endpoint.weightAt(time)
+  return (HttpPool.of(cluster, picked).connections + 1) / picked.weightAt(time) >= share
 }
 
 function hostOf(endpoint: Endpoint, isTls: boolean): string {

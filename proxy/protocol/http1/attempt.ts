@@ -14,6 +14,7 @@ import {
   type ConnectionWaiter,
   evictIdle,
   HttpPool,
+  suits,
   type UpstreamConnection,
 } from '../../upstream/http-pool.ts'
 import type { ResponseFacts } from './headers.ts'
@@ -68,8 +69,6 @@ export interface AttemptOwner {
   queueMs: number
   connectMs: number
   tlsMs: number
-  /** Something else than what was waited for came up: look for a connection from the begin. */
-  onLookAgain(attempt: Attempt, time: number): void
   /** The whole request was sent, and is to be sent a second time when no answer begins within this time. */
   onAsked(time: number, hedgeMs: number): void
   /** There is nobody to ask. */
@@ -97,6 +96,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   nextWaiter: Waiter | null = null
   previousWaiter: Waiter | null = null
   waitsAt: Bulkhead | null = null
+  passedOver = 0
 
   readonly response = new ResponseRelay(this)
   state: State = 'free'
@@ -172,6 +172,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       return
     }
     this.state = 'queued'
+    this.passedOver = 0
     this.#waitingSince = time
     if (owner.deadlineAt === Number.POSITIVE_INFINITY) this.#step.set(time + MAX_WAIT_MS)
   }
@@ -223,17 +224,16 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     }
   }
 
-  onIdleConnection(connection: UpstreamConnection): boolean {
+  takes({ pool }: UpstreamConnection): boolean {
+    const { target, tried, hash } = this.#owner
+    return !this.#isFresh && suits(target.upstream.cluster, pool.endpoint, now(), tried, hash)
+  }
+
+  onIdleConnection(connection: UpstreamConnection): void {
     const time = now()
     this.#waited(time)
-    const { endpoint } = connection.pool
-    if (!endpoint.isAvailable(time)) {
-      this.#owner.onLookAgain(this, time)
-      return false
-    }
-    this.#beginAt(endpoint, time)
+    this.#beginAt(connection.pool.endpoint, time)
     this.#use(connection)
-    return true
   }
 
   onDialled(connection: UpstreamConnection, times: DialTimes): void {
@@ -442,13 +442,16 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     owner.onAnswered()
   }
 
-  onBadResponse(text: string): void {
+  onBadResponse(text: string, isForeign = false): void {
     const detail = `endpoint ${this.asked?.name} does not answer in well-formed HTTP/1.1: ${text}`
-    this.#lost('upstream_reset', detail, 'http_protocol_error')
+    this.#lost('upstream_reset', detail, 'http_protocol_error', isForeign)
   }
 
-  /** The connection cannot be used any more before the response was complete. */
-  #lost(reason: Reason, detail: string, proxyError?: string): void {
+  /**
+   * The connection cannot be used any more before the response was complete.
+   * @param isForeign what came is no answer: on a connection that was used before, it is the rest of an earlier one
+   */
+  #lost(reason: Reason, detail: string, proxyError?: string, isForeign = false): void {
     const owner = this.#owner
     const connection = this.#connection as UpstreamConnection
     const isUnsent = this.state === 'checking'
@@ -458,7 +461,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       owner.onBroken('upstream_truncated', detail)
       return
     }
-    const isStale = connection.requests > 1 && !this.response.hasBegun && proxyError === undefined
+    const hasNoAnswer = isForeign || (!this.response.hasBegun && proxyError === undefined)
+    const isStale = connection.requests > 1 && hasNoAnswer
     const mayReplay = isUnsent || (owner.isIdempotent && owner.request.isReplayable)
     // Only of a connection that nothing was sent on it is certain that the close is not the answer to the request.
     if (isStale && isUnsent) connection.pool.onStale(connection.restedMs)

@@ -205,10 +205,6 @@ export class Exchange extends ExchangeFacts implements AttemptOwner, Preparation
     this.#try(time, null)
   }
 
-  onLookAgain(_attempt: Attempt, time: number): void {
-    this.#try(time, null)
-  }
-
   /** A refused request that can be sent again whatever its method is: nobody has acted upon it. */
   get #isRepeatable(): boolean {
     return this.request.isComplete && this.request.isReplayable && !this.#client.isDraining

@@ -96,6 +96,7 @@ class MirrorCall implements ConnectionUser, ConnectionWaiter {
   nextWaiter: Waiter | null = null
   previousWaiter: Waiter | null = null
   waitsAt: Bulkhead | null = null
+  passedOver = 0
 
   readonly #counts: MirrorCounts
   readonly #bytes: Buffer
@@ -154,9 +155,11 @@ class MirrorCall implements ConnectionUser, ConnectionWaiter {
 
   onSlot(): void {}
 
-  onIdleConnection(): boolean {
+  takes(): boolean {
     return false
   }
+
+  onIdleConnection(): void {}
 
   onUpstreamData(chunk: Buffer, length: number): void {
     let at = 0

@@ -41,8 +41,11 @@ export interface ResponseOwner {
   onProgress(): void
   /** Everything has been written to the client. @param isReusable the upstream's connection is in order for the next request */
   onResponseEnd(isReusable: boolean): void
-  /** The upstream breaks a rule. Before the final head was passed on, `isStarted` is false. */
-  onBadResponse(text: string): void
+  /**
+   * The upstream breaks a rule. Before the final head was passed on, `isStarted` is false.
+   * @param isForeign what came does not even begin as an answer
+   */
+  onBadResponse(text: string, isForeign?: boolean): void
 }
 
 const facts = new ResponseFacts()
@@ -102,7 +105,7 @@ export class ResponseRelay {
       if (result === 0) return
       const { head } = this.#reader
       if (result === -1) {
-        this.#owner.onBadResponse(head.fault?.text ?? '')
+        this.#owner.onBadResponse(head.fault?.text ?? '', this.#interim === 0 && !this.#reader.beginsWith('HTTP/'))
         return
       }
       at = this.#reader.next

@@ -134,6 +134,58 @@ describe('an upstream that breaks a rule', () => {
   })
 })
 
+describe('bytes that an answer leaves behind it', () => {
+  /** Answers the first request of a connection with `first`, and sends the rest of it when the next request is there. */
+  const untidy = (first: string, rest: string) =>
+    scriptedUpstream(ends, ({ index, socket }) => {
+      if (index === 0) return first
+      if (index === 1) socket.write(`${rest}${ok('late')}`)
+      return index === 1 ? null : ok(`fresh ${index}`)
+    })
+  const CASES: Record<string, [method: string, first: string, rest: string]> = {
+    'the body of an answer to HEAD': ['HEAD', 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n', 'hello'],
+    'the chunks of an answer to HEAD': [
+      'HEAD',
+      'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n',
+      '5\r\nhello\r\n0\r\n\r\n',
+    ],
+    'a body behind 204': ['GET', 'HTTP/1.1 204 No Content\r\n\r\n', 'hello'],
+    'a body behind 304': ['GET', 'HTTP/1.1 304 Not Modified\r\n\r\n', '<html></html>'],
+    'more than its length': ['GET', 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok', '\n\nmore'],
+  }
+  for (const [name, [method, first, rest]] of Object.entries(CASES)) {
+    it(`are never the answer to the next request, which is asked once more: ${name}`, async () => {
+      const upstream = await untidy(first, rest)
+      const proxy = await httpProxy({ ports: [upstream.port] }, ends)
+      const client = proxy.connect()
+      await client.write(`${method} / HTTP/1.1\r\nHost: a\r\n\r\n`).response({ isHead: method === 'HEAD' })
+      assert.equal((await client.get().response()).body, 'fresh 2')
+      assert.equal(upstream.connections, 2)
+      assert.equal(proxy.cells.replays, 1)
+      assert.equal(proxy.cluster.connections.used, 1)
+    })
+  }
+
+  it('cost a request that cannot be sent twice a 502', async () => {
+    const [, first, rest] = CASES['the body of an answer to HEAD']!
+    const upstream = await untidy(first, rest)
+    const proxy = await httpProxy({ ports: [upstream.port], retry: {} }, ends)
+    const client = proxy.connect()
+    await client.write('HEAD / HTTP/1.1\r\nHost: a\r\n\r\n').response({ isHead: true })
+    const response = await client.post('x').response()
+    assert.equal(response.status, 502)
+    assert.match(response.field('proxy-status')!, /error=http_protocol_error/)
+    assert.equal(upstream.requests.length, 2)
+  })
+
+  it('on a new connection are what it speaks: it is not asked again', async () => {
+    const upstream = await scriptedUpstream(ends, () => 'SSH-2.0-OpenSSH_9.2\r\n')
+    const proxy = await httpProxy({ ports: [upstream.port], retry: {} }, ends)
+    assert.equal((await proxy.connect().get().response()).status, 502)
+    assert.equal(upstream.requests.length, 1)
+  })
+})
+
 describe('an answer that is cut short', () => {
   const cases: Record<string, string> = {
     'Content-Length': 'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello',

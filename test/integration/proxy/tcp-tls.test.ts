@@ -329,6 +329,31 @@ describe('TCP to TLS', () => {
     assert.equal((await record(1)).end, 'tls_verify_failed')
   })
 
+  it('keeps no session of a connection that began with earlier files, whenever its ticket comes', async () => {
+    const server = Promise.withResolvers<TLSSocket>()
+    const upstream = await tlsServer({ leaf: good, serve: (socket) => server.resolve(socket) })
+    const { files, contexts, tls } = upstreamTls({ ca: authority.cert })
+    const kept = tls.keepSession.bind(tls)
+    const ticket = Promise.withResolvers<void>()
+    const isChanged = Promise.withResolvers<void>()
+    tls.keepSession = (key, session, context) => {
+      void isChanged.promise.then(() => {
+        kept(key, session, context)
+        ticket.resolve()
+      })
+    }
+    const { client, record } = await proxyTo(upstream.port, tls)
+    client().write('x')
+    await server.promise
+    files['ca'] = stranger.cert
+    contexts.reload()
+    isChanged.resolve()
+    await ticket.promise
+    assert.equal(await client().closed(), 'ECONNRESET')
+    assert.equal((await record(0)).end, 'tls_verify_failed')
+    assert.equal(upstream.seen.resumed, 0)
+  })
+
   it('refuses an upstream below the minimum version', async () => {
     const upstream = await tlsServer({ leaf: good, maxVersion: 'TLSv1.2' })
     const { client, record } = await proxyTo(

@@ -248,9 +248,9 @@ describe('upstream TLS contexts', () => {
   it('forgets sessions when the files change, and the oldest when there are too many', () => {
     const { content, contexts } = files({ 'ca.pem': authority.cert })
     const tls = contexts.open(config())
-    for (let i = 0; i < 128; i++) tls.keepSession(`k${i}`, Buffer.from([i]))
+    for (let i = 0; i < 128; i++) tls.keepSession(`k${i}`, Buffer.from([i]), tls.context)
     assert.deepEqual(tls.session('k0'), Buffer.from([0]))
-    tls.keepSession('one more', Buffer.from([1]))
+    tls.keepSession('one more', Buffer.from([1]), tls.context)
     assert.equal(tls.session('k1'), undefined)
     assert.deepEqual(tls.session('k0'), Buffer.from([0]))
     content['ca.pem'] = other.cert

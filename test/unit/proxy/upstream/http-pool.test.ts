@@ -177,31 +177,61 @@ describe('HttpPool', () => {
     connection.destroy()
   })
 
-  it('gives one to whoever waits, and keeps it when that cannot use it', () => {
+  it('gives one to the first of those who wait that goes on at its endpoint, and the slot to the next one when none does', () => {
     const { pool, open, cluster } = setUp()
     const { connection } = open()
-    const asked: boolean[] = []
+    const log: string[] = []
+    const waiter = (name: string, takes: boolean): ConnectionWaiter => ({
+      nextWaiter: null,
+      previousWaiter: null,
+      waitsAt: null,
+      passedOver: 0,
+      onSlot: () => log.push(`slot for ${name}`),
+      onDialled() {},
+      onDialFailed() {},
+      takes: () => takes,
+      onIdleConnection(given) {
+        assert.equal(given, connection)
+        log.push(`connection for ${name}`)
+      },
+    })
+    // The newest is the next one.
+    cluster.connections.wait(waiter('b', true))
+    cluster.connections.wait(waiter('a', false))
+    pool.giveBack(connection, -1)
+    assert.deepEqual(log, ['connection for b'])
+    assert.equal(pool.idle, 0)
+    connection.use(USER)
+    pool.giveBack(connection, -1)
+    assert.deepEqual(log, ['connection for b', 'slot for a'])
+    assert.equal(pool.idle, 0)
+  })
+
+  it('gives the slot to the next one that waits when eight connections went to those behind it', () => {
+    const { pool, open, cluster } = setUp(undefined, undefined, { maxConnections: 1, maxPendingRequests: 10 })
+    const { connection } = open()
+    let slots = 0
+    let given = 0
     const waiter = (takes: boolean): ConnectionWaiter => ({
       nextWaiter: null,
       previousWaiter: null,
       waitsAt: null,
-      onSlot() {},
+      passedOver: 0,
+      onSlot: () => slots++,
       onDialled() {},
       onDialFailed() {},
-      onIdleConnection(given) {
-        assert.equal(given, connection)
-        asked.push(takes)
-        return takes
-      },
+      takes: () => takes,
+      onIdleConnection: () => given++,
     })
-    cluster.connections.wait(waiter(true))
-    pool.giveBack(connection, -1)
-    assert.equal(pool.idle, 0)
-    connection.use(USER)
+    for (let at = 0; at < 9; at++) cluster.connections.wait(waiter(true))
     cluster.connections.wait(waiter(false))
+    for (let at = 0; at < 8; at++) {
+      pool.giveBack(connection, -1)
+      connection.use(USER)
+    }
+    assert.deepEqual({ given, slots }, { given: 8, slots: 0 })
     pool.giveBack(connection, -1)
-    assert.deepEqual(asked, [true, false])
-    assert.equal(pool.idle, 1)
+    assert.deepEqual({ given, slots }, { given: 8, slots: 1 })
   })
 
   it('frees the slot of a connection once, whoever closes it', () => {

@@ -1,0 +1,186 @@
+/** Requests that wait because every connection is busy: which endpoint they get when one becomes free. */
+import assert from 'node:assert/strict'
+import { afterEach, describe, it } from 'node:test'
+import { hashShare } from '../../../proxy/routing/router.ts'
+import type { Cluster } from '../../../proxy/upstream/cluster.ts'
+import { httpProxy } from '../../helpers/http-proxy.ts'
+import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
+
+const ends: (() => unknown)[] = []
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end()
+})
+
+/** An upstream whose answers are given when the test says so, with its number in the body. */
+async function held(name: string, status = 200) {
+  const gates: (() => void)[] = []
+  let isOpen = false
+  const upstream = await scriptedUpstream(ends, async () => {
+    if (!isOpen) await new Promise<void>((resolve) => gates.push(resolve))
+    return status === 200 ? ok(name) : withStatus(status, name)
+  })
+  return {
+    upstream,
+    /** Answers the request that has waited longest. */
+    answer: () => gates.shift()?.(),
+    open: () => {
+      isOpen = true
+      for (const gate of gates.splice(0)) gate()
+    },
+  }
+}
+
+/** A user of each of two sides, found as the proxy does it. */
+function sides(cluster: Cluster, port: number) {
+  const sideOf = (user: string) => {
+    const picked = cluster.pick(performance.now(), [], hashShare(user))
+    assert.ok(typeof picked !== 'string')
+    return picked.port
+  }
+  const users = Array.from({ length: 50 }, (_, i) => `user-${i}`)
+  return { atOne: users.find((user) => sideOf(user) === port)!, atTwo: users.find((user) => sideOf(user) !== port)! }
+}
+
+const BREAKER = { consecutiveFailures: 1, failureRate: null, openMs: 60_000, maxOpenMs: 60_000, halfOpenRequests: 1 }
+
+describe('a request that waits for a connection', () => {
+  it('goes elsewhere at once when the endpoint of the one that became free has an open breaker', async () => {
+    const bad = await held('bad', 500)
+    const good = await held('good')
+    good.open()
+    const proxy = await httpProxy(
+      {
+        ports: [bad.upstream.port, good.upstream.port],
+        isRanked: true,
+        limits: { maxConnections: 1 },
+        breaker: BREAKER,
+      },
+      ends,
+    )
+    const first = proxy.connect().get()
+    await bad.upstream.request(0)
+    const second = proxy.connect().get()
+    while (proxy.cluster.connections.pending < 1) await new Promise((resolve) => setImmediate(resolve))
+    bad.answer()
+    assert.equal((await first.response()).status, 500)
+    assert.equal((await second.response()).body, 'good')
+    const [, record] = await proxy.recorded(2)
+    // The connection that rests at the endpoint with the open breaker would be kept for four seconds.
+    assert.ok(record!.queueMs < 3_000, `it waited for ${record!.queueMs} ms`)
+    assert.equal(bad.upstream.requests.length, 1)
+  })
+
+  it('goes where its hash says, not where a connection became free', async () => {
+    const one = await held('one')
+    const two = await held('two')
+    const proxy = await httpProxy(
+      {
+        ports: [one.upstream.port, two.upstream.port],
+        limits: { maxConnections: 1 },
+        cluster: { loadBalancing: { policy: 'ConsistentHash', hashOn: { kind: 'header', name: 'x-user' } } },
+      },
+      ends,
+    )
+    const { atOne, atTwo } = sides(proxy.cluster, one.upstream.port)
+    one.open()
+    two.open()
+    assert.equal((await proxy.connect().get('/', `X-User: ${atOne}`).response()).body, 'one')
+    const clients = Array.from({ length: 8 }, (_, i) =>
+      proxy.connect().get('/', `X-User: ${i % 2 === 0 ? atOne : atTwo}`),
+    )
+    const bodies = await Promise.all(clients.map(async (client) => (await client.response()).body))
+    assert.deepEqual(bodies, ['one', 'two', 'one', 'two', 'one', 'two', 'one', 'two'])
+  })
+
+  it('leaves a connection to another endpoint to one behind it, so that none is closed while somebody wants it', async () => {
+    const one = await held('one')
+    const two = await held('two')
+    const proxy = await httpProxy(
+      {
+        ports: [one.upstream.port, two.upstream.port],
+        limits: { maxConnections: 2, maxPendingRequests: 100 },
+        cluster: { loadBalancing: { policy: 'ConsistentHash', hashOn: { kind: 'header', name: 'x-user' } } },
+      },
+      ends,
+    )
+    const { atOne, atTwo } = sides(proxy.cluster, one.upstream.port)
+    const busy = [proxy.connect().get('/', `X-User: ${atOne}`), proxy.connect().get('/', `X-User: ${atTwo}`)]
+    await Promise.all([one.upstream.request(0), two.upstream.request(0)])
+    const waiting = []
+    for (const user of [atOne, atTwo]) {
+      for (let at = 0; at < 6; at++) {
+        waiting.push(proxy.connect().get('/', `X-User: ${user}`))
+        const count = waiting.length
+        while (proxy.cluster.connections.pending < count) await new Promise((resolve) => setImmediate(resolve))
+      }
+    }
+    two.open()
+    for (const client of [busy[1]!, ...waiting.slice(6)]) assert.equal((await client.response()).body, 'two')
+    one.open()
+    for (const client of [busy[0]!, ...waiting.slice(0, 6)]) assert.equal((await client.response()).body, 'one')
+    // The slot of the connection that nobody waited for any more became a second one to the other side.
+    assert.deepEqual([one.upstream.connections, two.upstream.connections], [2, 1])
+  })
+
+  it('goes to another endpoint when it is there for its second try', async () => {
+    const bad = await held('bad', 503)
+    const good = await held('good')
+    const proxy = await httpProxy(
+      { ports: [bad.upstream.port, good.upstream.port], isRanked: true, limits: { maxConnections: 1 }, retry: {} },
+      ends,
+    )
+    const first = proxy.connect().get()
+    await bad.upstream.request(0)
+    // The second one takes the only connection while the first rests before its second try.
+    const second = proxy.connect().get()
+    while (proxy.cluster.connections.pending < 1) await new Promise((resolve) => setImmediate(resolve))
+    good.open()
+    bad.open()
+    assert.equal((await first.response()).body, 'good')
+    assert.equal((await second.response()).body, 'good')
+    assert.ok(bad.upstream.requests.length <= 2, 'none came to the failing endpoint twice')
+  })
+
+  it('goes back to the first priority though connections to the second never rest', async () => {
+    const first = await held('first')
+    const second = await held('second')
+    first.open()
+    const proxy = await httpProxy(
+      {
+        ports: [first.upstream.port, second.upstream.port],
+        isRanked: true,
+        limits: { maxConnections: 2, maxPendingRequests: 100 },
+      },
+      ends,
+    )
+    const [primary] = [...proxy.cluster.endpoints]
+    primary!.isHealthy = false
+    const before = [proxy.connect().get(), proxy.connect().get()]
+    await second.upstream.request(1)
+    const waiting = Array.from({ length: 20 }, () => proxy.connect().get())
+    while (proxy.cluster.connections.pending < 20) await new Promise((resolve) => setImmediate(resolve))
+    primary!.isHealthy = true
+    second.open()
+    for (const client of before) assert.equal((await client.response()).body, 'second')
+    for (const client of waiting) assert.equal((await client.response()).body, 'first')
+  })
+
+  it('finds an endpoint that is new, though connections to the old one never rest', async () => {
+    const old = await held('old')
+    const young = await held('young')
+    young.open()
+    const proxy = await httpProxy(
+      { ports: [old.upstream.port], limits: { maxConnections: 4, maxPendingRequests: 100 } },
+      ends,
+    )
+    const clients = Array.from({ length: 44 }, () => proxy.connect().get())
+    await old.upstream.request(3)
+    while (proxy.cluster.connections.pending < 40) await new Promise((resolve) => setImmediate(resolve))
+    proxy.found([old.upstream.port, young.upstream.port])
+    old.open()
+    const bodies = await Promise.all(clients.map(async (client) => (await client.response()).body))
+    const count = bodies.filter((body) => body === 'young').length
+    assert.ok(count >= 5, `${count} of 40 came to the new endpoint`)
+    assert.ok(old.upstream.connections + young.upstream.connections <= 8, 'connections are kept')
+  })
+})
