@@ -90,6 +90,23 @@ describe('ambassador inject', { concurrency: 3 }, () => {
     )
   })
 
+  it('refuses an annotation of a workload that is not text, since a false without quotes means to opt out', async () => {
+    const own = DEPLOYMENT.replace(
+      /^metadata:.*$/m,
+      'metadata: { name: checkout, annotations: { ambassador.dev/inject: false } }',
+    )
+    const { code, stderr, stdout } = await cli(['inject', '-f', '-'], [AMBASSADOR, own].join('---'))
+    assert.equal(code, 1)
+    assert.match(
+      stderr,
+      /^<stdin>:\d+: Deployment 'checkout': ambassador\.dev\/inject: the value is not a string; write it in quotes$/m,
+    )
+    assert.deepEqual(
+      objects(stdout).map((each) => each.kind),
+      ['Ambassador'],
+    )
+  })
+
   it('tells what is wrong with an Ambassador that a pod names', async () => {
     const { stderr } = await cli(['inject', '-f', '-'], stream.replace('port: 8081', 'port: 70000'))
     assert.match(
