@@ -32,6 +32,14 @@ export const prepareBrowser = async (): Promise<Cleanup> => {
   return async () => {}
 }
 
+/** The same, and the programs of this checkout in a bundle: made before the tests, whose deadlines are not for that. */
+export const prepareProxy = async (): Promise<Cleanup> => {
+  const { built } = await import('../helpers/built.ts')
+  const cleanup = await prepareBrowser()
+  await built()
+  return cleanup
+}
+
 /** Helm, from the PATH or built. */
 export const prepareHelm = async (): Promise<Cleanup> => {
   const { helmForTests } = await import('../helpers/helm.ts')
