@@ -16,17 +16,17 @@ export function unknownFields(object: object): Issue[] {
 function below(node: Structural, value: unknown, path: string): Issue[] {
   if (Array.isArray(value))
     return value.flatMap((item, index) => (node.items ? below(node.items, item, `${path}[${index}]`) : []))
-  if (value === null || typeof value !== 'object' || !node.properties) return []
-  const known = node.properties
+  if (value === null || typeof value !== 'object' || node.type !== 'object') return []
+  const known = node.properties ?? {}
   return Object.entries(value).flatMap(([name, child]) => {
     const own = path === '' ? name : `${path}.${name}`
     if (Object.hasOwn(known, name)) return below(known[name]!, child, own)
-    const meant = nearest(name, Object.keys(known))
-    return [
-      {
-        field: own,
-        message: `is not a field, ${meant ? `did you mean ${meant}?` : `use one of ${Object.keys(known).join(', ')}`}`,
-      },
-    ]
+    return [{ field: own, message: `is not a field, ${remedy(name, Object.keys(known))}` }]
   })
+}
+
+function remedy(name: string, known: readonly string[]): string {
+  if (known.length === 0) return 'there are none here, remove it'
+  const meant = nearest(name, known)
+  return meant ? `did you mean ${meant}?` : `use one of ${known.join(', ')}`
 }
