@@ -50,7 +50,9 @@ export async function askNameserver(
   const ask = async (edns: boolean): Promise<DnsReply> => {
     const overUdp = await exchange(question, edns, deadline, timeoutMs, () => udp(server, deadline))
     if (!overUdp.ok || !overUdp.packet.flag_tc) return overUdp
-    return exchange(question, edns, deadline, timeoutMs, () => tcp(server))
+    const overTcp = await exchange(question, edns, deadline, timeoutMs, () => tcp(server))
+    // Firewalls that know DNS as UDP are many: the records that came are better than none.
+    return overTcp.ok || (overUdp.packet.answers ?? []).length === 0 ? overTcp : overUdp
   }
   try {
     const reply = await ask(true)
@@ -164,7 +166,11 @@ function decodeReply(message: Buffer, id: number, question: DnsQuestion): Decode
   try {
     const packet = decode(message)
     const asked = packet.questions?.[0]
-    if (packet.type !== 'response' || packet.id !== id || packet.questions?.length !== 1) return null
+    if (packet.type !== 'response' || packet.id !== id) return null
+    // A nameserver that could not read the question, as one of before EDNS, may leave it out: then it is an error and nothing else.
+    const rcode = (packet.flags ?? 0) & 0xf
+    if (asked === undefined) return rcode === Rcode.noError || rcode === Rcode.nameError ? null : packet
+    if (packet.questions?.length !== 1) return null
     if (asked?.type !== question.type || asked.name.toLowerCase() !== question.name.toLowerCase()) return null
     return packet
   } catch {

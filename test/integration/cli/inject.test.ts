@@ -5,12 +5,13 @@ import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import { load, loadAll } from 'js-yaml'
 import { execute, type Json, type Result } from '../../e2e/lib/kubectl.ts'
+import { programArgs } from '../../helpers/built.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'ambassador-inject-'))
 after(() => rmSync(folder, { recursive: true }))
 
-const cli = (args: readonly string[], input = ''): Promise<Result> =>
-  execute(process.execPath, ['cli/main.ts', ...args], { input, timeoutMs: 60_000 })
+const cli = async (args: readonly string[], input = ''): Promise<Result> =>
+  execute(process.execPath, await programArgs(['cli/main.ts', ...args]), { input, timeoutMs: 60_000 })
 
 const AMBASSADOR = `
 apiVersion: ambassador.dev/v1alpha1

@@ -7,11 +7,12 @@ import { main } from '../../../cli/main.ts'
 import { PRODUCT_VERSION } from '../../../common/names.ts'
 import { parseProxyConfig } from '../../../common/proxy-config.ts'
 import { execute } from '../../e2e/lib/kubectl.ts'
+import { programArgs } from '../../helpers/built.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
 
 async function ambassador(args: readonly string[], input = '', program = ['cli/main.ts']) {
-  const { code, stdout, stderr } = await execute(process.execPath, [...program, ...args], { input })
+  const { code, stdout, stderr } = await execute(process.execPath, await programArgs([...program, ...args]), { input })
   return { code, out: stdout.trimEnd().split('\n'), err: stderr.trimEnd().split('\n') }
 }
 

@@ -117,7 +117,7 @@ const start = async (port: number): Promise<void> => {
 const cleanUp = async (): Promise<void> => {
   const kinds = ['mutatingwebhookconfiguration', 'validatingadmissionpolicy', 'validatingadmissionpolicybinding']
   for (const kind of kinds) await kubectl.run(['delete', kind, NAME, '--ignore-not-found'])
-  await kubectl.run(['delete', 'namespace', NAMESPACE, BEHIND, '--ignore-not-found', '--wait=true'])
+  await Promise.all([NAMESPACE, BEHIND].map((namespace) => kubectl.delete(`namespace/${namespace}`)))
 }
 
 const sidecars = (object: Json): Json[] =>
@@ -158,8 +158,8 @@ describe('the webhook and a real API server', {
     kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, NAMESPACE)
     client = createClient(await connect({ kubeconfig: cluster.kubeconfig }))
     await cleanUp()
-    for (const namespace of [NAMESPACE, BEHIND]) await kubectl.run(['create', 'namespace', namespace])
-    await kubectl.run(['label', 'namespace', NAMESPACE, 'pod-security.kubernetes.io/enforce=restricted'])
+    await kubectl.freshNamespace(NAMESPACE, { 'pod-security.kubernetes.io/enforce': 'restricted' })
+    await kubectl.freshNamespace(BEHIND)
     await start(0)
     assert.equal(webhook.isReady(), false)
     const objects = await chartObjects(webhook.port)

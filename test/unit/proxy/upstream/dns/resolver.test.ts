@@ -182,6 +182,34 @@ describe('a look-up', () => {
     )
   })
 
+  it('takes the records that fit where the whole answer is not to be had, for TCP is refused or says nothing', async () => {
+    for (const isRefused of [true, false]) {
+      const server = await start()
+      const fitting = ['10.1.0.1', '10.1.0.2'].map((data) => ({
+        type: 'A' as const,
+        name: 'many.example',
+        ttl: 60,
+        data,
+      }))
+      server.addresses('many.example', [])
+      server.reply('many.example', 'A', { isTruncated: true, fitting })
+      if (isRefused) await server.refuseTcp()
+      else server.reply('many.example', 'A', { isTruncated: true, fitting, isSilentOnTcp: true })
+      const { resolver } = resolverFor([server])
+      assert.deepEqual(await resolver.resolve('many.example'), ok(['10.1.0.1', '10.1.0.2'], 60_000, 'many.example'))
+    }
+  })
+
+  it('does not take a cut answer without records for a name without records', async () => {
+    const server = await start()
+    server.reply('many.example', 'A', { isTruncated: true })
+    await server.refuseTcp()
+    const { resolver } = resolverFor([server])
+    const resolution = await resolver.resolve('many.example')
+    assert.equal(!resolution.ok && resolution.isDefinite, false)
+    assert.match(resolution.ok ? '' : resolution.why, /cannot be asked over TCP \(ECONNREFUSED\)/)
+  })
+
   it('asks without EDNS where the nameserver does not know it', async () => {
     const server = await start()
     server.fallback = (query) =>
@@ -190,6 +218,25 @@ describe('a look-up', () => {
         : { rcode: 1 }
     const { resolver } = resolverFor([server])
     assert.deepEqual(await resolver.resolve('old.example'), ok(['10.0.0.1'], 9_000, 'old.example'))
+  })
+
+  it('asks without EDNS where the nameserver sends the error alone, without the question', async () => {
+    const server = await start()
+    const bare = (reply: Buffer): Buffer => {
+      const header = Buffer.from(reply.subarray(0, 12))
+      header.fill(0, 4)
+      return header
+    }
+    server.fallback = (query) =>
+      query.ednsSize === null
+        ? { answers: query.type === 'A' ? [{ type: 'A', name: query.name, ttl: 9, data: '10.0.0.1' }] : [] }
+        : { rcode: 1, corrupt: bare }
+    const { resolver } = resolverFor([server])
+    assert.deepEqual(await resolver.resolve('old.example'), ok(['10.0.0.1'], 9_000, 'old.example'))
+    // What claims that the name does not exist must say which name.
+    server.fallback = () => ({ rcode: 3, corrupt: bare })
+    const resolution = await resolver.resolve('other.example')
+    assert.equal(!resolution.ok && resolution.isTimeout, true)
   })
 
   it('uses a socket of its own for every question', async () => {
