@@ -95,9 +95,9 @@ export const applyAll = async (kubeconfig: string, namespace: string, objects: r
     const path = collectionOf(object.apiVersion, object.kind, object.metadata.namespace ?? namespace)
     // What is left before it must be there first.
     if (left.length > 0 || path === undefined) left.push(object)
-    else if (await isCreated(client, path, withApplied(object, path, namespace)))
-      object.kind === 'Namespace' && (await isFurnished(kubeconfig, object.metadata.name))
-    else if (!MERGED.includes(object.kind)) left.push(object)
+    else if (await isCreated(client, path, withApplied(object, path, namespace))) {
+      if (object.kind === 'Namespace') await isFurnished(kubeconfig, object.metadata.name)
+    } else if (!MERGED.includes(object.kind)) left.push(object)
     else await merge(client, `${path}/${object.metadata.name}`, withApplied(object, path, namespace))
   }
   return left
@@ -164,14 +164,12 @@ export const watchUntil = async (
     try {
       last = await client.request<Json>({ path: `${collection}/${name}`, signal })
     } catch (error) {
-      if (!(error instanceof ApiError)) throw error
-      if (error.status === 404) last = undefined
-      else if (error.status !== 0) throw error
-      else {
-        // It is being restarted.
+      if (!(error instanceof ApiError && (error.status === 404 || isPassing(error)))) throw error
+      if (error.status !== 404) {
         await sleep(250)
         continue
       }
+      last = undefined
     }
     if (isDone(last)) return
     // What does not exist has no version to begin with.
@@ -194,7 +192,7 @@ export const watchUntil = async (
         events.destroy()
       }
     } catch (error) {
-      if (!isOfConnection(error)) throw error
+      if (!isPassing(error)) throw error
       await sleep(250)
     }
   }
@@ -214,8 +212,11 @@ async function* linesOf(stream: AsyncIterable<Buffer>): AsyncGenerator<string> {
   }
 }
 
-const isOfConnection = (error: unknown): boolean =>
-  error instanceof ApiError ? error.status === 0 : ['ECONNRESET', 'ABORT_ERR'].includes(String((error as Json)?.code))
+/** An API server that is restarted, or has too much to do, or the end of the time. */
+const isPassing = (error: unknown): boolean =>
+  error instanceof ApiError
+    ? error.status === 0 || error.status === 429 || error.status >= 500
+    : ['ECONNRESET', 'ABORT_ERR'].includes(String((error as Json)?.code))
 
 /** What `kubectl rollout status` waits for. @throws {Error} when the Deployment says that it makes no progress */
 export const isRolledOut = (object: Json | undefined): boolean => {
