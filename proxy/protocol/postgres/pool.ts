@@ -163,7 +163,7 @@ export class Pool implements ServerOwner {
    */
   ask(server: Server): boolean {
     if (!this.lexicon.mayAsk(now())) return false
-    this.#inquire(server, [...server.open])
+    this.#inquire(server, [...server.open.keys()])
     return true
   }
 
