@@ -216,4 +216,22 @@ describe('a request that waits for a connection', () => {
       starts[1]!(at(young.upstream.port))
       assert.equal((await second.response()).body, 'young')
     })
+
+  it('that does not come before its deadline is told when to ask again', async () => {
+    const busy = await held('busy')
+    const proxy = await httpProxy(
+      { ports: [busy.upstream.port], limits: { maxConnections: 1 }, timeouts: { requestMs: 60_000 } },
+      ends,
+    )
+    const first = proxy.connect().get()
+    await busy.upstream.request(0)
+    const hasty = { ...proxy.snapshot, timeouts: { ...proxy.snapshot.timeouts, requestMs: 50 } }
+    proxy.driver.update(hasty)
+    const response = await proxy.connect().get().response()
+    assert.equal(response.status, 503)
+    assert.equal(response.field('x-ambassador-reason'), 'queue_full')
+    assert.equal(response.field('retry-after'), '1')
+    busy.open()
+    assert.equal((await first.response()).status, 200)
+  })
 })
