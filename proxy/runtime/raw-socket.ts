@@ -3,6 +3,7 @@ import { connect as connectTcp, type NetConnectOpts, Socket } from 'node:net'
 import type { ConnectionOptions, TLSSocket } from 'node:tls'
 import { CHUNK_BYTES, keepScratch, lend, SHARED_READ_BUFFER, takeBack } from './buffers.ts'
 import { refreshClock } from './clock.ts'
+import { canWriteDirectly, type DirectHandle, type WriteOwner, writeDirectly } from './direct-write.ts'
 
 /** The most that one onData brings, unless the socket was opened with a smaller buffer. */
 export const READ_BUFFER_BYTES = CHUNK_BYTES
@@ -40,7 +41,7 @@ interface Internals {
   _write(data: Buffer, encoding: 'buffer', done: (error?: Error | null) => void): void
 }
 
-interface Handle {
+interface Handle extends DirectHandle {
   readonly writeQueueSize: number
   readonly reset?: () => unknown
   readonly useUserBuffer?: (buffer: Buffer) => void
@@ -52,7 +53,7 @@ interface Handle {
  * A TCP or TLS connection. Writing goes past the queue of Node's Writable straight to the handle (one write call, no tick, no
  * copy); what the kernel does not take at once is kept by libuv and reported by onDrain.
  */
-export class RawSocket {
+export class RawSocket implements WriteOwner {
   handler: SocketHandler
   /** The socket of Node below: addresses, TLS details and events of the connect. Never write to it or end it directly. */
   readonly socket: Socket
@@ -186,11 +187,7 @@ export class RawSocket {
   }
 
   #send(data: Buffer): boolean {
-    this.#sending = true
-    this.#taken = false
-    ;(this.socket as unknown as Internals)._write(data, 'buffer', this.#onWritten)
-    this.#sending = false
-    if (this.#taken) return true
+    if (this.#isTaken(data)) return true
     if (this.#inFlight++ === 0) this.#oldestBytes = data.length
     else {
       this.#otherBytes ??= []
@@ -201,13 +198,40 @@ export class RawSocket {
     return this.isTls
   }
 
+  /** Writes. True: it is over by now, for good or ill; false: it is under way. */
+  #isTaken(data: Buffer): boolean {
+    const handle = (this.socket as unknown as Internals)._handle
+    if (this.isTls || !canWriteDirectly || handle === null || this.socket.connecting) return this.#isTakenByNode(data)
+    const said = writeDirectly(handle, data, this)
+    if (typeof said === 'boolean') return said
+    this.#writeError ??= said
+    this.#onWriteError()
+    return true
+  }
+
+  /** The same by Node's own way, which TLS needs for what it says of errors. */
+  #isTakenByNode(data: Buffer): boolean {
+    this.#sending = true
+    this.#taken = false
+    ;(this.socket as unknown as Internals)._write(data, 'buffer', this.#onWritten)
+    this.#sending = false
+    return this.#taken
+  }
+
   readonly #onWritten = (error?: Error | null): void => {
-    if (error) this.#writeError ??= error
-    if (this.#sending) {
-      this.#taken = true
-      if (error) this.#onWriteError()
+    if (!this.#sending) {
+      this.onWriteEnd(error ?? null)
       return
     }
+    this.#taken = true
+    if (!error) return
+    this.#writeError ??= error
+    this.#onWriteError()
+  }
+
+  /** For the write below alone. */
+  onWriteEnd(error: Error | null): void {
+    if (error !== null) this.#writeError ??= error
     this.backlog -= this.#oldestBytes
     this.#oldestBytes = --this.#inFlight > 0 ? (this.#otherBytes?.shift() ?? 0) : 0
     if (this.destroyed) return

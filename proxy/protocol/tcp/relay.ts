@@ -1,7 +1,8 @@
 /** Carries bytes between two sockets until both directions have ended: half-closes and resets go through, nothing is kept but one read. */
+import { firstBytes, scratchFor } from '../../runtime/buffers.ts'
 import { now } from '../../runtime/clock.ts'
 import { type RawSocket, READ_BUFFER_BYTES, type SocketHandler } from '../../runtime/raw-socket.ts'
-import { CoarseTimer } from '../../runtime/timers.ts'
+import { CoarseTimer, TICK_MS } from '../../runtime/timers.ts'
 
 /** Which of the two sockets something happened to: the application's or the upstream's. */
 export type SideName = 'client' | 'upstream'
@@ -42,7 +43,7 @@ const SMALL_BYTES = 8 * 1024
 /** A client that was told that its connection ends has this long to end it too. */
 const FAREWELL_MS = 5_000
 
-/** Memory for the output of small reads, and for bulk directions: used again, so that a burst allocates nothing. */
+/** Memory for bulk directions: used again, so that a burst allocates nothing. */
 const freeBuffers: Buffer[] = []
 const MAX_FREE = 4
 
@@ -54,9 +55,6 @@ function giveBuffer(buffer: Buffer): void {
   if (freeBuffers.length < MAX_FREE) freeBuffers.push(buffer)
 }
 
-/** What small reads are copied into before they are written: whoever still needs it after the write keeps it, and the next one takes another. */
-let scratch = takeBuffer()
-
 export class Relay {
   readonly #options: RelayOptions
   readonly #client: Side
@@ -65,6 +63,8 @@ export class Relay {
   #firstToEnd: SideName | null = null
   #end: RelayEnd | null = null
   #open = 2
+  /** When the idle time was last counted anew. */
+  #touchedAt = Number.NEGATIVE_INFINITY
   #hasSaidFarewell = false
 
   constructor(options: RelayOptions) {
@@ -97,9 +97,12 @@ export class Relay {
 
   /** A byte moved. */
   touch(): void {
-    if (this.#end !== null) return
+    const time = now()
+    // Of the many messages of a busy connection one in a tick does; the deadline is later by as much.
+    if (time < this.#touchedAt + TICK_MS || this.#end !== null) return
+    this.#touchedAt = time
     const idleMs = this.#options.idleMs()
-    if (idleMs !== null) this.#idle.set(now() + idleMs)
+    if (idleMs !== null) this.#idle.set(time + idleMs + TICK_MS)
     else this.#idle.clear()
   }
 
@@ -192,11 +195,10 @@ class Side implements SocketHandler {
       if (!to.write(Buffer.from(chunk.subarray(0, length)))) this.#pause()
       return
     }
-    chunk.copy(scratch, 0, 0, length)
-    if (!to.write(scratch.subarray(0, length))) {
-      this.#hold(scratch)
-      scratch = takeBuffer()
-    } else if (length >= BULK_BYTES) {
+    const memory = scratchFor(length)
+    chunk.copy(memory, 0, 0, length)
+    if (!to.lend(firstBytes(memory, length), memory)) this.#pause()
+    else if (length >= BULK_BYTES) {
       this.#own = takeBuffer()
       this.socket.readInto(this.#own)
     }

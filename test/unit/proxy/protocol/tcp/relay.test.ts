@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { Relay, type RelayEnd } from '../../../../../proxy/protocol/tcp/relay.ts'
+import { keepScratch, lend, lentPieces, takeBack } from '../../../../../proxy/runtime/buffers.ts'
 import {
   NO_HANDLER,
   type RawSocket,
@@ -26,6 +27,7 @@ class FakeSocket {
   /** Whether the next write is taken at once. */
   takes = true
   #held: { readonly memory: Buffer; readonly content: string }[] = []
+  #lent: Buffer[] = []
   #next: Buffer | null = null
   #memory: Buffer = shared
 
@@ -36,6 +38,19 @@ class FakeSocket {
     this.#held.push({ memory: data, content })
     this.backlog += data.length
     return false
+  }
+
+  /** As a RawSocket does it. */
+  lend(data: Buffer, memory: Buffer): boolean {
+    if (this.write(data)) return true
+    keepScratch(memory)
+    lend()
+    this.#lent.push(memory)
+    return false
+  }
+
+  #giveBack(): void {
+    for (const memory of this.#lent.splice(0)) takeBack(memory)
   }
 
   /** Bytes arrive: into the memory that this socket reads into now. */
@@ -54,6 +69,7 @@ class FakeSocket {
     this.verifyHeld()
     this.#held = []
     this.backlog = 0
+    this.#giveBack()
     this.handler.onDrain()
   }
 
@@ -76,6 +92,7 @@ class FakeSocket {
   }
   close(error: Error | null = null): void {
     this.destroyed = true
+    this.#giveBack()
     const { handler } = this
     this.handler = NO_HANDLER
     handler.onClose(error)
@@ -196,7 +213,10 @@ describe('relay', () => {
         for (const [i, each] of relays.entries()) {
           assert.equal(each.upstream.written === sent[i]!.upstream, true)
           assert.equal(each.client.written === sent[i]!.client, true)
+          each.client.close()
+          each.upstream.close()
         }
+        assert.equal(lentPieces(), 0)
       }),
       { numRuns: 150 },
     )
