@@ -64,6 +64,8 @@ export function parseDocuments(source: string, file: string): SourceDocument[] {
   try {
     const events = parseEvents(source, { filename: file })
     const values = constructFromEvents(events, { source, filename: file, schema: SCHEMA })
+    const fault = aliasFault(values)
+    if (fault !== undefined) throw new UnreadableError(`${file}: ${fault}`)
     const places = offsets(events, source)
     return values.flatMap((value, index) =>
       value === null || value === undefined ? [] : expand(value, places[index] ?? new Map(), source, file),
@@ -73,6 +75,27 @@ export function parseDocuments(source: string, file: string): SourceDocument[] {
     const line = error.mark ? `:${error.mark.line + 1}` : ''
     throw new UnreadableError(`${file}${line}: is not YAML: ${error.reason}`)
   }
+}
+
+/** Values in all documents of a file, each use of an alias counted: far above any manifest, and still printed in a moment. */
+const MOST_VALUES = 5_000_000
+
+/** Why values with aliases cannot be used, or undefined: one that holds itself has no end, and few lines can stand for more than fits in memory. */
+function aliasFault(values: readonly unknown[]): string | undefined {
+  const sizes = new Map<object, number>()
+  const sizeOf = (value: unknown): number => {
+    if (value === null || typeof value !== 'object') return 1
+    const known = sizes.get(value)
+    if (known !== undefined) return known
+    sizes.set(value, Number.NaN) // until its end is reached, which one that holds itself never does
+    let size = 1
+    for (const each of Object.values(value)) size += sizeOf(each)
+    sizes.set(value, size)
+    return size
+  }
+  const size = sizeOf(values)
+  if (Number.isNaN(size)) return 'an anchor holds an alias of itself, write the value out'
+  return size > MOST_VALUES ? `its aliases stand for ${size} values, write fewer than ${MOST_VALUES}` : undefined
 }
 
 type Offsets = ReadonlyMap<string, number>

@@ -10,6 +10,7 @@ import { readDocuments, type SourceDocument, UnreadableError } from '../document
 import { Exit } from '../exit.ts'
 import { printDocument } from '../print.ts'
 import { noStandIn, SERVICE_USAGE, standIns } from '../services.ts'
+import { unknownFields } from '../unknown-fields.ts'
 
 export const summary = 'print the ConfigMaps that the operator would write for Ambassadors'
 
@@ -52,7 +53,7 @@ export async function run(args: string[]): Promise<number> {
   for (const document of ambassadors) {
     const object = document.value as Ambassador
     const say = (field: string, text: string) => console.error(`${document.file}:${document.lineOf(field)}: ${text}`)
-    const broken = checkObject(object)
+    const broken = [...checkObject(object), ...unknownFields(object)]
     for (const { field, message } of broken) say(field, `${field}: ${message}`)
     if (broken.length > 0) {
       exit = Exit.problem

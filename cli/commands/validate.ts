@@ -44,7 +44,7 @@ export async function run(args: string[]): Promise<number> {
     return Exit.problem
   }
   const ambassadors = documents.filter(isOurs)
-  const found = [...ambassadors.flatMap(problemsOf), ...sharedPorts(documents)]
+  const found = [...ambassadors.flatMap(problemsOf), ...sameNames(ambassadors), ...sharedPorts(documents)]
   for (const { document, isWarning, subject, issue } of found) {
     const place = `${document.file}:${document.lineOf(issue.field)}`
     const field = issue.field === '' ? '' : `${issue.field}: `
@@ -76,6 +76,30 @@ function problemsOf(document: SourceDocument): Found[] {
   const errors = [...checkObject(object), ...unknownFields(object)]
   if (errors.length > 0) return errors.map(say(false))
   return render({ ambassador: object }).problems.map((problem) => say(problem.severity === 'Warning')(problem))
+}
+
+/** Of two objects with one name, an API server keeps the one that is applied last. */
+function sameNames(ambassadors: readonly SourceDocument[]): Found[] {
+  const found: Found[] = []
+  const first = new Map<string, SourceDocument>()
+  for (const document of ambassadors) {
+    const name = (document.value as Partial<Ambassador>).metadata?.name
+    if (typeof name !== 'string') continue
+    const key = `${namespaceOf(document.value) ?? ''}/${name}`
+    const other = first.get(key)
+    if (other === undefined) {
+      first.set(key, document)
+      continue
+    }
+    const message = `'${name}' is the name of the Ambassador at ${other.file}:${other.lineOf('metadata.name')} too: the one that is applied last replaces the other, give it another name`
+    found.push({
+      document,
+      isWarning: true,
+      subject: subjectOf(document.value),
+      issue: { field: 'metadata.name', message },
+    })
+  }
+  return found
 }
 
 /** Two Ambassadors of one pod cannot listen on one port. */

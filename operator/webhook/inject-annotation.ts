@@ -38,7 +38,7 @@ export function parseInject(value: Json): Request | Skip | Denial {
   if (text.trim() === '') {
     return deny('InvalidAnnotation', `${KEY}: names no Ambassador; write a name, or "false" to opt out`)
   }
-  const names: string[] = []
+  const names = new Set<string>()
   for (const [index, part] of text.split(',').entries()) {
     const name = part.trim()
     if (name === '') {
@@ -49,18 +49,18 @@ export function parseInject(value: Json): Request | Skip | Denial {
     }
     const problem = problemOf(name)
     if (problem !== undefined) return deny('InvalidAnnotation', `${KEY}: ${problem}`)
-    if (names.includes(name)) {
+    if (names.has(name)) {
       return deny('InvalidAnnotation', `${KEY}: Ambassador "${name}" is named twice; remove one of the two`)
     }
-    names.push(name)
+    names.add(name)
   }
-  if (names.length > MAX_AMBASSADORS_PER_POD) {
+  if (names.size > MAX_AMBASSADORS_PER_POD) {
     return deny(
       'TooManyAmbassadors',
-      `${KEY}: ${names.length} Ambassadors are named; a pod can have at most ${MAX_AMBASSADORS_PER_POD}`,
+      `${KEY}: ${names.size} Ambassadors are named; a pod can have at most ${MAX_AMBASSADORS_PER_POD}`,
     )
   }
-  return { kind: 'request', names }
+  return { kind: 'request', names: [...names] }
 }
 
 function problemOf(name: string): string | undefined {

@@ -1,11 +1,12 @@
 /** The same decisions for objects in files: what the webhook would make of a pod or of the pods of a workload, without a cluster. */
+import { Annotation } from '../../common/names.ts'
 import { configMapName } from '../../common/object-names.ts'
 import type { Ambassador } from '../api/ambassador.ts'
 import { checkObject } from '../api/check.ts'
 import { problemText } from '../render/problems.ts'
 import { render } from '../render/render.ts'
 import { type InjectableAmbassador, injectable } from './ambassador.ts'
-import { annotationsOf, requestOf } from './inject-annotation.ts'
+import { annotationsOf, parseInject, requestOf } from './inject-annotation.ts'
 import { asString, type JsonObject } from './json.ts'
 import type { Nodes } from './native.ts'
 import { type InjectionPlan, plan } from './plan.ts'
@@ -34,6 +35,12 @@ export interface Injected {
 /** Puts sidecars into a pod, or into the pod template of a workload, whose own annotation is copied into it first. */
 export function injectObject(object: JsonObject, options: ManifestOptions): Injected | Skip | Denial {
   if (asString(object['kind']) === 'Pod') return injectPod(object, options)
+  // An API server takes no such annotation; passing over a `false` without quotes would inject what opted out.
+  const own = annotationsOf(object)?.[Annotation.inject] ?? null
+  if (own !== null && typeof own !== 'string' && templateOf(object) !== undefined) {
+    const asked = parseInject(own)
+    if (asked.kind !== 'request') return asked
+  }
   const { workload, warnings } = copyAnnotation(object)
   const template = templateOf(workload)
   if (template === undefined) return skip('NotOurKind')
@@ -42,11 +49,7 @@ export function injectObject(object: JsonObject, options: ManifestOptions): Inje
   return {
     kind: 'injected',
     object: withTemplate(workload, injected.object),
-    warnings: [
-      ...warnings,
-      ...misplacedAnnotations(annotationsOf(object), asString(object['kind']) ?? ''),
-      ...injected.warnings,
-    ],
+    warnings: [...warnings, ...misplacedAnnotations(object, asString(object['kind']) ?? ''), ...injected.warnings],
   }
 }
 

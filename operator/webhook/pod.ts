@@ -4,7 +4,7 @@ import { LOOPBACK } from './hostnames.ts'
 import { asList, asObject, asString, contains, type Json, type JsonObject, objectsOf, own, withKey } from './json.ts'
 import type { InjectionPlan } from './plan.ts'
 import { withSharedMounts } from './shared-sockets.ts'
-import { findInjection, type Injection, type InjectionStatus, statusText } from './status.ts'
+import { byPlace, findInjection, type Injection, type InjectionStatus, statusText } from './status.ts'
 import { BEFORE, uninjectPod } from './uninject.ts'
 
 /** Value of the label on every injected pod. */
@@ -46,13 +46,15 @@ function beforeOf(bare: JsonObject, previous: Injection | undefined, plan: Injec
   note('labels', emptiness(metadata, 'labels'))
   note('label', asString(own(asObject(metadata['labels']), Label.injected)))
   note(LIST_OF[plan.status.mode], emptiness(spec, LIST_OF[plan.status.mode]))
-  for (const { list, container } of plan.offers) {
-    const found = objectsOf(spec[list]).find((each) => each['name'] === container)
-    if (found !== undefined) note(`env ${container}`, emptiness(found, 'env'))
+  for (const [list, offers] of byPlace(plan.offers)) {
+    for (const each of objectsOf(spec[list])) {
+      if (offers.has(each['name'])) note(`env ${each['name']}`, emptiness(each, 'env'))
+    }
   }
-  for (const { list, container } of plan.shared) {
-    const found = objectsOf(spec[list]).find((each) => each['name'] === container)
-    if (found !== undefined) note(`mounts ${list}/${container}`, emptiness(found, 'volumeMounts'))
+  for (const [list, shared] of byPlace(plan.shared)) {
+    for (const each of objectsOf(spec[list])) {
+      if (shared.has(each['name'])) note(`mounts ${list}/${each['name']}`, emptiness(each, 'volumeMounts'))
+    }
   }
   if (plan.volumes.length > 0) note('volumes', emptiness(spec, 'volumes'))
   if (plan.hostnames.length > 0) {
@@ -70,11 +72,12 @@ function beforeOf(bare: JsonObject, previous: Injection | undefined, plan: Injec
 /** Variables go first, so that those of the container can refer to them: `$(PGHOST)`. */
 function withOffers(spec: JsonObject, { offers }: InjectionPlan): JsonObject {
   let next = spec
-  for (const { list, container, variables } of offers) {
+  for (const [list, byContainer] of byPlace(offers)) {
     const containers = asList(next[list]).map((each) => {
       const own = asObject(each)
-      if (own?.['name'] !== container) return each
-      return { ...own, env: [...variables.map(({ name, value }) => ({ name, value })), ...asList(own['env'])] }
+      const offer = byContainer.get(own?.['name'])
+      if (own === undefined || offer === undefined) return each
+      return { ...own, env: [...offer.variables.map(({ name, value }) => ({ name, value })), ...asList(own['env'])] }
     })
     next = { ...next, [list]: containers }
   }
@@ -115,11 +118,12 @@ function containersWith(
 /** Ours at the end; those that are there keep their place. */
 function volumesWith(spec: JsonObject, previous: Injection | undefined, plan: InjectionPlan): readonly Json[] {
   const missing = new Map(plan.volumes.map((volume) => [volume['name'], volume]))
+  const ours = new Set(previous?.volumes)
   const volumes: Json[] = []
   for (const volume of asList(spec['volumes'])) {
     const name = asObject(volume)?.['name']
     const wanted = missing.get(name as string)
-    const isOurs = typeof name === 'string' && previous?.volumes.includes(name) === true
+    const isOurs = typeof name === 'string' && ours.has(name)
     if (!isOurs) volumes.push(volume)
     else if (wanted !== undefined) volumes.push(contains(volume, wanted) ? volume : wanted)
     missing.delete(name as string)
@@ -134,7 +138,10 @@ function hostAliasesWith(spec: JsonObject, previous: Injection | undefined, plan
   const alias = asObject(aliases[at])
   if (alias === undefined) return [...aliases, { hostnames: plan.hostnames, ip: LOOPBACK }]
   const there = asList(alias['hostnames']) as readonly string[]
-  const kept = there.filter((name) => !previous?.hostnames.includes(name) || plan.hostnames.includes(name))
-  const hostnames = [...kept, ...plan.hostnames.filter((name) => !kept.includes(name))]
+  const ours = new Set(previous?.hostnames)
+  const wanted = new Set(plan.hostnames)
+  const kept = there.filter((name) => !ours.has(name) || wanted.has(name))
+  const present = new Set(kept)
+  const hostnames = [...kept, ...plan.hostnames.filter((name) => !present.has(name))]
   return aliases.with(at, { ...alias, hostnames })
 }

@@ -4,7 +4,7 @@ import { canonical, larger, nanos, smaller } from './quantities.ts'
 import type { InjectorSettings } from './settings.ts'
 import type { PodSettings } from './settings-annotations.ts'
 
-/** The `resources` of the container, or undefined where the pod has a budget of its own and none was asked for. */
+/** The `resources` of the container, without what the pod has a budget for as a whole unless that was asked for; undefined: none. */
 export function resourcesOf(
   spec: JsonObject,
   pod: PodSettings,
@@ -14,8 +14,9 @@ export function resourcesOf(
     (value) => value !== undefined,
   )
   // A pod-level budget (Kubernetes 1.34) is shared by all containers; requests of ours on top could exceed it and have the pod refused.
-  if (asObject(spec['resources']) !== undefined && !isAsked) return undefined
-  if (isGuaranteed(spec)) {
+  const shared = isAsked ? [] : budgeted(spec)
+  if (shared.length === 2) return undefined
+  if (shared.length === 0 && isGuaranteed(spec)) {
     const cpu = pod.cpuLimit ?? pod.cpuRequest ?? larger(defaults.guaranteedCpu, defaults.cpuRequest)
     const memory = pod.memoryLimit ?? pod.memoryRequest ?? defaults.memoryLimit ?? defaults.memoryRequest
     const both = { cpu: canonical(cpu), memory: canonical(memory) }
@@ -24,13 +25,23 @@ export function resourcesOf(
   const cpu = range(pod.cpuRequest, pod.cpuLimit, defaults.cpuRequest, defaults.cpuLimit)
   const memory = range(pod.memoryRequest, pod.memoryLimit, defaults.memoryRequest, defaults.memoryLimit)
   const limits = {
-    ...(cpu.limit === undefined ? {} : { cpu: cpu.limit }),
-    ...(memory.limit === undefined ? {} : { memory: memory.limit }),
+    ...(cpu.limit === undefined || shared.includes('cpu') ? {} : { cpu: cpu.limit }),
+    ...(memory.limit === undefined || shared.includes('memory') ? {} : { memory: memory.limit }),
   }
   return {
     ...(Object.keys(limits).length === 0 ? {} : { limits }),
-    requests: { cpu: cpu.request, memory: memory.request },
+    requests: {
+      ...(shared.includes('cpu') ? {} : { cpu: cpu.request }),
+      ...(shared.includes('memory') ? {} : { memory: memory.request }),
+    },
   }
+}
+
+/** What the pod has a budget for as a whole. What it does not name, quotas and limit ranges still want of each container. */
+function budgeted(spec: JsonObject): string[] {
+  const resources = asObject(spec['resources'])
+  const parts = [asObject(resources?.['limits']), asObject(resources?.['requests'])]
+  return ['cpu', 'memory'].filter((name) => parts.some((part) => (part?.[name] ?? null) !== null))
 }
 
 /** An annotation moves the default on the other side out of its way. */

@@ -2,7 +2,7 @@
 import type { Log } from '../../common/log.ts'
 import { Annotation } from '../../common/names.ts'
 import type { Clock } from '../kube/clock.ts'
-import { annotationsOf, requestOf } from './inject-annotation.ts'
+import { requestOf } from './inject-annotation.ts'
 import { asObject, asString, contains, type Json, type JsonObject } from './json.ts'
 import type { Found, Lookup } from './lookup.ts'
 import type { Nodes } from './native.ts'
@@ -43,6 +43,8 @@ export interface Verdict {
 
 /** API servers cut longer warnings. */
 const LONGEST_WARNING = 256
+/** Characters of all warnings together: API servers drop what is beyond. */
+const MOST_WARNED = 4096
 
 /**
  * Reads the body of a request.
@@ -79,7 +81,7 @@ export function answer(uid: string, verdict: Verdict): JsonObject {
       allowed: verdict.allowed,
       ...(verdict.allowed ? {} : { status: refusal(verdict) }),
       ...(patch === undefined ? {} : { patch, patchType: 'JSONPatch' }),
-      ...(verdict.warnings.length === 0 ? {} : { warnings: verdict.warnings.map(cut) }),
+      ...(verdict.warnings.length === 0 ? {} : { warnings: toldOf(verdict.warnings) }),
     },
   }
 }
@@ -87,6 +89,18 @@ export function answer(uid: string, verdict: Verdict): JsonObject {
 /** kubectl prints the reason in front of the message: `Error from server (AmbassadorNotFound): admission webhook ...`. */
 function refusal({ reason, message }: Verdict): JsonObject {
   return { code: reason === 'InternalError' ? 500 : 403, message, reason, status: 'Failure' }
+}
+
+/** The warnings that reach a person. */
+function toldOf(warnings: readonly string[]): string[] {
+  const told: string[] = []
+  let left = MOST_WARNED
+  for (const text of warnings) {
+    const short = cut(text)
+    if ((left -= short.length) < 0) break
+    told.push(short)
+  }
+  return told
 }
 
 function cut(text: string): string {
@@ -169,7 +183,7 @@ export class Reviewer {
     if (kind === 'Job' && operation === 'UPDATE' && patch.length > 0) return changed('copied', [], [immutableJob()])
     const warnings = [
       ...copied.warnings,
-      ...misplacedAnnotations(annotationsOf(typed), kind),
+      ...misplacedAnnotations(typed, kind),
       ...(await this.#advice(copied.workload, kind, namespace, deadline)),
     ]
     if (kind === 'ReplicaSet' && operation === 'UPDATE' && patch.length > 0) {

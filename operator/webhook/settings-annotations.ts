@@ -8,7 +8,7 @@ import {
   READINESS,
   TELEMETRY_PORT,
 } from '../../common/names.ts'
-import { asString, type JsonObject, own } from './json.ts'
+import { asObject, asString, type Json, type JsonObject, own } from './json.ts'
 import { nearest } from './nearest.ts'
 import { canonical, nanos } from './quantities.ts'
 import { type Denial, deny } from './reasons.ts'
@@ -38,10 +38,13 @@ const MAX_DRAIN_SECONDS = 3600
 const LOWEST_PORT = 1024
 /** Less memory than this starts no process; who writes `64m` (0.064 bytes) means `64Mi`. */
 const LEAST_MEMORY = '8Mi'
-/** Registry with a port, path, tag and digest; at most what the API of images allows. */
+/** A registry (a name, or an IPv6 address in brackets) with a port, path, tag and digest, as container runtimes read them. */
 const IMAGE =
-  /^[a-zA-Z0-9][a-zA-Z0-9.-]*(:\d+)?(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[\w][\w.-]{0,127})?(@[a-z0-9]+:[a-fA-F0-9]{32,})?$/
+  /^((([a-zA-Z0-9][a-zA-Z0-9.-]*|\[[a-fA-F0-9:.]+\])(:\d+)?|[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)\/)?[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:\w[\w.-]{0,127})?(@[a-z0-9]+:[a-fA-F0-9]{32,})?$/
 const MAX_IMAGE_LENGTH = 512
+
+/** More typing errors than these are not told one by one: looking for what was meant takes time, and an object may hold a hundred thousand. */
+const MOST_UNKNOWN_TOLD = 16
 
 /** Written by us or read elsewhere: no warning about these. */
 const KNOWN: ReadonlySet<string> = new Set(Object.values(Annotation))
@@ -86,23 +89,32 @@ export function podSettings(annotations: JsonObject | undefined, settings: Injec
 /** One sentence for each annotation of our group that has no meaning, with the nearest that has. */
 export function unknownAnnotations(annotations: JsonObject | undefined): string[] {
   const unknown = Object.keys(annotations ?? {}).filter((key) => key.startsWith(`${GROUP}/`) && !KNOWN.has(key))
-  return unknown.sort().map((key) => {
+  const told = unknown.sort().slice(0, MOST_UNKNOWN_TOLD)
+  return told.map((key) => {
     const near = nearest(key, KNOWN)
     return `annotation "${key}" is not known and does nothing${near === undefined ? '' : `, did you mean "${near}"?`}`
   })
 }
 
-/** One sentence for each annotation of our group that does nothing on a workload itself: settings are read from its pod template. */
-export function misplacedAnnotations(annotations: JsonObject | undefined, kind: string): string[] {
+/**
+ * One sentence for each annotation of our group that does nothing where it stands: settings are read from the pod template and not from the
+ * workload itself, and nothing is read from the template of a CronJob's Jobs, which have a controller.
+ */
+export function misplacedAnnotations(workload: JsonObject, kind: string): string[] {
   const template = kind === 'CronJob' ? 'spec.jobTemplate.spec.template' : 'spec.template'
-  const misplaced = Object.keys(annotations ?? {}).filter((key) => SETTINGS.has(key))
-  return [
-    ...misplaced
+  const own = asObject(asObject(workload['metadata'])?.['annotations'])
+  const jobTemplate = kind === 'CronJob' ? asObject(asObject(workload['spec'])?.['jobTemplate']) : undefined
+  const ofJobs = asObject(asObject(jobTemplate?.['metadata'])?.['annotations'])
+  const misplaced = (annotations: JsonObject | undefined, isMisplaced: (key: string) => boolean, where: string) =>
+    Object.keys(annotations ?? {})
+      .filter(isMisplaced)
       .sort()
-      .map(
-        (key) => `annotation "${key}" does nothing on the ${kind} itself, move it to ${template}.metadata.annotations`,
-      ),
-    ...unknownAnnotations(annotations),
+      .map((key) => `annotation "${key}" does nothing ${where}, move it to ${template}.metadata.annotations`)
+  return [
+    ...misplaced(own, (key) => SETTINGS.has(key), `on the ${kind} itself`),
+    ...misplaced(ofJobs, (key) => SETTINGS.has(key) || key === Annotation.inject, 'at spec.jobTemplate.metadata'),
+    ...unknownAnnotations(own),
+    ...unknownAnnotations(ofJobs),
   ]
 }
 
@@ -192,11 +204,12 @@ class Reader {
     const value = own(this.#annotations, key)
     if (value === undefined || value === null) return undefined
     const text = asString(value)?.trim()
-    const parsed = text === undefined ? undefined : parse(text)
-    if (parsed === undefined) {
-      const shown = shorten(text ?? JSON.stringify(value))
-      this.denial ??= deny('InvalidSetting', `${key}: "${shown}" ${problem(text ?? '')}`)
+    if (text === undefined) {
+      this.denial ??= deny('InvalidSetting', `${key}: ${notText(value)}`)
+      return undefined
     }
+    const parsed = parse(text)
+    if (parsed === undefined) this.denial ??= deny('InvalidSetting', `${key}: "${shorten(text)}" ${problem(text)}`)
     return parsed
   }
 }
@@ -204,6 +217,14 @@ class Reader {
 function positive(text: string): string | undefined {
   const value = nanos(text)
   return value !== undefined && value > 0n ? canonical(text) : undefined
+}
+
+/** What to say of a value of an annotation that YAML reads as something else than text. API servers never let one through; files do. */
+export function notText(value: Json): string {
+  const shown = shorten(JSON.stringify(value))
+  return typeof value === 'object'
+    ? `${shown} is not a string`
+    : `${shown} is not a string; write it in quotes: "${shown}"`
 }
 
 /** A value as a message shows it: a long one is cut, since messages of an admission answer are. */

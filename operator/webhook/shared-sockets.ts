@@ -5,7 +5,7 @@ import type { InjectableAmbassador } from './ambassador.ts'
 import type { SidecarMode } from './container.ts'
 import { asList, asObject, asString, type JsonObject, objectsOf } from './json.ts'
 import { type Denial, deny } from './reasons.ts'
-import { type ContainerList, LISTS } from './status.ts'
+import { byPlace, type ContainerList, LISTS } from './status.ts'
 import { SOCKETS_PREFIX } from './volumes.ts'
 
 /** What one container of the application gets. */
@@ -99,10 +99,12 @@ function sharedWith(spec: JsonObject, mounts: readonly JsonObject[], mode: Sidec
 /** Puts the mounts in front of a container's own, where other injectors leave them. */
 export function withSharedMounts(spec: JsonObject, shared: readonly SharedMount[]): JsonObject {
   let next = spec
-  for (const { list, container, mounts } of shared) {
+  for (const [list, byContainer] of byPlace(shared)) {
     const containers = asList(next[list]).map((each) => {
       const own = asObject(each)
-      return own?.['name'] === container ? { ...own, volumeMounts: [...mounts, ...asList(own['volumeMounts'])] } : each
+      const mounts = byContainer.get(own?.['name'])?.mounts
+      if (own === undefined || mounts === undefined) return each
+      return { ...own, volumeMounts: [...mounts, ...asList(own['volumeMounts'])] }
     })
     next = { ...next, [list]: containers }
   }

@@ -10,6 +10,22 @@ import { SOCKETS_PREFIX, VOLUME_PREFIX } from './volumes.ts'
 export const LISTS = ['initContainers', 'containers'] as const
 export type ContainerList = (typeof LISTS)[number]
 
+/** What is meant for one container. */
+interface Placed {
+  readonly list: ContainerList
+  readonly container: string
+}
+
+/** Things that are meant for containers, by list and name of container: a pod may have a hundred thousand before anybody refuses it. */
+export function byPlace<T extends Placed>(things: readonly T[]): Map<ContainerList, Map<Json | undefined, T>> {
+  const places = new Map<ContainerList, Map<Json | undefined, T>>()
+  for (const thing of things) {
+    const named = places.get(thing.list) ?? new Map<Json | undefined, T>()
+    places.set(thing.list, named.set(thing.container, thing))
+  }
+  return places
+}
+
 export interface InjectionStatus {
   /** Of the product that rendered it. */
   readonly version: string
@@ -93,13 +109,14 @@ export function findInjection(pod: JsonObject): Injection | undefined {
     const index = asList(spec[list]).findIndex((each) => isSidecar(asObject(each), served))
     if (index < 0) continue
     const container = asList(spec[list])[index] as JsonObject
+    const onLoopback = loopbackNames(spec)
     return {
       status,
       list,
       index,
       container,
-      volumes: status.added.volumes.filter((name) => isOurVolume(spec, container, name)),
-      hostnames: status.added.hostnames.filter((name) => isOnLoopback(spec, name)),
+      volumes: ourVolumes(spec, container, status.added.volumes),
+      hostnames: status.added.hostnames.filter((name) => onLoopback.has(name)),
     }
   }
   return undefined
@@ -112,28 +129,37 @@ function isSidecar(container: JsonObject | undefined, served: string): boolean {
 
 const DIRECTORIES = Object.values(Mount).map((directory) => `${directory}/`)
 
-function isOurVolume(spec: JsonObject, sidecar: JsonObject, name: string): boolean {
-  if (!name.startsWith(VOLUME_PREFIX)) return false
-  if (name.startsWith(SOCKETS_PREFIX)) return isSocketVolume(spec, sidecar, name)
-  const mounts = objectsOf(sidecar['volumeMounts']).filter((mount) => mount['name'] === name)
-  const isInPlace = mounts.some((mount) => DIRECTORIES.some((d) => String(mount['mountPath']).startsWith(d)))
-  const others = [...objectsOf(spec['initContainers']), ...objectsOf(spec['containers'])].filter((c) => c !== sidecar)
-  return isInPlace && !others.some((c) => objectsOf(c['volumeMounts']).some((mount) => mount['name'] === name))
+/** Of these volumes, those that the sidecar mounts where we mount, and nobody else. */
+function ourVolumes(spec: JsonObject, sidecar: JsonObject, names: readonly string[]): string[] {
+  const own = mountsByVolume([sidecar])
+  const others = mountsByVolume(LISTS.flatMap((list) => objectsOf(spec[list])).filter((each) => each !== sidecar))
+  const directories = new Set<Json | undefined>()
+  for (const volume of objectsOf(spec['volumes'])) {
+    if (asObject(volume['emptyDir']) !== undefined) directories.add(volume['name'])
+  }
+  return names.filter((name) => {
+    const paths = own.get(name)
+    if (paths === undefined || !name.startsWith(VOLUME_PREFIX)) return false
+    // A directory of sockets is mounted by the sidecar, and by others in the same place alone.
+    if (name.startsWith(SOCKETS_PREFIX)) {
+      return directories.has(name) && [...paths, ...(others.get(name) ?? [])].every((path) => path === paths[0])
+    }
+    return !others.has(name) && paths.some((path) => DIRECTORIES.some((d) => String(path).startsWith(d)))
+  })
 }
 
-/** A directory of sockets is mounted by the sidecar, and by others in the same place alone. */
-function isSocketVolume(spec: JsonObject, sidecar: JsonObject, name: string): boolean {
-  const volume = objectsOf(spec['volumes']).find((each) => each['name'] === name)
-  const mountsOf = (container: JsonObject) =>
-    objectsOf(container['volumeMounts']).filter((each) => each['name'] === name)
-  const [own] = mountsOf(sidecar)
-  if (own === undefined || asObject(volume?.['emptyDir']) === undefined) return false
-  const all = LISTS.flatMap((list) => objectsOf(spec[list])).flatMap(mountsOf)
-  return all.every((each) => each['mountPath'] === own['mountPath'])
+/** Name of volume -> where these containers mount it. */
+function mountsByVolume(containers: readonly JsonObject[]): Map<Json | undefined, (Json | undefined)[]> {
+  const paths = new Map<Json | undefined, (Json | undefined)[]>()
+  for (const { name, mountPath } of containers.flatMap((each) => objectsOf(each['volumeMounts']))) {
+    const known = paths.get(name)
+    if (known === undefined) paths.set(name, [mountPath])
+    else known.push(mountPath)
+  }
+  return paths
 }
 
-function isOnLoopback(spec: JsonObject, name: string): boolean {
-  return objectsOf(spec['hostAliases']).some(
-    (alias) => alias['ip'] === LOOPBACK && asList(alias['hostnames']).includes(name),
-  )
+function loopbackNames(spec: JsonObject): Set<Json> {
+  const lines = objectsOf(spec['hostAliases']).filter((alias) => alias['ip'] === LOOPBACK)
+  return new Set(lines.flatMap((alias) => asList(alias['hostnames'])))
 }

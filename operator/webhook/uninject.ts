@@ -21,7 +21,8 @@ export function uninjectPod(pod: JsonObject): JsonObject {
   const containers = asList(spec[injection.list]).toSpliced(injection.index, 1)
   let next = settle(spec, injection.list, containers, before[injection.list])
   if (injection.volumes.length > 0) {
-    const volumes = asList(spec['volumes']).filter((v) => !injection.volumes.includes(String(asObject(v)?.['name'])))
+    const ours = new Set(injection.volumes)
+    const volumes = asList(spec['volumes']).filter((v) => !ours.has(String(asObject(v)?.['name'])))
     next = settle(next, 'volumes', volumes, before['volumes'])
   }
   return {
@@ -65,10 +66,10 @@ function bareEnv(spec: JsonObject, { status }: Injection): JsonObject {
     const containers = asList(next[list]).map((each) => {
       const container = asObject(each)
       const name = String(container?.['name'])
-      const names = Object.hasOwn(added, name) ? added[name] : undefined
-      if (container === undefined || names === undefined) return each
+      if (container === undefined || !Object.hasOwn(added, name)) return each
+      const names = new Set(added[name])
       const env = asList(container['env'])
-      const left = env.filter((entry) => !names.includes(String(asObject(entry)?.['name'])) || !isOffered(entry))
+      const left = env.filter((entry) => !names.has(String(asObject(entry)?.['name'])) || !isOffered(entry))
       return left.length === env.length ? each : settle(container, 'env', left, status.before[`env ${name}`])
     })
     next = { ...next, [list]: containers }
@@ -78,15 +79,15 @@ function bareEnv(spec: JsonObject, { status }: Injection): JsonObject {
 
 /** Takes out of the containers the mounts of volumes that are taken out of the pod. */
 function bareMounts(spec: JsonObject, { status, volumes }: Injection): JsonObject {
-  const gone = volumes.filter((name) => name.startsWith(SOCKETS_PREFIX))
-  if (gone.length === 0) return spec
+  const gone = new Set(volumes.filter((name) => name.startsWith(SOCKETS_PREFIX)))
+  if (gone.size === 0) return spec
   let next = spec
   for (const list of LISTS) {
     if (!objectsOf(next[list]).some((each) => objectsOf(each['volumeMounts']).length > 0)) continue
     const containers = asList(next[list]).map((each) => {
       const container = asObject(each)
       const mounts = asList(container?.['volumeMounts'])
-      const left = mounts.filter((mount) => !gone.includes(String(asObject(mount)?.['name'])))
+      const left = mounts.filter((mount) => !gone.has(String(asObject(mount)?.['name'])))
       if (container === undefined || left.length === mounts.length) return each
       return settle(container, 'volumeMounts', left, status.before[`mounts ${list}/${String(container['name'])}`])
     })
@@ -101,7 +102,8 @@ function bareHosts(spec: JsonObject, { hostnames, status }: Injection): JsonObje
   const at = aliases.findIndex((alias) => asObject(alias)?.['ip'] === LOOPBACK)
   const alias = asObject(aliases[at])
   if (alias === undefined) return spec
-  const left = asList(alias['hostnames']).filter((name) => !hostnames.includes(name as string))
+  const ours = new Set<Json>(hostnames)
+  const left = asList(alias['hostnames']).filter((name) => !ours.has(name))
   const was = status.before['loopback']
   if (left.length === 0 && was === undefined) {
     return settle(spec, 'hostAliases', aliases.toSpliced(at, 1), status.before['hostAliases'])

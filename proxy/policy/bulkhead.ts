@@ -29,6 +29,7 @@ export class Bulkhead {
   #pending = 0
   #oldest: Waiter | null = null
   #newest: Waiter | null = null
+  #isServing = false
 
   /** Times that somebody was refused because the queue was full. */
   overflow = 0
@@ -109,12 +110,19 @@ export class Bulkhead {
     this.#serve()
   }
 
+  /** A waiter that releases its slot at once, as all do behind a circuit that has opened, is followed by the next one here, not below it. */
   #serve(): void {
-    while (this.#used < this.#options.max) {
-      const waiter = this.shift()
-      if (waiter === null) return
-      this.#used++
-      waiter.onSlot()
+    if (this.#isServing) return
+    this.#isServing = true
+    try {
+      while (this.#used < this.#options.max) {
+        const waiter = this.shift()
+        if (waiter === null) return
+        this.#used++
+        waiter.onSlot()
+      }
+    } finally {
+      this.#isServing = false
     }
   }
 

@@ -320,7 +320,7 @@ class DialAttempt implements Dial, SocketHandler {
   }
 
   #tlsOptions(address: Address, tls: UpstreamTls): ConnectionOptions {
-    const serverName = tls.serverName ?? address.host
+    const serverName = withoutDot(tls.serverName ?? address.host)
     return {
       secureContext: tls.context ?? undefined,
       session: tls.session(sessionKey(address, tls)),
@@ -430,6 +430,11 @@ class DialAttempt implements Dial, SocketHandler {
 function connectOptions({ ip, port }: Address): NetConnectOpts {
   if (ip.startsWith('/')) return { path: ip }
   return { host: ip, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS }
+}
+
+/** A dot at the end keeps DNS from its search list; certificates, SNI (RFC 6066 section 3) and servers know the name without it. */
+export function withoutDot(name: string): string {
+  return name.endsWith('.') ? name.slice(0, -1) : name
 }
 
 function sessionKey(address: Address, tls: UpstreamTls): string {

@@ -6,7 +6,7 @@ import type { RawSocket, SocketHandler } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
 import { CloseHabit } from './close-habit.ts'
 import type { Cluster } from './cluster.ts'
-import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from './connector.ts'
+import { type Dial, type DialFailure, type Dialler, type DialTimes, dial, withoutDot } from './connector.ts'
 import { NO_HASH } from './consistent-hash.ts'
 import type { Address } from './discovery/discovery.ts'
 import type { Endpoint, EndpointPool } from './endpoint.ts'
@@ -419,7 +419,7 @@ export function suits(
 }
 
 function hostOf(endpoint: Endpoint, isTls: boolean): string {
-  const host = endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host
+  const host = endpoint.host.includes(':') ? `[${endpoint.host}]` : withoutDot(endpoint.host)
   if (endpoint.port === 0) return host
   return endpoint.port === (isTls ? 443 : 80) ? host : `${host}:${endpoint.port}`
 }

@@ -53,15 +53,13 @@ describe('the cluster', () => {
     cluster = await clusterForTests()
     await loadImages(cluster)
     kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, NAMESPACE)
-    await kubectl.run(['delete', 'namespace', NAMESPACE, '--ignore-not-found', '--wait=true', '--timeout=240s'])
-    const labels = { 'pod-security.kubernetes.io/enforce': 'restricted' }
-    await kubectl.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE, labels } }])
+    await kubectl.freshNamespace(NAMESPACE, { 'pod-security.kubernetes.io/enforce': 'restricted' })
     await kubectl.apply([POD, SERVICE])
   })
   after(() => kubectl.run(['delete', 'namespace', NAMESPACE, '--wait=false']))
 
   it('makes a pod with a native sidecar ready', async () => {
-    await kubectl.run(['wait', 'pod/smoke', '--for=condition=Ready', '--timeout=240s'])
+    await kubectl.wait('pod/smoke', 'Ready')
     const pod = await kubectl.get('pod', 'smoke')
     assert.equal(pod.status.initContainerStatuses[0].ready, true)
   })

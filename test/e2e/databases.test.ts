@@ -19,6 +19,8 @@ END
 exec postgres -D /tmp/data -c listen_addresses='*' -c unix_socket_directories=/tmp -c fsync=off -c jit=off
 `
 
+const START_REDIS = ['redis-server', '--requirepass', 'first', '--save', '', '--dir', '/tmp', '--bind', '*']
+
 /** Writes with pgbench on four new connections after the other, once there is something to write into; 5 s more after SIGTERM. */
 const BENCH = `
 until=''
@@ -52,8 +54,8 @@ function container(name: string, command: readonly string[], extra: object = {})
   }
 }
 
-function server(name: string, port: number, command: readonly string[], isReady: readonly string[]): object[] {
-  const readinessProbe = { exec: { command: isReady }, periodSeconds: 1, timeoutSeconds: 5 }
+function server(name: string, port: number, command: readonly string[]): object[] {
+  const readinessProbe = { tcpSocket: { port }, periodSeconds: 1, timeoutSeconds: 5 }
   return [
     deployment(name, {
       metadata: { labels: { app: name } },
@@ -95,13 +97,8 @@ describe('databases on a real cluster', () => {
     const environment = { PGHOST: 'localhost', PGUSER: 'anybody', PGDATABASE: 'shop', PGSSLMODE: 'disable' }
     const env = Object.entries(environment).map(([name, value]) => ({ name, value }))
     await w.kubectl.apply([
-      ...server('postgres', 5432, ['sh', '-c', START_POSTGRES], ['pg_isready', '-q', '-h', '127.0.0.1']),
-      ...server(
-        'sessions',
-        6379,
-        ['redis-server', '--requirepass', 'first', '--save', '', '--dir', '/tmp', '--bind', '*'],
-        ['sh', '-c', 'redis-cli -a first ping | grep -q PONG || redis-cli -a second ping | grep -q PONG'],
-      ),
+      ...server('postgres', 5432, ['sh', '-c', START_POSTGRES]),
+      ...server('sessions', 6379, START_REDIS),
       secret('orders-db', 'first'),
       secret('sessions', 'first'),
       ordersDb(),
@@ -150,7 +147,7 @@ describe('databases on a real cluster', () => {
     eventually(
       what,
       async () => {
-        await w.kubectl.run(['annotate', 'pod', await pod(), '--overwrite', `example.com/rotated=${Date.now()}`])
+        await w.kubectl.annotate(`pod/${await pod()}`, { 'example.com/rotated': `${Date.now()}` })
         return await ask()
       },
       { timeoutMs: 120_000, everyMs: 1000 },
@@ -217,12 +214,12 @@ describe('databases on a real cluster', () => {
     const report = async (): Promise<Json> => JSON.parse((await w.kubectl.lastLine(name)).trim() || '{}')
     await eventually('transactions are made', async () => (await report()).transactions > 200)
     await w.kubectl.apply([ordersDb({ timeouts: { connect: '10s' } })])
-    await w.kubectl.run(['wait', 'amb/orders-db', '--for=condition=Programmed', '--timeout=240s'])
+    await w.kubectl.wait('amb/orders-db', 'Programmed')
     const { transactions } = await report()
     await eventually('transactions are made after the change', async () => {
       return (await report()).transactions > transactions + 200
     })
-    const end = () => w.kubectl.run(['scale', 'deployment/shop', '--replicas=0'])
+    const end = () => w.kubectl.scale('deployment/shop', 0)
     const last = await lastReport(w.kubectl, name, end)
     assert.equal(last.failures, 0)
     assert.ok(last.transactions > transactions)

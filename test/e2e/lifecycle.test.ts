@@ -36,12 +36,12 @@ describe('pods that end, on a real cluster', { concurrency: true }, () => {
       const [pod] = await w.kubectl.pods(`app=${name}`)
       assert.equal(pod.spec[list][0].name, 'ambassador')
       const before = (await reports(w.kubectl, name))[0]
-      const remove = () => w.kubectl.run(['delete', 'pod', pod.metadata.name, '--wait=false'])
+      const remove = () => w.kubectl.remove(`pod/${pod.metadata.name}`)
       const last = await lastReport(w.kubectl, pod.metadata.name, remove)
       assert.deepEqual(last.failures, {})
       assert.ok(last.ok > before.ok + 50, `${last.ok - before.ok} requests after it was told to end`)
       // The sidecar has let go as well, long before the grace period is over.
-      await w.kubectl.run(['wait', `pod/${pod.metadata.name}`, '--for=delete', '--timeout=240s'])
+      await w.kubectl.gone(`pod/${pod.metadata.name}`)
       console.log(`    ${name}: ${last.ok} requests, 0 failed`)
     })
   }
@@ -51,7 +51,7 @@ describe('pods that end, on a real cluster', { concurrency: true }, () => {
     const pod = { restartPolicy: 'Never', containers: [appContainer(['sh', '-c', script])] }
     const spec = { backoffLimit: 0, template: podTemplate('plain-job', 'payments', pod, LEGACY) }
     await w.kubectl.apply([{ apiVersion: 'batch/v1', kind: 'Job', metadata: { name: 'plain-job' }, spec }])
-    await w.kubectl.run(['wait', 'job/plain-job', '--for=condition=Complete', '--timeout=240s'])
+    await w.kubectl.wait('job/plain-job', 'Complete')
     const { items } = await w.kubectl.get('pods', '-l', 'app=plain-job')
     assert.deepEqual(endings(items[0]), { ambassador: 0, app: 0 })
     const { succeeded, failed } = (await w.kubectl.get('job', 'plain-job')).status
@@ -64,7 +64,7 @@ describe('pods that end, on a real cluster', { concurrency: true }, () => {
     const pod = { restartPolicy: 'Never', containers: [appContainer(['sh', '-c', script])] }
     const spec = { backoffLimit: 0, template: podTemplate('old-job', 'payments', pod, LEGACY) }
     await w.kubectl.apply([{ apiVersion: 'batch/v1', kind: 'Job', metadata: { name: 'old-job' }, spec }])
-    await w.kubectl.run(['wait', 'job/old-job', '--for=condition=Complete', '--timeout=240s'])
+    await w.kubectl.wait('job/old-job', 'Complete')
     const { items } = await w.kubectl.get('pods', '-l', 'app=old-job')
     assert.deepEqual(endings(items[0]), { ambassador: 0, app: 0 })
   })

@@ -40,7 +40,7 @@ describe('while traffic flows, on a real cluster', () => {
     await w.kubectl.apply([ambassador('payments', httpTo(colour, 8081))])
     // On a busy machine kubectl alone takes a second or two before it sends something.
     const changedAt = Date.now()
-    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Programmed', '--timeout=240s'])
+    await w.kubectl.wait('amb/payments', 'Programmed')
     const all = await eventually(`all callers call ${colour}`, async () => {
       const now = await callers()
       return now.every(({ at, since }) => since[colour] > beganAt && at - since[colour] > 1000) && now
@@ -53,7 +53,7 @@ describe('while traffic flows, on a real cluster', () => {
       const all = await callers()
       return all.length === 3 && all.every((r) => (r.texts.blue ?? 0) > 100)
     })
-    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=240s'])
+    await w.kubectl.wait('amb/payments', 'Ready')
     const started = await w.kubectl.pods('app=caller')
     // A machine that stands still for a moment makes one change late and not each of three; a kubelet alone takes a minute.
     const tookMs: number[] = []
@@ -101,16 +101,16 @@ describe('while traffic flows, on a real cluster', () => {
     })
     for (const report of await callers()) assert.deepEqual(report.failures, {})
     await w.kubectl.apply([ambassador('payments', httpTo('green', 8081))])
-    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=240s'])
+    await w.kubectl.wait('amb/payments', 'Ready')
   })
 
   it('a pod deleted under 100 requests a second sees no failed request while its application lives', async () => {
     const [pod] = await w.kubectl.pods('app=caller')
-    const last = await lastReport(w.kubectl, pod.metadata.name, () =>
-      w.kubectl.run(['delete', 'pod', pod.metadata.name, '--wait=false']),
-    )
+    const last = await lastReport(w.kubectl, pod.metadata.name, () => w.kubectl.remove(`pod/${pod.metadata.name}`))
     assert.deepEqual(last.failures, {})
     console.log(`    ${last.ok} requests, 0 failed, 5 s of them after the pod was deleted`)
+    // What follows needs a sidecar, and no load.
+    await w.kubectl.scale('deployment/caller', 1)
     await w.kubectl.rollout('deployment/caller')
   })
 
@@ -162,7 +162,7 @@ describe('while traffic flows, on a real cluster', () => {
     })
     assert.match(programmed.message, /ghost/)
     await w.kubectl.run(['delete', 'pod', 'ghost', '--force', '--grace-period=0'])
-    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Programmed', '--timeout=240s'])
+    await w.kubectl.wait('amb/payments', 'Programmed')
   })
 
   it('a Secret that is missing shows in ResolvedRefs, and is served as soon as it is there', async () => {
@@ -222,7 +222,7 @@ describe('while traffic flows, on a real cluster', () => {
     const restored = async () =>
       (await w.kubectl.get('configmap', 'ambassador-payments')).data['config.json'] === original
     await eventually('restored after an edit', restored, { timeoutMs: 5000 })
-    await w.kubectl.run(['delete', 'configmap', 'ambassador-payments'])
+    await w.kubectl.remove('configmap/ambassador-payments')
     await eventually('restored after a delete', restored, { timeoutMs: 5000 })
   })
 })

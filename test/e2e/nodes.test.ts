@@ -91,6 +91,6 @@ describe('a node that is drained', { skip }, () => {
       const { holderIdentity } = (await w.system.get('lease', 'ambassador-operator')).spec
       return (await w.system.pods(OPERATOR)).some(({ metadata }) => holderIdentity.startsWith(`${metadata.name}_`))
     })
-    await w.kubectl.run(['wait', 'amb/orders', '--for=condition=Ready', '--timeout=240s'])
+    await w.kubectl.wait('amb/orders', 'Ready')
   })
 })

@@ -22,7 +22,7 @@ describe('while the API server is restarted', {
       ...load('caller', 'payments', { url: 'http://localhost:8081/', rate: 50 }),
     ])
     await Promise.all(['blue', 'green', 'caller'].map((name) => w.kubectl.rollout(`deployment/${name}`)))
-    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Ready', '--timeout=240s'])
+    await w.kubectl.wait('amb/payments', 'Ready')
   })
   after(() => w?.close())
 
@@ -49,7 +49,7 @@ describe('while the API server is restarted', {
     for (const { spec } of await w.kubectl.pods('app=after')) assert.equal(spec.initContainers?.[0]?.name, 'ambassador')
     await w.kubectl.apply([ambassador('payments', httpTo('green', 8081))])
     await seen('the change is served', ({ texts }) => texts.green > 50)
-    await w.kubectl.run(['wait', 'amb/payments', '--for=condition=Programmed', '--timeout=240s'])
+    await w.kubectl.wait('amb/payments', 'Programmed')
     await eventually('both replicas are ready', async () =>
       (await operators()).every(({ status }) => status.conditions.some(isReadyCondition)),
     )
@@ -72,13 +72,13 @@ describe('while the operator is down', () => {
     await eventually('the ConfigMap is published', () => w.kubectl.get('configmap', 'ambassador-payments'))
   })
   after(async () => {
-    await w.system.run(['scale', 'deployment/ambassador-operator', '--replicas=2'])
+    await w.system.scale('deployment/ambassador-operator', 2)
     await w.system.rollout('deployment/ambassador-operator')
     await w.close()
   })
 
   it('annotated pods are refused with our name and come by themselves afterwards; others are not delayed', async () => {
-    await w.system.run(['scale', 'deployment/ambassador-operator', '--replicas=0'])
+    await w.system.scale('deployment/ambassador-operator', 0)
     await eventually('no operator runs', async () => {
       const pods = await w.system.get('pods', '-l', 'app.kubernetes.io/component=operator')
       return pods.items.length === 0
@@ -95,7 +95,7 @@ describe('while the operator is down', () => {
     })
     assert.match(message, /ambassador/)
     assert.equal((await w.kubectl.pods('app=wants')).length, 0)
-    await w.system.run(['scale', 'deployment/ambassador-operator', '--replicas=2'])
+    await w.system.scale('deployment/ambassador-operator', 2)
     await w.system.rollout('deployment/ambassador-operator')
     await eventually(
       'the refused pod runs',

@@ -107,7 +107,7 @@ describe('routes on a real cluster', () => {
     const [pod] = await callers()
     const target = `pod/${pod.metadata.name}`
     const inIndia = { 'x-user-region': 'IN' }
-    await w.kubectl.run(['scale', 'deployment/india', '--replicas=0'])
+    await w.kubectl.scale('deployment/india', 0)
     await eventually(
       'the shard is gone',
       async () => (await w.kubectl.get('pods', '-l', 'app=india')).items.length === 0,
@@ -128,7 +128,7 @@ describe('routes on a real cluster', () => {
     if (chromium() === undefined && process.env['CI'] !== 'true') t.diagnostic('chromium is not installed: no page')
     else await looksAtThePage(target)
 
-    await w.kubectl.run(['scale', 'deployment/india', '--replicas=1'])
+    await w.kubectl.scale('deployment/india', 1)
     await w.kubectl.rollout('deployment/india')
     await eventually('the shard is back', async () => {
       const seen = await burst({ count: 50, headers: inIndia }, target)
@@ -175,7 +175,7 @@ describe('routes on a real cluster', () => {
       'the new token is sent',
       async () => {
         for (const { metadata } of await callers())
-          await w.kubectl.run(['annotate', 'pod', metadata.name, '--overwrite', `example.com/rotated=${Date.now()}`])
+          await w.kubectl.annotate(`pod/${metadata.name}`, { 'example.com/rotated': `${Date.now()}` })
         return (await authorizations('stable'))['Bearer second']! > 0
       },
       { timeoutMs: 120_000, everyMs: 1000 },

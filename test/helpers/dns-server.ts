@@ -11,9 +11,12 @@ export interface DnsReply {
   readonly rcode?: number
   /** Say nothing. */
   readonly isSilent?: boolean
+  readonly isSilentOnTcp?: boolean
   readonly delayMs?: number
   /** Over UDP: no answers and the TC bit; over TCP all of them. */
   readonly isTruncated?: boolean
+  /** Over UDP, beside the TC bit of `isTruncated`. Default: none. */
+  readonly fitting?: readonly Answer[]
   /** Changes the bytes of the reply. */
   readonly corrupt?: (reply: Buffer) => Buffer
 }
@@ -99,12 +102,20 @@ export class DnsServer {
     for (const key of [...this.#replies.keys()]) if (key.startsWith(`${name} `)) this.#replies.delete(key)
   }
 
+  /** Nobody listens on TCP any more, as behind a firewall that knows DNS as UDP. */
+  async refuseTcp(): Promise<void> {
+    const closed = once(this.#tcp, 'close')
+    for (const socket of this.#connections) socket.destroy()
+    this.#tcp.close()
+    await closed
+  }
+
   async close(): Promise<void> {
     for (const timer of this.#timers) clearTimeout(timer)
     for (const socket of this.#connections) socket.destroy()
-    const closed = Promise.all([once(this.#udp, 'close'), once(this.#tcp, 'close')])
+    const closed = once(this.#udp, 'close')
     this.#udp.close()
-    this.#tcp.close()
+    if (this.#tcp.listening) await this.refuseTcp()
     await closed
   }
 
@@ -141,14 +152,14 @@ export class DnsServer {
     const query: DnsQuery = { name: question.name, type: question.type, via, ednsSize, sourcePort }
     this.queries.push(query)
     const reply = this.#replies.get(`${query.name} ${query.type}`) ?? this.fallback(query)
-    if (reply.isSilent) return
+    if (reply.isSilent || (reply.isSilentOnTcp && via === 'tcp')) return
     const cut = reply.isTruncated === true && via === 'udp'
     const packet: Packet = {
       type: 'response',
       id: request.id,
       flags: AUTHORITATIVE_ANSWER | (cut ? TRUNCATED_RESPONSE : 0) | (reply.rcode ?? 0),
       questions: request.questions,
-      answers: cut ? [] : [...(reply.answers ?? [])],
+      answers: [...((cut ? reply.fitting : reply.answers) ?? [])],
       authorities: [...(reply.authorities ?? [])],
     }
     const bytes = reply.corrupt === undefined ? encode(packet) : reply.corrupt(encode(packet))

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { programArgs } from './built.ts'
 import { freePort } from './ports.ts'
 
 const ROOT = join(import.meta.dirname, '..', '..')
@@ -32,6 +33,7 @@ export class ProxyProcess {
 
   /**
    * Starts it with exactly these variables, and free ports for its own two unless they say others.
+   * @param args of Node; `proxy/main.ts` and `cli/main.ts` mean these programs as they are bundled for the image
    * @param within a command that starts what follows it, such as `unshare --pid`
    */
   static async start(
@@ -43,7 +45,7 @@ export class ProxyProcess {
     const admin = env['AMBASSADOR_ADMIN_PORT'] ?? String(await freePort())
     const { NODE_COMPILE_CACHE: cache } = process.env
     const compiled = args[0]?.endsWith('.ts') && cache !== undefined ? { NODE_COMPILE_CACHE: cache } : {}
-    const [command, ...rest] = [...within, process.execPath, '--single-threaded-gc', ...args]
+    const [command, ...rest] = [...within, process.execPath, '--single-threaded-gc', ...(await programArgs(args))]
     const child = spawn(command ?? '', rest, {
       cwd: ROOT,
       env: {

@@ -57,7 +57,7 @@ export const printFile = (report: FileReport, isSlow: boolean): void => {
 }
 
 export const printStage = (report: StageReport): void =>
-  say(`${sum(report.results)} ${dim(`in ${time(report.durationMs)}`)}`)
+  say(`${report.stage}: ${sum(report.results)} ${dim(`in ${time(report.durationMs)}`)}`)
 
 /** The overview at the end; its last line is exactly `N passed, N failed, N skipped`. */
 export const printEnd = (reports: readonly StageReport[]): void => {

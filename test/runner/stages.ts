@@ -1,5 +1,8 @@
 /** The stages of `npm test` as data, fast first. */
 
+import { createHash } from 'node:crypto'
+import { join } from 'node:path'
+import { cacheRoot } from '../../build/machine/cache.ts'
 import { type Cleanup, clusterIsGiven, prepareBrowser, prepareCluster, prepareHelm, prepareMachine } from './prepare.ts'
 import type { FileLimits } from './test-file.ts'
 
@@ -12,7 +15,7 @@ export interface Check {
 
 export interface Stage {
   readonly name: string
-  /** Stages of one group run at the same time, each on a cluster of its own; one after the other on a cluster that is given. */
+  /** Stages of one group run at the same time; those of CLUSTER each on a cluster of its own, or one after the other on one that is given. */
   readonly group?: string
   readonly checks: readonly Check[]
   /** Folders below the repository whose *.test.ts are run. */
@@ -42,11 +45,26 @@ const limits = (testSeconds: number, fileSeconds: number, exitSeconds: number): 
 
 const node = (...args: string[]): Omit<Check, 'name'> => ({ command: process.execPath, args })
 
+/** What takes seconds and waits for nothing: one after the other, each would leave a core idle at its end. */
+const QUICK = 'quick'
+const CLUSTER = 'cluster'
+
+/** What tsc knows of the files that it has checked, so that it looks at those again which have changed, and at what imports them. */
+const CHECKED = join(
+  cacheRoot(),
+  'tsc',
+  `${createHash('sha256')
+    .update(join(import.meta.dirname, '../..'))
+    .digest('hex')
+    .slice(0, 16)}.tsbuildinfo`,
+)
+
 /** Two at a time suits the two cores of a small build machine: more would make each other's timing worse. */
 const CONCURRENCY = 2
 
 const checkStage = (name: string, checks: readonly Check[]): Stage => ({
   name,
+  group: QUICK,
   checks,
   folders: [],
   limits: limits(0, 0, 0),
@@ -57,11 +75,16 @@ const checkStage = (name: string, checks: readonly Check[]): Stage => ({
 export const STAGES: readonly Stage[] = [
   checkStage('lint', [
     { name: 'biome', command: 'node_modules/.bin/biome', args: ['check', '--error-on-warnings', '.'] },
-    { name: 'tsc', command: 'node_modules/.bin/tsc', args: ['--noEmit'] },
+    {
+      name: 'tsc',
+      command: 'node_modules/.bin/tsc',
+      args: ['--noEmit', '--incremental', '--tsBuildInfoFile', CHECKED],
+    },
   ]),
   checkStage('generated', [{ name: 'generated files are up to date', ...node('operator/api/generate.ts', '--check') }]),
   {
     name: 'unit',
+    group: QUICK,
     checks: [],
     folders: ['test/unit'],
     limits: limits(30, 120, 10),
@@ -71,6 +94,7 @@ export const STAGES: readonly Stage[] = [
   },
   {
     name: 'golden',
+    group: QUICK,
     checks: [],
     folders: ['test/golden', 'test/codec', 'test/fuzz'],
     limits: limits(60, 300, 10),
@@ -79,6 +103,7 @@ export const STAGES: readonly Stage[] = [
   },
   {
     name: 'chart',
+    group: QUICK,
     checks: [],
     folders: ['test/chart'],
     limits: limits(60, 300, 10),
@@ -97,7 +122,7 @@ export const STAGES: readonly Stage[] = [
   },
   {
     name: 'operator',
-    group: 'cluster',
+    group: CLUSTER,
     checks: [],
     folders: ['test/integration/operator'],
     limits: limits(300, 1200, 60),
@@ -109,7 +134,7 @@ export const STAGES: readonly Stage[] = [
   },
   {
     name: 'e2e',
-    group: 'cluster',
+    group: CLUSTER,
     checks: [],
     folders: ['test/e2e'],
     limits: limits(300, 1200, 60),
@@ -154,7 +179,7 @@ export const chosen = (
     .filter(({ paths }) => paths === undefined || paths.length > 0)
 }
 
-/** What runs at the same time: the stages of one group when each has a cluster of its own. */
+/** What runs at the same time: the stages of one group, if it is not one cluster that is given for all of them. */
 export const together = <T extends { readonly stage: Stage }>(
   all: readonly T[],
   isGiven = clusterIsGiven(),
@@ -162,7 +187,9 @@ export const together = <T extends { readonly stage: Stage }>(
   const batches: T[][] = []
   for (const one of all) {
     const batch = batches.at(-1)
-    if (!isGiven && one.stage.group !== undefined && batch?.[0]?.stage.group === one.stage.group) batch.push(one)
+    const { group } = one.stage
+    const isApart = group === undefined || (isGiven && group === CLUSTER)
+    if (!isApart && batch?.[0]?.stage.group === group) batch.push(one)
     else batches.push([one])
   }
   return batches

@@ -69,6 +69,8 @@ export interface AttemptOwner {
   queueMs: number
   connectMs: number
   tlsMs: number
+  /** Nobody knows any more where the request goes: look for a connection from the begin. */
+  onLookAgain(time: number): void
   /** The whole request was sent, and is to be sent a second time when no answer begins within this time. */
   onAsked(time: number, hedgeMs: number): void
   /** There is nobody to ask. */
@@ -211,7 +213,9 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const endpoint = cluster.pick(time, owner.tried, owner.hash)
     if (typeof endpoint === 'string') {
       cluster.connections.release()
-      owner.onNoEndpoint(endpoint, time)
+      // A changed config looks elsewhere, and has not found anything yet.
+      if (cluster.isReady) owner.onNoEndpoint(endpoint, time)
+      else owner.onLookAgain(time)
       return
     }
     const pool = HttpPool.of(cluster, endpoint)

@@ -205,6 +205,10 @@ export class Exchange extends ExchangeFacts implements AttemptOwner, Preparation
     this.#try(time, null)
   }
 
+  onLookAgain(time: number): void {
+    this.#try(time, null)
+  }
+
   /** A refused request that can be sent again whatever its method is: nobody has acted upon it. */
   get #isRepeatable(): boolean {
     return this.request.isComplete && this.request.isReplayable && !this.#client.isDraining

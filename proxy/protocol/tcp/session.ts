@@ -156,7 +156,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
         `the rate limit is reached, the next connection may come in ${Math.ceil(-waitMs)} ms`,
       )
     } else if (waitMs > 0) this.#timer.set(this.#openedAt + waitMs)
-    else this.#hold()
+    else this.#begin()
   }
 
   /** Ends it now, as a failure that both peers see. */
@@ -166,9 +166,14 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   }
 
   // delayed => held
+  #begin(): void {
+    this.#snapshot.cluster.budget.deposit(now())
+    this.#hold()
+  }
+
+  // delayed, queued => held
   #hold(): void {
     const { cluster, timeouts } = this.#snapshot
-    cluster.budget.deposit(now())
     if (cluster.isReady) {
       this.#queue()
       return
@@ -200,7 +205,14 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
 
   /** A connection to the upstream is ours to make. */
   onSlot(): void {
+    const { cluster } = this.#snapshot
     this.#timer.clear()
+    if (!cluster.isReady) {
+      // A changed config looks elsewhere, and has not found anything yet.
+      cluster.connections.release()
+      this.#hold()
+      return
+    }
     this.#hasSlot = true
     this.#dialledAt = refreshClock()
     this.#dial()
@@ -404,7 +416,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
 
   #onTimer(): void {
     if (this.#phase.kind === 'delayed') {
-      this.#hold()
+      this.#begin()
       return
     }
     if (this.#phase.kind === 'resting') {

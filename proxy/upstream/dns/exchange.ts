@@ -50,7 +50,9 @@ export async function askNameserver(
   const ask = async (edns: boolean): Promise<DnsReply> => {
     const overUdp = await exchange(question, edns, deadline, timeoutMs, () => udp(server, deadline))
     if (!overUdp.ok || !overUdp.packet.flag_tc) return overUdp
-    return exchange(question, edns, deadline, timeoutMs, () => tcp(server))
+    const overTcp = await exchange(question, edns, deadline, timeoutMs, () => tcp(server))
+    // Firewalls that know DNS as UDP are many: the records that came are better than none.
+    return overTcp.ok || (overUdp.packet.answers ?? []).length === 0 ? overTcp : overUdp
   }
   try {
     const reply = await ask(true)

@@ -5,7 +5,7 @@ import { now } from '../../runtime/clock.ts'
 import { NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { UpstreamTls } from '../../tls/upstream-tls.ts'
-import { type Dial, dial, type StartTls } from '../connector.ts'
+import { type Dial, dial, type StartTls, withoutDot } from '../connector.ts'
 import type { Address } from '../discovery/discovery.ts'
 
 /** What a protocol of its own asks an endpoint that is connected. */
@@ -115,7 +115,7 @@ function isExpected(statuses: readonly number[] | null, status: number): boolean
 }
 
 function requestOf({ host, port }: Address, path: string, isTls: boolean): string {
-  const name = host.includes(':') ? `[${host}]` : host.replace(/\.$/, '')
+  const name = host.includes(':') ? `[${host}]` : withoutDot(host)
   // A Unix socket has no port.
   const authority = port === 0 || port === (isTls ? 443 : 80) ? name : `${name}:${port}`
   return `GET ${path} HTTP/1.1\r\nhost: ${authority}\r\nuser-agent: ambassador-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n`

@@ -100,8 +100,8 @@ export class Health {
     const checked = this.#checked.get(endpoint)
     const { config, tls, proxyProtocol, guard, prober } = this.#options
     if (checked === undefined || config === null) return
-    const isUnable = config.probe.kind === prober?.kind && prober.isUnable
-    if (isUnable || (config.probe.kind !== 'tcp' && tls !== null && tls.context === null)) {
+    const hasNoCredential = config.probe.kind === prober?.kind && prober.isUnable
+    if (hasNoCredential || (config.probe.kind !== 'tcp' && tls !== null && tls.context === null)) {
       // Not the fault of the endpoint, and nothing can be known of it.
       this.#schedule(endpoint)
       return

@@ -1,14 +1,20 @@
 /** kubectl and waiting, for tests that look at a cluster the way a person does. */
 import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createClient, type KubeClient } from '../../../operator/kube/client.ts'
-import { connect } from '../../../operator/kube/connection.ts'
+import { ApiError } from '../../../operator/kube/errors.ts'
+import {
+  ask,
+  createAll,
+  execIn,
+  hasCondition,
+  isRolledOut,
+  type Json,
+  type Result,
+  targetOf,
+  watchUntil,
+} from './api.ts'
 
-export interface Result {
-  readonly code: number
-  readonly stdout: string
-  readonly stderr: string
-}
+export { ask, type Json, type Result } from './api.ts'
 
 /** Runs a program to its end with bounded time. Never throws for a non-zero exit: tests look at it. */
 export function execute(
@@ -31,9 +37,6 @@ export function execute(
   })
 }
 
-// biome-ignore lint/suspicious/noExplicitAny: objects of the API server are read as they come
-export type Json = any
-
 /** Where objects are that tests look at again and again. A start of kubectl costs a tenth of a second of CPU time, and many wait at a time. */
 const COLLECTIONS: Readonly<Record<string, string>> = {
   amb: '/apis/ambassador.dev/v1alpha1/namespaces/NAMESPACE/ambassadors',
@@ -46,18 +49,6 @@ const COLLECTIONS: Readonly<Record<string, string>> = {
   pod: '/api/v1/namespaces/NAMESPACE/pods',
   pods: '/api/v1/namespaces/NAMESPACE/pods',
   secret: '/api/v1/namespaces/NAMESPACE/secrets',
-}
-
-/** By kubeconfig. Their resting connections keep no process alive. */
-const clients = new Map<string, Promise<KubeClient>>()
-
-/** Asks the API server of a kubeconfig, on connections that are kept. */
-export const ask = async (kubeconfig: string): Promise<KubeClient> => {
-  const known = clients.get(kubeconfig)
-  if (known !== undefined) return known
-  const made = connect({ kubeconfig }).then((connection) => createClient(connection, { timeoutMs: 60_000 }))
-  clients.set(kubeconfig, made)
-  return made
 }
 
 /** kubectl bound to one kubeconfig and one namespace. */
@@ -88,9 +79,12 @@ export class Kubectl {
     return result.stdout
   }
 
-  apply(manifest: string | readonly object[]): Promise<string> {
-    const input = typeof manifest === 'string' ? manifest : manifest.map((o) => JSON.stringify(o)).join('\n---\n')
-    return this.run(['apply', '-f', '-'], { input })
+  /** As `kubectl apply` does it; what does not exist yet is made without starting one. */
+  async apply(manifest: string | readonly object[]): Promise<void> {
+    if (typeof manifest === 'string') return void (await this.run(['apply', '-f', '-'], { input: manifest }))
+    const left = await createAll(this.kubeconfig, this.namespace, manifest)
+    if (left.length === 0) return
+    await this.run(['apply', '-f', '-'], { input: left.map((object) => JSON.stringify(object)).join('\n---\n') })
   }
 
   /** As kubectl shows it, without a kubectl where that is easy: a name, a selector of labels, or nothing behind the kind. */
@@ -116,7 +110,7 @@ export class Kubectl {
 
   /** Runs a command in the container `app` of a pod or workload. */
   exec(target: string, command: readonly string[], container = 'app'): Promise<Result> {
-    return this.try(['exec', target, '-c', container, '--', ...command])
+    return execIn(this.kubeconfig, this.namespace, target, container, command)
   }
 
   /** The last line of the log of the container `app`; empty when there is none. */
@@ -157,10 +151,75 @@ export class Kubectl {
     })
   }
 
-  rollout(target: string, timeoutMs = 240_000): Promise<string> {
-    return this.run(['rollout', 'status', target, `--timeout=${Math.ceil(timeoutMs / 1000)}s`], {
-      timeoutMs: timeoutMs + 5000,
-    })
+  /** As `kubectl rollout status deployment/NAME`. */
+  rollout(target: string, timeoutMs = 240_000): Promise<void> {
+    return watchUntil(this.kubeconfig, targetOf(target, this.namespace), isRolledOut, timeoutMs)
+  }
+
+  /** As `kubectl wait KIND/NAME --for=condition=TYPE`. */
+  wait(target: string, condition: string, timeoutMs = 240_000): Promise<void> {
+    return watchUntil(this.kubeconfig, targetOf(target, this.namespace), hasCondition(condition), timeoutMs)
+  }
+
+  /** As `kubectl delete --wait=false --ignore-not-found`. Returns the uid of what is deleted, if there was something. */
+  async remove(target: string, graceSeconds?: number): Promise<string | undefined> {
+    const { collection, name } = targetOf(target, this.namespace)
+    const query = { gracePeriodSeconds: graceSeconds, propagationPolicy: 'Background' }
+    const client = await ask(this.kubeconfig)
+    try {
+      const told = await client.request<Json>({ method: 'DELETE', path: `${collection}/${name}`, query })
+      return told.details?.uid ?? told.metadata?.uid
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return undefined
+      throw error
+    }
+  }
+
+  /** As `kubectl delete --ignore-not-found`: returns when it is gone, whatever may have its name by then. */
+  async delete(target: string, graceSeconds?: number): Promise<void> {
+    const uid = await this.remove(target, graceSeconds)
+    const isGone = (object: Json | undefined): boolean => object === undefined || object.metadata.uid !== uid
+    if (uid !== undefined) await watchUntil(this.kubeconfig, targetOf(target, this.namespace), isGone, 240_000)
+  }
+
+  async exists(target: string): Promise<boolean> {
+    const { collection, name } = targetOf(target, this.namespace)
+    try {
+      await (await ask(this.kubeconfig)).request({ path: `${collection}/${name}` })
+      return true
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return false
+      throw error
+    }
+  }
+
+  /** Waits until there is no such object. */
+  gone(target: string, timeoutMs = 240_000): Promise<void> {
+    const isGone = (object: Json | undefined): boolean => object === undefined
+    return watchUntil(this.kubeconfig, targetOf(target, this.namespace), isGone, timeoutMs)
+  }
+
+  /** Makes a namespace, without what an earlier run may have left in it. */
+  async freshNamespace(name: string, labels: Readonly<Record<string, string>> = {}): Promise<void> {
+    await this.delete(`namespace/${name}`)
+    await this.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } }])
+  }
+
+  /** As `kubectl annotate --overwrite`; null takes one away. */
+  async annotate(target: string, annotations: Readonly<Record<string, string | null>>): Promise<void> {
+    await this.#patch(target, { metadata: { annotations } })
+  }
+
+  /** As `kubectl scale`. */
+  async scale(target: string, replicas: number): Promise<void> {
+    await this.#patch(target, { spec: { replicas } }, '/scale')
+  }
+
+  async #patch(target: string, body: object, subresource = ''): Promise<void> {
+    const { collection, name } = targetOf(target, this.namespace)
+    const path = `${collection}/${name}${subresource}`
+    const contentType = 'application/merge-patch+json'
+    await (await ask(this.kubeconfig)).request({ method: 'PATCH', path, contentType, body })
   }
 }
 

@@ -94,7 +94,7 @@ export function upstream(
 
 /** A container `app` that sleeps and has wget. It ends at once on SIGTERM. */
 export function appContainer(
-  command: readonly string[] = ['sh', '-c', 'trap "exit 0" TERM; while :; do sleep 1 & wait; done'],
+  command: readonly string[] = ['sh', '-c', 'trap "exit 0" TERM; while :; do sleep 3600 & wait; done'],
 ): object {
   return {
     name: 'app',

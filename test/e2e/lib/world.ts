@@ -50,15 +50,14 @@ export async function world(
   const system = kubectl.in(SYSTEM)
   const helm = helmOf(cluster)
   if (options.install !== false) await ensureInstalled(cluster)
-  await kubectl.run(['delete', 'namespace', name, '--ignore-not-found', '--wait=true', '--timeout=240s'])
-  await kubectl.apply([{ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: options.labels ?? {} } }])
+  await kubectl.freshNamespace(name, options.labels)
   return {
     cluster,
     kubectl,
     system,
     helm,
     close: async () => {
-      if (process.env.KEEP_NAMESPACES === undefined) await kubectl.run(['delete', 'namespace', name, '--wait=false'])
+      if (process.env.KEEP_NAMESPACES === undefined) await kubectl.remove(`namespace/${name}`)
     },
   }
 }

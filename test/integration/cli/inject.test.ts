@@ -5,12 +5,13 @@ import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import { load, loadAll } from 'js-yaml'
 import { execute, type Json, type Result } from '../../e2e/lib/kubectl.ts'
+import { programArgs } from '../../helpers/built.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'ambassador-inject-'))
 after(() => rmSync(folder, { recursive: true }))
 
-const cli = (args: readonly string[], input = ''): Promise<Result> =>
-  execute(process.execPath, ['cli/main.ts', ...args], { input, timeoutMs: 60_000 })
+const cli = async (args: readonly string[], input = ''): Promise<Result> =>
+  execute(process.execPath, await programArgs(['cli/main.ts', ...args]), { input, timeoutMs: 60_000 })
 
 const AMBASSADOR = `
 apiVersion: ambassador.dev/v1alpha1
@@ -86,6 +87,23 @@ describe('ambassador inject', { concurrency: 3 }, () => {
     assert.deepEqual(
       objects(stdout).map((each) => each.kind),
       ['Ambassador', 'Service'],
+    )
+  })
+
+  it('refuses an annotation of a workload that is not text, since a false without quotes means to opt out', async () => {
+    const own = DEPLOYMENT.replace(
+      /^metadata:.*$/m,
+      'metadata: { name: checkout, annotations: { ambassador.dev/inject: false } }',
+    )
+    const { code, stderr, stdout } = await cli(['inject', '-f', '-'], [AMBASSADOR, own].join('---'))
+    assert.equal(code, 1)
+    assert.match(
+      stderr,
+      /^<stdin>:\d+: Deployment 'checkout': ambassador\.dev\/inject: the value is not a string; write it in quotes$/m,
+    )
+    assert.deepEqual(
+      objects(stdout).map((each) => each.kind),
+      ['Ambassador'],
     )
   })
 

@@ -6,6 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
+import { programArgs } from '../../helpers/built.ts'
 import { Hidden } from '../../helpers/hidden.ts'
 import { freePort } from '../../helpers/ports.ts'
 
@@ -18,7 +19,7 @@ const hide = (place: string) => hidden.hide(place)
 
 /** What a verb prints until it ends, or until it serves. */
 async function ambassador(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<string> {
-  const child = spawn(process.execPath, ['cli/main.ts', ...args], {
+  const child = spawn(process.execPath, await programArgs(['cli/main.ts', ...args]), {
     cwd: ROOT,
     env: { PATH: process.env['PATH'], ...env },
     stdio: ['ignore', 'pipe', 'pipe'],

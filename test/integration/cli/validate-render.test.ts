@@ -7,11 +7,12 @@ import { main } from '../../../cli/main.ts'
 import { PRODUCT_VERSION } from '../../../common/names.ts'
 import { parseProxyConfig } from '../../../common/proxy-config.ts'
 import { execute } from '../../e2e/lib/kubectl.ts'
+import { programArgs } from '../../helpers/built.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
 
 async function ambassador(args: readonly string[], input = '', program = ['cli/main.ts']) {
-  const { code, stdout, stderr } = await execute(process.execPath, [...program, ...args], { input })
+  const { code, stdout, stderr } = await execute(process.execPath, await programArgs([...program, ...args]), { input })
   return { code, out: stdout.trimEnd().split('\n'), err: stderr.trimEnd().split('\n') }
 }
 
@@ -53,7 +54,7 @@ describe('ambassador validate of an example', () => {
 
 describe('ambassador validate', { concurrency: 3 }, () => {
   it('tells file, line, object, field, value and remedy of each problem and fails', async () => {
-    const { code, out } = await ambassador(['validate', '-f', '-'], `${GOOD}---\n${BAD}`)
+    const { code, out } = await ambassador(['validate', '-f', '-'], `${other('orders')}---\n${BAD}`)
     assert.equal(code, 1)
     assert.deepEqual(out, [
       "<stdin>:16: Ambassador 'payments': spec.listen.port: 0 is out of range, use 1 to 65535",
@@ -85,6 +86,15 @@ describe('ambassador validate', { concurrency: 3 }, () => {
     assert.equal(
       out[0],
       "<stdin>:29: Deployment 'checkout': spec.template.metadata.annotations.ambassador.dev/inject: Ambassadors 'payments' and 'orders' both listen on port 8081: give one of them another port",
+    )
+  })
+
+  it('warns of two Ambassadors with one name, of which a cluster keeps the last', async () => {
+    const { code, out } = await ambassador(['validate', '-f', '-'], [GOOD, GOOD].join('---\n'))
+    assert.equal(code, 0)
+    assert.match(
+      out[0]!,
+      /^<stdin>:\d+: warning: Ambassador 'payments': metadata\.name: 'payments' is the name of the Ambassador at <stdin>:\d+ too: the one that is applied last replaces the other, give it another name$/,
     )
   })
 
@@ -163,8 +173,20 @@ describe('ambassador render', { concurrency: 3 }, () => {
   it('leaves out what is invalid, says why and fails', async () => {
     const { code, out, err } = await ambassador(['render', '-f', '-'], `${BAD}---\n${other('orders')}`)
     assert.equal(code, 1)
-    assert.deepEqual(err, ['<stdin>:6: spec.listen.port: 0 is out of range, use 1 to 65535'])
+    assert.deepEqual(err, [
+      '<stdin>:6: spec.listen.port: 0 is out of range, use 1 to 65535',
+      '<stdin>:10: spec.timeouts.reqest: is not a field, did you mean request?',
+    ])
     assert.equal(loadAll(out.join('\n')).length, 1)
+  })
+
+  it('does not pass over a field that does not exist, which would have no effect', async () => {
+    const { code, out, err } = await ambassador(
+      ['render', '-f', '-'],
+      `${GOOD.trimEnd()}\n  timeout: { connect: 1s }\n`,
+    )
+    assert.deepEqual([code, out, err.length], [1, [''], 1])
+    assert.match(err[0]!, /^<stdin>:\d+: spec\.timeout: is not a field, did you mean timeouts\?$/)
   })
 })
 

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { describe, getTestContext, it, type TestContext } from 'node:test'
+import { programArgs } from '../../helpers/built.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { closedPort, tcpServer } from '../../helpers/tcp.ts'
@@ -14,7 +15,7 @@ const atEnd = (end: () => unknown): void => (getTestContext() as TestContext).af
 
 /** `ambassador wait` as a process, with the ports of the sidecar in its environment, as in a pod. */
 async function waiting(ports: { telemetry: number; admin: number }, ...args: string[]) {
-  const child: ChildProcess = spawn(process.execPath, ['cli/main.ts', 'wait', ...args], {
+  const child: ChildProcess = spawn(process.execPath, await programArgs(['cli/main.ts', 'wait', ...args]), {
     cwd: ROOT,
     env: {
       PATH: process.env['PATH'],

@@ -113,7 +113,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     w = await world(NAME, { install: false })
     kubectl = w.kubectl
     client = createClient(await connectKube({ kubeconfig: w.cluster.kubeconfig }))
-    hadDefinition = (await kubectl.try(['get', 'crd', 'ambassadors.ambassador.dev'])).code === 0
+    hadDefinition = await kubectl.exists('crd/ambassadors.ambassador.dev')
     await loadImages(w.cluster)
     await w.helm(['uninstall', RELEASE, '--namespace', SYSTEM, '--ignore-not-found', '--wait'])
   })
@@ -123,7 +123,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     // The tests behind this start operators of their own on the cluster.
     await w?.helm(['uninstall', RELEASE, '--namespace', SYSTEM, '--ignore-not-found', '--wait'])
     // The chart leaves the definition, with the Ambassadors.
-    if (!hadDefinition) await kubectl.run(['delete', 'crd', 'ambassadors.ambassador.dev'])
+    if (!hadDefinition) await kubectl.delete('crd/ambassadors.ambassador.dev')
   })
 
   it('is installed with two replicas that are ready, one of which leads', async () => {
@@ -141,7 +141,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
         upstreams: [{ name: 'nowhere', endpoints: [{ host: 'nowhere.example.com', port: 80 }] }],
       }),
     ])
-    await kubectl.run(['wait', 'amb/sample', '--for=condition=Accepted', '--timeout=240s'])
+    await kubectl.wait('amb/sample', 'Accepted')
     const pod = await injected()
     assert.equal(pod.spec.initContainers[0].name, 'ambassador')
     const answer = await askForPod('missing')
@@ -154,7 +154,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
     const forwards = await Promise.all(pods.map(({ metadata }) => w.system.portForward(`pod/${metadata.name}`, 9443)))
     try {
       const { asked, refused } = await askWhile(async () => {
-        await w.system.run(['delete', 'secret', CA_SECRET])
+        await w.system.remove(`secret/${CA_SECRET}`)
         const bundles = await eventually('there is another bundle', async () => {
           const now = await caBundles()
           return now.every((bundle) => bundle !== before) && now
@@ -184,7 +184,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
   it('is upgraded after a person has scaled it, without a conflict, a lost CA or a refused pod', async () => {
     const before = await caBundles()
     assert.ok(before.every((bundle) => bundle.length > 0))
-    await w.system.run(['scale', 'deployment', DEPLOYMENT, '--replicas=3'])
+    await w.system.scale(`deployment/${DEPLOYMENT}`, 3)
     const { asked, refused } = await askWhile(() => upgrade('operator.logLevel=debug'))
     assert.deepEqual(await caBundles(), before)
     assert.equal((await deployment()).spec.replicas, 3)

@@ -83,6 +83,12 @@ const manifest = (name: string, spec: object = {}, namespace = NAMESPACE): objec
     ...spec,
   },
 })
+const secret = (name: string, stringData: object): object => ({
+  apiVersion: 'v1',
+  kind: 'Secret',
+  metadata: { name },
+  stringData,
+})
 const withToken = (secret: string): object => ({
   upstreams: [
     {
@@ -160,12 +166,8 @@ before(async () => {
   client = createClient(await connect({ kubeconfig: cluster.kubeconfig }))
   // Of a run that was killed: no kubelet would confirm their end.
   await kubectl.try(['delete', 'pods', '--all', '--grace-period=0', '--force'])
-  await kubectl.run(['delete', 'namespace', NAMESPACE, OTHER, '--ignore-not-found', '--wait=true'])
-  for (const namespace of [NAMESPACE, OTHER]) {
-    await kubectl.run(['create', 'namespace', namespace])
-    await eventually('service account', () => kubectl.in(namespace).get('serviceaccount', 'default'))
-  }
-  if ((await kubectl.try(['get', 'crd', 'ambassadors.ambassador.dev'])).code !== 0) {
+  for (const namespace of [NAMESPACE, OTHER]) await kubectl.freshNamespace(namespace)
+  if (!(await kubectl.exists('crd/ambassadors.ambassador.dev'))) {
     ownsDefinition = true
     await kubectl.run(['create', '-f', '-'], { input: dump(crd(), { noRefs: true }) })
   }
@@ -189,10 +191,10 @@ after(async () => {
   await kubectl.run(['delete', 'amb', '--all', '--wait=true']).catch(() => {})
   // No kubelet would confirm their end: a test that failed in its middle must not hang here.
   await kubectl.run(['delete', 'pods', '--all', '--grace-period=0', '--force'])
-  await kubectl.run(['delete', 'namespace', NAMESPACE, OTHER, '--ignore-not-found', '--wait=true'])
+  await Promise.all([NAMESPACE, OTHER].map((namespace) => kubectl.delete(`namespace/${namespace}`)))
   await kubectl.run(['delete', 'clusterrole,clusterrolebinding', RIGHTS, '--ignore-not-found'])
-  await kubectl.run(['delete', 'node', NODE, '--ignore-not-found'])
-  if (ownsDefinition) await kubectl.run(['delete', 'crd', 'ambassadors.ambassador.dev', '--wait=true'])
+  await kubectl.delete(`node/${NODE}`)
+  if (ownsDefinition) await kubectl.delete('crd/ambassadors.ambassador.dev')
   client?.close()
 })
 
@@ -264,7 +266,7 @@ describe('the controller on a real API server', { timeout: 900_000 }, () => {
         assert.equal(later.status.config.hash, status.config.hash)
         assert.ok(!(await reasons('of-service')).includes('Restored'))
 
-        await kubectl.run(['delete', 'service', 'orders'])
+        await kubectl.delete('service/orders')
         await becomes('of-service', { ResolvedRefs: 'False ReferenceMissing' })
         await publishes('of-service', '10.9.0.2', '10.9.0.3')
       })
@@ -347,7 +349,7 @@ describe('the controller on a real API server', { timeout: 900_000 }, () => {
         await kubectl.apply([manifest('deleted')])
         await becomes('deleted', { Programmed: 'True NoPods' })
         const { metadata } = await configMap('deleted')
-        await kubectl.run(['delete', 'configmap', 'ambassador-deleted'])
+        await kubectl.delete('configmap/ambassador-deleted')
         await eventually('made again', async () => (await configMap('deleted')).metadata.uid !== metadata.uid, {
           timeoutMs: 5000,
         })
@@ -375,14 +377,14 @@ describe('the controller on a real API server', { timeout: 900_000 }, () => {
         assert.equal(object.status.config, undefined)
         await eventually('event', async () => (await reasons('taken')).includes('NameTaken'))
         assert.equal((await configMap('taken')).metadata.resourceVersion, metadata.resourceVersion)
-        await kubectl.run(['delete', 'configmap', 'ambassador-taken'])
+        await kubectl.delete('configmap/ambassador-taken')
         await becomes('taken', { Accepted: 'True Accepted', Programmed: 'True NoPods' })
       })
 
       it('goes over to an Ambassador that is deleted and made again at once', async () => {
         await kubectl.apply([manifest('again')])
         const first = await becomes('again', { Programmed: 'True NoPods' })
-        await kubectl.run(['delete', 'amb', 'again', '--wait=true'])
+        await kubectl.delete('amb/again')
         await kubectl.apply([manifest('again', { listen: { port: 9091 } })])
         const second = await becomes('again', { Programmed: 'True NoPods' })
         assert.notEqual(second.metadata.uid, first.metadata.uid)
@@ -402,12 +404,8 @@ describe('the controller on a real API server', { timeout: 900_000 }, () => {
       it('goes with the Ambassador', async () => {
         await kubectl.apply([manifest('gone')])
         await becomes('gone', { Programmed: 'True NoPods' })
-        await kubectl.run(['delete', 'amb', 'gone'])
-        await eventually(
-          'collected',
-          async () => (await kubectl.try(['get', 'configmap', 'ambassador-gone'])).code !== 0,
-          { timeoutMs: 120_000 },
-        )
+        await kubectl.delete('amb/gone')
+        await kubectl.gone('configmap/ambassador-gone', 120_000)
       })
     })
 
@@ -479,7 +477,7 @@ describe('the controller on a real API server', { timeout: 900_000 }, () => {
           await each.status({})
         }
         await becomes('refs', { Ready: 'True Ready' })
-        await kubectl.run(['create', 'secret', 'generic', 'token', '--from-literal=token=secret'])
+        await kubectl.apply([secret('token', { token: 'secret' })])
         await kubectl.apply([manifest('refs', withToken('token'))])
         const { status } = await becomes('refs', { Programmed: 'False Loading' })
         old.report('refs', {
@@ -525,7 +523,7 @@ describe('the controller on a real API server', { timeout: 900_000 }, () => {
         const object = await becomes('early', { ResolvedRefs: 'False ReferenceMissing' })
         assert.equal(message(object, 'ResolvedRefs'), "Secret 'early-token' does not exist: create it with key 'token'")
         await becomes('early', { ResolvedRefs: 'Unknown NotChecked' }, { namespace: OTHER })
-        await kubectl.run(['create', 'secret', 'generic', 'early-token', '--from-literal=other=secret'])
+        await kubectl.apply([secret('early-token', { other: 'secret' })])
         await eventually(
           'key',
           async () => message(await amb('early'), 'ResolvedRefs') === "Secret 'early-token' has no key 'token': add it",
@@ -563,7 +561,7 @@ describe('the controller on a real API server', { timeout: 900_000 }, () => {
           /its sidecar serves another, the annotation was changed/,
         )
         await partial[Symbol.asyncDispose]()
-        await kubectl.run(['delete', 'pod', 'bare', 'opted-out', '--grace-period=0', '--force'])
+        for (const name of ['bare', 'opted-out']) await kubectl.delete(`pod/${name}`, 0)
         await becomes('missing', { Injected: 'False NoPods' })
       })
 
@@ -605,9 +603,9 @@ describe('the controller on a real API server', { timeout: 900_000 }, () => {
           message(object, 'Injected'),
           "Deployment 'checkout' still runs pod 'checkout-old' from before the annotation",
         )
-        await kubectl.run(['delete', 'pod', 'checkout-old', '--grace-period=0', '--force'])
+        await kubectl.delete('pod/checkout-old', 0)
         await becomes('rollout', { Injected: 'True Injected', Ready: 'True Ready' })
-        await kubectl.run(['delete', 'deployment', 'checkout'])
+        await kubectl.delete('deployment/checkout')
       })
 
       it('is not Ready while a ReplicaSet of nobody keeps pods from before its annotation', async () => {
@@ -638,8 +636,8 @@ describe('the controller on a real API server', { timeout: 900_000 }, () => {
         )
         await kubectl.apply([set({ 'ambassador.dev/inject': 'bare-set' }, 0)])
         await becomes('bare-set', { Injected: 'True Injected', Ready: 'True Ready' })
-        await kubectl.run(['delete', 'replicaset', 'stock'])
-        await kubectl.try(['delete', 'pod', 'stock-old', '--grace-period=0', '--force'])
+        await kubectl.delete('replicaset/stock')
+        await kubectl.delete('pod/stock-old', 0)
       })
     })
   })
@@ -738,7 +736,7 @@ describe('the controller on a real API server', { timeout: 900_000 }, () => {
       skip: false,
     }, async (t) => {
       if (!ownsDefinition) return t.skip('the definition of this cluster is not ours to delete')
-      await kubectl.run(['delete', 'crd', 'ambassadors.ambassador.dev', '--wait=true'])
+      await kubectl.delete('crd/ambassadors.ambassador.dev')
       await new Promise((resolve) => setTimeout(resolve, 2000))
       assert.deepEqual(operator.notReady(), [])
       await kubectl.run(['create', '-f', '-'], { input: dump(crd(), { noRefs: true }) })

@@ -71,9 +71,8 @@ const holder = async (): Promise<string> =>
 before(async () => {
   cluster = await clusterForTests()
   kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, NAMESPACE)
-  await kubectl.run(['delete', 'namespace', NAMESPACE, '--ignore-not-found', '--wait=true'])
-  await kubectl.run(['create', 'namespace', NAMESPACE])
-  if ((await kubectl.try(['get', 'crd', 'ambassadors.ambassador.dev'])).code !== 0) {
+  await kubectl.freshNamespace(NAMESPACE)
+  if (!(await kubectl.exists('crd/ambassadors.ambassador.dev'))) {
     ownsDefinition = true
     await kubectl.run(['create', '-f', '-'], { input: dump(crd(), { noRefs: true }) })
   }
@@ -87,8 +86,8 @@ before(async () => {
 after(async () => {
   for (const child of running) child.kill('SIGKILL')
   await kubectl.run(['delete', 'mutatingwebhookconfiguration', configuration.metadata.name, '--ignore-not-found'])
-  await kubectl.run(['delete', 'namespace', NAMESPACE, '--ignore-not-found', '--wait=false'])
-  if (ownsDefinition) await kubectl.run(['delete', 'crd', 'ambassadors.ambassador.dev', '--wait=true'])
+  await kubectl.remove(`namespace/${NAMESPACE}`)
+  if (ownsDefinition) await kubectl.delete('crd/ambassadors.ambassador.dev')
 })
 
 describe('the process of the operator', { timeout: 600_000 }, () => {

@@ -34,8 +34,7 @@ describe('keepReplicas', () => {
     const cluster = await clusterForTests()
     kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, NAMESPACE)
     client = createClient(await connect({ kubeconfig: cluster.kubeconfig }))
-    await kubectl.run(['delete', 'namespace', NAMESPACE, '--ignore-not-found', '--wait=true'])
-    await kubectl.run(['create', 'namespace', NAMESPACE])
+    await kubectl.freshNamespace(NAMESPACE)
     await kubectl.run(['apply', '--server-side', '--field-manager=helm', '-f', '-'], {
       input: JSON.stringify(DEPLOYMENT),
     })

@@ -117,7 +117,7 @@ const start = async (port: number): Promise<void> => {
 const cleanUp = async (): Promise<void> => {
   const kinds = ['mutatingwebhookconfiguration', 'validatingadmissionpolicy', 'validatingadmissionpolicybinding']
   for (const kind of kinds) await kubectl.run(['delete', kind, NAME, '--ignore-not-found'])
-  await kubectl.run(['delete', 'namespace', NAMESPACE, BEHIND, '--ignore-not-found', '--wait=true'])
+  await Promise.all([NAMESPACE, BEHIND].map((namespace) => kubectl.delete(`namespace/${namespace}`)))
 }
 
 const sidecars = (object: Json): Json[] =>
@@ -158,8 +158,8 @@ describe('the webhook and a real API server', {
     kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, NAMESPACE)
     client = createClient(await connect({ kubeconfig: cluster.kubeconfig }))
     await cleanUp()
-    for (const namespace of [NAMESPACE, BEHIND]) await kubectl.run(['create', 'namespace', namespace])
-    await kubectl.run(['label', 'namespace', NAMESPACE, 'pod-security.kubernetes.io/enforce=restricted'])
+    await kubectl.freshNamespace(NAMESPACE, { 'pod-security.kubernetes.io/enforce': 'restricted' })
+    await kubectl.freshNamespace(BEHIND)
     await start(0)
     assert.equal(webhook.isReady(), false)
     const objects = await chartObjects(webhook.port)
@@ -400,7 +400,28 @@ describe('the webhook and a real API server', {
     const stripped = pod('x', 'payments', { initContainers: [{ ...APP, name: 'ambassador' }] })
     const lost = await behind.try(['create', '-f', '-'], { input: JSON.stringify(stripped) })
     assert.match(lost.stderr, /another admission webhook removed restartPolicy from the init container "ambassador"/)
-    assert.equal((await behind.try(['create', '-f', '-'], { input: JSON.stringify(pod('x', 'false')) })).code, 0)
+    for (const [name, value] of Object.entries({ x: 'false', y: ' false\n' })) {
+      const optedOut = await behind.try(['create', '-f', '-'], { input: JSON.stringify(pod(name, value)) })
+      assert.equal(optedOut.code, 0, optedOut.stderr)
+    }
+  })
+
+  it('lets the API server refuse a pod without containers in its own words', async () => {
+    const empty = await kubectl.try(['create', '--validate=false', '-f', '-'], {
+      input: JSON.stringify(pod('empty', 'payments', { containers: null })),
+    })
+    assert.match(empty.stderr, /spec\.containers: Required value/)
+  })
+
+  it('tells at kubectl apply of an annotation that the Jobs of a CronJob would carry', async () => {
+    const object = workload('CronJob', 'misplaced', null, null) as Json
+    object.spec.jobTemplate.metadata = { annotations: { [INJECT]: 'payments' } }
+    const { code, stderr } = await kubectl.try(['apply', '-f', '-'], { input: JSON.stringify(object) })
+    assert.equal(code, 0)
+    assert.match(
+      stderr,
+      /Warning: annotation "ambassador\.dev\/inject" does nothing at spec\.jobTemplate\.metadata, move it to/,
+    )
   })
 
   it('writes the CA as a field manager of its own: who installs the configuration has no conflict and does not remove it', async () => {

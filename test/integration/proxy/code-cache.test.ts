@@ -1,15 +1,15 @@
 /** The bundled sidecar with the code that V8 compiled at the build beside it, and without. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, describe, it } from 'node:test'
-import { bundle } from '../../../build/bundle.ts'
 import { addCodeCache } from '../../../build/code-cache.ts'
 import { imageRuntime } from '../../../build/image-runtime.ts'
+import { built } from '../../helpers/built.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 
@@ -39,9 +39,8 @@ describe('the code cache of the bundled sidecar', () => {
 
   before(async () => {
     writeFileSync(join(directory, 'probe.cjs'), PROBE)
-    mkdirSync(dist)
+    cpSync((await built()).plain, dist, { recursive: true, verbatimSymlinks: true })
     for (const old of ['proxy.0123456789abcdef.js', 'proxy.0123456789abcdef.cache']) writeFileSync(join(dist, old), '')
-    await bundle({ root: ROOT, dist })
     module = readFileSync(join(dist, 'proxy.mjs'))
     await addCodeCache({ dist, runtime })
     await new Promise<void>((resolve) => upstream.listen(0, '127.0.0.1', resolve))

@@ -6,10 +6,10 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { bundle } from '../../../build/bundle.ts'
 import { imageRuntime } from '../../../build/image-runtime.ts'
 import { Env } from '../../../common/names.ts'
 import { configHash, type ProxyConfig } from '../../../common/proxy-config.ts'
+import { built } from '../../helpers/built.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 
@@ -56,10 +56,11 @@ describe('the bundled sidecar', () => {
   const upstream = createServer((_request, response) => response.end('ok'))
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   let proxy: ProxyProcess
+  let dist = ''
   let port = 0
 
   before(async () => {
-    await bundle({ root: ROOT, dist: join(directory, 'dist'), isCompiled: true })
+    dist = (await built()).dist
     await new Promise<void>((resolve) => upstream.listen(0, '127.0.0.1', resolve))
     port = await freePort()
     const probe = join(directory, 'probe.cjs')
@@ -74,7 +75,7 @@ describe('the bundled sidecar', () => {
       [Env.configDir]: join(directory, 'config'),
       [Env.podNamespace]: 'test',
     }
-    proxy = await ProxyProcess.start(variables, [...flags, '--require', probe, join(directory, 'dist/proxy.mjs')])
+    proxy = await ProxyProcess.start(variables, [...flags, '--require', probe, join(dist, 'proxy.mjs')])
     await proxy.ready()
   })
 
@@ -115,7 +116,6 @@ describe('the bundled sidecar', () => {
   })
 
   it('has no schema library in the file that is read at its start', () => {
-    const dist = join(directory, 'dist')
     const file = readdirSync(dist).find((name) => /^proxy\.[0-9a-f]+\.js$/.test(name)) ?? 'none'
     const text = readFileSync(join(dist, file), 'utf8')
     assert.match(text, /HttpDriver/)

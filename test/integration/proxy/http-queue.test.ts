@@ -3,8 +3,9 @@ import assert from 'node:assert/strict'
 import { afterEach, describe, it } from 'node:test'
 import { hashShare } from '../../../proxy/routing/router.ts'
 import type { Cluster } from '../../../proxy/upstream/cluster.ts'
+import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
-import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
+import { scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 
 const ends: (() => unknown)[] = []
 afterEach(async () => {
@@ -12,12 +13,12 @@ afterEach(async () => {
 })
 
 /** An upstream whose answers are given when the test says so, with its number in the body. */
-async function held(name: string, status = 200) {
+async function held(name: string, status = 200, ...lines: string[]) {
   const gates: (() => void)[] = []
   let isOpen = false
   const upstream = await scriptedUpstream(ends, async () => {
     if (!isOpen) await new Promise<void>((resolve) => gates.push(resolve))
-    return status === 200 ? ok(name) : withStatus(status, name)
+    return withStatus(status, name, ...lines)
   })
   return {
     upstream,
@@ -183,4 +184,36 @@ describe('a request that waits for a connection', () => {
     assert.ok(count >= 5, `${count} of 40 came to the new endpoint`)
     assert.ok(old.upstream.connections + young.upstream.connections <= 8, 'connections are kept')
   })
+
+  for (const connection of ['keep-alive', 'close'])
+    it(`waits on when its turn comes while the endpoints of a changed config are looked up (${connection})`, async () => {
+      const old = await held('old', 200, `Connection: ${connection}`)
+      const young = await held('young')
+      young.open()
+      const starts: ((addresses: readonly Address[]) => void)[] = []
+      const at = (port: number) => [{ host: '127.0.0.1', ip: '127.0.0.1', port, weight: 1, priority: 0 }]
+      const proxy = await httpProxy(
+        {
+          limits: { maxConnections: 1 },
+          discovery: { failure: null, start: (onChange) => starts.push(onChange), refresh() {}, stop() {} },
+        },
+        ends,
+      )
+      starts[0]!(at(old.upstream.port))
+      const first = proxy.connect().get()
+      await old.upstream.request(0)
+      const second = proxy.connect().get()
+      while (proxy.cluster.connections.pending < 1) await new Promise((resolve) => setImmediate(resolve))
+      proxy.cluster.update({
+        config: { ...proxy.cluster.config, discovery: { kind: 'dns', hostname: 'other', port: 1 } },
+        tls: null,
+        budget: null,
+        probeTimeoutMs: 5000,
+        queue: 'Newest',
+      })
+      old.answer()
+      assert.equal((await first.response()).body, 'old')
+      starts[1]!(at(young.upstream.port))
+      assert.equal((await second.response()).body, 'young')
+    })
 })

@@ -75,6 +75,14 @@ describe('an upstream behind TLS', () => {
     assert.match(upstream.received, new RegExp(`Host: api.example:${upstream.server.port}\r\n`))
   })
 
+  it('by a name with a dot at its end, which keeps it from the search list, is known by the name without it', async () => {
+    const upstream = await tlsUpstream({ names: ['api.example'] })
+    const proxy = await httpProxy({ ports: [upstream.server.port], host: 'api.example.', tls: trust(ca.cert) }, ends)
+    assert.equal((await proxy.connect().get().response()).status, 200)
+    assert.equal((upstream.sockets[0] as TLSSocket & { servername: string }).servername, 'api.example')
+    assert.match(upstream.received, new RegExp(`Host: api.example:${upstream.server.port}\r\n`))
+  })
+
   it('is resumed on the next connection', async () => {
     const upstream = await tlsUpstream(
       { names: ['api.example'] },

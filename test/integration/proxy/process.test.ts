@@ -89,7 +89,8 @@ describe('the process', { concurrency: 3 }, () => {
     )
     const path = join(volumes.root, 'ambassador.yaml')
     writeFileSync(path, 'apiVersion: ambassador.dev/v1alpha1\nkind: Ambassador\n')
-    const yaml = await start({ AMBASSADOR_CONFIG: path })
+    // The sidecar alone, from its sources: the program of the image, which has it inside, would serve the file.
+    const yaml = await start({ AMBASSADOR_CONFIG: path }, ['./proxy/main.ts'])
     assert.equal(await yaml.exit, 2)
     assert.match(yaml.stderr, /is not JSON: .*; for a file with Ambassadors use `ambassador run -f FILE`\n$/)
   })

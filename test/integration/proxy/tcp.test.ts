@@ -5,6 +5,7 @@ import { after, afterEach, describe, it } from 'node:test'
 import type { BreakerConfig } from '../../../common/proxy-config.ts'
 import { TcpDriver } from '../../../proxy/protocol/tcp/driver.ts'
 import { LISTEN_OPTIONS } from '../../../proxy/runtime/raw-socket.ts'
+import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
 import { closedPort, echo, settled, TestClient, TestServer, tcpServer } from '../../helpers/tcp.ts'
 import { type TcpProxySetup, tcpProxy } from '../../helpers/tcp-proxy.ts'
 
@@ -396,6 +397,36 @@ describe('TCP limits', { concurrency: true, timeout: 120_000 }, () => {
     second.end()
     await third.read(1)
     assert.equal(upstream.accepted, 3)
+  })
+
+  it('waits on when its turn comes while the endpoints of a changed config are looked up', async () => {
+    const old = await server((socket) => void socket.write('old'))
+    const young = await server((socket) => void socket.end('young'))
+    const starts: ((addresses: readonly Address[]) => void)[] = []
+    const at = (port: number) => [{ host: '127.0.0.1', ip: '127.0.0.1', port, weight: 1, priority: 0 }]
+    const proxy = await tcpProxy(
+      {
+        limits: { maxConnections: 1 },
+        discovery: { failure: null, start: (onChange) => starts.push(onChange), refresh() {}, stop() {} },
+      },
+      ends,
+    )
+    starts[0]!(at(old.port))
+    const first = proxy.client()
+    await first.read(3)
+    const second = proxy.client()
+    while (proxy.cluster.connections.pending < 1) await new Promise((resolve) => setImmediate(resolve))
+    proxy.cluster.update({
+      config: { ...proxy.cluster.config, discovery: { kind: 'dns', hostname: 'other', port: 1 } },
+      tls: null,
+      budget: null,
+      probeTimeoutMs: 1000,
+      queue: 'Oldest',
+    })
+    first.socket.resetAndDestroy()
+    await proxy.record(0)
+    starts[1]!(at(young.port))
+    assert.equal(await second.ended(), 'young')
   })
 
   it('gives up waiting for a connection after the connect time-out', async () => {

@@ -6,11 +6,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, describe, it } from 'node:test'
 import { TLSSocket } from 'node:tls'
-import { bundle } from '../../../build/bundle.ts'
 import { imageRuntime } from '../../../build/image-runtime.ts'
 import { Env } from '../../../common/names.ts'
 import type { Ambassador } from '../../../operator/api/ambassador.ts'
 import { render } from '../../../operator/render/render.ts'
+import { built } from '../../helpers/built.ts'
 import { ok, scriptedUpstream } from '../../helpers/http-upstream.ts'
 import { Pki } from '../../helpers/pki.ts'
 import { freePort } from '../../helpers/ports.ts'
@@ -36,9 +36,10 @@ registerHooks({
 describe('the bundled sidecar', () => {
   const directory = mkdtempSync(join(tmpdir(), 'ambassador-vendors-'))
   const ends: (() => unknown)[] = []
+  let dist = ''
 
   before(async () => {
-    await bundle({ root: ROOT, dist: join(directory, 'dist'), isCompiled: true })
+    dist = (await built()).dist
     writeFileSync(join(directory, 'hook.cjs'), HOOK)
   })
   afterEach(async () => {
@@ -115,7 +116,7 @@ describe('the bundled sidecar', () => {
     const { flags, env: ofImage } = imageRuntime(join(ROOT, 'Dockerfile.proxy'))
     const proxy = await ProxyProcess.start(
       { ...ofImage, ...env, [Env.ambassadors]: 'payments', [Env.configDir]: configs },
-      [...flags, '--require', join(directory, 'hook.cjs'), join(directory, 'dist/proxy.mjs')],
+      [...flags, '--require', join(directory, 'hook.cjs'), join(dist, 'proxy.mjs')],
     )
     ends.push(() => {
       proxy.kill('SIGKILL')
@@ -127,8 +128,8 @@ describe('the bundled sidecar', () => {
 
   /** Files of the bundle that hold this text. */
   const holding = (text: string): string[] =>
-    readdirSync(join(directory, 'dist')).filter(
-      (name) => name.startsWith('proxy') && readFileSync(join(directory, 'dist', name), 'utf8').includes(text),
+    readdirSync(dist).filter(
+      (name) => name.startsWith('proxy') && readFileSync(join(dist, name), 'utf8').includes(text),
     )
 
   it('reads nothing of a vendor when no config asks for it', async () => {

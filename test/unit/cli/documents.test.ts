@@ -66,6 +66,24 @@ describe('parseDocuments', () => {
     assert.deepEqual(parseDocuments('{"a": [1, null]}', 'f')[0]!.value, { a: [1, null] })
   })
 
+  it('refuses an alias inside its own anchor, and aliases that stand for more than fits in memory', () => {
+    assert.throws(() => parseDocuments('a: &x [ *x ]\n', 'f.yaml'), {
+      name: 'UnreadableError',
+      message: 'f.yaml: an anchor holds an alias of itself, write the value out',
+    })
+    const lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
+    for (let i = 1; i < 9; i++)
+      lines.push(
+        `a${i}: &a${i} [${Array(10)
+          .fill(`*a${i - 1}`)
+          .join(', ')}]`,
+      )
+    assert.throws(() => parseDocuments(lines.join('\n'), 'f.yaml'), {
+      name: 'UnreadableError',
+      message: /^f\.yaml: its aliases stand for \d+ values, write fewer than 5000000$/,
+    })
+  })
+
   it('tells file and line of what is not YAML', () => {
     assert.throws(
       () => parseDocuments('a: 1\nb: [\n', 'f.yaml'),

@@ -137,4 +137,15 @@ describe('resources of the sidecar', () => {
       requests: { cpu: '20m', memory: '32Mi' },
     })
   })
+
+  it('are set for what the budget of the pod does not name, since quotas want it of each container', () => {
+    assert.deepEqual(resources({ resources: { requests: { cpu: '1' } } }), {
+      limits: { memory: '128Mi' },
+      requests: { memory: '32Mi' },
+    })
+    assert.deepEqual(resources({ resources: { limits: { memory: '1Gi' } } }), { requests: { cpu: '10m' } })
+    for (const none of [{}, { limits: {}, requests: null }] as JsonObject[]) {
+      assert.deepEqual(resources({ resources: none }), resources({}))
+    }
+  })
 })

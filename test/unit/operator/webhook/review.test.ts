@@ -369,6 +369,28 @@ describe('reviewing a workload', () => {
     }
   })
 
+  it('says of annotations of the Jobs of a CronJob where they belong, since nothing reads them there', async () => {
+    const object = {
+      kind: 'CronJob',
+      metadata: { name: 'report' },
+      spec: {
+        jobTemplate: {
+          metadata: { annotations: { [INJECT]: 'payments', 'ambassador.dev/log-level': 'debug', other: 'x' } },
+          spec: { template: { spec: { containers: [{ name: 'app' }] } } },
+        },
+      },
+    }
+    const { warnings, patch } = await reviewWorkload(object)
+    assert.deepEqual(
+      warnings,
+      [INJECT, 'ambassador.dev/log-level'].map(
+        (key) =>
+          `annotation "${key}" does nothing at spec.jobTemplate.metadata, move it to spec.jobTemplate.spec.template.metadata.annotations`,
+      ),
+    )
+    assert.deepEqual(patch, [])
+  })
+
   it('does not warn of a config that is being published, nor when the API server cannot be asked', async () => {
     const unpublished = {
       ambassadors: [ambassador('payments', { config: null })],

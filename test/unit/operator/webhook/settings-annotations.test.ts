@@ -136,8 +136,34 @@ describe('the per-pod settings', () => {
     )
   })
 
+  it('take an image as container runtimes do', () => {
+    const digest = 'sha256:0123456789012345678901234567890123456789012345678901234567890123'
+    const images = [
+      'proxy',
+      'my_proxy:1',
+      'my_org/proxy',
+      'a__b/c',
+      '[fd00::1]:5000/proxy:1',
+      'Registry.local/proxy',
+      `proxy@${digest}`,
+    ]
+    for (const value of images) assert.equal(read({ [Annotation.proxyImage]: value }).image, value)
+  })
+
   it('refuse an image that is none', () => {
-    for (const value of ['', 'a b', 'proxy:tag:tag', 'https://example.com/proxy', '{{ .Values.image }}', 'a\nb']) {
+    for (const value of [
+      '',
+      'Proxy:1',
+      'registry.local/',
+      'a//b',
+      '[fd00::1]',
+      'registry.local/Team/proxy',
+      'a b',
+      'proxy:tag:tag',
+      'https://example.com/proxy',
+      '{{ .Values.image }}',
+      'a\nb',
+    ]) {
       refuses(
         { [Annotation.proxyImage]: value },
         `ambassador.dev/proxy-image: "${value.trim()}" is not an image; use a reference such as registry.example.com/ambassador-proxy:1.2.3`,
@@ -154,7 +180,11 @@ describe('the per-pod settings', () => {
   })
 
   it('refuse a value that is no string', () => {
-    refuses({ [Annotation.drainSeconds]: 5 }, 'ambassador.dev/drain-seconds: "5" is not a whole number from 0 to 3600')
+    refuses(
+      { [Annotation.drainSeconds]: 5 },
+      'ambassador.dev/drain-seconds: 5 is not a string; write it in quotes: "5"',
+    )
+    refuses({ [Annotation.logLevel]: ['debug'] }, 'ambassador.dev/log-level: ["debug"] is not a string')
   })
 
   it('warn of an annotation of ours that does not exist, with the nearest that does', () => {

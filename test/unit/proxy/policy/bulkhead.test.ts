@@ -50,6 +50,24 @@ describe('bulkhead', () => {
     assert.equal(bulkhead.used, 3)
   })
 
+  it('serves any number of waiters that give their slot back at once, as behind a circuit that has opened', () => {
+    for (const first of ['Oldest', 'Newest'] as const) {
+      const bulkhead = new Bulkhead({ max: 1, maxPending: 100_000, first })
+      let served = 0
+      bulkhead.tryAcquire()
+      for (let i = 0; i < 100_000; i++) {
+        const each = waiter([], '')
+        each.onSlot = () => {
+          served++
+          bulkhead.release()
+        }
+        bulkhead.wait(each)
+      }
+      bulkhead.release()
+      assert.deepEqual([served, bulkhead.used, bulkhead.pending], [100_000, 0, 0])
+    }
+  })
+
   it('forgets a waiter that gave up, wherever it stands, and does nothing for one that does not wait', () => {
     for (const gone of [0, 1, 2]) {
       const bulkhead = new Bulkhead({ max: 1, maxPending: 3, first: 'Oldest' })

@@ -146,7 +146,7 @@ describe('chosen', () => {
   it('refuses a name that is no stage', () => {
     assert.throws(() => chosen(['unti']), {
       message:
-        "stage 'unti': is not known, use lint, generated, unit, golden, chart, proxy, cluster, operator, e2e, or the path of a test file",
+        "stage 'unti': is not known, use quick, lint, generated, unit, golden, chart, proxy, cluster, operator, e2e, or the path of a test file",
     })
   })
 
@@ -158,13 +158,15 @@ describe('chosen', () => {
 
 describe('together', () => {
   const groups = (isGiven: boolean) =>
-    together(chosen(['chart', 'proxy', 'cluster']), isGiven).map((batch) => batch.map(({ stage: { name } }) => name))
+    together(chosen(['golden', 'chart', 'proxy', 'cluster']), isGiven).map((batch) =>
+      batch.map(({ stage: { name } }) => name),
+    )
 
-  it('runs the stages of a group at the same time, each on a cluster of its own', () => {
-    assert.deepEqual(groups(false), [['chart'], ['proxy'], ['operator', 'e2e']])
+  it('runs the stages of a group at the same time, those of the cluster each on one of its own', () => {
+    assert.deepEqual(groups(false), [['golden', 'chart'], ['proxy'], ['operator', 'e2e']])
   })
 
-  it('runs them one after the other on a cluster that is given', () => {
-    assert.deepEqual(groups(true), [['chart'], ['proxy'], ['operator'], ['e2e']])
+  it('runs those of the cluster one after the other on one that is given', () => {
+    assert.deepEqual(groups(true), [['golden', 'chart'], ['proxy'], ['operator'], ['e2e']])
   })
 })

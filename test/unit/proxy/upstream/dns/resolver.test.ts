@@ -182,6 +182,34 @@ describe('a look-up', () => {
     )
   })
 
+  it('takes the records that fit where the whole answer is not to be had, for TCP is refused or says nothing', async () => {
+    for (const isRefused of [true, false]) {
+      const server = await start()
+      const fitting = ['10.1.0.1', '10.1.0.2'].map((data) => ({
+        type: 'A' as const,
+        name: 'many.example',
+        ttl: 60,
+        data,
+      }))
+      server.addresses('many.example', [])
+      server.reply('many.example', 'A', { isTruncated: true, fitting })
+      if (isRefused) await server.refuseTcp()
+      else server.reply('many.example', 'A', { isTruncated: true, fitting, isSilentOnTcp: true })
+      const { resolver } = resolverFor([server])
+      assert.deepEqual(await resolver.resolve('many.example'), ok(['10.1.0.1', '10.1.0.2'], 60_000, 'many.example'))
+    }
+  })
+
+  it('does not take a cut answer without records for a name without records', async () => {
+    const server = await start()
+    server.reply('many.example', 'A', { isTruncated: true })
+    await server.refuseTcp()
+    const { resolver } = resolverFor([server])
+    const resolution = await resolver.resolve('many.example')
+    assert.equal(!resolution.ok && resolution.isDefinite, false)
+    assert.match(resolution.ok ? '' : resolution.why, /cannot be asked over TCP \(ECONNREFUSED\)/)
+  })
+
   it('asks without EDNS where the nameserver does not know it', async () => {
     const server = await start()
     server.fallback = (query) =>
