@@ -25,6 +25,8 @@ export interface Setting {
 
 export interface Contender {
   readonly name: string
+  /** Measured where `--only` names it, and left out otherwise. Default false. */
+  readonly isOnlyByName?: boolean
   /** What it is set to do beside passing requests on: said in the report. */
   readonly features: string
   /** Fetches or builds the program; returns its version. Throws with the remedy when it cannot be had. */

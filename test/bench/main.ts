@@ -21,7 +21,8 @@ ${SUITES.map(({ name, about }) => `  ${name.padEnd(12)} ${about}`).join('\n')}
 
   --seconds N   of load in each round (default: 5)
   --rounds N    rounds, of which the median is told (default: 5)
-  --only NAMES  of these alone, with commas between: ambassador, haproxy, nginx, envoy, stunnel, pgbouncer
+  --only NAMES  of these alone, with commas between: ambassador, haproxy, nginx, envoy, stunnel, pgbouncer, and
+                relay (of redis and postgres): bytes passed on by the same Node, and nothing else done
   --json        print JSON, for a program
 `
 
@@ -74,7 +75,7 @@ const suiteOf = (name: string): Suite => {
 }
 
 const only = (suite: Suite, names: string | undefined): Suite => {
-  if (names === undefined) return suite
+  if (names === undefined) return { ...suite, contenders: suite.contenders.filter((each) => !each.isOnlyByName) }
   const contenders = names.split(',').map((name) => {
     const contender = suite.contenders.find((each) => each.name === name)
     if (contender === undefined) throw new Error(`--only '${name}': is not in suite '${suite.name}'`)

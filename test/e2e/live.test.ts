@@ -55,17 +55,11 @@ describe('while traffic flows, on a real cluster', () => {
     })
     await w.kubectl.wait('amb/payments', 'Ready')
     const started = await w.kubectl.pods('app=caller')
-    // A machine that stands still for a moment makes one change late and not each of three; a kubelet alone takes a minute.
+    // A machine that stands still for a moment makes one change late and not two of three; a kubelet alone takes a minute.
     const tookMs: number[] = []
-    for (const colour of ['green', 'blue', 'green']) {
-      tookMs.push(await changes(colour))
-      if (colour === 'green' && tookMs.some((each) => each < 2000)) break
-    }
+    for (const colour of ['green', 'blue', 'green']) tookMs.push(await changes(colour))
     console.log(`    served by all 3 sidecars ${tookMs.join(', ')} ms after kubectl apply ended`)
-    assert.ok(
-      tookMs.some((each) => each < 2000),
-      `${tookMs} ms`,
-    )
+    assert.ok(tookMs.filter((each) => each < 2000).length >= 2, `${tookMs} ms`)
     for (const report of await callers()) assert.deepEqual(report.failures, {}, `${report.pod} saw failures`)
     const now = await w.kubectl.pods('app=caller')
     assert.deepEqual(

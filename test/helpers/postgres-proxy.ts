@@ -36,7 +36,12 @@ export class MountedFiles {
 export type PostgresSpec = Omit<AmbassadorSpec, 'protocol' | 'listen'>
 
 /** Starts one; `ends` gets what ends it. */
-export async function postgresProxy(given: PostgresSpec, { dirs }: MountedFiles, ends: Ends) {
+export async function postgresProxy(
+  given: PostgresSpec,
+  { dirs }: MountedFiles,
+  ends: Ends,
+  resolver: Resolver = new Resolver(),
+) {
   const configOf = (spec: PostgresSpec) => {
     const ambassador = {
       metadata: { name: 'orders', namespace: 'shop' },
@@ -47,7 +52,6 @@ export async function postgresProxy(given: PostgresSpec, { dirs }: MountedFiles,
     return config
   }
   const told: string[] = []
-  const resolver = new Resolver()
   const compiler = new Compiler({
     dirs,
     tls: new TlsContexts({ read: (ref) => readRef(ref, dirs), name: refText }),

@@ -18,7 +18,7 @@ const MAX_KEPT_CAPACITY = 16 * 1024
 const MAX_REPLAY_BYTES = 32 * 1024 * 1024
 let replayBytes = 0
 
-/** Bytes of bodies that are kept now, for tests and /metrics. */
+/** Bytes of bodies that are kept now: of all that is replayable, nothing may stay behind its request. */
 export function keptForReplay(): number {
   return replayBytes
 }

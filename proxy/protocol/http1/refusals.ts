@@ -48,7 +48,8 @@ export function queueFull({ name, config }: Cluster): Refusal {
 }
 
 export function waitedTooLong({ name }: Cluster, ms: number): Refusal {
-  return { reason: 'queue_full', detail: `no connection to upstream '${name}' became free within ${ms} ms` }
+  const detail = `no connection to upstream '${name}' became free within ${ms} ms`
+  return { reason: 'queue_full', detail, retryAfterMs: 1000 }
 }
 
 /** @param asked the endpoint that has the request; null: none has. @param earlier what the last attempt failed of, or nothing */

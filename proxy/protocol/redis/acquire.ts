@@ -144,7 +144,8 @@ export class Acquisition implements Waiter, LoginVisitor {
   // queued => dialling, dialling => dialling
   #next(): void {
     const { cluster } = this.#snapshot
-    if (cluster.isFollowed && !cluster.isReady && this.#deadline > now()) {
+    // A changed config looks elsewhere, or a failover is under way: nobody knows yet where to.
+    if (!cluster.isReady && this.#deadline > now()) {
       this.#holdAgain()
       return
     }

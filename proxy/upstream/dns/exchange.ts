@@ -166,7 +166,11 @@ function decodeReply(message: Buffer, id: number, question: DnsQuestion): Decode
   try {
     const packet = decode(message)
     const asked = packet.questions?.[0]
-    if (packet.type !== 'response' || packet.id !== id || packet.questions?.length !== 1) return null
+    if (packet.type !== 'response' || packet.id !== id) return null
+    // A nameserver that could not read the question, as one of before EDNS, may leave it out: then it is an error and nothing else.
+    const rcode = (packet.flags ?? 0) & 0xf
+    if (asked === undefined) return rcode === Rcode.noError || rcode === Rcode.nameError ? null : packet
+    if (packet.questions?.length !== 1) return null
     if (asked?.type !== question.type || asked.name.toLowerCase() !== question.name.toLowerCase()) return null
     return packet
   } catch {

@@ -8,6 +8,7 @@ import { run } from '../../../build/machine/exec.ts'
 import { Env, PRODUCT_VERSION } from '../../../common/names.ts'
 import { configHash, type ProxyConfig } from '../../../common/proxy-config.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER } from '../../helpers/postgres.ts'
+import { startRelay } from '../contenders/relay.ts'
 import { freePort, type Running, start } from '../process.ts'
 
 export interface PoolSetting {
@@ -24,9 +25,16 @@ export interface PoolContender {
   readonly name: string
   /** Whether it carries prepared statements of the protocol from one connection to another. */
   readonly hasPrepared: boolean
+  /** Clients share connections: what many of them cost can be told. */
+  readonly isPooling: boolean
+  /** Measured where `--only` names it, and left out otherwise. Default false. */
+  readonly isOnlyByName?: boolean
   prepare(): Promise<string>
   start(setting: PoolSetting): Promise<Running>
 }
+
+/** Whom pgbench calls itself. */
+export const CLIENT_USER = 'bench'
 
 /** In the certificate of the server. */
 export const SERVER_NAME = 'postgres.bench'
@@ -40,6 +48,7 @@ const DIST = buildDirectory('bench', 'dist')
 const ambassador: PoolContender = {
   name: 'ambassador',
   hasPrepared: true,
+  isPooling: true,
   prepare: async () => {
     mkdirSync(DIST, { recursive: true })
     await bundle({ root: ROOT, dist: DIST, isCompiled: true })
@@ -117,6 +126,7 @@ const pgbouncer: PoolContender = {
     const [major = 0, minor = 0] = version.split('.').map(Number)
     return major > 1 || minor >= 21
   },
+  isPooling: true,
   prepare: async () => {
     version = /PgBouncer (\S+)/.exec(await run('pgbouncer', ['--version']))?.[1] ?? 'unknown'
     return version
@@ -149,4 +159,15 @@ log_disconnections = 0
   },
 }
 
-export const CONTENDERS: readonly PoolContender[] = [ambassador, pgbouncer]
+/** Each client has a connection of its own, as CLIENT_USER, whom the server trusts. */
+const relay: PoolContender = {
+  name: 'relay',
+  hasPrepared: true,
+  isPooling: false,
+  isOnlyByName: true,
+  prepare: () => Promise.resolve(`Node ${process.version}`),
+  start: ({ core, port, server }) =>
+    startRelay(core, port, { port: server.port, tls: { caFile: server.caFile, serverName: SERVER_NAME } }),
+}
+
+export const CONTENDERS: readonly PoolContender[] = [ambassador, pgbouncer, relay]

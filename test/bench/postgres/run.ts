@@ -10,7 +10,7 @@ import { makeAuthority } from '../certificates.ts'
 import { anonymousBytes, cpuSeconds, freePort, type Running } from '../process.ts'
 import { median, type SuiteOptions } from '../run-suite.ts'
 import { askAll, openClients } from './clients.ts'
-import { CONTENDERS, type PoolContender, SERVER_NAME } from './contenders.ts'
+import { CLIENT_USER, CONTENDERS, type PoolContender, SERVER_NAME } from './contenders.ts'
 
 export const POSTGRES_ABOUT = 'pgbench -S by pooling in transactions, TLS and SCRAM to PostgreSQL'
 
@@ -38,9 +38,10 @@ export interface PostgresResult {
   readonly name: string
   readonly version: string
   readonly points: readonly PostgresPoint[]
-  readonly bytesPerIdleClient: number
-  /** Of MANY_CLIENTS on FEW_CONNECTIONS: queries a second, all of them answered. */
-  readonly manyQueriesPerSecond: number
+  /** Null: it does not pool. */
+  readonly bytesPerIdleClient: number | null
+  /** Of MANY_CLIENTS on FEW_CONNECTIONS: queries a second, all of them answered. Null: it does not pool. */
+  readonly manyQueriesPerSecond: number | null
 }
 
 interface Entry {
@@ -53,10 +54,15 @@ interface Entry {
 
 /** @param names of contenders; null: all */
 export async function runPostgres(options: SuiteOptions, names: readonly string[] | null): Promise<PostgresResult[]> {
-  const contenders = CONTENDERS.filter(({ name }) => names === null || names.includes(name))
+  const contenders = CONTENDERS.filter(({ name, isOnlyByName }) =>
+    names === null ? isOnlyByName !== true : names.includes(name),
+  )
   if (contenders.length === 0) throw new Error(`--only: use ${CONTENDERS.map(({ name }) => name).join(' or ')}`)
   const progress = printed()
-  await ensurePackages(['postgresql', 'openssl', ...(contenders.length > 1 ? ['pgbouncer'] : [])], progress)
+  await ensurePackages(
+    ['postgresql', 'openssl', ...(contenders.some(({ name }) => name === 'pgbouncer') ? ['pgbouncer'] : [])],
+    progress,
+  )
   const directory = mkdtempSync(join(tmpdir(), 'ambassador-bench-'))
   // PgBouncer reads its files as another user.
   chmodSync(directory, 0o755)
@@ -65,11 +71,21 @@ export async function runPostgres(options: SuiteOptions, names: readonly string[
     const { caFile, cert, key } = await certificate(directory)
     // It and what it starts share the core of the load.
     const { port: serverPort, pid } = await postgresServer(
-      { tls: { cert, key }, settings: ['max_connections=120', 'shared_buffers=128MB'] },
+      {
+        tls: { cert, key },
+        // A relay cannot log in with SCRAM, which is bound to the channel, in place of its client.
+        hba: [`hostssl all ${CLIENT_USER} 127.0.0.1/32 trust`, 'host all all 127.0.0.1/32 scram-sha-256'],
+        settings: ['max_connections=120', 'shared_buffers=128MB'],
+      },
       ends,
     )
     await run('taskset', ['-pc', String(LOAD_CORE), String(pid)])
     await pgbench(serverPort, POSTGRES_USER, ['-i', '-q', '-s', '1'])
+    await run(
+      'psql',
+      [...to(serverPort, POSTGRES_USER), '-qc', `create role ${CLIENT_USER} login superuser`, 'postgres'],
+      PASSWORD,
+    )
     const server = { port: serverPort, caFile }
     const begin = async (contender: PoolContender, connections: number) => {
       const port = await freePort()
@@ -89,7 +105,7 @@ export async function runPostgres(options: SuiteOptions, names: readonly string[
     for (const protocol of PROTOCOLS) {
       for (const entry of entries) {
         if (protocol === 'prepared' && !entry.contender.hasPrepared) continue
-        await measure(entry, protocol, CLIENTS.at(-1)!, options.warmUpSeconds)
+        await measure(entry, protocol, clientsOf(entry).at(-1)!, options.warmUpSeconds)
       }
     }
     for (let round = 1; round <= options.rounds; round++) {
@@ -98,6 +114,7 @@ export async function runPostgres(options: SuiteOptions, names: readonly string[
           for (const clients of CLIENTS) {
             for (const entry of entries) {
               if (protocol === 'prepared' && !entry.contender.hasPrepared) continue
+              if (!clientsOf(entry).includes(clients)) continue
               const point = await measure(entry, protocol, clients, options.seconds)
               const name = `${protocol} ${clients}`
               entry.rounds.set(name, [...(entry.rounds.get(name) ?? []), point])
@@ -109,25 +126,28 @@ export async function runPostgres(options: SuiteOptions, names: readonly string[
     const results: PostgresResult[] = []
     for (const { contender, version, rounds, running } of entries) {
       await running.stop()
+      const { name } = contender
+      const points = [...rounds.values()].map(middle)
+      if (!contender.isPooling) {
+        results.push({ name, version, points, bytesPerIdleClient: null, manyQueriesPerSecond: null })
+        continue
+      }
       const fresh = await begin(contender, FEW_CONNECTIONS)
       ends.push(fresh.running.stop)
       const bytesPerIdleClient = await idleBytes(fresh.port, fresh.running)
-      const manyQueriesPerSecond = await progress.step(`${contender.name}: ${MANY_CLIENTS} clients`, () =>
-        many(fresh.port),
-      )
+      const manyQueriesPerSecond = await progress.step(`${name}: ${MANY_CLIENTS} clients`, () => many(fresh.port))
       await fresh.running.stop()
-      results.push({
-        name: contender.name,
-        version,
-        points: [...rounds.values()].map(middle),
-        bytesPerIdleClient,
-        manyQueriesPerSecond,
-      })
+      results.push({ name, version, points, bytesPerIdleClient, manyQueriesPerSecond })
     }
     return results
   } finally {
     for (const end of ends.reverse()) await end()
   }
+}
+
+/** More clients than connections are for those who share them. */
+function clientsOf({ contender }: Entry): readonly number[] {
+  return contender.isPooling ? CLIENTS : CLIENTS.filter((clients) => clients <= CONNECTIONS)
 }
 
 async function certificate(directory: string) {
@@ -144,7 +164,16 @@ async function measure(
   seconds: number,
 ): Promise<PostgresPoint> {
   const before = cpuSeconds(running.pid)
-  const said = await pgbench(port, 'bench', ['-n', '-S', '-M', protocol, '-c', String(clients), '-T', String(seconds)])
+  const said = await pgbench(port, CLIENT_USER, [
+    '-n',
+    '-S',
+    '-M',
+    protocol,
+    '-c',
+    String(clients),
+    '-T',
+    String(seconds),
+  ])
   const used = cpuSeconds(running.pid) - before
   const number = (pattern: RegExp): number => {
     const found = pattern.exec(said)?.[1]
@@ -163,11 +192,14 @@ async function measure(
 }
 
 const pgbench = (port: number, user: string, args: readonly string[]): Promise<string> =>
-  run(
-    'taskset',
-    ['-c', String(LOAD_CORE), 'pgbench', '-h', '127.0.0.1', '-p', String(port), '-U', user, ...args, 'postgres'],
-    { timeoutMs: 180_000, env: { PGPASSWORD: POSTGRES_PASSWORD, PGSSLMODE: 'prefer' } },
-  )
+  run('taskset', ['-c', String(LOAD_CORE), 'pgbench', ...to(port, user), ...args, 'postgres'], {
+    timeoutMs: 180_000,
+    ...PASSWORD,
+  })
+
+const to = (port: number, user: string): string[] => ['-h', '127.0.0.1', '-p', String(port), '-U', user]
+/** What is measured is plain text up to the proxy. */
+const PASSWORD = { env: { PGPASSWORD: POSTGRES_PASSWORD, PGSSLMODE: 'disable' } }
 
 /** What an idle client costs: anonymous memory with them, less that with none. */
 async function idleBytes(port: number, running: Running): Promise<number> {
@@ -205,7 +237,7 @@ function middle(points: readonly PostgresPoint[]): PostgresPoint {
 /** For people: each figure, and its ratio to PgBouncer's of the same run. */
 export function postgresTable(results: readonly PostgresResult[]): string {
   const base = results.find(({ name }) => name === 'pgbouncer')
-  const ratio = (value: number, of: number | undefined) => (of === undefined ? '' : ` (× ${(value / of).toFixed(2)})`)
+  const ratio = (value: number, of: number | null | undefined) => (of == null ? '' : ` (× ${(value / of).toFixed(2)})`)
   const lines = results.flatMap((result) => [
     `${result.name} ${result.version}`,
     ...result.points.map(({ protocol, clients, tps, cpuMicrosPerQuery, p50Ms, failures }) => {
@@ -219,11 +251,19 @@ export function postgresTable(results: readonly PostgresResult[]): string {
       ]
       return cells.join('  ').trimEnd()
     }),
-    `  memory of an idle client: ${(result.bytesPerIdleClient / 1000).toFixed(1)} kB`,
-    `  ${MANY_CLIENTS} clients on ${FEW_CONNECTIONS} connections: ${result.manyQueriesPerSecond.toFixed(0)} queries/s${ratio(result.manyQueriesPerSecond, base?.manyQueriesPerSecond)}`,
+    ...(result.bytesPerIdleClient === null
+      ? []
+      : [`  memory of an idle client: ${(result.bytesPerIdleClient / 1000).toFixed(1)} kB`]),
+    ...(result.manyQueriesPerSecond === null
+      ? []
+      : [
+          `  ${MANY_CLIENTS} clients on ${FEW_CONNECTIONS} connections: ${result.manyQueriesPerSecond.toFixed(0)} queries/s${ratio(result.manyQueriesPerSecond, base?.manyQueriesPerSecond)}`,
+        ]),
     '',
   ])
-  const hint = results.some(({ points }) => points.length < PROTOCOLS.length * CLIENTS.length)
+  const hint = results.some(
+    ({ name, points }) => name === 'pgbouncer' && points.every(({ protocol }) => protocol !== 'prepared'),
+  )
     ? ['no figures for prepared: PgBouncer before 1.21 does not carry prepared statements in this mode', '']
     : []
   return [`postgres: ${POSTGRES_ABOUT}; × is the ratio to pgbouncer`, '', ...lines, ...hint].join('\n')

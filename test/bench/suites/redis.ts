@@ -4,6 +4,7 @@ import { run } from '../../../build/machine/exec.ts'
 import { envoy } from '../contenders/envoy.ts'
 import { haproxy } from '../contenders/haproxy.ts'
 import { ours } from '../contenders/ours.ts'
+import { relay } from '../contenders/relay.ts'
 import { CONNECTIONS, type Load, type LoadOptions } from '../load.ts'
 import { freePort, start } from '../process.ts'
 import type { Suite } from './suite.ts'
@@ -44,7 +45,7 @@ const suite = (name: string, shape: Shape): Suite => ({
   name,
   mode: 'Redis',
   about: `${shape.command.toUpperCase()} of ${VALUE_BYTES} bytes, ${shape.pipeline} at a time on ${CONNECTIONS} kept connections; HAProxy as TCP`,
-  contenders: [ours, haproxy, envoy],
+  contenders: [ours, haproxy, envoy, relay],
   packages: ['haproxy', 'redis-server', 'redis-tools', 'util-linux'],
   load: (options) => loadRedis(shape, options),
   startUpstream: async ({ core, directory }) => {

@@ -1,13 +1,13 @@
 /** When a request is sent again, what is sent then, and what the application gets when nothing helps. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { afterEach, describe, it } from 'node:test'
 import { keptForReplay } from '../../../proxy/protocol/http1/outgoing.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { onTime } from '../../helpers/on-time.ts'
-import { closedPort } from '../../helpers/tcp.ts'
+import { closedPort, tcpServer } from '../../helpers/tcp.ts'
 
 const ends: (() => unknown)[] = []
 afterEach(async () => {
@@ -279,6 +279,39 @@ describe('a retry', () => {
     const chunked = `PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n${chunk}0\r\n\r\n`
     const unknown = await proxy.connect().write(chunked).response()
     assert.equal(unknown.field('x-ambassador-reason'), 'body_too_large_to_retry')
+  })
+
+  it('is made only of as many bodies as all requests together may keep: of three of 14 MiB, two', async () => {
+    const length = 14 * 1024 * 1024
+    const whole: Socket[] = []
+    const first = Promise.withResolvers<void>()
+    const server = await tcpServer((socket) => {
+      let left = length
+      let isBody = false
+      socket.on('error', () => {})
+      socket.on('data', (data) => {
+        left -= isBody ? data.length : data.length - data.indexOf('\r\n\r\n') - 4
+        isBody = true
+        if (left > 0) return
+        if (whole.push(socket) > 3) socket.write(ok('again'))
+        if (whole.length === 3) first.resolve()
+      })
+    })
+    ends.push(() => server.close())
+    const proxy = await httpProxy({ ports: [server.port], retry: { maxBufferedBodyBytes: length } }, ends)
+    const put = Buffer.concat([
+      Buffer.from(`PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: ${length}\r\n\r\n`),
+      Buffer.alloc(length),
+    ])
+    const clients = [0, 1, 2].map(() => proxy.connect().write(put))
+    await first.promise
+    for (const socket of whole.slice(0, 3)) socket.destroy()
+    const answers = await Promise.all(clients.map((client) => client.response()))
+    assert.deepEqual(answers.map((answer) => answer.field('x-ambassador-reason') ?? answer.body).sort(), [
+      'again',
+      'again',
+      'body_too_large_to_retry',
+    ])
   })
 
   it('is not made once the answer has begun', async () => {

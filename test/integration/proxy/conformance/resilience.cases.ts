@@ -748,6 +748,8 @@ export const GROUPS: readonly ResilienceGroup[] = [
           isProblem(refused, 429, 'rate_limited')
           const after = Number(field(refused, 'retry-after'))
           assert.ok(after > 30 && after <= 60, String(after))
+          assert.match(field(refused, 'ratelimit') ?? '', /;r=0;t=\d+$/)
+          assert.match(field(refused, 'ratelimit-policy') ?? '', /;q=\d+;w=\d+$/)
           assert.equal(field(refused, 'connection'), null)
         }
         assert.equal(requests(bench), 2)

@@ -220,6 +220,25 @@ describe('a look-up', () => {
     assert.deepEqual(await resolver.resolve('old.example'), ok(['10.0.0.1'], 9_000, 'old.example'))
   })
 
+  it('asks without EDNS where the nameserver sends the error alone, without the question', async () => {
+    const server = await start()
+    const bare = (reply: Buffer): Buffer => {
+      const header = Buffer.from(reply.subarray(0, 12))
+      header.fill(0, 4)
+      return header
+    }
+    server.fallback = (query) =>
+      query.ednsSize === null
+        ? { answers: query.type === 'A' ? [{ type: 'A', name: query.name, ttl: 9, data: '10.0.0.1' }] : [] }
+        : { rcode: 1, corrupt: bare }
+    const { resolver } = resolverFor([server])
+    assert.deepEqual(await resolver.resolve('old.example'), ok(['10.0.0.1'], 9_000, 'old.example'))
+    // What claims that the name does not exist must say which name.
+    server.fallback = () => ({ rcode: 3, corrupt: bare })
+    const resolution = await resolver.resolve('other.example')
+    assert.equal(!resolution.ok && resolution.isTimeout, true)
+  })
+
   it('uses a socket of its own for every question', async () => {
     const server = await start()
     server.addresses('db.example', ['10.0.0.1'])
