@@ -6,11 +6,11 @@ import type { Structural } from '../operator/api/structural.ts'
 import { nearest } from '../operator/webhook/nearest.ts'
 
 /** Made once: it takes longer than to look at a hundred objects. */
-let known: Structural | undefined
+let whole: Structural | undefined
 
 /** The unknown fields below `spec` of an Ambassador and beside it, each with the known one that was probably meant. */
 export function unknownFields(object: object): Issue[] {
-  const { properties, ...rest } = (known ??= schema())
+  const { properties, ...rest } = (whole ??= schema())
   // metadata is the API server's own; status is not written by people.
   const { metadata: _metadata, status: _status, ...checked } = object as Record<string, unknown>
   return below({ ...rest, properties: properties! }, checked, '')
