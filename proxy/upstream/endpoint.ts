@@ -105,6 +105,8 @@ export class Endpoint {
   pool: EndpointPool | null = null
   /** What cannot be moved to another endpoint. */
   tenants = new Set<Tenant>()
+  /** The same address before it left discovery and came back, as long as something that began there goes on; null: nothing does. */
+  former: Endpoint | null = null
   /** True from the moment that discovery does not name it any more; nothing new begins on it. */
   retired = false
   /** Attempts that began and have not left: the load that the balancer compares. */
@@ -300,9 +302,11 @@ export class Endpoint {
 
   /** Ends everything that still goes on there. @param why for a person */
   cut(why: string): void {
-    const { pool } = this
-    if (pool?.cut !== undefined) pool.cut(why)
-    else pool?.destroy()
+    for (let each: Endpoint | null = this; each !== null; each = each.former) {
+      const { pool } = each
+      if (pool?.cut !== undefined) pool.cut(why)
+      else pool?.destroy()
+    }
     for (const tenant of [...this.tenants]) tenant.evict(why)
   }
 }

@@ -321,6 +321,10 @@ class EndpointServers implements EndpointPool {
   destroy(): void {
     for (const server of [...this.#servers]) server.destroy()
   }
+
+  cut(why: string): void {
+    for (const server of [...this.#servers]) server.cut(why)
+  }
 }
 
 function poolOf(endpoint: Endpoint): EndpointServers {

@@ -466,6 +466,11 @@ export class Server implements SocketHandler {
     user?.onServerGone(detail)
   }
 
+  /** Closes at once, and tells whoever uses it. @param why for a person */
+  cut(why: string): void {
+    this.#gone(why)
+  }
+
   /** Says goodbye and closes. */
   close(): void {
     this.isDoomed = true
