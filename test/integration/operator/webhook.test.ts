@@ -423,6 +423,17 @@ describe('the webhook and a real API server', {
     assert.match(empty.stderr, /spec\.containers: Required value/)
   })
 
+  it('tells at kubectl apply of a label with the name of the annotation', async () => {
+    const object = workload('Deployment', 'labelled', null, null) as Json
+    object.spec.template.metadata.labels[INJECT] = 'payments'
+    const { code, stderr } = await kubectl.try(['apply', '-f', '-'], { input: JSON.stringify(object) })
+    assert.equal(code, 0)
+    assert.match(
+      stderr,
+      /Warning: label "ambassador\.dev\/inject" of spec\.template does nothing, write it as an annotation/,
+    )
+  })
+
   it('tells at kubectl apply of an annotation that the Jobs of a CronJob would carry', async () => {
     const object = workload('CronJob', 'misplaced', null, null) as Json
     object.spec.jobTemplate.metadata = { annotations: { [INJECT]: 'payments' } }

@@ -16,7 +16,8 @@ after(async () => {
   for (const end of ends.splice(0).reverse()) await end()
 })
 
-async function nameserver() {
+/** @param timeoutMs of a question; what a machine under load takes for an answer is no failure, unless that is the point */
+async function nameserver(timeoutMs = 30_000) {
   const server = await DnsServer.start()
   ends.push(() => server.close())
   const resolvConf = join(dir, 'resolv.conf')
@@ -27,7 +28,7 @@ async function nameserver() {
     hosts: '/nonexistent',
     port: server.port,
     minTtlMs: 50,
-    timeoutMs: 1_000,
+    timeoutMs,
     hasIpv6: () => true,
   })
   return { server, resolver }
@@ -135,7 +136,8 @@ describe('discovery by dns', { concurrency: true, timeout: 60_000 }, () => {
   ]
   for (const [title, spoil, why] of troubles) {
     it(`keeps the last addresses when ${title}, says so, and goes on afterwards`, async () => {
-      const { server, resolver } = await nameserver()
+      const isSilent = title.endsWith('silent')
+      const { server, resolver } = await nameserver(isSilent ? 1_000 : undefined)
       server.addresses('db.example', ['10.0.0.1'], 0)
       const sets = new Sets(DNS, resolver)
       await sets.ips(0)
@@ -146,9 +148,11 @@ describe('discovery by dns', { concurrency: true, timeout: 60_000 }, () => {
       assert.equal(sets.all.length, 1)
       server.addresses('db.example', ['10.0.0.2'], 0)
       assert.deepEqual(await sets.ips(1), ['10.0.0.2'])
-      assert.equal(sets.discovery.failure, null)
+      await until(() => sets.failures.length >= 2)
+      // With a short time-out a machine that stands still may fail once more.
+      const told = isSilent ? sets.failures.slice(0, 2) : sets.failures
       assert.deepEqual(
-        sets.failures.map((failure) => failure !== null),
+        told.map((failure) => failure !== null),
         [true, false],
       )
     })
