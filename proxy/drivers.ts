@@ -152,8 +152,9 @@ function postgresDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLi
     snapshot: postgresSnapshot(snapshot),
     onQuery: (record) => write(queryLine(namespace, name, record)),
     onTrouble,
-    onPinned: (reason, detail) => {
-      log.info({ ns: namespace, ambassador: name, reason, detail }, 'a client keeps its connection to the server')
+    onPinned: (reason, detail, statement) => {
+      const fields = { ns: namespace, ambassador: name, reason, detail, ...(statement !== null && { statement }) }
+      log.info(fields, 'a client keeps its connection to the server')
     },
     onUnreadable: (detail) => {
       const text = 'the server does not tell what its stored functions do: what they leave in a session is not undone'

@@ -11,7 +11,7 @@ const pooling = rule(
     ),
     queueTimeout: optional(
       duration(),
-      'How long a transaction (Transaction) or a connection (Session) waits for one of limits.maxConnections, and for a server to come back. Then it fails with SQLSTATE 53300; a notice says so after 5s.',
+      'How long a transaction (Transaction) or a connection (Session) waits for one of limits.maxConnections, and for a server to come back. Then it fails with SQLSTATE 53300; a notice says so after 5s, or after half of that time when it is shorter.',
       '30s',
     ),
     idleTimeout: optional(

@@ -45,7 +45,10 @@ export class Departures {
   takeBack(key: string, endpoint: Endpoint): void {
     const departure = this.#leaving.get(key)
     if (departure === undefined) return
-    endpoint.tenants = departure.endpoint.tenants
+    const former = departure.endpoint
+    endpoint.tenants = former.tenants
+    // One on which nothing is under way is left out, so that an address that comes and goes leaves no trail of them.
+    endpoint.former = former.active > 0 ? former : former.former
     this.#forget(key)
   }
 
@@ -66,6 +69,6 @@ export class Departures {
   }
 }
 
-function isInUse({ active, tenants }: Endpoint): boolean {
-  return active > 0 || tenants.size > 0
+function isInUse({ active, tenants, former }: Endpoint): boolean {
+  return active > 0 || tenants.size > 0 || (former !== null && isInUse(former))
 }

@@ -14,6 +14,8 @@ export interface EndpointPool {
   destroy(): void
   /** What is under way waits at its next boundary, until it may go on. Absent: it does not. */
   halt?(isHalted: boolean): void
+  /** Close a connection that rests; false: none does. Absent: none ever does here. */
+  evict?(): boolean
   /** Close every connection now; their users live on and hear why. Default: destroy(). */
   cut?(why: string): void
 }
@@ -103,6 +105,8 @@ export class Endpoint {
   pool: EndpointPool | null = null
   /** What cannot be moved to another endpoint. */
   tenants = new Set<Tenant>()
+  /** The same address before it left discovery and came back, as long as something that began there goes on; null: nothing does. */
+  former: Endpoint | null = null
   /** True from the moment that discovery does not name it any more; nothing new begins on it. */
   retired = false
   /** Attempts that began and have not left: the load that the balancer compares. */
@@ -298,9 +302,11 @@ export class Endpoint {
 
   /** Ends everything that still goes on there. @param why for a person */
   cut(why: string): void {
-    const { pool } = this
-    if (pool?.cut !== undefined) pool.cut(why)
-    else pool?.destroy()
+    for (let each: Endpoint | null = this; each !== null; each = each.former) {
+      const { pool } = each
+      if (pool?.cut !== undefined) pool.cut(why)
+      else pool?.destroy()
+    }
     for (const tenant of [...this.tenants]) tenant.evict(why)
   }
 }

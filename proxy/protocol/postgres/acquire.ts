@@ -9,7 +9,7 @@ import { notice } from './respond.ts'
 import type { Server, ServerUser } from './server.ts'
 import type { SessionHost } from './session-host.ts'
 
-/** A person that waits is told why after this time. */
+/** A person that waits is told why after this time, or after half of the time that the wait may take. */
 const NOTICE_MS = 5000
 /** A failed connection is tried again after this time, while a client waits. */
 const AGAIN_MS = 200
@@ -76,8 +76,9 @@ export class Acquisition implements PoolClient {
     const { isIn, pool } = this.#acquirer
     const server = pool.take(this, this.#acquirer)
     if (server !== null) return server
-    const deadline = this.#since + this.#limitMs
-    this.#timer.set(this.#isTold || !isIn ? deadline : Math.min(deadline, this.#since + NOTICE_MS))
+    const limitMs = this.#limitMs
+    const isToBeTold = isIn && !this.#isTold
+    this.#timer.set(this.#since + (isToBeTold ? Math.min(NOTICE_MS, limitMs / 2) : limitMs))
     return null
   }
 

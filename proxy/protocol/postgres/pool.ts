@@ -163,7 +163,7 @@ export class Pool implements ServerOwner {
    */
   ask(server: Server): boolean {
     if (!this.lexicon.mayAsk(now())) return false
-    this.#inquire(server, [...server.open])
+    this.#inquire(server, [...server.open.keys()])
     return true
   }
 
@@ -320,6 +320,10 @@ class EndpointServers implements EndpointPool {
 
   destroy(): void {
     for (const server of [...this.#servers]) server.destroy()
+  }
+
+  cut(why: string): void {
+    for (const server of [...this.#servers]) server.cut(why)
   }
 }
 

@@ -11,6 +11,7 @@ import type { TcpRecord } from '../tcp/session.ts'
 import { Back, CANCEL_REQUEST, message, untyped } from './messages.ts'
 import { PIN_TEXT } from './pins.ts'
 import { Pool, type PoolOwner } from './pool.ts'
+import { outline } from './redact.ts'
 import type { Server } from './server.ts'
 import { PooledSession } from './session.ts'
 import type { ClientLogin, PinReason, SessionHost } from './session-host.ts'
@@ -22,8 +23,8 @@ export interface PoolingOptions extends LedgerOptions<TcpRecord> {
   readonly snapshot: PostgresSnapshot
   /** Told once when a server cannot be asked what its stored functions do. */
   readonly onUnreadable?: (detail: string) => void
-  /** Told now and then why clients keep their connection to the server. */
-  readonly onPinned?: (reason: PinReason, detail: string) => void
+  /** Told now and then why clients keep their connection to the server. @param statement its outline; null: no statement did it */
+  readonly onPinned?: (reason: PinReason, detail: string, statement: string | null) => void
 }
 
 /** How connections are used, for metrics. */
@@ -161,12 +162,14 @@ export class Pooling implements SessionHost, PoolOwner {
     )
   }
 
-  onPinned(reason: PinReason, isStored: boolean): void {
+  onPinned(reason: PinReason, isStored: boolean, bytes: Buffer | null, from: number, to: number): void {
     this.#pinned[reason] = (this.#pinned[reason] ?? 0) + 1
     const last = this.#pinLogged.get(reason) ?? Number.NEGATIVE_INFINITY
     if (now() - last < PIN_LOG_MS) return
     this.#pinLogged.set(reason, now())
-    this.#options.onPinned?.(reason, isStored ? `${TEXT[reason]}, in a stored function` : TEXT[reason])
+    const statement = bytes === null ? '' : outline(bytes, from, to)
+    const detail = isStored ? `${TEXT[reason]}, in a stored function` : TEXT[reason]
+    this.#options.onPinned?.(reason, detail, statement === '' ? null : statement)
   }
 
   onUnreadable(detail: string): void {

@@ -107,6 +107,25 @@ export function redact(text: string): string[] {
   return out.done()
 }
 
+/** How much of a text outline() reads. */
+export const OUTLINE_BYTES = 1024
+const OUTLINE_LENGTH = 200
+/** The value of a parameter is no literal when it has no quotes. */
+const SET =
+  /^((?:alter (?:role|user|database|system)\b.*? )?set (?:(?:session|local) )?(?:"[^"]*"|[^\s="])+ ?(?:=|to\b)).*/is
+
+/**
+ * For a line of the process log: the begin of the statements at [from, to), up to a NUL, as redact() shows them, without the
+ * values that SET gives; at most 200 characters.
+ */
+export function outline(bytes: Buffer, from: number, to: number): string {
+  const end = Math.min(to, from + OUTLINE_BYTES)
+  const nul = bytes.indexOf(0, from)
+  const text = bytes.toString('utf8', from, nul < 0 || nul > end ? end : nul)
+  const shapes = redact(text).map((shape) => shape.replace(SET, '$1 ?'))
+  return shapes.join('; ').slice(0, OUTLINE_LENGTH)
+}
+
 /** Puts the parts of statements together. Each part is a token, with a space before it where there was white space. */
 class Shape {
   readonly #statements: string[] = []

@@ -5,6 +5,7 @@ import { Front, HEAD_BYTES } from './messages.ts'
 import { out } from './outgoing.ts'
 import type { Values } from './parameters.ts'
 import type { Pool } from './pool.ts'
+import { OUTLINE_BYTES } from './redact.ts'
 import type { Server } from './server.ts'
 import type { PinReason } from './session-host.ts'
 import { Splitter, wantHeads } from './splitter.ts'
@@ -19,8 +20,11 @@ export interface Requester {
   readonly maxStatements: number
   statements: Map<string, Statement> | null
   asksSequences: boolean
-  /** @param isStored it is a stored function, or a table or view, that needs the connection again */
-  pin(reason: PinReason, isStored?: boolean): void
+  /**
+   * @param isStored it is a stored function, or a table or view, that needs the connection again
+   * @param bytes with the statement that did it at [from, to), as much of it as is known; null: there is none
+   */
+  pin(reason: PinReason, isStored: boolean, bytes: Buffer | null, from: number, to: number): void
   /** What is stored in the database may be another thing when the transaction has ended. */
   changesSchema(): void
   /** Sends the client an answer of our own. */
@@ -57,6 +61,8 @@ export class Requests {
   #follows = true
   /** Reads a long text that comes in pieces. */
   #long: SqlScanner | null = null
+  /** How that text begins. */
+  #longBegin: Buffer = NOTHING
   /** The unnamed statement: its number, 0 while there is none, and what stands behind the name in its Parse. */
   #unnamed = 0
   #body: Buffer | null = null
@@ -184,7 +190,7 @@ export class Requests {
   /** The server takes these as the end of the COPY, as an error, or not at all. */
   #onCopying(code: number): void {
     const isExpected = code === Front.copyDone || code === Front.copyFail || code === Front.sync || code === Front.flush
-    if (!isExpected) this.#requester.pin('copy')
+    if (!isExpected) this.#requester.pin('copy', false, null, 0, 0)
   }
 
   #onQuery(server: Server, splitter: Splitter): boolean {
@@ -192,13 +198,15 @@ export class Requests {
     server.unnamed = 0
     this.#unnamed = 0
     if (splitter.isLast) {
-      this.#scan(bytes, from + HEAD_BYTES, to - 1)
+      const textAt = from + HEAD_BYTES
+      this.#scan(bytes, textAt, to - 1)
       if (scanner.isDeallocate && scanner.statements === 1 && this.#isDeallocated(server, splitter)) return false
-      this.#note(server, scanner)
+      this.#note(server, scanner, bytes, textAt, to - 1)
     } else {
       this.#long = new SqlScanner()
       this.#long.words = this.#requester.pool.lexicon
       this.#long.begin(this.#escapes())
+      this.#longBegin = beginOf(bytes, from + HEAD_BYTES, to)
       this.#long.feed(bytes, from + HEAD_BYTES, to)
     }
     server.sentQuery()
@@ -212,7 +220,9 @@ export class Requests {
     this.#long = null
     long.end()
     if (long.asksSequences) this.#requester.asksSequences = true
-    this.#follow(server, long)
+    const begin = this.#longBegin
+    this.#longBegin = NOTHING
+    this.#follow(server, long, begin, 0, begin.length)
   }
 
   #scan(bytes: Buffer, from: number, to: number): void {
@@ -243,21 +253,26 @@ export class Requests {
   }
 
   /** Draws the consequences of what a text was found to do. */
-  #note(server: Server, found: StatementEffects): void {
+  #note(server: Server, found: StatementEffects, bytes: Buffer | null, from: number, to: number): void {
     if (found.asksSequences && !this.#requester.asksSequences) {
       this.#requester.asksSequences = true
       // The connection may know sequences of another client; what this one has used in its transaction must stay.
       if (server.isFree && out.isEmpty) server.run('discard sequences', null)
     }
-    this.#follow(server, found)
+    this.#follow(server, found, bytes, from, to)
   }
 
-  #follow(server: Server, { pin, parameters, isDoubtful, open, isStored, isChange }: StatementEffects): void {
-    if (open.length > 0) for (const hash of open) server.open.add(hash)
+  #follow(server: Server, found: StatementEffects, bytes: Buffer | null, from: number, to: number): void {
+    const { pin, parameters, isDoubtful, open, isStored, isChange } = found
+    if (open.length > 0) {
+      const begin = bytes === null ? NOTHING : beginOf(bytes, from, to)
+      for (const hash of open) if (!server.open.has(hash)) server.open.set(hash, begin)
+    }
     if (isDoubtful) server.isDoubtful = true
     if (isChange) this.#requester.changesSchema()
-    if (pin !== null) this.#requester.pin(pin, isStored)
-    else if ((parameters & ~this.#requester.pool.parameters.reported) !== 0) this.#requester.pin('set')
+    const requester = this.#requester
+    if (pin !== null) requester.pin(pin, isStored, bytes, from, to)
+    else if ((parameters & ~requester.pool.parameters.reported) !== 0) requester.pin('set', false, bytes, from, to)
   }
 
   /** Of a statement that was prepared, as far as is known by now. */
@@ -293,7 +308,7 @@ export class Requests {
     const textAt = bytes.indexOf(0, nameAt) + 1
     if (textAt === 0 || textAt > to) return true
     if (!splitter.isLast) {
-      this.#requester.pin('large_statement')
+      this.#requester.pin('large_statement', false, bytes, textAt, to)
       return this.#onLongParse(server, splitter, textAt)
     }
     const isUnnamed = textAt === nameAt + 1
@@ -304,9 +319,10 @@ export class Requests {
       return true
     }
     const end = bytes.indexOf(0, textAt)
-    this.#scan(bytes, textAt, end < 0 ? to : Math.min(end, to))
+    const textEnd = end < 0 ? to : Math.min(end, to)
+    this.#scan(bytes, textAt, textEnd)
     if (isUnnamed) {
-      this.#note(server, scanner)
+      this.#note(server, scanner, bytes, textAt, textEnd)
       this.#bodyEffects = scanner.isDoubtful || scanner.open.length > 0 ? effectsIn(scanner) : null
       this.#keepUnnamed(bytes, textAt, to)
       this.#plainVersion = isPlain(scanner) ? this.#requester.pool.lexicon.version : -1
@@ -314,7 +330,7 @@ export class Requests {
       server.unnamed = this.#unnamed
       return true
     }
-    if (scanner.asksSequences) this.#note(server, scanner)
+    if (scanner.asksSequences) this.#note(server, scanner, bytes, textAt, textEnd)
     const name = bytes.toString('latin1', nameAt, textAt - 1)
     const { pool } = this.#requester
     this.#requester.statements ??= new Map()
@@ -385,7 +401,7 @@ export class Requests {
   #keepUnnamed(bytes: Buffer, from: number, to: number): void {
     const count = to - from
     this.#unnamed = ++unnamedMade
-    if (count > MAX_UNNAMED_BYTES) this.#requester.pin('large_statement')
+    if (count > MAX_UNNAMED_BYTES) this.#requester.pin('large_statement', false, bytes, from, to)
     if (this.#body === null || this.#body.length < count) this.#body = Buffer.allocUnsafe(count)
     bytes.copy(this.#body, 0, from, to)
     this.#bodyBytes = count
@@ -459,7 +475,9 @@ export class Requests {
   /** A message that names a statement at [nameAt, behind). */
   #onUse(server: Server, splitter: Splitter, nameAt: number, behind: number): boolean {
     if (behind === nameAt + 1) {
-      if (this.#bodyEffects !== null && splitter.code === Front.bind) this.#follow(server, this.#bodyEffects)
+      if (this.#bodyEffects !== null && splitter.code === Front.bind) {
+        this.#follow(server, this.#bodyEffects, this.#body, 0, this.#bodyBytes)
+      }
       this.#ensureUnnamed(server)
       return true
     }
@@ -470,7 +488,10 @@ export class Requests {
       if (!isOurName(name)) return true
       this.#rename(splitter, nameAt, behind, NOBODYS)
     } else {
-      if (splitter.code === Front.bind) this.#note(server, this.#effectsOf(statement))
+      if (splitter.code === Front.bind) {
+        const { body } = statement
+        this.#note(server, this.#effectsOf(statement), body, 0, body?.length ?? 0)
+      }
       this.#ensure(server, statement)
       this.#rename(splitter, nameAt, behind, statement.name)
     }
@@ -498,16 +519,21 @@ export class Requests {
 /** Draws the consequences of words that were not known when they were sent, and are by now. */
 export function settle(server: Server, requester: Requester): void {
   const { lexicon, parameters } = requester.pool
-  for (const hash of server.open) {
+  for (const [hash, begin] of server.open) {
     const effects = lexicon.effectsOf(hash)
     if (effects === undefined) continue
     server.open.delete(hash)
     if (effects === null) continue
     if (effects.isDoubtful) server.isDoubtful = true
     if (effects.asksSequences) requester.asksSequences = true
-    if (effects.pin !== null) requester.pin(effects.pin, true)
-    else if ((effects.parameters & ~parameters.reported) !== 0) requester.pin('set', true)
+    if (effects.pin !== null) requester.pin(effects.pin, true, begin, 0, begin.length)
+    else if ((effects.parameters & ~parameters.reported) !== 0) requester.pin('set', true, begin, 0, begin.length)
   }
+}
+
+/** As much of a statement as a log line may need, kept for when it is known what it did. */
+function beginOf(bytes: Buffer, from: number, to: number): Buffer {
+  return Buffer.from(bytes.subarray(from, Math.min(to, from + OUTLINE_BYTES)))
 }
 
 /** A statement that was too long to be read: its client keeps the connection. */
@@ -530,5 +556,6 @@ function effectsIn({
   return { pin, parameters, asksSequences, isDoubtful, open: [...open], isStored, isChange }
 }
 
+const NOTHING = Buffer.alloc(0)
 const KIND = Buffer.from([STATEMENT])
 const EMPTY_NAME = Buffer.from([0])

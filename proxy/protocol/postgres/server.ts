@@ -118,8 +118,8 @@ export class Server implements SocketHandler {
   isUnsynced = false
   /** What its user has left behind cannot be told: it is reset before another one uses it. */
   isDoubtful = false
-  /** Words of its user's statements that were not known when they were sent. */
-  readonly open = new Set<number>()
+  /** Words of its user's statements that were not known when they were sent, each with how its statement begins. */
+  readonly open = new Map<number, Buffer>()
   /** It is being asked about words. */
   isAsked = false
   /** Its user until then, who waits for the answer; null: nobody does. */
@@ -464,6 +464,11 @@ export class Server implements SocketHandler {
     this.lastUser = null
     this.raw.destroy()
     user?.onServerGone(detail)
+  }
+
+  /** Closes at once, and tells whoever uses it. @param why for a person */
+  cut(why: string): void {
+    this.#gone(why)
   }
 
   /** Says goodbye and closes. */

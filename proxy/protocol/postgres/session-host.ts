@@ -14,8 +14,11 @@ export interface SessionHost {
   readonly snapshot: PostgresSnapshot
   readonly isDraining: boolean
   poolFor(login: ClientLogin): Pool
-  /** @param isStored by what is stored in the database, and not by the statement itself */
-  onPinned(reason: PinReason, isStored: boolean): void
+  /**
+   * @param isStored by what is stored in the database, and not by the statement itself
+   * @param bytes with the statement at [from, to), as much of it as is known; null: there is none
+   */
+  onPinned(reason: PinReason, isStored: boolean, bytes: Buffer | null, from: number, to: number): void
   onWaited(ms: number): void
   /** A request failed for a reason that a person should see; the connection goes on. */
   onTrouble(reason: Reason, detail: string): void

@@ -232,7 +232,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   #onLetIn(server: Server): void {
     if (this.#isPinnedAtOnce) {
       this.#pin = this.#isReplicating ? 'replication' : 'mode'
-      if (this.#isReplicating) this.#host.onPinned('replication', false)
+      if (this.#isReplicating) this.#host.onPinned('replication', false, null, 0, 0)
       this.#phase = 'attached'
       this.#welcome(server.values)
       this.#goOn()
@@ -364,10 +364,10 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   /** It is seen that the connection must stay with this client. */
-  pin(reason: PinReason, isStored = false): void {
+  pin(reason: PinReason, isStored: boolean, bytes: Buffer | null, from: number, to: number): void {
     if (this.#pin !== null && (CLOSES.has(this.#pin) || !CLOSES.has(reason))) return
     this.#pin = reason
-    this.#host.onPinned(reason, isStored)
+    this.#host.onPinned(reason, isStored, bytes, from, to)
   }
 
   changesSchema(): void {
@@ -419,7 +419,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   onUnsure(): void {
-    this.pin('copy')
+    this.pin('copy', false, null, 0, 0)
   }
 
   onServerGone(detail: string): void {

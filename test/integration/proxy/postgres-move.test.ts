@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { DatabaseError } from 'pg'
 import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
 import { DnsServer } from '../../helpers/dns-server.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
@@ -27,7 +28,7 @@ after(async () => {
 const direct = (port: number) => ({ host: '127.0.0.1', port, user: POSTGRES_USER, password: POSTGRES_PASSWORD })
 
 /** A pooled proxy whose servers are those that the SRV records name. */
-async function srvProxy(ends: Ends, maxConnections: number) {
+async function srvProxy(ends: Ends, maxConnections: number, drainDeadline?: string) {
   const dns = await DnsServer.start()
   ends.push(() => dns.close())
   const dir = mkdtempSync(join(tmpdir(), 'ambassador-postgres-move-'))
@@ -45,6 +46,7 @@ async function srvProxy(ends: Ends, maxConnections: number) {
     name: 'primary',
     srv: { name: SRV_NAME },
     limits: { maxConnections },
+    ...(drainDeadline && { drainDeadline }),
     auth: { postgres: { username: POSTGRES_USER, password: { secretKeyRef: { name: 'db', key: 'password' } } } },
   }
   const proxy = await postgresProxy(
@@ -125,6 +127,26 @@ describe('a pooled primary that its SRV records move', { timeout: 120_000 }, () 
       await a.query('commit')
       assert.equal(await one(a, whereabouts), ports[1])
       assert.deepEqual(proxy.troubles, [])
+    }),
+  )
+
+  it(
+    'ends a transaction that is open at the old server after drainDeadline, tells its client why, and rolls it back',
+    scope(async (ends) => {
+      const { proxy, name } = await srvProxy(ends, 1, '100ms')
+      const admin = await connected(direct(ports[0]!), ends)
+      const a = await connected(proxy.options, ends)
+      const ended = new Promise<DatabaseError>((resolve) => a.once('error', resolve as (error: Error) => void))
+      await a.query('begin')
+      const pid = await one(a, 'select pg_backend_pid()')
+      name(ports[1]!)
+      const { code, detail, message } = await ended
+      assert.equal(code, '08006')
+      assert.match(`${message} ${detail}`, /its endpoint left discovery 100 ms ago, which is its drainDeadline/)
+      const left = () => one(admin, 'select count(*)::int from pg_stat_activity where pid = $1', [pid])
+      while ((await left()) !== 0) await sleep(20)
+      const b = await connected(proxy.options, ends)
+      assert.equal(await one(b, "select current_setting('port')::int"), ports[1])
     }),
   )
 })

@@ -91,25 +91,51 @@ describe('PostgreSQL pooling by transaction', () => {
     }),
   )
 
-  for (const [reason, statement, question, answer] of [
-    ['set', "set statement_timeout = '17s'", "select current_setting('statement_timeout')", '0'],
-    ['set', "select set_config('work_mem', '7MB', false)", "select current_setting('work_mem')", '4MB'],
-    ['role', 'set role other', 'select current_user::text', POSTGRES_USER],
+  for (const [reason, statement, outline, question, answer] of [
+    [
+      'set',
+      "set statement_timeout = '17s'",
+      'set statement_timeout = ?',
+      "select current_setting('statement_timeout')",
+      '0',
+    ],
+    [
+      'set',
+      "select set_config('work_mem', '7MB', false)",
+      'select set_config(?, false)',
+      "select current_setting('work_mem')",
+      '4MB',
+    ],
+    ['role', 'set role other', 'set role other', 'select current_user::text', POSTGRES_USER],
     [
       'temporary_table',
       'create temp table secret as select 1',
+      'create temp table secret as select ?',
       "select count(*)::int from pg_class where relname = 'secret'",
       0,
     ],
     [
       'advisory_lock',
       'select pg_advisory_lock(42)',
+      'select pg_advisory_lock(?)',
       "select count(*)::int from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
       0,
     ],
-    ['listen', 'listen news', 'select count(*)::int from pg_listening_channels()', 0],
-    ['prepare', 'prepare p as select 1', 'select count(*)::int from pg_prepared_statements where from_sql', 0],
-    ['cursor', 'declare c cursor with hold for select 1', "select count(*)::int from pg_cursors where name = 'c'", 0],
+    ['listen', 'listen news', 'listen news', 'select count(*)::int from pg_listening_channels()', 0],
+    [
+      'prepare',
+      'prepare p as select 1',
+      'prepare p as select ?',
+      'select count(*)::int from pg_prepared_statements where from_sql',
+      0,
+    ],
+    [
+      'cursor',
+      'declare c cursor with hold for select 1',
+      'declare c cursor with hold for select ?',
+      "select count(*)::int from pg_cursors where name = 'c'",
+      0,
+    ],
   ] as const) {
     it(
       `keeps the connection for a client that says ${statement}, and cleans it for the next one`,
@@ -123,8 +149,11 @@ describe('PostgreSQL pooling by transaction', () => {
         assert.notDeepEqual(await one(a, question), answer, 'the client finds again what it did')
         assert.deepEqual(proxy.pooling.pinned, { [reason]: 1 })
         assert.equal(proxy.logged.length, 1)
-        assert.equal((proxy.logged[0]!.fields as { reason: string }).reason, reason)
-        assert.doesNotMatch(JSON.stringify(proxy.logged), /17s|7MB|secret|42|news/)
+        const { fields, text } = proxy.logged[0]!
+        assert.equal(text, 'a client keeps its connection to the server')
+        const { reason: told, statement: shown } = fields as Record<string, unknown>
+        assert.deepEqual([told, shown], [reason, outline])
+        assert.doesNotMatch(JSON.stringify(proxy.logged), /17s|7MB|42/)
         const waits = one(b, question)
         assert.equal(proxy.waiting, 0)
         await new Promise((resolve) => setImmediate(resolve))
@@ -470,7 +499,7 @@ describe('PostgreSQL pooling by transaction', () => {
   )
 
   it(
-    'fails what waits too long with 53300 behind a notice, and lets the client go on',
+    'fails what waits too long with 53300, and lets the client go on',
     scope(async (ends) => {
       const proxy = await pool(ends, {
         postgres: { pooling: { mode: 'Transaction', queueTimeout: '300ms' } },
@@ -493,6 +522,63 @@ describe('PostgreSQL pooling by transaction', () => {
       await a.query('commit')
       assert.equal(await one(b, 'select 5'), 5)
       assert.equal(await one(c, 'select $1::int', [6]), 6)
+    }),
+  )
+
+  it(
+    'tells a client that waits why by one notice, and serves it when a connection becomes free',
+    scope(async (ends) => {
+      const proxy = await pool(ends, { postgres: { pooling: { mode: 'Transaction', queueTimeout: '3s' } } })
+      const [a, b] = [await connected(proxy.options, ends), await connected(proxy.options, ends)]
+      await a.query('begin')
+      const notices: { readonly severity: string | undefined; readonly text: string | undefined }[] = []
+      const told = new Promise<void>((resolve) => {
+        b.on('notice', ({ severity, message: text }) => {
+          notices.push({ severity, text })
+          resolve()
+        })
+      })
+      const waits = one(b, 'select 7')
+      await Promise.race([told, waits])
+      await a.query('commit')
+      assert.equal(await waits, 7)
+      const text = "waiting for one of the 1 connections of upstream 'primary'"
+      assert.deepEqual(notices, [{ severity: 'NOTICE', text }])
+    }),
+  )
+
+  it(
+    'closes connections that nobody has used for the idle time-out, and makes another when one is needed',
+    scope(async (ends) => {
+      const direct = await connected(DIRECT(), ends)
+      const proxy = await pool(ends, { postgres: { pooling: { mode: 'Transaction', idleTimeout: '1s' } } })
+      const a = await connected({ ...proxy.options, application_name: 'idler' }, ends)
+      const pid = await one(a, 'select pg_backend_pid()')
+      const isThere = () => one(direct, 'select count(*)::int from pg_stat_activity where pid = $1', [pid])
+      while ((await isThere()) !== 0) await new Promise((resolve) => setTimeout(resolve, 20))
+      assert.deepEqual([proxy.pooling.connections, proxy.pooling.free, proxy.driver.open], [0, 0, 1])
+      assert.notEqual(await one(a, 'select pg_backend_pid()'), pid)
+      assert.equal(proxy.pooling.connections, 1)
+    }),
+  )
+
+  it(
+    'replaces a connection that is in use all the time when its lifetime is over, between transactions',
+    scope(async (ends) => {
+      const direct = await connected(DIRECT(), ends)
+      const proxy = await pool(ends, { postgres: { pooling: { mode: 'Transaction', maxLifetime: '300ms' } } })
+      const a = await connected(proxy.options, ends)
+      await a.query('begin')
+      const pid = await one(a, 'select pg_backend_pid()')
+      const isOld = () =>
+        one(a, `select clock_timestamp() - backend_start > '500ms' from pg_stat_activity where pid = $1`, [pid])
+      while ((await isOld()) !== true) await new Promise((resolve) => setTimeout(resolve, 20))
+      assert.equal(await one(a, 'select pg_backend_pid()'), pid)
+      await a.query('commit')
+      assert.notEqual(await one(a, 'select pg_backend_pid()'), pid)
+      const isThere = () => one(direct, 'select count(*)::int from pg_stat_activity where pid = $1', [pid])
+      while ((await isThere()) !== 0) await new Promise((resolve) => setTimeout(resolve, 20))
+      assert.equal(proxy.pooling.connections, 1)
     }),
   )
 

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import pg from 'pg'
+import { redact } from '../../../proxy/protocol/postgres/redact.ts'
 import { type PooledSetup, pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
 import { connected, type Ends, message, one, rawClient, resume, scope } from '../../helpers/postgres-client.ts'
@@ -150,7 +151,9 @@ describe('PostgreSQL pooling by transaction, and what is stored in the database'
         assert.notDeepEqual(await one(a, question), answer, 'the client finds again what it did')
         assert.deepEqual(proxy.pooling.pinned, { [reason]: 1 })
         const [{ fields } = { fields: {} }] = proxy.logged
-        assert.match((fields as { detail: string }).detail, /, in a stored function$/)
+        const { detail, statement: shown } = fields as Record<string, string>
+        assert.match(detail!, /, in a stored function$/)
+        assert.equal(shown, redact(statement).join('; '))
         const waits = one(b, question)
         await a.end()
         assert.deepEqual(await waits, answer)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { redact } from '../../../../../proxy/protocol/postgres/redact.ts'
+import { outline, redact } from '../../../../../proxy/protocol/postgres/redact.ts'
 
 describe('SQL without literals', () => {
   const cases: [text: string, expected: string | string[]][] = [
@@ -90,4 +90,29 @@ describe('SQL without literals', () => {
       { numRuns: 1000, seed: 7 },
     )
   })
+})
+
+describe('the outline of a statement', () => {
+  const shown = (text: string): string => {
+    const bytes = Buffer.from(`x${text}`)
+    return outline(bytes, 1, bytes.length)
+  }
+  for (const [text, expected] of [
+    ["select set_config('app.key', 'hunter2', false)", 'select set_config(?, false)'],
+    ['begin; set local role bob', 'begin; set local role bob'],
+    ['SET session app.key = hunter2', 'SET session app.key = ?'],
+    ['set "my key" to hunter2, hunter3', 'set "my key" to ?'],
+    ['set app.key=hunter2', 'set app.key= ?'],
+    ['alter role bob set app.key to hunter2', 'alter role bob set app.key to ?'],
+    ['update t set a = f() where b = 1', 'update t set a = f() where b = ?'],
+    ["do $$ begin perform 'hunter2'; end $$", 'do ?'],
+    ['listen news\0\0hunter2', 'listen news'],
+    [`select '${'x'.repeat(2000)}', hunter2`, 'select ?'],
+    [`select ${'a, '.repeat(300)}b`, `select ${'a, '.repeat(300)}`.slice(0, 200)],
+    ['', ''],
+  ] as const) {
+    it(`of ${JSON.stringify(text.slice(0, 60))} is ${JSON.stringify(expected.slice(0, 60))}`, () => {
+      assert.equal(shown(text), expected)
+    })
+  }
 })
