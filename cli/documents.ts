@@ -33,7 +33,7 @@ export class UnreadableError extends Error {
 const SCHEMA = CORE_SCHEMA.withTags(boolYaml11Tag, mergeTag)
 
 /**
- * Every object in some files, in order; `-` is the standard input. The items of a List are objects of their own.
+ * Every object in some files, in order; `-` is the standard input. The items of a list are objects of their own.
  * @throws {UsageError} when no file is named
  * @throws {UnreadableError}
  */
@@ -100,12 +100,19 @@ function aliasFault(values: readonly unknown[]): string | undefined {
 
 type Offsets = ReadonlyMap<string, number>
 
-/** An object, or each item of a List. */
+/** An object, or each item of a list, which may have the kind List or one of its own, such as PodList: there the items need not say theirs. */
 function expand(value: unknown, places: Offsets, source: string, file: string): SourceDocument[] {
-  const { kind, items } = value as { kind?: unknown; items?: unknown }
+  const { apiVersion, kind, items } = value as { apiVersion?: unknown; kind?: unknown; items?: unknown }
   const at = (prefix: string) => (path: string) => lineAt(source, nearestOffset(places, prefix, path))
-  if (kind !== 'List' || !Array.isArray(items)) return [{ file, value, lineOf: at('') }]
-  return items.map((item, index) => ({ file, value: item, lineOf: at(`items[${index}]`) }))
+  if (typeof kind !== 'string' || !kind.endsWith('List') || !Array.isArray(items)) {
+    return [{ file, value, lineOf: at('') }]
+  }
+  const head = kind === 'List' ? {} : { apiVersion, kind: kind.slice(0, -'List'.length) }
+  return items.flatMap((item: unknown, index) => {
+    if (item === null || item === undefined) return []
+    const isObject = typeof item === 'object' && !Array.isArray(item)
+    return [{ file, value: isObject ? { ...head, ...item } : item, lineOf: at(`items[${index}]`) }]
+  })
 }
 
 function nearestOffset(places: Offsets, prefix: string, path: string): number {

@@ -66,8 +66,9 @@ export function uninjectObject(object: JsonObject): JsonObject {
 export function publishedFrom(ambassador: Ambassador): InjectableAmbassador {
   const { name } = ambassador.metadata
   const [broken] = checkObject(ambassador)
-  const { config, problems } = render({ ambassador })
-  if (config === null || broken !== undefined) {
+  // What is no Ambassador cannot be rendered.
+  const { config, problems } = broken === undefined ? render({ ambassador }) : { config: null, problems: [] }
+  if (config === null) {
     const fault = broken ? `${broken.field}: ${broken.message}` : problems.map(problemText)[0]
     const nothing = {
       port: 0,

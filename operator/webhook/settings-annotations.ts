@@ -97,13 +97,15 @@ export function unknownAnnotations(annotations: JsonObject | undefined): string[
 }
 
 /**
- * One sentence for each annotation of our group that does nothing where it stands: settings are read from the pod template and not from the
+ * One sentence for each annotation of our group that does nothing where it stands, or that is a label: settings are read from the pod template and not from the
  * workload itself, and nothing is read from the template of a CronJob's Jobs, which have a controller.
  */
 export function misplacedAnnotations(workload: JsonObject, kind: string): string[] {
   const template = kind === 'CronJob' ? 'spec.jobTemplate.spec.template' : 'spec.template'
-  const own = asObject(asObject(workload['metadata'])?.['annotations'])
-  const jobTemplate = kind === 'CronJob' ? asObject(asObject(workload['spec'])?.['jobTemplate']) : undefined
+  const ofItself = asObject(asObject(workload['metadata'])?.['annotations'])
+  const spec = asObject(workload['spec'])
+  const jobTemplate = kind === 'CronJob' ? asObject(spec?.['jobTemplate']) : undefined
+  const holder = kind === 'CronJob' ? asObject(jobTemplate?.['spec']) : spec
   const ofJobs = asObject(asObject(jobTemplate?.['metadata'])?.['annotations'])
   const misplaced = (annotations: JsonObject | undefined, isMisplaced: (key: string) => boolean, where: string) =>
     Object.keys(annotations ?? {})
@@ -111,11 +113,19 @@ export function misplacedAnnotations(workload: JsonObject, kind: string): string
       .sort()
       .map((key) => `annotation "${key}" does nothing ${where}, move it to ${template}.metadata.annotations`)
   return [
-    ...misplaced(own, (key) => SETTINGS.has(key), `on the ${kind} itself`),
+    ...misplaced(ofItself, (key) => SETTINGS.has(key), `on the ${kind} itself`),
     ...misplaced(ofJobs, (key) => SETTINGS.has(key) || key === Annotation.inject, 'at spec.jobTemplate.metadata'),
-    ...unknownAnnotations(own),
+    ...unknownAnnotations(ofItself),
     ...unknownAnnotations(ofJobs),
+    ...labelled(asObject(workload['metadata']), `the ${kind}`),
+    ...labelled(asObject(asObject(holder?.['template'])?.['metadata']), template),
   ]
+}
+
+/** Other injectors are asked by a label of such a name. */
+function labelled(metadata: JsonObject | undefined, where: string): string[] {
+  const isLabelled = own(asObject(metadata?.['labels']), Annotation.inject) !== undefined
+  return isLabelled ? [`label "${Annotation.inject}" of ${where} does nothing, write it as an annotation`] : []
 }
 
 /** Values that are fine each on its own. */

@@ -360,6 +360,7 @@ export class Cluster {
     this.#options = options
     this.#balancing = balancingOptions(options)
     this.connections.reconfigure(bulkheadOptions(options))
+    this.#shed()
     this.budget.reconfigure(budgetOptions(options))
     this.#pacer = this.#pacerOf(options)
     this.hosts?.update(options)
@@ -384,6 +385,14 @@ export class Cluster {
     this.#denied = new Map()
     this.#setHalt('none')
     this.start()
+  }
+
+  /** Closes what rests beyond a limit that was lowered; what is busy beyond it ends with its request. */
+  #shed(): void {
+    const { connections } = this
+    for (const { pool } of this.#byKey.values()) {
+      while (connections.used > connections.max && pool?.evict?.() === true) {}
+    }
   }
 
   /** Stops looking, ends every hold and lets the pools run dry. Idempotent. */

@@ -14,6 +14,8 @@ export interface EndpointPool {
   destroy(): void
   /** What is under way waits at its next boundary, until it may go on. Absent: it does not. */
   halt?(isHalted: boolean): void
+  /** Close a connection that rests; false: none does. Absent: none ever does here. */
+  evict?(): boolean
   /** Close every connection now; their users live on and hear why. Default: destroy(). */
   cut?(why: string): void
 }

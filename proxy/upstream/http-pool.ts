@@ -290,7 +290,8 @@ export class HttpPool implements EndpointPool {
    * @param serverSeconds of `Keep-Alive: timeout`; -1: not said
    */
   giveBack(connection: UpstreamConnection, serverSeconds: number): void {
-    if (this.#isRetired || !connection.rest(now(), serverSeconds)) {
+    const isTooMany = this.#slots.used > this.#slots.max
+    if (this.#isRetired || isTooMany || !connection.rest(now(), serverSeconds)) {
       connection.destroy()
       return
     }

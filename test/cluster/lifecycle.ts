@@ -4,10 +4,12 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { runDirectory } from '../../build/machine/cache.ts'
-import { CommandError, run } from '../../build/machine/exec.ts'
+import { CommandError } from '../../build/machine/exec.ts'
 import type { Progress } from '../../build/machine/progress.ts'
+import { ApiError } from '../../operator/kube/errors.ts'
 import { binaries } from './build.ts'
 import { makeCgroup } from './cgroup.ts'
+import { ask, find, forget, type Json } from './client.ts'
 import {
   apiServer,
   type ClusterPlan,
@@ -32,6 +34,7 @@ import { PROGRAMS } from './versions.ts'
 export const RECIPE = ['2', ...Object.values(PROGRAMS).map(({ name, version }) => `${name} ${version}`)].join(', ')
 
 const PATIENCE_MS = 120_000
+const REQUEST_MS = 10_000
 
 /** Makes a cluster. The name must be free. */
 export const createCluster = async (name: string, nodes: number, pause: string, progress: Progress): Promise<void> => {
@@ -66,7 +69,7 @@ export const restartApiServer = async (state: ClusterState, meanwhile: () => Pro
   } finally {
     await site.start({ name, command: command!, args })
   }
-  await site.until('API server is ready', () => site.kubectl('get', '--raw', '/readyz'))
+  await site.until('API server is ready', () => site.isServed())
 }
 
 /** True when every process runs, the API server is ready and so are all nodes. A busy machine may make them late, so that is waited for, `patienceMs` at most; an ended process is not. */
@@ -84,10 +87,10 @@ export const isHealthy = async (state: ClusterState, patienceMs: number = 20_000
 
 const answers = async (site: Site): Promise<boolean> => {
   try {
-    await site.kubectl('get', '--raw', '/readyz')
+    await site.isServed()
     return (await Promise.all(site.state.nodes.map((node) => isReady(site, node)))).every(Boolean)
   } catch (error) {
-    if (error instanceof CommandError) return false
+    if (error instanceof ApiError) return false
     throw error
   }
 }
@@ -99,9 +102,11 @@ const startControlPlane = async (site: Site): Promise<void> => {
   const admin = await writeKubeconfig(plan, 'admin', 'kubernetes-admin', 'system:masters')
   await site.start(await apiServer(plan, serviceAccounts))
   const others = [await controllerManager(plan, serviceAccounts), await scheduler(plan)]
-  await site.until('API server is ready', () => site.kubectl('get', '--raw', '/readyz'))
+  forget(admin)
+  await site.until('API server is ready', () => site.isServed())
   await Promise.all(others.map((daemon) => site.start(daemon)))
-  await site.kubectlInput(dnsObjects(plan.addresses.nodes[0]!), 'create', '-f', '-')
+  // A server that has just become ready may not have made the namespace yet, or know no addresses of Services.
+  for (const object of dnsObjects(plan.addresses.nodes[0]!)) await site.until('DNS is known', () => site.create(object))
   await site.start(dnsServer(plan, admin))
 }
 
@@ -115,20 +120,20 @@ const startNode = async (site: Site, pause: string): Promise<void> => {
   makeCgroup(node.cgroup)
   await site.start(await containerd(plan, node), number)
   await site.until(`containerd of ${node.name} answers`, async () => {
-    if (!existsSync(node.containerdSocket)) throw new CommandError('containerd', 'has no socket yet', '')
+    if (!existsSync(node.containerdSocket)) throw new NotYet('containerd has no socket')
     await importImage(node, pause)
   })
   await oneAtATime(async () => {
     await site.start(await kubelet(plan, node), number)
     await site.start(await kubeProxy(plan, node), number)
     await site.until(`${node.name} is ready`, async () => {
-      if (!(await isReady(site, node.name)))
-        throw new CommandError('kubectl', `says that ${node.name} is not ready`, '')
+      if (!(await isReady(site, node.name))) throw new NotYet(`${node.name} is not ready`)
     })
   })
-  await site.until('service account of pods exists', () =>
-    site.kubectl('get', 'serviceaccount', 'default', '-o', 'name'),
-  )
+  await site.until('service account of pods exists', async () => {
+    if ((await site.find('/api/v1/namespaces/default/serviceaccounts/default')) === undefined)
+      throw new NotYet('the service account of pods does not exist')
+  })
   site.save({ isComplete: true })
 }
 
@@ -144,10 +149,15 @@ const oneAtATime = (start: () => Promise<void>): Promise<void> => {
   return mine
 }
 
-const READY = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
+const isReady = async (site: Site, node: string): Promise<boolean> => {
+  const found = await site.find(`/api/v1/nodes/${node}`)
+  return found?.status?.conditions?.find(({ type }: Json) => type === 'Ready')?.status === 'True'
+}
 
-const isReady = async (site: Site, node: string): Promise<boolean> =>
-  (await site.kubectl('get', 'node', node, '--ignore-not-found', '-o', READY)) === 'True'
+/** Something is not there yet that will be. */
+class NotYet extends Error {
+  override readonly name = 'NotYet'
+}
 
 /** A cluster in the making: its plan, its state on disk, and its daemons. */
 class Site {
@@ -189,20 +199,32 @@ class Site {
     this.save({ daemons: { ...this.state.daemons, [name]: daemon } })
   }
 
-  kubectl(...args: string[]): Promise<string> {
-    return run(this.plan.binaries.kubectl, [...this.#connection(), ...args])
+  /** Resolves when the API server says that it is ready. @throws {ApiError} */
+  async isServed(): Promise<void> {
+    const client = await ask(kubeconfigOf(this.plan.directory))
+    // The answer is a word and no document, and its head says it all.
+    const answer = await client.open({ path: '/readyz', timeoutMs: REQUEST_MS })
+    answer.on('error', () => {}).resume()
   }
 
-  kubectlInput(objects: readonly object[], ...args: string[]): Promise<string> {
-    const list = { apiVersion: 'v1', kind: 'List', items: objects }
-    return run(this.plan.binaries.kubectl, [...this.#connection(), ...args], { input: JSON.stringify(list) })
+  /** An object; undefined when there is none. @throws {ApiError} */
+  find(path: string): Promise<Json> {
+    return find(kubeconfigOf(this.plan.directory), path, REQUEST_MS)
   }
 
-  #connection(): string[] {
-    return [`--kubeconfig=${kubeconfigOf(this.plan.directory)}`, '--request-timeout=10s']
+  /** Makes an object of a namespace, if there is none of its name. @throws {ApiError} */
+  async create(object: Json): Promise<void> {
+    const { apiVersion, kind, metadata } = object
+    const group = apiVersion === 'v1' ? '/api/v1' : `/apis/${apiVersion}`
+    const path = `${group}/namespaces/${metadata.namespace}/${kind.toLowerCase()}s`
+    try {
+      await (await ask(kubeconfigOf(this.plan.directory))).request({ method: 'POST', path, body: object })
+    } catch (error) {
+      if (!(error instanceof ApiError && error.reason === 'AlreadyExists')) throw error
+    }
   }
 
-  /** Tries until `work` no longer fails with a CommandError. Gives up after two minutes, or as soon as a daemon has ended. */
+  /** Tries until `work` no longer fails as something does that is not there yet. Gives up after two minutes, or as soon as a daemon has ended. */
   async until(what: string, work: () => Promise<unknown>): Promise<void> {
     const deadline = Date.now() + PATIENCE_MS
     for (;;) {
@@ -210,7 +232,7 @@ class Site {
         await work()
         return
       } catch (error) {
-        if (!(error instanceof CommandError)) throw error
+        if (![ApiError, CommandError, NotYet].some((each) => error instanceof each)) throw error
         this.#checkDaemons()
         if (Date.now() > deadline) {
           throw new Error(

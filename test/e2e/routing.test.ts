@@ -3,11 +3,14 @@ import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { browser, chromium } from '../helpers/browser.ts'
 import { eventually, type Json } from './lib/kubectl.ts'
-import { ambassador, load, PATIENT, upstream } from './lib/manifests.ts'
+import { ambassador, deployment, httpTo, load, PATIENT, podTemplate, upstream } from './lib/manifests.ts'
 import { type World, world } from './lib/world.ts'
 
 const PORT = 8085
 const URL = `http://localhost:${PORT}/`
+
+const ACCOUNT_PORT = 8086
+const AUDIENCE = 'https://vault.example.com'
 
 /** The token that the application never sees. */
 const token = (value: string): object => ({
@@ -18,6 +21,11 @@ const token = (value: string): object => ({
 })
 
 const bearer = { bearer: { secretKeyRef: { name: 'search-token', key: 'token' } } }
+/** An Ambassador of its own, with a token that the kubelet makes and a limit that all sidecars share. */
+const account = ambassador('account', {
+  ...httpTo('beta', ACCOUNT_PORT, { upstream: { auth: { serviceAccountToken: { audience: AUDIENCE } } } }),
+  rateLimit: { requests: 100, per: '1s', perFleet: true },
+})
 const to = (host: string): object => ({ endpoints: [{ host, port: 8080 }], auth: bearer })
 
 describe('routes on a real cluster', () => {
@@ -49,9 +57,11 @@ describe('routes on a real cluster', () => {
           },
         ],
       }),
+      account,
+      deployment('account', podTemplate('account', 'account')),
       ...load('caller', 'search', { url: URL, rate: 50, replicas: 2 }),
     ])
-    for (const name of ['stable', 'beta', 'india', 'caller']) await w.kubectl.rollout(`deployment/${name}`)
+    for (const name of ['stable', 'beta', 'india', 'caller', 'account']) await w.kubectl.rollout(`deployment/${name}`)
     // A Service may know its pod a moment later than the rollout does.
     for (const region of ['IN', 'NO']) {
       const headers = { 'x-user-region': region }
@@ -134,6 +144,34 @@ describe('routes on a real cluster', () => {
       const seen = await burst({ count: 50, headers: inIndia }, target)
       return seen.ok === 50
     })
+  })
+
+  it('sends a token of the service account that is for the audience and of the pod', async () => {
+    const url = `http://localhost:${ACCOUNT_PORT}/`
+    const { stdout, stderr } = await w.kubectl.exec('deploy/account', ['wget', '-qO-', url])
+    const { authorization } = stdout === '' ? assert.fail(stderr) : (JSON.parse(stdout) as Json)
+    const [, claims = ''] = /^Bearer [\w-]+\.([\w-]+)\.[\w-]+$/.exec(authorization) ?? []
+    const { aud, sub, ...others } = JSON.parse(String(Buffer.from(claims, 'base64url')))
+    assert.deepEqual(aud, [AUDIENCE])
+    assert.equal(sub, 'system:serviceaccount:e2e-routing:default')
+    const [pod] = await w.kubectl.pods('app=account')
+    assert.equal(others['kubernetes.io'].pod.uid, pod.metadata.uid)
+  })
+
+  it('tells every sidecar of a scaled workload among how many a limit is shared', async () => {
+    const metrics = ['wget', '-qO-', 'http://127.0.0.1:14990/metrics']
+    const sharedAmong = (count: number) =>
+      eventually(`${count} sidecars share the limit among ${count}`, async () => {
+        const pods = await w.kubectl.pods('app=account')
+        const said = await Promise.all(
+          pods.map(async ({ metadata }) => (await w.kubectl.exec(`pod/${metadata.name}`, metrics)).stdout),
+        )
+        const line = `ambassador_fleet_sidecars{ambassador="account"} ${count}\n`
+        return pods.length === count && said.every((text) => text.includes(line))
+      })
+    await sharedAmong(1)
+    await w.kubectl.scale('deployment/account', 2)
+    await sharedAmong(2)
   })
 
   const looksAtThePage = async (target: string): Promise<void> => {

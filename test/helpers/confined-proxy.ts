@@ -64,6 +64,9 @@ export async function confinedProxy({ protocol, upstreamPort, cluster, config }:
   return {
     proxy,
     port: listenPort,
+    /** How many files it may have open, and how many it has. */
+    files: FILES,
+    open,
     /** Adds connections until the process has every file open that it may. */
     exhaust: async () => {
       while (open() < FILES) {

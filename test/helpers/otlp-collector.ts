@@ -32,7 +32,13 @@ export interface CollectorAnswer {
 export class OtlpCollector {
   readonly spans: CollectedSpan[] = []
   readonly resources: Readonly<Record<string, string | number>>[] = []
-  readonly requests: { readonly method: string; readonly path: string; readonly headers: IncomingHttpHeaders }[] = []
+  readonly requests: {
+    readonly method: string
+    readonly path: string
+    readonly headers: IncomingHttpHeaders
+    /** The body as it came. */
+    readonly text: string
+  }[] = []
   /** What was not as the protocol has it. */
   readonly problems: string[] = []
   connections = 0
@@ -45,7 +51,7 @@ export class OtlpCollector {
       let text = ''
       for await (const chunk of request) text += chunk
       const index = this.requests.length
-      this.requests.push({ method: request.method ?? '', path: request.url ?? '', headers: request.headers })
+      this.requests.push({ method: request.method ?? '', path: request.url ?? '', headers: request.headers, text })
       const { status, headers, body } = await answer(index)
       if (status === 200) this.#take(text)
       response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(body ?? '{}')

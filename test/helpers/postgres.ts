@@ -1,18 +1,25 @@
 /** A real PostgreSQL on loopback: a new cluster of its own in a temporary directory, with SCRAM, and TLS when it is given a certificate. */
 import { type ChildProcess, type ExecFileSyncOptions, execFileSync, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import {
   appendFileSync,
   chmodSync,
   chownSync,
+  existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
+import { cacheRoot, lockFile } from '../../build/machine/cache.ts'
+import { withLock } from '../../build/machine/lock.ts'
 import type { Leaf } from './pki.ts'
 import { closedPort } from './tcp.ts'
 
@@ -76,24 +83,50 @@ export interface PostgresServer {
   demote(primary: number): void
 }
 
-const templates = new Map<string, string>()
+const templates = new Map<string, Promise<string>>()
 
-/** A new cluster that nobody uses: made once in a process, and copied for each server. */
-function templateOf(initdb: string, options: ExecFileSyncOptions): string {
-  const made = templates.get(initdb)
-  if (made !== undefined) return made
-  const root = mkdtempSync(join(tmpdir(), 'ambassador-postgres-'))
-  const password = join(root, 'password')
-  writeFileSync(password, POSTGRES_PASSWORD, { mode: 0o600 })
-  for (const path of [root, password]) {
-    if (options.uid !== undefined && options.gid !== undefined) chownSync(path, options.uid, options.gid)
-  }
-  const data = join(root, 'data')
-  const login = ['-U', POSTGRES_USER, '-A', 'scram-sha-256', `--pwfile=${password}`]
-  execFileSync(initdb, ['-D', data, ...login, '--no-sync', '-E', 'UTF8'], options)
-  process.once('exit', () => rmSync(root, { recursive: true, force: true }))
-  templates.set(initdb, data)
-  return data
+/** A new cluster that nobody uses, which is copied for each server. */
+function templateOf(initdb: string, options: ExecFileSyncOptions): Promise<string> {
+  const known = templates.get(initdb)
+  if (known !== undefined) return known
+  const made = makeTemplate(initdb, options)
+  templates.set(initdb, made)
+  return made
+}
+
+/** Made once for all test files that use this very program: it takes longer than most of their tests. */
+async function makeTemplate(initdb: string, options: ExecFileSyncOptions): Promise<string> {
+  const login = ['-U', POSTGRES_USER, '-A', 'scram-sha-256', '--no-sync', '-E', 'UTF8']
+  const { size, mtimeMs } = statSync(initdb)
+  const key = createHash('sha256')
+    .update([initdb, size, mtimeMs, options.uid, POSTGRES_PASSWORD, ...login].join('\n'))
+    .digest('hex')
+    .slice(0, 16)
+  const template = join(cacheRoot(), 'test-postgres', key)
+  // Complete when it exists, since it is renamed.
+  if (existsSync(template)) return template
+  await withLock(lockFile('test-postgres'), async () => {
+    if (existsSync(template)) return
+    // Where its user may write, which need not be the user of the cache.
+    const root = mkdtempSync(join(tmpdir(), 'ambassador-postgres-'))
+    try {
+      const password = join(root, 'password')
+      writeFileSync(password, POSTGRES_PASSWORD, { mode: 0o600 })
+      for (const path of [root, password]) {
+        if (options.uid !== undefined && options.gid !== undefined) chownSync(path, options.uid, options.gid)
+      }
+      const data = join(root, 'data')
+      execFileSync(initdb, ['-D', data, ...login, `--pwfile=${password}`], options)
+      mkdirSync(dirname(template), { recursive: true })
+      const unfinished = `${template}.unfinished`
+      rmSync(unfinished, { recursive: true, force: true })
+      execFileSync('cp', ['-a', data, unfinished], { stdio: 'pipe' })
+      renameSync(unfinished, template)
+    } finally {
+      rmSync(root, { recursive: true, force: true })
+    }
+  })
+  return template
 }
 
 /** Starts one; `ends` gets what stops it and removes its files. */
@@ -115,8 +148,9 @@ export async function postgresServer(options: PostgresOptions, ends: (() => unkn
   const data = join(root, 'data')
   const env = { PATH: process.env['PATH'], LC_ALL: 'C', PGPASSWORD: POSTGRES_PASSWORD, ...libraries }
   if (options.follows === undefined) {
-    const from = templateOf(program('initdb'), { ...as, stdio: 'pipe', env })
-    execFileSync('cp', ['-a', from, data], { ...as, stdio: 'pipe' })
+    const from = await templateOf(program('initdb'), { ...as, stdio: 'pipe', env })
+    // As the user of the tests, who alone can read all caches; the copy keeps its owner.
+    execFileSync('cp', ['-a', from, data], { stdio: 'pipe' })
   } else {
     const from = ['-h', '127.0.0.1', '-p', String(options.follows), '-U', POSTGRES_USER]
     const backup = [...from, '-D', data, '-R', '-X', 'stream', '-c', 'fast', '--no-sync']

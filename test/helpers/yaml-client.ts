@@ -1,7 +1,7 @@
 /** Sends YAML as it stands to an API server, so that its reader is tested and not ours. */
 import { Agent, request } from 'node:https'
 import { text } from 'node:stream/consumers'
-import { connect } from '../../operator/kube/connection.ts'
+import { connectTo } from '../cluster/client.ts'
 
 /** No answer in this time is an error. */
 const TIMEOUT_MS = 15_000
@@ -14,7 +14,7 @@ export interface YamlClient {
 
 /** A client for a kubeconfig. Bodies are applied server-side (`PATCH`) or created (`POST`). */
 export async function yamlClient(kubeconfig: string): Promise<YamlClient> {
-  const connection = await connect({ kubeconfig })
+  const connection = await connectTo(kubeconfig)
   const { headers, tls } = await connection.identity()
   const agent = new Agent({ keepAlive: true, ...tls })
   return {

@@ -1,52 +1,15 @@
 /** What kubectl does, asked of an API server on connections that are kept: a start of kubectl costs a tenth of a second of CPU time. */
-import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { load } from 'js-yaml'
-import { createClient, type KubeClient } from '../../../operator/kube/client.ts'
-import { type Connection, connect } from '../../../operator/kube/connection.ts'
+import type { KubeClient } from '../../../operator/kube/client.ts'
 import { ApiError } from '../../../operator/kube/errors.ts'
+import { apiOf, ask, type Json } from '../../cluster/client.ts'
 
-// biome-ignore lint/suspicious/noExplicitAny: objects of the API server are read as they come
-export type Json = any
+export { ask, find, type Json } from '../../cluster/client.ts'
 
 export interface Result {
   readonly code: number
   readonly stdout: string
   readonly stderr: string
-}
-
-interface Api {
-  readonly client: KubeClient
-  readonly connection: Connection
-}
-
-/** By kubeconfig. Their resting connections keep no process alive. */
-const known = new Map<string, Promise<Api>>()
-
-const apiOf = (kubeconfig: string): Promise<Api> => {
-  const found = known.get(kubeconfig)
-  if (found !== undefined) return found
-  const made = connectTo(kubeconfig).then((connection) => ({
-    connection,
-    client: createClient(connection, { timeoutMs: 60_000 }),
-  }))
-  known.set(kubeconfig, made)
-  return made
-}
-
-/** Asks the API server of a kubeconfig, on connections that are kept. */
-export const ask = async (kubeconfig: string): Promise<KubeClient> => (await apiOf(kubeconfig)).client
-
-/** As operator/kube/connection.ts does it; but that loads a library, for half a second, which a kubeconfig with one certificate in it does not need. */
-export const connectTo = async (kubeconfig: string): Promise<Connection> => {
-  const { clusters, users } = load(await readFile(kubeconfig, 'utf8')) as Json
-  const { server, 'certificate-authority-data': ca, ...otherOfCluster } = clusters[0].cluster
-  const { 'client-certificate-data': cert, 'client-key-data': key, ...otherOfUser } = users[0].user
-  const isPlain = clusters.length === 1 && users.length === 1 && [ca, cert, key].every((each) => each !== undefined)
-  if (!isPlain || Object.keys({ ...otherOfCluster, ...otherOfUser }).length > 0) return connect({ kubeconfig })
-  const decode = (base64: string): Buffer => Buffer.from(base64, 'base64')
-  const identity = { headers: {}, tls: { ca: decode(ca), cert: decode(cert), key: decode(key) } }
-  return { server: new URL(server), namespace: 'default', identity: async () => identity }
 }
 
 /** Names in paths of the kinds that tests make. */
@@ -118,24 +81,24 @@ export const targetOf = (text: string, namespace: string): Target => {
 /** Which kubectl wrote an object, and what it compares the next one with. */
 const APPLIED = 'kubectl.kubernetes.io/last-applied-configuration'
 
+/** Kinds whose lists are replaced whole, so that a merge of JSON is all that kubectl does. */
+const MERGED = ['Ambassador', 'ConfigMap', 'EndpointSlice', 'Secret']
+
 /**
- * Makes objects in their order, exactly as `kubectl apply` does it with those that do not exist. Returns those that it leaves to kubectl:
- * what exists is merged, and a kind may be unknown here.
+ * Makes and changes objects in their order, as `kubectl apply` does it. Returns those that it leaves to kubectl: what exists and has
+ * lists of named things, or is of a kind that is unknown here, and all behind it.
  */
-export const createAll = async (kubeconfig: string, namespace: string, objects: readonly Json[]): Promise<Json[]> => {
+export const applyAll = async (kubeconfig: string, namespace: string, objects: readonly Json[]): Promise<Json[]> => {
   const client = await ask(kubeconfig)
   const left: Json[] = []
   for (const object of objects) {
     const path = collectionOf(object.apiVersion, object.kind, object.metadata.namespace ?? namespace)
-    const { annotations, ...metadata } = object.metadata
-    const own = path?.includes('/namespaces/') ? { namespace } : {}
-    const applied = JSON.stringify({ ...object, metadata: { annotations: {}, ...own, ...object.metadata } })
-    const body = { ...object, metadata: { ...metadata, annotations: { ...annotations, [APPLIED]: `${applied}\n` } } }
-    const query = { fieldManager: 'kubectl-client-side-apply', fieldValidation: 'Strict' }
     // What is left before it must be there first.
-    const isMade = left.length === 0 && path !== undefined && (await isCreated(client, path, query, body))
-    if (!isMade) left.push(object)
-    else if (object.kind === 'Namespace') await isFurnished(kubeconfig, object.metadata.name)
+    if (left.length > 0 || path === undefined) left.push(object)
+    else if (await isCreated(client, path, withApplied(object, path, namespace))) {
+      if (object.kind === 'Namespace') await isFurnished(kubeconfig, object.metadata.name)
+    } else if (!MERGED.includes(object.kind)) left.push(object)
+    else await merge(client, `${path}/${object.metadata.name}`, withApplied(object, path, namespace))
   }
   return left
 }
@@ -147,19 +110,44 @@ const isFurnished = async (kubeconfig: string, namespace: string): Promise<void>
     await watchUntil(kubeconfig, targetOf(text, namespace), isThere, 120_000)
 }
 
-const isCreated = async (
-  client: KubeClient,
-  path: string,
-  query: Readonly<Record<string, string>>,
-  body: object,
-): Promise<boolean> => {
+const withApplied = (object: Json, path: string, namespace: string): Json => {
+  const { annotations, ...metadata } = object.metadata
+  const own = path.includes('/namespaces/') ? { namespace } : {}
+  const applied = JSON.stringify({ ...object, metadata: { annotations: {}, ...own, ...object.metadata } })
+  return { ...object, metadata: { ...metadata, annotations: { ...annotations, [APPLIED]: `${applied}\n` } } }
+}
+
+const QUERY = { fieldManager: 'kubectl-client-side-apply', fieldValidation: 'Strict' }
+
+const isCreated = async (client: KubeClient, path: string, body: object): Promise<boolean> => {
   try {
-    await client.request({ method: 'POST', path, query, body })
+    await client.request({ method: 'POST', path, query: QUERY, body })
     return true
   } catch (error) {
     if (error instanceof ApiError && error.reason === 'AlreadyExists') return false
     throw error
   }
+}
+
+/** What was applied before and is not applied now goes; what others have set stays. */
+const merge = async (client: KubeClient, path: string, object: Json): Promise<void> => {
+  const { metadata } = await client.request<Json>({ path })
+  const before = JSON.parse(metadata.annotations?.[APPLIED] ?? '{}')
+  const body = mergePatch(before, object)
+  await client.request({ method: 'PATCH', path, query: QUERY, body, contentType: 'application/merge-patch+json' })
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** Everything of the new one, and null for what only the old one has (RFC 7396). */
+const mergePatch = (before: unknown, now: unknown): unknown => {
+  if (!isObject(before) || !isObject(now)) return now
+  const gone = Object.keys(before).filter((key) => !(key in now))
+  return Object.fromEntries([
+    ...gone.map((key) => [key, null]),
+    ...Object.entries(now).map(([key, value]) => [key, mergePatch(before[key], value)]),
+  ])
 }
 
 /** Waits until an object is as it should be: looks once, and then hears of each change. `isDone` throws when it will never be. */
@@ -176,14 +164,12 @@ export const watchUntil = async (
     try {
       last = await client.request<Json>({ path: `${collection}/${name}`, signal })
     } catch (error) {
-      if (!(error instanceof ApiError)) throw error
-      if (error.status === 404) last = undefined
-      else if (error.status !== 0) throw error
-      else {
-        // It is being restarted.
+      if (!(error instanceof ApiError && (error.status === 404 || isPassing(error)))) throw error
+      if (error.status !== 404) {
         await sleep(250)
         continue
       }
+      last = undefined
     }
     if (isDone(last)) return
     // What does not exist has no version to begin with.
@@ -194,7 +180,7 @@ export const watchUntil = async (
     const { resourceVersion } = last.metadata
     const query = { watch: true, fieldSelector: `metadata.name=${name}`, resourceVersion, timeoutSeconds: 300 }
     try {
-      const events = await client.open({ path: collection, query, signal })
+      const events = (await client.open({ path: collection, query, signal })).on('error', () => {})
       try {
         for await (const line of linesOf(events)) {
           const { type, object } = JSON.parse(line)
@@ -206,7 +192,7 @@ export const watchUntil = async (
         events.destroy()
       }
     } catch (error) {
-      if (!isOfConnection(error)) throw error
+      if (!isPassing(error)) throw error
       await sleep(250)
     }
   }
@@ -226,8 +212,11 @@ async function* linesOf(stream: AsyncIterable<Buffer>): AsyncGenerator<string> {
   }
 }
 
-const isOfConnection = (error: unknown): boolean =>
-  error instanceof ApiError ? error.status === 0 : ['ECONNRESET', 'ABORT_ERR'].includes(String((error as Json)?.code))
+/** An API server that is restarted, or has too much to do, or the end of the time. */
+const isPassing = (error: unknown): boolean =>
+  error instanceof ApiError
+    ? error.status === 0 || error.status === 429 || error.status >= 500
+    : ['ECONNRESET', 'ABORT_ERR'].includes(String((error as Json)?.code))
 
 /** What `kubectl rollout status` waits for. @throws {Error} when the Deployment says that it makes no progress */
 export const isRolledOut = (object: Json | undefined): boolean => {

@@ -3,9 +3,10 @@ import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ApiError } from '../../../operator/kube/errors.ts'
 import {
+  applyAll,
   ask,
-  createAll,
   execIn,
+  find,
   hasCondition,
   isRolledOut,
   type Json,
@@ -79,10 +80,10 @@ export class Kubectl {
     return result.stdout
   }
 
-  /** As `kubectl apply` does it; what does not exist yet is made without starting one. */
+  /** As `kubectl apply` does it; what it can do without starting one it does so. */
   async apply(manifest: string | readonly object[]): Promise<void> {
     if (typeof manifest === 'string') return void (await this.run(['apply', '-f', '-'], { input: manifest }))
-    const left = await createAll(this.kubeconfig, this.namespace, manifest)
+    const left = await applyAll(this.kubeconfig, this.namespace, manifest)
     if (left.length === 0) return
     await this.run(['apply', '-f', '-'], { input: left.map((object) => JSON.stringify(object)).join('\n---\n') })
   }
@@ -184,13 +185,7 @@ export class Kubectl {
 
   async exists(target: string): Promise<boolean> {
     const { collection, name } = targetOf(target, this.namespace)
-    try {
-      await (await ask(this.kubeconfig)).request({ path: `${collection}/${name}` })
-      return true
-    } catch (error) {
-      if (error instanceof ApiError && error.status === 404) return false
-      throw error
-    }
+    return (await find(this.kubeconfig, `${collection}/${name}`)) !== undefined
   }
 
   /** Waits until there is no such object. */

@@ -115,6 +115,16 @@ describe('ambassador inject', { concurrency: 3 }, () => {
     )
   })
 
+  it('passes over an Ambassador that has no name that it could have', async () => {
+    const nameless = AMBASSADOR.replace(/name: payments/, 'name: ""')
+    const { code, stdout, stderr } = await cli(['inject', '-f', '-'], [nameless, SERVICE].join('---'))
+    assert.deepEqual([code, stderr], [0, ''])
+    assert.deepEqual(
+      objects(stdout).map((each) => each.kind),
+      ['Ambassador', 'Service'],
+    )
+  })
+
   it('prints the warnings that the webhook would give', async () => {
     const warned = DEPLOYMENT.replace('ambassador.dev/inject: payments', 'ambassador.dev/inject: payments').replace(
       'metadata: { labels: { app: checkout } }',

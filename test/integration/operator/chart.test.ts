@@ -3,10 +3,10 @@ import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect } from 'node:tls'
 import { createClient, type KubeClient } from '../../../operator/kube/client.ts'
-import { connect as connectKube } from '../../../operator/kube/connection.ts'
 import { ApiError } from '../../../operator/kube/errors.ts'
 import { CA_SECRET } from '../../../operator/webhook/certs.ts'
 import { serviceNames } from '../../../operator/webhook/server.ts'
+import { connectTo } from '../../cluster/client.ts'
 import { eventually, type Json, type Kubectl } from '../../e2e/lib/kubectl.ts'
 import { ambassador, appContainer } from '../../e2e/lib/manifests.ts'
 import { CHART, INSTALL_VALUES, loadImages, RELEASE, SYSTEM, type World, world } from '../../e2e/lib/world.ts'
@@ -112,7 +112,7 @@ describe('the chart on a real cluster', { concurrency: false }, () => {
   before(async () => {
     w = await world(NAME, { install: false })
     kubectl = w.kubectl
-    client = createClient(await connectKube({ kubeconfig: w.cluster.kubeconfig }))
+    client = createClient(await connectTo(w.cluster.kubeconfig))
     hadDefinition = await kubectl.exists('crd/ambassadors.ambassador.dev')
     await loadImages(w.cluster)
     await w.helm(['uninstall', RELEASE, '--namespace', SYSTEM, '--ignore-not-found', '--wait'])

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { createClient, type KubeClient } from '../../../operator/kube/client.ts'
-import { connect } from '../../../operator/kube/connection.ts'
 import { keepReplicas } from '../../../operator/kube/replicas.ts'
+import { connectTo } from '../../cluster/client.ts'
 import { clusterForTests } from '../../cluster/cluster.ts'
 import { Kubectl } from '../../e2e/lib/kubectl.ts'
 
@@ -33,7 +33,7 @@ describe('keepReplicas', () => {
   before(async () => {
     const cluster = await clusterForTests()
     kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, NAMESPACE)
-    client = createClient(await connect({ kubeconfig: cluster.kubeconfig }))
+    client = createClient(await connectTo(cluster.kubeconfig))
     await kubectl.freshNamespace(NAMESPACE)
     await kubectl.run(['apply', '--server-side', '--field-manager=helm', '-f', '-'], {
       input: JSON.stringify(DEPLOYMENT),

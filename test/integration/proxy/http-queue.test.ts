@@ -216,4 +216,64 @@ describe('a request that waits for a connection', () => {
       starts[1]!(at(young.upstream.port))
       assert.equal((await second.response()).body, 'young')
     })
+
+  it('that does not come before its deadline is told when to ask again', async () => {
+    const busy = await held('busy')
+    const proxy = await httpProxy(
+      { ports: [busy.upstream.port], limits: { maxConnections: 1 }, timeouts: { requestMs: 60_000 } },
+      ends,
+    )
+    const first = proxy.connect().get()
+    await busy.upstream.request(0)
+    const hasty = { ...proxy.snapshot, timeouts: { ...proxy.snapshot.timeouts, requestMs: 50 } }
+    proxy.driver.update(hasty)
+    const response = await proxy.connect().get().response()
+    assert.equal(response.status, 503)
+    assert.equal(response.field('x-ambassador-reason'), 'queue_full')
+    assert.equal(response.field('retry-after'), '1')
+    busy.open()
+    assert.equal((await first.response()).status, 200)
+  })
+
+  it('keeps to a limit that was lowered, though connections that are more than it allows would do', async () => {
+    let most = 0
+    let running = 0
+    const gates: (() => void)[] = []
+    const upstream = await scriptedUpstream(ends, async () => {
+      most = Math.max(most, ++running)
+      await new Promise<void>((resolve) => gates.push(resolve))
+      running--
+      return withStatus(200, 'ok')
+    })
+    const proxy = await httpProxy({ ports: [upstream.port], limits: { maxConnections: 6 } }, ends)
+    const round = async (size: number, during: () => void): Promise<void> => {
+      const clients = Array.from({ length: size }, () => proxy.connect().get())
+      while (running + proxy.cluster.connections.pending < size) await new Promise((resolve) => setImmediate(resolve))
+      during()
+      let done = 0
+      const answers = clients.map((client) => client.response().then(() => done++))
+      while (done < size) {
+        for (const gate of gates.splice(0)) gate()
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      await Promise.all(answers)
+    }
+    const lower = (maxConnections: number): void => {
+      const { config } = proxy.cluster
+      proxy.cluster.update({
+        config: { ...config, limits: { ...config.limits, maxConnections } },
+        tls: null,
+        budget: null,
+        probeTimeoutMs: 5000,
+        queue: 'Newest',
+      })
+    }
+    await round(6, () => lower(4))
+    assert.equal(proxy.cluster.connections.used, 4, 'what was busy is closed at the end of its request')
+    lower(2)
+    assert.equal(proxy.cluster.connections.used, 2, 'what rested is closed at once')
+    most = 0
+    await round(6, () => {})
+    assert.equal(most, 2)
+  })
 })

@@ -1,6 +1,7 @@
 /** A sidecar that may open no more files: it says so itself, and holds nothing against the upstream. */
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, it } from 'node:test'
@@ -9,7 +10,7 @@ import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, scriptedUpstream } from '../../helpers/http-upstream.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
 import { query, rawClient, WireClient } from '../../helpers/postgres-client.ts'
-import { tcpServer } from '../../helpers/tcp.ts'
+import { echo, tcpServer } from '../../helpers/tcp.ts'
 
 const ends: (() => unknown)[] = []
 afterEach(async () => {
@@ -36,6 +37,13 @@ const healthCheck = {
 const CIRCUIT_CLOSED = /^ambassador_circuit_state\{.*\} 0$/m
 /** What a person reads, whatever the protocol that carries it. */
 const REMEDY = /was not dialled: .*raise the limit of open files.* \(EMFILE\)/
+
+/** Whether a connection of the application gets as far as the upstream, which speaks first. */
+const served = (app: Socket): Promise<boolean> =>
+  new Promise((resolve) => {
+    app.on('error', () => {})
+    app.once('data', () => resolve(true)).once('close', () => resolve(false))
+  })
 
 it('answers 503 overloaded with the remedy, and the breaker does not hear of it', { timeout: 60_000 }, async () => {
   // Each connection serves one request, so that the next one needs a file.
@@ -147,4 +155,55 @@ it('fails a PostgreSQL statement with 53000 and the remedy, and runs the next', 
   assert.match(await waiter.write(query('select 41 + 1')).readUntil(idle), /\x0242/)
   assert.match(await metrics(), CIRCUIT_CLOSED)
   assert.ok((await exhaustedDials()) > 0)
+})
+
+it('ends a TCP connection that cannot be dialled as overloaded, and the breaker does not hear of it', {
+  timeout: 60_000,
+}, async () => {
+  const upstream = await tcpServer((socket) => {
+    socket.write('!')
+    echo(socket)
+  })
+  ends.push(() => upstream.close())
+  const { proxy, port, files, open, metrics, exhaustedDials } = await confinedProxy(
+    { protocol: 'TCP', upstreamPort: upstream.port, cluster: { circuitBreaker } },
+    ends,
+  )
+  const apps: Socket[] = []
+  ends.push(() => {
+    for (const app of apps) app.destroy()
+  })
+  const refused = () => proxy.log.find(({ reason }) => reason === 'overloaded')
+  // A connection needs two files. With one left it is accepted and not dialled; with none it is not even accepted.
+  const extra: Socket[] = []
+  ends.push(() => {
+    for (const socket of extra) socket.destroy()
+  })
+  while (refused() === undefined) {
+    const app = connect(port, '127.0.0.1')
+    if (await served(app)) {
+      apps.push(app)
+      continue
+    }
+    // Either of two: its line, or every file open again.
+    while (refused() === undefined && open() < files) await new Promise((resolve) => setTimeout(resolve, 1))
+    if (refused() !== undefined) break
+    apps.pop()?.destroy()
+    while (files - open() < 2) await new Promise((resolve) => setTimeout(resolve, 1))
+    extra.push(connect(proxy.telemetryPort, '127.0.0.1').on('error', () => {}))
+    while (files - open() > 1) await new Promise((resolve) => setTimeout(resolve, 1))
+  }
+  assert.match(String(refused()!['detail']), REMEDY)
+  assert.ok(apps.length > 10, 'those that were open stay so')
+  assert.ok(apps.every(({ closed }) => !closed))
+  const before = open()
+  for (const app of apps.splice(0)) app.destroy()
+  while (open() > before / 2) await new Promise((resolve) => setTimeout(resolve, 5))
+  const again = connect(port, '127.0.0.1')
+  apps.push(again)
+  assert.equal(await served(again), true)
+  assert.ok((await exhaustedDials()) > 0)
+  const text = await metrics()
+  assert.match(text, CIRCUIT_CLOSED)
+  assert.match(text, /^ambassador_tcp_connections_total\{.*end="overloaded"\} [1-9]/m)
 })

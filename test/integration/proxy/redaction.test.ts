@@ -9,6 +9,7 @@ import { render } from '../../../operator/render/render.ts'
 import { Hidden } from '../../helpers/hidden.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
+import { OtlpCollector } from '../../helpers/otlp-collector.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { Volumes } from '../../helpers/volume.ts'
@@ -31,7 +32,12 @@ describe('a secret', () => {
     const volumes = new Volumes()
     ends.push(() => volumes.remove())
     const gone = hide('header of an upstream that answers badly')
-    const upstream = await scriptedUpstream(ends, ({ target, socket }) => {
+    const collector = await new OtlpCollector().start(ends)
+    let slow = 0
+    const upstream = await scriptedUpstream(ends, ({ target, socket, field }) => {
+      // The copy for the mirror, which has the field, may come first.
+      if (target.startsWith('/slow'))
+        return field('X-Key') === null && slow++ === 0 ? null : ok(hidden.at('body of a second try'))
       if (target.startsWith('/malformed')) return `HTTP/1.1 200 OK\r\nX-Bad ${gone}\r\n\r\n`
       if (target.startsWith('/status')) return `HTTP/9.9 ${hidden.at('status line of an upstream')}\r\n\r\n`
       if (target.startsWith('/cut')) {
@@ -51,6 +57,7 @@ describe('a secret', () => {
       'status line of an upstream',
       'body that is cut',
       'body of a 401',
+      'body of a second try',
       'challenge of an upstream',
       'body of a 500',
       'Set-Cookie of an upstream',
@@ -125,7 +132,24 @@ describe('a secret', () => {
           ca: { secretKeyRef: { name: 'broken-ca', key: 'ca' } },
         },
       },
+      traced: { endpoints, auth: { basic: { secretName: 'basic' } } },
+      'traced-by-header': {
+        fromHeader: { name: 'X-Upstream-Host', allowed: ['127.0.0.1'] },
+        auth: { bearer: key('bearer') },
+      },
       'broken-list': { file: { configMapKeyRef: { name: 'endpoints', key: 'list' } } },
+    }
+    const tracing = { otlpEndpoint: collector.url, sample: '100%' }
+    const more: Record<string, { upstreams?: object[]; [field: string]: unknown }> = {
+      traced: {
+        tracing,
+        upstreams: [{ name: 'shadow', endpoints, auth: { header: { name: 'X-Key', ...key('header') } } }],
+        routes: [{ match: {}, to: [{ upstream: 'live' }], mirror: { upstream: 'shadow' } }],
+        // What fails is tried again, and told in events of the span.
+        retry: { maxRetries: 1, on: ['Reset', '5xx'], methods: 'All', hedge: { after: '50ms' } },
+        timeouts: { request: '30s' },
+      },
+      'traced-by-header': { tracing, timeouts: { request: '30s' } },
     }
     const ports = new Map<string, number>()
     for (const [name, upstream] of Object.entries(upstreams)) {
@@ -134,9 +158,10 @@ describe('a secret', () => {
       const spec = {
         protocol: 'HTTP',
         listen: { port },
-        upstreams: [{ name: 'live', ...upstream }],
         timeouts: { connect: '500ms', request: '2s' },
         accessLog: { mode: 'All' },
+        ...more[name],
+        upstreams: [{ name: 'live', ...upstream }, ...(more[name]?.upstreams ?? [])],
       }
       const { config, problems } = render({ ambassador: { metadata: { name }, spec } as unknown as Ambassador })
       assert.ok(config !== null, JSON.stringify(problems))
@@ -194,11 +219,12 @@ describe('a secret', () => {
     const body = hide('body of a request')
     const query = hide('query of a request')
     const trace = randomBytes(16).toString('hex')
+    const toHost = `X-Upstream-Host: 127.0.0.1:${upstream.port}\r\n`
     for (const name of ports.keys()) {
       for (const path of ['/', '/malformed', '/status', '/401']) {
         await send(
           name,
-          `POST ${path}?token=${query} HTTP/1.1\r\nHost: x\r\n${fields}traceparent: 00-${trace}-00f067aa0ba902b7-01\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+          `POST ${path}?token=${query} HTTP/1.1\r\nHost: x\r\n${fields}${toHost}traceparent: 00-${trace}-00f067aa0ba902b7-01\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
         )
       }
     }
@@ -212,6 +238,17 @@ describe('a secret', () => {
       `POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n${hide('chunk that is none')}\r\n`,
     )
     await send('bearer', `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${hide('length that is none')}\r\n\r\n`)
+    const traced = ['traced', 'traced-by-header']
+    for (const name of traced) {
+      await send(name, `GET /cut?${query} HTTP/1.1\r\nHost: x\r\n${toHost}${fields}\r\n`)
+      await send(name, `GET http://user:${hide(`user info to ${name}`)}@x/ HTTP/1.1\r\nHost: x\r\n${toHost}\r\n`)
+      await send(name, `GET / HTTP/1.1\r\nHost: ${hide(`Host to ${name} that is none`)}@\r\n${toHost}\r\n`)
+    }
+    const user = `X-Upstream-Host: user:${hide('user info of a host in a header')}@127.0.0.1:${upstream.port}\r\n`
+    await send('traced-by-header', `GET / HTTP/1.1\r\nHost: x\r\n${user}\r\n`)
+    await send('traced', `GET /slow?${query} HTTP/1.1\r\nHost: x\r\n${fields}\r\n`)
+    // Four of the loop and the one that is cut for each, and the slow one.
+    await collector.collected(2 * 5 + 1)
     for (const path of ['/metrics', '/configz', '/readyz', `/nothing?${hide('query to telemetry')}`])
       said += (await proxy.get(path)).body
     for (const path of ['/', '/upstreams', `/nothing?${hide('query to administration')}`])
@@ -231,6 +268,13 @@ describe('a secret', () => {
     assert.match(said, /has a line break inside/)
     proxy.kill('SIGINT')
     await proxy.exit
+    assert.match(said, /^ambassador_hedges_total\{.*outcome="won".*\} [1-9]/m)
+    assert.match(said, /^ambassador_mirrored_total\{.*outcome="sent".*\} [1-9]/m)
+    assert.deepEqual(collector.problems, [])
+    for (const name of traced) assert.ok(collector.spans.some((span) => span.attributes['ambassador.name'] === name))
+    assert.ok(collector.spans.some(({ events }) => events.length > 0))
+    assert.ok(collector.spans.some(({ attributes }) => /\/malformed$/.test(String(attributes['url.full']))))
+    said += JSON.stringify(collector.requests)
 
     assert.ok(hidden.size >= 30, `${hidden.size} places`)
     assert.ok(requests > 60)

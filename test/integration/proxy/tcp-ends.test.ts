@@ -271,6 +271,7 @@ describe('a TCP connection', { timeout: 120_000 }, () => {
     const documented = [...table.matchAll(/^\| (`[^|]*`) \|/gm)].flatMap(([, cell = '']) =>
       [...cell.matchAll(/`(\w+)`/g)].map(([, word]) => word),
     )
-    assert.deepEqual(documented.sort(), [...Object.keys(CASES), 'draining'].sort())
+    // `overloaded` is in open-files.test.ts: it needs a sidecar that may open few files.
+    assert.deepEqual(documented.sort(), [...Object.keys(CASES), 'draining', 'overloaded'].sort())
   })
 })

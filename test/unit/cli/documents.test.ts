@@ -30,6 +30,23 @@ describe('parseDocuments', () => {
     )
   })
 
+  it('takes the items of a list with a kind of its own for what they are, and passes over those that are not there', () => {
+    const text =
+      'kind: PodList\napiVersion: v1\nitems:\n- metadata: { name: a }\n-\n- { kind: Other, apiVersion: x/v1 }\n---\nkind: List\nitems: [null]\n'
+    const found = parseDocuments(text, 'f.yaml')
+    assert.deepEqual(
+      found.map(({ value }) => value),
+      [
+        { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'a' } },
+        { apiVersion: 'x/v1', kind: 'Other' },
+      ],
+    )
+    assert.deepEqual(
+      found.map(({ lineOf }) => lineOf('metadata.name')),
+      [4, 6],
+    )
+  })
+
   it('knows the line of each field, and of the nearest one around a field that is not there', () => {
     const [a, b, c] = documents
     const lines = [

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { equal, type Json, type JsonObject } from '../../../../operator/webhook/json.ts'
 import { applyPatch, diff } from '../../../../operator/webhook/patch.ts'
+import { applyPlan } from '../../../../operator/webhook/pod.ts'
 import { findInjection } from '../../../../operator/webhook/status.ts'
 import { uninjectPod } from '../../../../operator/webhook/uninject.ts'
 import {
@@ -413,10 +414,12 @@ describe('any pod', () => {
           return
         }
         count++
-        const once = injected(object, world)
-        assert.ok(equal(injected(once, world), once), 'twice')
-        assert.deepEqual(diff(once, injected(once, world)), [])
-        assert.ok(equal(uninjectPod(once), object), `uninject: ${JSON.stringify(diff(uninjectPod(once), object))}`)
+        const once = applyPlan(object, planned)
+        const twice = injected(once, world)
+        assert.ok(equal(twice, once), 'twice')
+        assert.deepEqual(diff(once, twice), [])
+        const bare = uninjectPod(once)
+        assert.ok(equal(bare, object), `uninject: ${JSON.stringify(diff(bare, object))}`)
         assert.ok(equal(applyPatch(object, diff(object, once)), once), 'patch')
       }),
       { numRuns: 3000 },
@@ -429,7 +432,7 @@ describe('any pod', () => {
       fc.property(anyPod, (object) => {
         const planned = planFor(object, world)
         if (planned.kind !== 'plan') return
-        for (const operation of diff(object, injected(object, world))) {
+        for (const operation of diff(object, applyPlan(object, planned))) {
           assert.doesNotMatch(operation.path, /unknownField|image|env/)
         }
       }),

@@ -391,6 +391,20 @@ describe('reviewing a workload', () => {
     assert.deepEqual(patch, [])
   })
 
+  it('says of a label with the name of the annotation that it does nothing', async () => {
+    const labels = { [INJECT]: 'payments' }
+    const template = { metadata: { labels }, spec: { containers: [{ name: 'app' }] } }
+    const object = { kind: 'Deployment', metadata: { name: 'checkout', labels }, spec: { template } }
+    const { warnings, patch } = await reviewWorkload(object)
+    assert.deepEqual(
+      warnings,
+      ['the Deployment', 'spec.template'].map(
+        (place) => `label "${INJECT}" of ${place} does nothing, write it as an annotation`,
+      ),
+    )
+    assert.deepEqual(patch, [])
+  })
+
   it('does not warn of a config that is being published, nor when the API server cannot be asked', async () => {
     const unpublished = {
       ambassadors: [ambassador('payments', { config: null })],
