@@ -68,7 +68,7 @@ export const prepareCluster = async (name: string, isInstalled: boolean): Promis
     await (images ??= makeImages())
     // What end-to-end tests of an earlier run have left would answer for the operators that these tests start.
     const helm = ['uninstall', 'ambassador', '--namespace', 'ambassador-system', '--ignore-not-found', '--wait']
-    await run(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...helm])
+    if (isGiven) await run(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...helm])
     const { ensureInstalled, IMAGES, loadImages } = await import('../e2e/lib/world.ts')
     await loadImages(cluster, IMAGES)
     if (isInstalled && !isGiven) {
