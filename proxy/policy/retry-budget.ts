@@ -91,7 +91,11 @@ export class RetryBudget {
 
   #take(now: Millis): boolean {
     const { ratio, minPerSecond } = this.#options
-    if (ratio * this.#paidInSum > minPerSecond) this.#busyAt = now
+    if (ratio * this.#paidInSum > minPerSecond) {
+      // What it was given back in the second that made it busy was meant for a quiet one.
+      if (this.#debt > 0 && now - this.#busyAt >= RESERVE_MS) this.#debt += minPerSecond
+      this.#busyAt = now
+    }
     const isQuiet = now - this.#busyAt >= RESERVE_MS
     const isHelpful = this.#isHelpful
     // Retries in flight are not judged: many requests may fail at once, and one retry of each help.

@@ -112,6 +112,19 @@ describe('retry budget', () => {
     assert.ok(retries >= 0.19 * sent, `${retries} retries of ${sent} requests`)
   })
 
+  it('gives an upstream that was dead from the start at most 1.2 times 200 requests, however fast they come', () => {
+    for (const gapMs of [1, 2, 3, 7, 10, 13, 16, 19]) {
+      const budget = new RetryBudget({ ...options, minPerSecond: 10 })
+      let retries = 0
+      for (let request = 0; request < 1000; request++) {
+        budget.deposit(request * gapMs)
+        retries += take(budget, request * gapMs, 2)
+        if (request >= 199) assert.ok(retries <= 0.2 * (request + 1), `${retries} of ${request + 1}, ${gapMs} ms apart`)
+      }
+      assert.ok(retries >= 150, `${retries} retries, ${gapMs} ms apart`)
+    }
+  })
+
   it('has no reserve for a dead upstream between bursts, nor when the machine stood still for a moment', () => {
     const budget = new RetryBudget({ ...options, minPerSecond: 10 })
     let requests = 0
