@@ -53,6 +53,23 @@ describe('the chart', () => {
     assert.doesNotMatch(await template(undefined, 'crds.enabled=false'), /CustomResourceDefinition/)
   })
 
+  it('warns of an upstream that nobody verifies, and never refuses an Ambassador for it', async () => {
+    const rendered = parse(await template())
+    const named = (kind: string): Manifest =>
+      rendered.find((each) => each.kind === kind && each.metadata.name === 'ambassador-unverified')
+    assert.deepEqual(named('ValidatingAdmissionPolicyBinding').spec, {
+      policyName: 'ambassador-unverified',
+      validationActions: ['Warn'],
+    })
+    const { failurePolicy, validations } = named('ValidatingAdmissionPolicy').spec
+    assert.equal(failurePolicy, 'Ignore')
+    assert.equal(validations.length, 2)
+    for (const { expression, messageExpression } of validations) {
+      assert.match(expression, /insecureSkipVerify/)
+      assert.match(messageExpression, /u\.name.*set (?:sentinel\.)?tls\.ca and remove this/s)
+    }
+  })
+
   it('has the version of the package', () => {
     const { version } = JSON.parse(read(ROOT, 'package.json'))
     const chart = load(read(CHART, 'Chart.yaml')) as Manifest

@@ -17,6 +17,7 @@ const MAX_AGE_MS = 24 * 3_600_000
 const PROGRAMS: ReadonlyMap<string, string> = new Map([
   ['proxy/main.ts', 'proxy.mjs'],
   ['cli/main.ts', 'ambassador.mjs'],
+  ['operator/main.ts', 'operator.mjs'],
 ])
 
 export interface Built {

@@ -165,31 +165,6 @@ describe('PostgreSQL pooling by transaction', () => {
   }
 
   it(
-    'restores parameters that the server reports for each client',
-    scope(async (ends) => {
-      const proxy = await pool(ends)
-      const a = await connected({ ...proxy.options, application_name: 'shop' }, ends)
-      const b = await connected({ ...proxy.options, options: undefined }, ends)
-      const show = `select concat_ws('|', current_setting('TimeZone'), current_setting('DateStyle'), current_setting('application_name'))`
-      const initial = (await one(b, show)) as string
-      await a.query("set timezone = 'Asia/Tokyo'")
-      await a.query("select set_config('DateStyle', 'german', false)")
-      assert.equal(await one(a, show), 'Asia/Tokyo|German, DMY|shop')
-      assert.equal(await one(b, show), initial)
-      assert.equal(await one(a, show), 'Asia/Tokyo|German, DMY|shop')
-      await a.query('begin')
-      await a.query("set application_name to 'o''brien \\\\'")
-      await a.query('rollback')
-      assert.equal(await one(a, show), 'Asia/Tokyo|German, DMY|shop')
-      await a.query('reset all')
-      assert.equal(await one(b, show), initial)
-      assert.equal(await one(a, "select current_setting('application_name')"), 'shop')
-      assert.deepEqual(proxy.pooling.pinned, {})
-      assert.equal(proxy.pooling.connections, 1)
-    }),
-  )
-
-  it(
     'gives nobody a connection on which the parameters of one that vanished are still being set',
     scope(async (ends) => {
       const proxy = await pool(ends)
@@ -239,71 +214,6 @@ describe('PostgreSQL pooling by transaction', () => {
       const wrong = await psql({ PGTZ: 'Nowhere' }, '-c', 'select 1').catch((error: { stderr: string }) => error.stderr)
       assert.match(String(wrong), /FATAL: {2}invalid value for parameter "TimeZone": "Nowhere"/)
       assert.equal((await psql({}, '-c', 'select 1')).stdout, '1\n')
-    }),
-  )
-
-  it(
-    'shares prepared statements of the same text, and keeps those of the same name apart',
-    scope(async (ends) => {
-      const proxy = await pool(ends)
-      const [a, b, c] = [
-        await connected(proxy.options, ends),
-        await connected(proxy.options, ends),
-        await connected(proxy.options, ends),
-      ]
-      for (let n = 0; n < 3; n++) {
-        for (const [client, text, expected] of [
-          [a, 'select $1::int + 1 as x', n + 1],
-          [b, 'select $1::int + 1 as x', n + 1],
-          [c, 'select $1::int * 2 as x', n * 2],
-        ] as const) {
-          assert.equal((await client.query({ name: 'same', text, values: [n] })).rows[0].x, expected)
-        }
-      }
-      assert.equal(await one(a, 'select count(*)::int from pg_prepared_statements'), 2)
-      assert.deepEqual(proxy.pooling.pinned, {})
-    }),
-  )
-
-  it(
-    'prepares again on another connection, and what gave way to other statements',
-    scope(async (ends) => {
-      const proxy = await pool(ends, {
-        limits: { maxConnections: 2 },
-        postgres: { pooling: { mode: 'Transaction', maxPreparedStatements: 2 } },
-      })
-      const [a, b] = [await connected(proxy.options, ends), await connected(proxy.options, ends)]
-      const run = (n: number) => a.query({ name: `n${n}`, text: `select ${n} as x, pg_backend_pid() as pid` })
-      const pids = new Set<number>()
-      for (let round = 0; round < 2; round++) {
-        for (let n = 0; n < 5; n++) pids.add((await run(n)).rows[0].pid)
-        await b.query('begin')
-        for (let n = 0; n < 5; n++) {
-          const { x, pid } = (await run(n)).rows[0]
-          assert.equal(x, n)
-          pids.add(pid)
-        }
-        await b.query('commit')
-      }
-      assert.equal(pids.size, 2)
-      const count = (await one(b, 'select count(*)::int from pg_prepared_statements')) as number
-      assert.ok(count <= 2, `${count} statements`)
-    }),
-  )
-
-  it(
-    'hears once that a table has changed under a prepared statement, and then prepares it anew',
-    scope(async (ends) => {
-      const proxy = await pool(ends)
-      const [a, b] = [await connected(proxy.options, ends), await connected(proxy.options, ends)]
-      await b.query('create table changing (id int); insert into changing values (1)')
-      const query = { name: 'all', text: 'select * from changing' }
-      assert.deepEqual((await a.query(query)).rows, [{ id: 1 }])
-      await b.query('alter table changing add column name text')
-      await assert.rejects(a.query(query), { code: '0A000' })
-      assert.deepEqual((await a.query(query)).rows, [{ id: 1, name: null }])
-      assert.deepEqual((await b.query(query)).rows, [{ id: 1, name: null }])
-      await b.query('drop table changing')
     }),
   )
 
@@ -387,37 +297,6 @@ describe('PostgreSQL pooling by transaction', () => {
   )
 
   it(
-    'cancels the query of the client that asks, and never that of another one',
-    scope(async (ends) => {
-      const proxy = await pool(ends, { ca })
-      const { options } = proxy
-      const sql = postgres({ host: options.host, port: options.port, user: 'x', database: 'postgres', max: 1 })
-      ends.push(() => sql.end())
-      const b = await connected(options, ends)
-      const sleep = sql`select pg_sleep(62)`.execute()
-      const ended = sleep.then(
-        () => assert.fail('not cancelled'),
-        (error: postgres.PostgresError) => error.code,
-      )
-      const direct = await connected(DIRECT(), ends)
-      const running = `select count(*)::int from pg_stat_activity where query like '%pg_sleep(62)%' and pid <> pg_backend_pid()`
-      while ((await one(direct, running)) !== 1) await new Promise((resolve) => setImmediate(resolve))
-      const other = one(b, 'select pg_sleep(0.2)')
-      sleep.cancel()
-      assert.equal(await ended, '57014')
-      await other
-      // One that waits for a connection is cancelled too; one that does nothing hears nothing.
-      await b.query('begin')
-      const waits = sql`select 1`.execute()
-      while (proxy.waiting === 0) await new Promise((resolve) => setImmediate(resolve))
-      waits.cancel()
-      await assert.rejects(waits, { code: '57014' })
-      await b.query('commit')
-      assert.equal((await sql`select 2 as x`)[0]?.['x'], 2)
-    }),
-  )
-
-  it(
     'gives no connection to ten messages that are not whole',
     scope(async (ends) => {
       const proxy = await pool(ends, { limits: { maxConnections: 5 } })
@@ -479,22 +358,6 @@ describe('PostgreSQL pooling by transaction', () => {
       assert.equal(await one(other, 'select count(*)::int from things'), 2)
       await other.query('truncate things')
       assert.deepEqual(proxy.pooling.pinned, {})
-    }),
-  )
-
-  it(
-    'drops what is left of a COPY that failed, and goes on',
-    scope(async (ends) => {
-      const proxy = await pool(ends)
-      const client = await rawClient(proxy.port, ends)
-      client.write(query('copy things from stdin'))
-      await client.readUntil(/G\0\0\0/)
-      client.write(copyData('not a number\tx\n'))
-      client.write(copyData('3\tx\n'))
-      await client.readUntil(/22P02.*Z\0\0\0\x05I$/s)
-      client.write(copyData('4\tx\n'.repeat(30_000)))
-      client.write(Buffer.concat([Buffer.from('c\0\0\0\x04', 'latin1'), query('select 61')]))
-      await client.readUntil(/61C\0\0\0\rSELECT 1\0Z\0\0\0\x05I$/)
     }),
   )
 
