@@ -517,6 +517,22 @@ describe('PostgreSQL pooling by transaction', () => {
   )
 
   it(
+    'closes free connections beyond a bound that was lowered',
+    scope(async (ends) => {
+      const setup = { ports: [port], postgres: { pooling: { mode: 'Transaction' } } } as const
+      const proxy = await pool(ends, { limits: { maxConnections: 4 } })
+      const clients = await Promise.all([0, 1, 2, 3].map(() => connected(proxy.options, ends)))
+      for (const client of clients) await client.query('begin')
+      assert.equal(proxy.pooling.connections, 4)
+      for (const client of clients.slice(0, 3)) await client.query('commit')
+      // They are made clean first.
+      while (proxy.pooling.free < 3) await new Promise((resolve) => setImmediate(resolve))
+      proxy.change({ ...setup, limits: { maxConnections: 2 } })
+      assert.deepEqual([proxy.pooling.connections, proxy.pooling.free], [2, 1])
+    }),
+  )
+
+  it(
     'moves to changed settings at the next transaction',
     scope(async (ends) => {
       const direct = await connected(DIRECT(), ends)
