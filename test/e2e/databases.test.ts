@@ -78,8 +78,11 @@ const primary = {
   auth: { postgres: { username: 'app', password: { secretKeyRef: { name: 'orders-db', key: 'password' } } } },
 }
 
+/** Under the name of the server itself, and offered to an application that does not say where its database is. */
+const listen = { port: 5432, hostnames: ['postgres', 'db.shop.example'], env: true }
+
 const ordersDb = (spec: object = {}): object =>
-  ambassador('orders-db', { protocol: 'PostgreSQL', listen: { port: 5432 }, upstreams: [primary], ...spec })
+  ambassador('orders-db', { protocol: 'PostgreSQL', listen, upstreams: [primary], ...spec })
 
 /** The same database with two connections for all. */
 const pooledDb = ambassador('pooled-db', {
@@ -94,7 +97,7 @@ describe('databases on a real cluster', () => {
   before(async () => {
     w = await world('e2e-databases')
     await loadImages(w.cluster, ['ambassador-test-databases'])
-    const environment = { PGHOST: 'localhost', PGUSER: 'anybody', PGDATABASE: 'shop', PGSSLMODE: 'disable' }
+    const environment = { PGUSER: 'anybody', PGDATABASE: 'shop' }
     const env = Object.entries(environment).map(([name, value]) => ({ name, value }))
     await w.kubectl.apply([
       ...server('postgres', 5432, ['sh', '-c', START_POSTGRES]),
@@ -105,7 +108,7 @@ describe('databases on a real cluster', () => {
       pooledDb,
       ambassador('cache', {
         protocol: 'Redis',
-        listen: { port: 6379, hostnames: ['redis'] },
+        listen: { port: 6379, hostnames: ['redis'], env: true },
         upstreams: [
           {
             name: 'sessions',
@@ -131,7 +134,8 @@ describe('databases on a real cluster', () => {
 
   const sh = (script: string) => w.kubectl.exec('deploy/shop', ['sh', '-c', script])
   const psql = (sql: string) => w.kubectl.exec('deploy/shop', ['psql', '-qtAc', sql])
-  const redis = (...command: string[]) => w.kubectl.exec('deploy/shop', ['redis-cli', '-h', 'redis', ...command])
+  const redis = (...command: string[]) =>
+    w.kubectl.exec('deploy/shop', ['sh', '-c', 'redis-cli -u "$REDIS_URL" "$@"', 'redis-cli', ...command])
   const inPostgres = async (sql: string): Promise<void> => {
     const command = ['psql', '-qtA', '-h', '/tmp', '-U', 'postgres', '-c', sql]
     const { code, stderr } = await w.kubectl.exec('deploy/postgres', command, 'server')
@@ -158,6 +162,18 @@ describe('databases on a real cluster', () => {
     assert.equal(stdout, 'app|shop\n', stderr)
   })
 
+  it('the application is told where its dependencies are, and the name of the server itself means the sidecar', async () => {
+    const { stdout, stderr } = await sh('echo "$PGHOST $PGPORT $PGSSLMODE $REDIS_URL"')
+    assert.equal(stdout, '127.0.0.1 5432 disable redis://127.0.0.1:6379\n', stderr)
+    for (const host of listen.hostnames) {
+      const named = await sh(`psql -h ${host} -qtAc 'select session_user'`)
+      assert.equal(named.stdout, 'app\n', named.stderr)
+    }
+    // Past the sidecar, the server wants a password.
+    const past = await sh(`psql -w -h postgres.e2e-databases.svc.cluster.local -qtAc 'select session_user'`)
+    assert.match(past.stderr, /no password supplied/)
+  })
+
   it('eight clients of pgbench share two connections with pooling mode Transaction, and every transaction is done once', async () => {
     const { code, stderr } = await sh('psql -p 6432 -qc "create table visits (pid int)"')
     assert.equal(code, 0, stderr)
@@ -172,7 +188,8 @@ describe('databases on a real cluster', () => {
   })
 
   it('redis-cli without a password, under the name that it always used, writes and reads', async () => {
-    assert.equal((await redis('set', 'basket', '3 apples')).stdout, 'OK\n')
+    const named = await w.kubectl.exec('deploy/shop', ['redis-cli', '-h', 'redis', 'set', 'basket', '3 apples'])
+    assert.equal(named.stdout, 'OK\n', named.stderr)
     assert.equal((await redis('get', 'basket')).stdout, '3 apples\n')
     const direct = await w.kubectl.exec('deploy/shop', ['redis-cli', '-h', 'sessions', 'get', 'basket'])
     assert.match(direct.stdout + direct.stderr, /NOAUTH/, 'the server itself asks for one')

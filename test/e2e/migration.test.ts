@@ -196,19 +196,18 @@ describe('upstreams that move, on a real cluster', { concurrency: true }, () => 
     await follows('the list is right again', async () => (await resolvedRefs())?.status === 'True')
   })
 
+  const service = (name: string) => ({ service: { name, port: 'serve' } })
+  const dns = (hostname: string) => ({ dns: { hostname, port: 8080 } })
+  const srv = (name: string) => ({ srv: { name: `_serve._tcp.${name}.${w.kubectl.namespace}.svc.cluster.local` } })
   const pairs = [
-    { title: 'the one whose upstream is a Service', first: 'a-left', second: 'a-right' },
-    { title: 'the one whose upstream is a DNS name', first: 'b-right', second: 'b-left' },
+    { title: 'the one whose upstream is a Service', first: 'a-left', by: service, second: 'a-right', back: dns },
+    { title: 'the one whose upstream is a DNS name', first: 'b-right', by: dns, second: 'b-left', back: srv },
   ]
-  for (const { title, first, second } of pairs) {
+  for (const { title, first, by, second, back } of pairs) {
     it(`of two workloads that need each other, ${title} may start first`, async () => {
       const other = (name: string) => (name === first ? second : first)
-      const objects = (name: string): object[] => {
-        const [by] = name.endsWith('left')
-          ? [{ service: { name: other(name), port: 'serve' } }]
-          : [{ dns: { hostname: other(name), port: 8080 } }]
-        return half(name, { upstreams: [{ name: 'other', ...by }] })
-      }
+      const objects = (name: string): object[] =>
+        half(name, { upstreams: [{ name: 'other', ...(name === first ? by : back)(other(name)) }] })
       await w.kubectl.apply(objects(first))
       await w.kubectl.rollout(`deployment/${first}`)
       // Sent while there is nobody to answer it.

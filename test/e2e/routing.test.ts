@@ -59,7 +59,7 @@ describe('routes on a real cluster', () => {
       }),
       account,
       deployment('account', podTemplate('account', 'account')),
-      ...load('caller', 'search', { url: URL, rate: 50, replicas: 2 }),
+      ...load('caller', 'search', { url: URL, rate: 25, replicas: 2 }),
     ])
     for (const name of ['stable', 'beta', 'india', 'caller', 'account']) await w.kubectl.rollout(`deployment/${name}`)
     // A Service may know its pod a moment later than the rollout does.

@@ -32,6 +32,14 @@ export const prepareBrowser = async (): Promise<Cleanup> => {
   return async () => {}
 }
 
+/** The same, and the programs of this checkout in a bundle: made before the tests, whose deadlines are not for that. */
+export const prepareProxy = async (): Promise<Cleanup> => {
+  const { built } = await import('../helpers/built.ts')
+  const cleanup = await prepareBrowser()
+  await built()
+  return cleanup
+}
+
 /** Helm, from the PATH or built. */
 export const prepareHelm = async (): Promise<Cleanup> => {
   const { helmForTests } = await import('../helpers/helm.ts')
@@ -60,7 +68,7 @@ export const prepareCluster = async (name: string, isInstalled: boolean): Promis
     await (images ??= makeImages())
     // What end-to-end tests of an earlier run have left would answer for the operators that these tests start.
     const helm = ['uninstall', 'ambassador', '--namespace', 'ambassador-system', '--ignore-not-found', '--wait']
-    await run(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...helm])
+    if (isGiven) await run(cluster.binaries.helm, ['--kubeconfig', cluster.kubeconfig, ...helm])
     const { ensureInstalled, IMAGES, loadImages } = await import('../e2e/lib/world.ts')
     await loadImages(cluster, IMAGES)
     if (isInstalled && !isGiven) {

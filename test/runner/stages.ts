@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { cacheRoot } from '../../build/machine/cache.ts'
-import { type Cleanup, clusterIsGiven, prepareBrowser, prepareCluster, prepareHelm, prepareMachine } from './prepare.ts'
+import { type Cleanup, clusterIsGiven, prepareCluster, prepareHelm, prepareMachine, prepareProxy } from './prepare.ts'
 import type { FileLimits } from './test-file.ts'
 
 /** A command whose exit code is one test. */
@@ -118,7 +118,7 @@ export const STAGES: readonly Stage[] = [
     limits: limits(60, 300, 10),
     concurrency: 4, // most of their time is waiting: for time-outs, for Sentinels, for names that expire
     isSlow: true,
-    prepare: prepareBrowser,
+    prepare: prepareProxy,
   },
   {
     name: 'operator',

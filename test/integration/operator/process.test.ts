@@ -6,12 +6,13 @@ import { dump, loadAll } from 'js-yaml'
 import { crd } from '../../../operator/api/crd.ts'
 import { type Cluster, clusterForTests } from '../../cluster/cluster.ts'
 import { eventually, execute, type Json, Kubectl } from '../../e2e/lib/kubectl.ts'
+import { programArgs } from '../../helpers/built.ts'
 
-// operator/main.ts as a process of its own with a kubeconfig, and the webhook configuration of the chart, which selects no
+// The operator as a process of its own with a kubeconfig, and the webhook configuration of the chart, which selects no
 // namespace here: its certificate is still issued, patched in and served.
 
 const NAMESPACE = 'test-operator-process'
-const MAIN = new URL('../../../operator/main.ts', import.meta.url).pathname
+let program: readonly string[]
 
 interface Running {
   readonly child: ChildProcess
@@ -29,7 +30,7 @@ const running = new Set<ChildProcess>()
 
 function start(env: Record<string, string>, preload = ''): Running {
   const args = preload === '' ? [] : ['--import', `data:text/javascript,${encodeURIComponent(preload)}`]
-  const child = spawn(process.execPath, [...args, MAIN], {
+  const child = spawn(process.execPath, [...args, ...program], {
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], KUBECONFIG: cluster.kubeconfig, ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
@@ -69,6 +70,7 @@ const holder = async (): Promise<string> =>
   (await kubectl.get('lease', 'ambassador-operator')).spec.holderIdentity ?? ''
 
 before(async () => {
+  program = await programArgs(['operator/main.ts'])
   cluster = await clusterForTests()
   kubectl = new Kubectl(cluster.binaries.kubectl, cluster.kubeconfig, NAMESPACE)
   await kubectl.freshNamespace(NAMESPACE)

@@ -71,10 +71,14 @@ async function admin() {
   return { port: server.port, calls }
 }
 
-/** An address of this machine that is not loopback, if it has one. */
-const outside = Object.values(networkInterfaces())
-  .flat()
-  .find((each) => each?.family === 'IPv4' && !each.internal)?.address
+/**
+ * An address of this machine that the admin port is not on. One with loopback alone still has all of 127.0.0.0/8 (RFC 1122 3.2.1.3),
+ * and a server that listens on 127.0.0.1 does not answer on the others.
+ */
+const outside =
+  Object.values(networkInterfaces())
+    .flat()
+    .find((each) => each?.family === 'IPv4' && !each.internal)?.address ?? '127.0.0.2'
 
 describe('the telemetry port', () => {
   it('answers liveness, readiness, metrics and configz', async () => {
@@ -115,7 +119,7 @@ describe('the telemetry port', () => {
     }
   })
 
-  it('is on all addresses', { skip: outside === undefined && 'this machine has loopback alone' }, async () => {
+  it('is on all addresses', async () => {
     const port = await telemetry()
     assert.equal((await ask(port, '/livez', { host: outside })).status, 200)
     assert.equal((await ask(port, '/livez', { host: '127.0.0.1' })).status, 200)
@@ -138,7 +142,7 @@ describe('the telemetry port', () => {
 })
 
 describe('the admin port', () => {
-  it('is on loopback alone', { skip: outside === undefined && 'this machine has loopback alone' }, async () => {
+  it('is on loopback alone', async () => {
     const { port } = await admin()
     for (const host of ['127.0.0.1', '::1']) assert.equal((await ask(port, '/upstreams', { host })).status, 200)
     await assert.rejects(ask(port, '/upstreams', { host: outside }), { code: 'ECONNREFUSED' })
