@@ -117,12 +117,22 @@ describe('Conversation', () => {
 
   it('tells that the server is not the one, and of what it refuses of ours alone', () => {
     const { conversation, say, answer } = talk()
+    const refusals = [
+      "-READONLY You can't write against a read only replica.",
+      '-LOADING Redis is loading the dataset in memory',
+      "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    ]
+    for (const refusal of refusals) {
+      say('SET a 1')
+      answer(refusal)
+      assert.deepEqual(told.splice(0), ['not the one'], refusal)
+    }
     say('SET a 1')
-    answer("-READONLY You can't write against a read only replica.")
-    assert.deepEqual(told, ['not the one'])
+    answer('-ERR wrong')
+    assert.deepEqual(told, [])
     conversation.expectOurs()
     assert.ok(conversation.isWaiting && !conversation.isAsking)
     answer('-WRONGPASS no')
-    assert.deepEqual(told, ['not the one', 'ours refused'])
+    assert.deepEqual(told, ['ours refused'])
   })
 })
