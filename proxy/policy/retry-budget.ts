@@ -9,6 +9,11 @@ const BUDGET_TTL_MS = 1_000
 const RESERVE_MS = 10_000
 /** What a retry of the reserve costs: a little more than one, so that a dead upstream is under its share again soon after it is known to be busy. */
 const RESERVE_PRICE = 1.1
+/**
+ * The reserve lends no more once so many seconds' worth of retries failed within a second and none helped. Two, for the share of a quiet
+ * upstream is at most one of them: what is beside the share is never less than was asked for.
+ */
+const VAIN_SECONDS = 2
 /** A retry helps when at least one of so many succeeds. */
 const HELPFUL = 4
 const SLICES = 10
@@ -19,7 +24,8 @@ export interface RetryBudgetOptions {
   readonly ratio: number
   /**
    * Retries per second beside the share, saved up for ten seconds. They are for an upstream that has few requests (fewer than these
-   * retries are the share of, in each of the last ten) or whose retries succeed. A busy one that is dead gets its share and nothing
+   * retries are the share of, in each of the last ten) or whose retries succeed. While none helps, it is lent until twice as many have
+   * failed within a second. A busy one that is dead gets its share and nothing
    * more: what it took of the reserve before it was known to be busy, it pays back from its share.
    */
   readonly minPerSecond: number
@@ -85,20 +91,27 @@ export class RetryBudget {
 
   #take(now: Millis): boolean {
     const { ratio, minPerSecond } = this.#options
-    if (ratio * this.#paidInSum > minPerSecond) this.#busyAt = now
-    const hasReserve = now - this.#busyAt >= RESERVE_MS || this.#isHelpful
-    if (hasReserve) this.#debt = Math.max(0, this.#debt - ((now - this.#debtAt) * minPerSecond) / 1000)
+    if (ratio * this.#paidInSum > minPerSecond) {
+      // What it was given back in the second that made it busy was meant for a quiet one.
+      if (this.#debt > 0 && now - this.#busyAt >= RESERVE_MS) this.#debt += minPerSecond
+      this.#busyAt = now
+    }
+    const isQuiet = now - this.#busyAt >= RESERVE_MS
+    const isHelpful = this.#isHelpful
+    // Retries in flight are not judged: many requests may fail at once, and one retry of each help.
+    const lends = isHelpful || (isQuiet && this.#failedSum < VAIN_SECONDS * minPerSecond)
+    if (lends) this.#debt = Math.max(0, this.#debt - ((now - this.#debtAt) * minPerSecond) / 1000)
     this.#debtAt = now
     // The sum of shares is not exact in binary: five times 0.2 must be one retry.
     const isOfShare = ratio * this.#paidInSum - this.#takenOutSum >= 1 - 1e-9
     if (!isOfShare) {
-      if (!hasReserve || this.#debt + 1 > (minPerSecond * RESERVE_MS) / 1000 + 1e-9) return false
+      if (!lends || this.#debt + 1 > (minPerSecond * RESERVE_MS) / 1000 + 1e-9) return false
       this.#debt += RESERVE_PRICE
       return true
     }
     this.#count(this.#takenOut)
     this.#takenOutSum++
-    if (hasReserve || this.#debt < 1) return true
+    if (isQuiet || isHelpful || this.#debt < 1) return true
     this.#debt--
     return false
   }

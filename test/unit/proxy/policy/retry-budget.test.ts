@@ -5,10 +5,10 @@ import { RetryBudget } from '../../../../proxy/policy/retry-budget.ts'
 
 const options = { ratio: 0.2, minPerSecond: 0, maxConcurrent: 1000 }
 
-function take(budget: RetryBudget, now: number, most = 10_000): number {
+function take(budget: RetryBudget, now: number, most = 10_000, succeeded = false): number {
   let taken = 0
   while (taken < most && budget.tryRetry(now)) {
-    budget.endRetry(false)
+    budget.endRetry(succeeded)
     taken++
   }
   return taken
@@ -37,10 +37,22 @@ describe('retry budget', () => {
 
   it('has a reserve for an upstream with few requests, saved up for ten seconds', () => {
     const budget = new RetryBudget({ ...options, minPerSecond: 2 })
-    assert.equal(take(budget, 0), 18)
-    assert.equal(take(budget, 500), 1)
-    assert.equal(take(budget, 1_000), 1)
-    assert.equal(take(budget, 60_000), 18)
+    const helpful = (now: number) => take(budget, now, 10_000, true)
+    assert.deepEqual([0, 500, 1_000, 60_000].map(helpful), [18, 1, 1, 18])
+  })
+
+  it('lends two seconds of its reserve while none of the retries helps, and the rest once they do', () => {
+    const budget = new RetryBudget({ ...options, minPerSecond: 10 })
+    assert.equal(take(budget, 0), 20)
+    assert.equal(take(budget, 999), 0)
+    assert.equal(take(budget, 1_000, 1), 1)
+    assert.ok(take(budget, 1_000, 10_000, true) > 60)
+  })
+
+  it('lends its reserve to many requests that fail at once, for it is not known yet that their retries fail', () => {
+    const budget = new RetryBudget({ ...options, minPerSecond: 10 })
+    for (let request = 0; request < 45; request++) budget.deposit(0)
+    for (let request = 0; request < 45; request++) assert.equal(budget.tryRetry(0), true, `request ${request}`)
   })
 
   it('hides that two of three requests fail, one after the other and at the default', () => {
@@ -94,9 +106,23 @@ describe('retry budget', () => {
   it('takes back from the share of a busy upstream, dead from the start, what it had of the reserve', () => {
     const budget = new RetryBudget({ ...options, minPerSecond: 10 })
     const { sent, retries } = storm(budget, 0, 10_000, (soFar, requests) => {
-      assert.ok(soFar <= Math.max(110, 0.2 * requests), `${soFar} retries of ${requests} requests`)
+      // A fifth of 200 requests: what one second brings.
+      assert.ok(soFar <= Math.max(40, 0.2 * requests), `${soFar} retries of ${requests} requests`)
     })
     assert.ok(retries >= 0.19 * sent, `${retries} retries of ${sent} requests`)
+  })
+
+  it('gives an upstream that was dead from the start at most 1.2 times 200 requests, however fast they come', () => {
+    for (const gapMs of [1, 2, 3, 7, 10, 13, 16, 19]) {
+      const budget = new RetryBudget({ ...options, minPerSecond: 10 })
+      let retries = 0
+      for (let request = 0; request < 1000; request++) {
+        budget.deposit(request * gapMs)
+        retries += take(budget, request * gapMs, 2)
+        if (request >= 199) assert.ok(retries <= 0.2 * (request + 1), `${retries} of ${request + 1}, ${gapMs} ms apart`)
+      }
+      assert.ok(retries >= 150, `${retries} retries, ${gapMs} ms apart`)
+    }
   })
 
   it('has no reserve for a dead upstream between bursts, nor when the machine stood still for a moment', () => {
@@ -119,7 +145,7 @@ describe('retry budget', () => {
     const share = take(budget, 995)
     assert.equal(share, 40)
     assert.equal(take(budget, 10_994), 0)
-    assert.ok(take(budget, 10_995) > 80)
+    assert.ok(take(budget, 10_995, 10_000, true) > 80)
   })
 
   it('never lets retries exceed the share of the requests by more than the reserve', () => {
