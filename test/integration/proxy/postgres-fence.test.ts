@@ -80,7 +80,7 @@ describe('a PostgreSQL that is read-only as a whole', () => {
         ],
         ['Replica', /is not a standby, and the role of the upstream is Replica/],
       ] as const) {
-        const timeouts = { connect: '100ms' }
+        const timeouts = { connect: '2s' }
         const error = await refusal((await pooledPostgres({ ports: [fencedByCommand], role, timeouts }, ends)).options)
         assert.deepEqual([error.code, error.hint], ['57P03', 'ambassador: no_healthy_endpoint'])
         assert.match(error.message, what)
