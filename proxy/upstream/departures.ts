@@ -47,7 +47,11 @@ export class Departures {
     if (departure === undefined) return
     const former = departure.endpoint
     endpoint.tenants = former.tenants
-    // One on which nothing is under way is left out, so that an address that comes and goes leaves no trail of them.
+    // Those on which nothing is under way are left out, so that an address that comes and goes leaves no trail of them.
+    for (let each = former; each.former !== null; ) {
+      if (each.former.active > 0) each = each.former
+      else each.former = each.former.former
+    }
     endpoint.former = former.active > 0 ? former : former.former
     this.#forget(key)
   }
@@ -69,6 +73,9 @@ export class Departures {
   }
 }
 
-function isInUse({ active, tenants, former }: Endpoint): boolean {
-  return active > 0 || tenants.size > 0 || (former !== null && isInUse(former))
+function isInUse(endpoint: Endpoint): boolean {
+  for (let each: Endpoint | null = endpoint; each !== null; each = each.former) {
+    if (each.active > 0 || each.tenants.size > 0) return true
+  }
+  return false
 }

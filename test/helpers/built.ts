@@ -1,6 +1,16 @@
 /** The programs of this checkout as the images have them, bundled once for all test files: they start at half the price of the sources. */
 import { createHash } from 'node:crypto'
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { cacheRoot, lockFile } from '../../build/machine/cache.ts'
 import { withLock } from '../../build/machine/lock.ts'
@@ -10,7 +20,7 @@ const ROOT = join(import.meta.dirname, '../..')
 /** What a bundle is made of: folders whole, and files. */
 const SOURCES = ['build', 'cli', 'common', 'operator', 'proxy', 'Dockerfile.proxy', 'package-lock.json']
 
-/** Bundles that nobody has made for so long are of sources that have changed since. */
+/** Bundles that nobody has used for so long are of sources that have changed since. */
 const MAX_AGE_MS = 24 * 3_600_000
 
 /** Entry of the sources → file of the bundle that stands for it: the program that the image starts. */
@@ -46,7 +56,10 @@ const make = async (): Promise<Built> => {
   const root = join(cacheRoot(), 'test-bundles')
   const directory = join(root, keyOf())
   // Complete when it exists, since it is renamed.
-  if (!existsSync(directory))
+  if (existsSync(directory)) {
+    const now = new Date()
+    utimesSync(directory, now, now)
+  } else
     await withLock(lockFile('test-bundle'), async () => {
       if (existsSync(directory)) return
       mkdirSync(root, { recursive: true })

@@ -132,7 +132,7 @@ export class Acquisition implements PoolClient {
     const limitMs = this.#limitMs
     const deadline = this.#since + limitMs
     if (now() < deadline) {
-      if (acquirer.isIn && !this.#isTold) {
+      if (waitsInQueue && acquirer.isIn && !this.#isTold) {
         this.#isTold = true
         const text = `waiting for one of the ${connections.max} connections of upstream '${name}'`
         acquirer.client.write(

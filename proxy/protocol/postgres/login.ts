@@ -39,7 +39,22 @@ const KEY_BYTES = { least: 8, most: 260 } as const
 const SQLSTATE = /^[0-9A-Z]{5}$/
 const NOT_POSTGRESQL = 'does not speak the protocol of PostgreSQL, check host and port'
 
-const ASK_ROLE = message(QUERY, 'select pg_catalog.pg_is_in_recovery()')
+/** What a server answers to ASK_ROLE. */
+const Role = { standby: 0x73, readOnly: 0x72, primary: 0x70 } as const
+type RoleLetter = (typeof Role)[keyof typeof Role]
+
+/**
+ * `s`: a standby. `r`: no standby, and yet made read-only as a whole, which is how a primary is fenced; a user, a database or an application
+ * that is read-only by itself does not make the server so. The list of settings is slow to make, and read only when the default is on.
+ * Operators are named in full: the application may have asked for a search path.
+ */
+const ASK_ROLE = message(
+  QUERY,
+  `select case when pg_catalog.pg_is_in_recovery() then 's'
+ when pg_catalog.current_setting('default_transaction_read_only') operator(pg_catalog.=) 'on' and exists (
+ select from pg_catalog.pg_settings where name operator(pg_catalog.=) 'default_transaction_read_only'
+ and source operator(pg_catalog.=) any ('{configuration file,command line}'::pg_catalog.text[])) then 'r' else 'p' end`,
+)
 
 export class Login implements SocketHandler {
   readonly #options: LoginOptions
@@ -53,8 +68,8 @@ export class Login implements SocketHandler {
   #requests = 0
   #isVerified = true
   #isLetIn = false
-  /** Asked after the login: pg_is_in_recovery(). */
-  #recovery: 'not asked' | 'asked' | 't' | 'f' = 'not asked'
+  /** Asked after the login. */
+  #role: 'not asked' | 'asked' | RoleLetter = 'not asked'
   #isOver = false
 
   constructor(options: LoginOptions) {
@@ -125,8 +140,8 @@ export class Login implements SocketHandler {
           this.#fail('says that it is ready before it has let us in')
           return
         }
-        if (this.#options.role !== 'Any' && this.#recovery === 'not asked') {
-          this.#recovery = 'asked'
+        if (this.#options.role !== 'Any' && this.#role === 'not asked') {
+          this.#role = 'asked'
           this.#options.upstream.write(ASK_ROLE)
           return
         }
@@ -138,9 +153,9 @@ export class Login implements SocketHandler {
       case Back.dataRow:
       case Back.rowDescription:
       case Back.commandComplete:
-        if (this.#recovery === 'not asked') break
+        if (this.#role === 'not asked') break
         // One column: its count, its length, and the letter.
-        if (code === Back.dataRow) this.#recovery = body.at(-1) === 0x74 ? 't' : 'f'
+        if (code === Back.dataRow) this.#role = body.at(-1) as RoleLetter
         return
       default:
         break
@@ -153,11 +168,14 @@ export class Login implements SocketHandler {
     this.#welcomeBytes += whole.length
   }
 
-  /** Refuses a server that is not what the upstream wants, so that no write reaches a standby or a demoted primary. */
+  /** Refuses a server that is not what the upstream wants, so that no write reaches a standby, a demoted or a fenced primary. */
   #isWrongRole(): boolean {
     const { role } = this.#options
-    if (role === 'Any' || (role === 'Replica') === (this.#recovery === 't')) return false
-    const is = this.#recovery === 't' ? 'a standby (pg_is_in_recovery() is true)' : 'not a standby'
+    if (role === 'Any' || this.#role === (role === 'Replica' ? Role.standby : Role.primary)) return false
+    let is = 'not a standby'
+    if (this.#role === Role.standby) is = 'a standby (pg_is_in_recovery() is true)'
+    else if (this.#role === Role.readOnly && role === 'Primary')
+      is = 'read-only as a whole (default_transaction_read_only is on)'
     this.#fail(`is ${is}, and the role of the upstream is ${role}`, 'no_healthy_endpoint')
     return true
   }
@@ -220,9 +238,10 @@ export class Login implements SocketHandler {
 
   #beginScram(offered: readonly string[], password: string): void {
     const { upstream } = this.#options
-    const binding =
-      offered.includes('SCRAM-SHA-256-PLUS') && upstream.isTls ? endPoint(upstream.socket as TLSSocket) : null
-    if (binding === null && !offered.includes('SCRAM-SHA-256')) {
+    const isOffered = offered.includes('SCRAM-SHA-256-PLUS')
+    const known = isOffered ? endPoint : () => 'not offered' as const
+    const binding = upstream.isTls ? known(upstream.socket as TLSSocket) : null
+    if (!Buffer.isBuffer(binding) && !offered.includes('SCRAM-SHA-256')) {
       this.#fail('offers no kind of SASL that is supported: use scram-sha-256')
       return
     }

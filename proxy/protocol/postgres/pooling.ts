@@ -93,6 +93,9 @@ export class Pooling implements SessionHost, PoolOwner {
     this.#identity = identity
     // Who has a connection to the server goes on as before when there is no pooling any more.
     this.#snapshot = { ...snapshot, pooling: snapshot.pooling ?? this.#snapshot.pooling }
+    // A bound that was lowered holds at once, as far as connections are free.
+    const { connections } = snapshot.cluster
+    while (connections.used > connections.max && this.evict()) {}
     if (isSame) return
     this.#old = [...this.#old, ...this.#pools.values()].filter((pool) => pool.size > 0)
     this.#pools.clear()

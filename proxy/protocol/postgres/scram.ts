@@ -19,12 +19,16 @@ export class Scram {
   readonly #nonce: string
   #serverSignature: Buffer | null = null
 
-  /** `binding`: the data of tls-server-end-point (RFC 5929 section 4); null: the channel is not bound. */
-  constructor(password: string, binding: Buffer | null, nonce?: string) {
-    this.mechanism = binding === null ? 'SCRAM-SHA-256' : 'SCRAM-SHA-256-PLUS'
+  /**
+   * `binding`: the data of tls-server-end-point (RFC 5929 section 4); null: the channel is not bound. `not offered`: it would be, did the server
+   * offer it: one that did, and whose offer somebody on the way took out, then refuses the login (RFC 5802 section 6).
+   */
+  constructor(password: string, binding: Buffer | 'not offered' | null, nonce?: string) {
+    const isBound = Buffer.isBuffer(binding)
+    this.mechanism = isBound ? 'SCRAM-SHA-256-PLUS' : 'SCRAM-SHA-256'
     this.#password = password.normalize('NFKC')
-    this.#header = binding === null ? 'n,,' : 'p=tls-server-end-point,,'
-    this.#binding = Buffer.concat([Buffer.from(this.#header), binding ?? Buffer.alloc(0)])
+    this.#header = isBound ? 'p=tls-server-end-point,,' : binding === null ? 'n,,' : 'y,,'
+    this.#binding = Buffer.concat([Buffer.from(this.#header), isBound ? binding : Buffer.alloc(0)])
     this.#nonce = nonce ?? process.getBuiltinModule('node:crypto').randomBytes(NONCE_BYTES).toString('base64')
   }
 

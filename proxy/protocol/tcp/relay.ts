@@ -25,7 +25,7 @@ export interface RelayOptions {
   readonly early: Buffer | null
   /** The client has already said that it sends no more. */
   readonly clientEnded: boolean
-  /** Asked at each byte that moves, so that a changed configuration counts; null: never. */
+  /** Asked once in a tick in which bytes moved, so that a changed configuration counts; null: never. */
   readonly idleMs: () => number | null
   /** Asked when the upstream sends no more: what the client is told before its connection ends; null: nothing. Default: nothing. */
   readonly farewell?: (() => Buffer | null) | null

@@ -51,8 +51,9 @@ export async function askNameserver(
     const overUdp = await exchange(question, edns, deadline, timeoutMs, () => udp(server, deadline))
     if (!overUdp.ok || !overUdp.packet.flag_tc) return overUdp
     const overTcp = await exchange(question, edns, deadline, timeoutMs, () => tcp(server))
-    // Firewalls that know DNS as UDP are many: the records that came are better than none.
-    return overTcp.ok || (overUdp.packet.answers ?? []).length === 0 ? overTcp : overUdp
+    // Firewalls that know DNS as UDP are many: the records that came are better than none. A CNAME alone says nothing of them.
+    const hasSome = overUdp.packet.answers?.some(({ type }) => type === question.type) === true
+    return overTcp.ok || !hasSome ? overTcp : overUdp
   }
   try {
     const reply = await ask(true)

@@ -391,7 +391,7 @@ describe('PostgreSQL pooling by transaction', () => {
   it(
     'tells a client that waits why by one notice, and serves it when a connection becomes free',
     scope(async (ends) => {
-      const proxy = await pool(ends, { postgres: { pooling: { mode: 'Transaction', queueTimeout: '3s' } } })
+      const proxy = await pool(ends, { postgres: { pooling: { mode: 'Transaction', queueTimeout: '6s' } } })
       const [a, b] = [await connected(proxy.options, ends), await connected(proxy.options, ends)]
       await a.query('begin')
       const notices: { readonly severity: string | undefined; readonly text: string | undefined }[] = []

@@ -68,4 +68,20 @@ describe('an endpoint that leaves discovery and comes back', () => {
     assert.equal(last.former, first)
     assert.equal(first.former, null)
   })
+
+  it('leaves none either of endpoints that were busy as they left and have ended since', () => {
+    const departures = new Departures(null)
+    let last = busy().endpoint
+    for (let n = 0; n < 10; n++) {
+      departures.leave(KEY, last)
+      const next = busy().endpoint
+      departures.takeBack(KEY, next)
+      // What went on at the last one ends only now that the next one is there.
+      last.leave()
+      last = next
+    }
+    let count = 0
+    for (let each = last.former; each !== null; each = each.former) count++
+    assert.equal(count, 1)
+  })
 })

@@ -210,6 +210,17 @@ describe('a look-up', () => {
     assert.match(resolution.ok ? '' : resolution.why, /cannot be asked over TCP \(ECONNREFUSED\)/)
   })
 
+  it('does not take a cut answer with a CNAME alone for a name without records', async () => {
+    const server = await start()
+    const fitting = [{ type: 'CNAME' as const, name: 'alias.example', ttl: 60, data: 'many.example' }]
+    server.reply('alias.example', 'A', { isTruncated: true, fitting })
+    await server.refuseTcp()
+    const { resolver } = resolverFor([server])
+    const resolution = await resolver.resolve('alias.example')
+    assert.equal(!resolution.ok && resolution.isDefinite, false)
+    assert.match(resolution.ok ? '' : resolution.why, /cannot be asked over TCP \(ECONNREFUSED\)/)
+  })
+
   it('asks without EDNS where the nameserver does not know it', async () => {
     const server = await start()
     server.fallback = (query) =>
