@@ -45,7 +45,7 @@ async function started(t: TestContext, settings: readonly string[] = []) {
   }
 }
 
-describe('an application of Redis that ends its connection', { timeout: 60_000 }, () => {
+describe('an application of Redis that ends its connection', { timeout: 120_000 }, () => {
   let server: RedisServer
   let proxy: Proxy
   const clients: TestClient[] = []
@@ -124,7 +124,7 @@ describe('an application of Redis that ends its connection', { timeout: 60_000 }
   })
 })
 
-describe('a connection of Redis that the server ends', { timeout: 60_000 }, () => {
+describe('a connection of Redis that the server ends', { timeout: 120_000 }, () => {
   it('ends without an error after SHUTDOWN, and goes on after one that is refused', async (t) => {
     const { client, proxy } = await started(t)
     const { port } = await proxy()
@@ -171,7 +171,7 @@ describe('a connection of Redis that the server ends', { timeout: 60_000 }, () =
   })
 })
 
-describe('a connection of Redis to a server that has left', { timeout: 60_000 }, () => {
+describe('a connection of Redis to a server that has left', { timeout: 120_000 }, () => {
   /** Connections in every state that cannot be moved, at an endpoint that then leaves. */
   async function left(t: TestContext, more: object) {
     const { server, client, proxy, other } = await started(t)
