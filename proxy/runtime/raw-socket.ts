@@ -1,12 +1,9 @@
 /** A socket that reads into one buffer shared by all sockets and says after each write whether the memory is free again. */
 import { connect as connectTcp, type NetConnectOpts, Socket } from 'node:net'
 import type { ConnectionOptions, TLSSocket } from 'node:tls'
-import { CHUNK_BYTES, keepScratch, lend, SHARED_READ_BUFFER, takeBack } from './buffers.ts'
+import { keepScratch, lend, SHARED_READ_BUFFER, takeBack } from './buffers.ts'
 import { refreshClock } from './clock.ts'
 import { canWriteDirectly, type DirectHandle, type WriteOwner, writeDirectly } from './direct-write.ts'
-
-/** The most that one onData brings, unless the socket was opened with a smaller buffer. */
-export const READ_BUFFER_BYTES = CHUNK_BYTES
 
 /** What a socket tells its owner. The owner may be replaced at any time by assigning `handler`. */
 export interface SocketHandler {
