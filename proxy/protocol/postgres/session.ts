@@ -232,7 +232,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   #onLetIn(server: Server): void {
     if (this.#isPinnedAtOnce) {
       this.#pin = this.#isReplicating ? 'replication' : 'mode'
-      if (this.#isReplicating) this.#host.onPinned('replication', false, null, 0, 0)
+      if (this.#isReplicating) this.#host.onPinned('replication', false, null)
       this.#phase = 'attached'
       this.#welcome(server.values)
       this.#goOn()
@@ -364,10 +364,10 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   /** It is seen that the connection must stay with this client. */
-  pin(reason: PinReason, isStored: boolean, bytes: Buffer | null, from: number, to: number): void {
+  pin(reason: PinReason, isStored: boolean, statement: Buffer | null): void {
     if (this.#pin !== null && (CLOSES.has(this.#pin) || !CLOSES.has(reason))) return
     this.#pin = reason
-    this.#host.onPinned(reason, isStored, bytes, from, to)
+    this.#host.onPinned(reason, isStored, statement)
   }
 
   changesSchema(): void {
@@ -419,7 +419,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   onUnsure(): void {
-    this.pin('copy', false, null, 0, 0)
+    this.pin('copy', false, null)
   }
 
   onServerGone(detail: string): void {
