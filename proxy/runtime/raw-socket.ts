@@ -30,6 +30,12 @@ export interface SocketTap {
 /** The handler of a socket that nobody owns: drops what comes. */
 export const NO_HANDLER: SocketHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
 
+/** Leaves a socket to itself: what still comes is dropped, what was written goes out, and the end of the peer closes it. */
+export function dropRest(socket: RawSocket): void {
+  socket.handler = { ...NO_HANDLER, onEnd: () => socket.destroy() }
+  socket.resume()
+}
+
 /** What Node has and its types do not show. raw-socket.test.ts fails when a new Node changes one of these. */
 interface Internals {
   _handle: Handle | null

@@ -1,5 +1,6 @@
 /** One connection of the application: its bytes go to a server and back as they are, while parsers tell where commands and replies end. */
 import type { Reason } from '../../../common/reasons.ts'
+import { whyLimited } from '../../policy/rate-limit.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import { passOn } from '../../runtime/pass-on.ts'
 import { NO_HANDLER, type RawSocket, type SocketHandler } from '../../runtime/raw-socket.ts'
@@ -14,7 +15,6 @@ import { Conversation, type ConversationHost } from './conversation.ts'
 import { errorReply } from './respond.ts'
 import type { RedisSnapshot } from './snapshot.ts'
 
-export type RedisEnd = TcpEnd
 export interface RedisRecord extends TcpRecord {
   readonly commands: number
 }
@@ -234,10 +234,7 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     if (!this.#isRateChecked && snapshot.rateLimit !== null) {
       const waitMs = snapshot.rateLimit.admit(time)
       if (waitMs < 0) {
-        this.#fail(
-          'rate_limited',
-          `the rate limit is reached, the next connection may come in ${Math.ceil(-waitMs)} ms`,
-        )
+        this.#fail('rate_limited', whyLimited(-waitMs))
         return
       }
     }
