@@ -9,9 +9,10 @@ import type { TcpEnd } from '../tcp/session.ts'
 import { type Acquirer, Acquisition } from './acquire.ts'
 import { BatchReader, LARGE_BYTES } from './batch.ts'
 import { CLOSES, clean } from './clean.ts'
-import { beginSql, ClientParameters } from './client-parameters.ts'
+import { ClientParameters } from './client-parameters.ts'
+import { beginAt, isReplicating, knownValues, welcome } from './entry.ts'
 import { Held } from './held.ts'
-import { Auth, Back, message, Transaction } from './messages.ts'
+import { READY, Transaction } from './messages.ts'
 import type { Values } from './parameters.ts'
 import type { Pool } from './pool.ts'
 import { type Requester, Requests, settle } from './requests.ts'
@@ -73,16 +74,11 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     this.client = client
     this.login = login
     this.pool = host.poolFor(login)
-    this.#isPinnedAtOnce = host.snapshot.pooling?.mode === 'Session' || this.#isReplicating
+    this.#isPinnedAtOnce = host.snapshot.pooling?.mode === 'Session' || isReplicating(login)
     this.#timer = new CoarseTimer(() => this.#onTimer())
     this.#acquisition = new Acquisition(this, host, this.#timer)
     this.#batch = new BatchReader()
     client.handler = this
-  }
-
-  get #isReplicating(): boolean {
-    const { fixed } = this.login
-    return fixed.has('replication') && !/^(?:false|off|no|0)$/i.test(fixed.get('replication') ?? '')
   }
 
   /** Names of statements go through as they are: nobody shares the connection. */
@@ -128,13 +124,10 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   #letIn(): void {
-    const known = this.pool.known
-    if (known !== null && !this.#isPinnedAtOnce) {
-      const values = this.pool.profiles.known(this.login.settings, known)
-      if (values !== null) {
-        this.#welcome(values)
-        return
-      }
+    const values = this.#isPinnedAtOnce ? null : knownValues(this.pool, this.login)
+    if (values !== null) {
+      this.#welcome(values)
+      return
     }
     this.#acquisition.start()
     this.#acquire()
@@ -143,16 +136,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   #welcome(values: Values): void {
     this.#parameters.begin(values, this.pool.parameters)
     this.isIn = true
-    const { negotiation, key } = this.login
-    this.client.write(
-      Buffer.concat([
-        ...(negotiation === null ? [] : [negotiation]),
-        message(Back.authentication, Auth.ok),
-        this.pool.parameters.report(values),
-        message(Back.backendKeyData, key),
-        READY,
-      ]),
-    )
+    this.client.write(welcome(this.login, this.pool.parameters, values))
     if (this.#server === null) this.#rest()
   }
 
@@ -190,17 +174,14 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     const isReset = server.isDoubtful && isAnother
     server.user = this
     server.lastUser = this
-    const { parameters } = this.pool
-    const values = isReset ? server.initial : server.values
     if (!this.isIn) {
-      if (isReset) server.reset(null)
-      const sql = beginSql(parameters, values, server.initial, this.login.settings)
-      if (sql === '' && !isReset) this.#onLetIn(server)
-      else server.run(sql, (failure) => this.#onProfile(server, failure))
+      if (!beginAt(server, this.pool, this.login, isReset, (failure) => this.#onBegun(server, failure)))
+        this.#onLetIn(server)
       return false
     }
+    const values = isReset ? server.initial : server.values
     const own = this.#parameters
-    own.translate(parameters)
+    own.translate(this.pool.parameters)
     const isSequences = this.asksSequences && isAnother && !isReset
     const sql = values === own.values && !isSequences ? '' : own.restore(values, isSequences)
     if (sql === '' && !isReset) {
@@ -214,14 +195,13 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   /** The parameters of the startup packet are set, and the server has said what they are now. */
-  #onProfile(server: Server, failure: Buffer | null): void {
+  #onBegun(server: Server, failure: Buffer | null): void {
     if (this.#phase === 'ended') return
     if (server.isDoubtful) {
       this.#takeAnother()
       return
     }
     if (failure === null) {
-      this.pool.profiles.learn(this.login.settings, server.values)
       this.#onLetIn(server)
       return
     }
@@ -232,8 +212,8 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
   #onLetIn(server: Server): void {
     if (this.#isPinnedAtOnce) {
-      this.#pin = this.#isReplicating ? 'replication' : 'mode'
-      if (this.#isReplicating) this.#host.onPinned('replication', false, null)
+      this.#pin = isReplicating(this.login) ? 'replication' : 'mode'
+      if (this.#pin === 'replication') this.#host.onPinned('replication', false, null)
       this.#phase = 'attached'
       this.#welcome(server.values)
       this.#goOn()
@@ -768,4 +748,3 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
 const NOTHING = Buffer.alloc(0)
 const GONE = 'the application left before its request was sent to the upstream'
-const READY = message(Back.readyForQuery, Buffer.from([Transaction.idle]))
