@@ -117,7 +117,12 @@ export function validityProblem(certificate: X509Certificate, wallNow: number): 
 
 /** The subject on one line, for a person. */
 export function subjectOf(certificate: X509Certificate): string {
-  return certificate.subject?.replaceAll('\n', ', ') || 'without a subject'
+  return nameOf(certificate.subject ?? '') || 'without a subject'
+}
+
+/** A name of X.500 as Node has it, on one line. */
+export function nameOf(lines: string): string {
+  return lines.replaceAll('\n', ', ')
 }
 
 /** A system file of roots is full of comments, and lines of any length are found in the wild. */
