@@ -77,6 +77,11 @@ export class ResponseRelay {
     this.#owner = owner
   }
 
+  /** The answer itself has begun; interim responses are none. */
+  get isAnswering(): boolean {
+    return this.isStarted || this.#reader.isPartial
+  }
+
   /**
    * A request is sent, for the first time or again.
    * @param changes to the fields of the final response
@@ -147,7 +152,7 @@ export class ResponseRelay {
   #final(head: HeadParser, chunk: Buffer, start: number, end: number, upstream: RawSocket, client: RawSocket): void {
     const { body } = this
     const isOld = this.#isOld
-    body.begin(facts.body, facts.length, isOld)
+    body.begin(facts.body, facts.length, isOld, facts.nominated)
     let behind = start
     if (!body.isDone && end > start) {
       behind = body.scan(chunk, start, end)

@@ -1,8 +1,9 @@
 /** One connection of the application that shares connections to the server: it has one for a transaction, or for longer when it must. */
 import type { Reason } from '../../../common/reasons.ts'
+import { whyLimited } from '../../policy/rate-limit.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import { askWhetherGone } from '../../runtime/half-close.ts'
-import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
+import { dropRest, type RawSocket, type SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { TcpEnd } from '../tcp/session.ts'
 import { type Acquirer, Acquisition } from './acquire.ts'
@@ -120,7 +121,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     if (rest.length > 0) this.#held.add(rest, 0, rest.length)
     const waitMs = this.#host.snapshot.rateLimit?.admit(this.#openedAt) ?? 0
     if (waitMs < 0) {
-      const detail = `the rate limit is reached, the next connection may come in ${Math.ceil(-waitMs)} ms`
+      const detail = whyLimited(-waitMs)
       this.#end('rate_limited', detail, errorResponse('rate_limited', detail))
     } else if (waitMs > 0) this.#timer.set(this.#openedAt + waitMs)
     else this.#letIn()
@@ -232,7 +233,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   #onLetIn(server: Server): void {
     if (this.#isPinnedAtOnce) {
       this.#pin = this.#isReplicating ? 'replication' : 'mode'
-      if (this.#isReplicating) this.#host.onPinned('replication', false, null, 0, 0)
+      if (this.#isReplicating) this.#host.onPinned('replication', false, null)
       this.#phase = 'attached'
       this.#welcome(server.values)
       this.#goOn()
@@ -364,10 +365,10 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   /** It is seen that the connection must stay with this client. */
-  pin(reason: PinReason, isStored: boolean, bytes: Buffer | null, from: number, to: number): void {
+  pin(reason: PinReason, isStored: boolean, statement: Buffer | null): void {
     if (this.#pin !== null && (CLOSES.has(this.#pin) || !CLOSES.has(reason))) return
     this.#pin = reason
-    this.#host.onPinned(reason, isStored, bytes, from, to)
+    this.#host.onPinned(reason, isStored, statement)
   }
 
   changesSchema(): void {
@@ -419,7 +420,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   onUnsure(): void {
-    this.pin('copy', false, null, 0, 0)
+    this.pin('copy', false, null)
   }
 
   onServerGone(detail: string): void {
@@ -747,8 +748,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     this.#phase = 'ended'
     this.#timer.release()
     this.#held.clear()
-    client.handler = { onData() {}, onDrain() {}, onClose() {}, onEnd: () => client.destroy() }
-    client.resume()
+    dropRest(client)
     const at = refreshClock()
     this.#host.onSessionEnd(this, {
       end,
