@@ -92,3 +92,6 @@ export function unknownMessage(code: number): string {
   const letter = code > 0x20 && code < 0x7f ? ` ('${String.fromCharCode(code)}')` : ''
   return `a message of type ${code}${letter}, which no client sends: connect with a client of PostgreSQL`
 }
+
+/** ReadyForQuery outside of a transaction. */
+export const READY: Buffer = message(Back.readyForQuery, Buffer.from([Transaction.idle]))
