@@ -9,12 +9,12 @@ import { breakText } from '../../tls/alerts.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import type { Dial, DialFailure, DialTimes } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
+import { type ConnectionWaiter, suits } from '../../upstream/handover.ts'
 import {
+  type ConnectionCaller,
   type ConnectionUser,
-  type ConnectionWaiter,
   evictIdle,
   HttpPool,
-  suits,
   type UpstreamConnection,
 } from '../../upstream/http-pool.ts'
 import { BodyKind } from './framing.ts'
@@ -94,7 +94,7 @@ export interface AttemptOwner {
   onBroken(reason: Reason, detail: string): void
 }
 
-export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner {
+export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWaiter, ResponseOwner {
   // Bulkhead's links.
   nextWaiter: Waiter | null = null
   previousWaiter: Waiter | null = null

@@ -1,7 +1,8 @@
 /** One connection of the application: its bytes go to a server and back as they are, while parsers tell where commands and replies end. */
 import type { Reason } from '../../../common/reasons.ts'
-import { firstBytes, giveChunk, scratchFor, takeChunk } from '../../runtime/buffers.ts'
+import { whyLimited } from '../../policy/rate-limit.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
+import { passOn } from '../../runtime/pass-on.ts'
 import { NO_HANDLER, type RawSocket, type SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { DialTimes } from '../../upstream/connector.ts'
@@ -14,7 +15,6 @@ import { Conversation, type ConversationHost } from './conversation.ts'
 import { errorReply } from './respond.ts'
 import type { RedisSnapshot } from './snapshot.ts'
 
-export type RedisEnd = TcpEnd
 export interface RedisRecord extends TcpRecord {
   readonly commands: number
 }
@@ -29,9 +29,6 @@ export interface SessionOwner {
   onRefusedCredential(detail: string): void
 }
 
-/** A direction that brings this much per read gets memory of its own, so that it is passed on without a copy. */
-const BULK_BYTES = 32 * 1024
-const SMALL_BYTES = 8 * 1024
 const NOT_THE_ONE = 'the server is no longer the one to talk to'
 /** How long an application may take to read a last reply. */
 const LINGER_MS = 1000
@@ -206,23 +203,8 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
   #toServer(chunk: Buffer, from: number, to: number): void {
     if (from === to || this.#phase.kind !== 'open') return
     const { socket } = this.#phase
-    if (chunk === this.#clientMemory) {
-      if (socket.lend(chunk.subarray(from, to), chunk)) {
-        if (to - from >= SMALL_BYTES) return
-        giveChunk(chunk)
-      } else this.#client.pause()
-      // The server's socket has the memory until it has sent all of it.
-      this.#clientMemory = null
-      this.#client.readInto(null)
-      return
-    }
-    const out = scratchFor(to - from)
-    chunk.copy(out, 0, from, to)
-    if (!socket.lend(firstBytes(out, to - from), out)) this.#client.pause()
-    else if (to - from >= BULK_BYTES && this.#clientMemory === null && !this.#conversation.commands.isAtBoundary) {
-      this.#clientMemory = takeChunk()
-      this.#client.readInto(this.#clientMemory)
-    }
+    const mayOwn = !this.#conversation.commands.isAtBoundary
+    this.#clientMemory = passOn(this.#clientMemory, this.#client, socket, chunk, from, to, mayOwn)
   }
 
   onEnd(): void {
@@ -252,10 +234,7 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     if (!this.#isRateChecked && snapshot.rateLimit !== null) {
       const waitMs = snapshot.rateLimit.admit(time)
       if (waitMs < 0) {
-        this.#fail(
-          'rate_limited',
-          `the rate limit is reached, the next connection may come in ${Math.ceil(-waitMs)} ms`,
-        )
+        this.#fail('rate_limited', whyLimited(-waitMs))
         return
       }
     }
@@ -402,22 +381,8 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
   #toClient(chunk: Buffer, from: number, to: number): void {
     if (from >= to || this.#phase.kind !== 'open') return
     const { socket } = this.#phase
-    if (chunk === this.#serverMemory) {
-      if (this.#client.lend(chunk.subarray(from, to), chunk)) {
-        if (to - from >= SMALL_BYTES) return
-        giveChunk(chunk)
-      } else socket.pause()
-      this.#serverMemory = null
-      socket.readInto(null)
-      return
-    }
-    const out = scratchFor(to - from)
-    chunk.copy(out, 0, from, to)
-    if (!this.#client.lend(firstBytes(out, to - from), out)) socket.pause()
-    else if (to - from >= BULK_BYTES && this.#serverMemory === null && this.#conversation.ours === 0) {
-      this.#serverMemory = takeChunk()
-      socket.readInto(this.#serverMemory)
-    }
+    const mayOwn = this.#conversation.ours === 0
+    this.#serverMemory = passOn(this.#serverMemory, socket, this.#client, chunk, from, to, mayOwn)
   }
 
   onResetting(): void {
