@@ -3,6 +3,7 @@ import { connect as connectTcp, type NetConnectOpts, Socket } from 'node:net'
 import type { ConnectionOptions, TLSSocket } from 'node:tls'
 import { keepScratch, lend, SHARED_READ_BUFFER, takeBack } from './buffers.ts'
 import { refreshClock } from './clock.ts'
+import { watchEnd } from './close-notify.ts'
 import { canWriteDirectly, type DirectHandle, type WriteOwner, writeDirectly } from './direct-write.ts'
 
 /** What a socket tells its owner. The owner may be replaced at any time by assigning `handler`. */
@@ -68,6 +69,8 @@ export class RawSocket implements WriteOwner {
   backlog = 0
   /** The peer has sent FIN. */
   ended = false
+  /** It did so on a TLS connection without ending TLS (close_notify): what came may not be all that it sent. Said before onEnd. */
+  isCut = false
   destroyed = false
   /** Null: nobody looks on. */
   tap: SocketTap | null = null
@@ -117,6 +120,15 @@ export class RawSocket implements WriteOwner {
       },
     })
     this.socket = socket
+    if (isTls) {
+      watchEnd(
+        socket,
+        () => this.#paused,
+        () => {
+          this.isCut = true
+        },
+      )
+    }
     socket.on('end', () => this.#onEnd())
     socket.on('error', (error) => {
       this.#error ??= error

@@ -357,9 +357,21 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
   }
 
   onUpstreamEnd(): void {
-    if (this.#connection === null) return
-    if (this.state === 'sent' && this.response.endsWithConnection(this.#owner.clientSocket)) this.onResponseEnd(false)
-    else this.#lost('upstream_reset', `endpoint ${this.asked?.name} closed the connection`)
+    const connection = this.#connection
+    if (connection === null) return
+    const { response } = this
+    if (this.state !== 'sent' || !response.mayEndWithConnection) {
+      this.#lost('upstream_reset', `endpoint ${this.asked?.name} closed the connection`)
+    } else if (connection.raw.isCut) {
+      this.#lost(
+        'upstream_reset',
+        `endpoint ${this.asked?.name} ended an answer without a length by closing its connection, without ending TLS ` +
+          '(close_notify): it may be cut short; have it send a length, or chunks',
+      )
+    } else {
+      response.endWithConnection(this.#owner.clientSocket)
+      this.onResponseEnd(false)
+    }
   }
 
   onUpstreamClose(error: Error | null): void {

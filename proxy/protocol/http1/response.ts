@@ -221,11 +221,17 @@ export class ResponseRelay {
     this.#owner.onResponseEnd(this.#isPersistent && behind === length)
   }
 
-  /** The upstream sent FIN; true when that is how its body ends. */
-  endsWithConnection(client: RawSocket): boolean {
-    if (!this.isStarted || this.body.kind !== BodyKind.untilClose) return false
+  /**
+   * The end of the upstream's connection is the end of the body. Over TLS it has to be one that the upstream has said: RFC 9112 section
+   * 9.8.
+   */
+  get mayEndWithConnection(): boolean {
+    return this.isStarted && this.body.kind === BodyKind.untilClose
+  }
+
+  /** The upstream has ended its connection in that way. */
+  endWithConnection(client: RawSocket): void {
     if (this.#isEncoded) client.write(LAST_CHUNK)
-    return true
   }
 
   /** The exchange or the attempt is over before the response was. */
