@@ -9,8 +9,8 @@ const result = (name: string, overrides: Partial<Result>): Result => ({
   name,
   version: '1',
   features: 'retries',
-  cpuMicrosPerRequest: 10,
-  requestsPerSecond: 20_000,
+  cpuMicros: 10,
+  perSecond: 20_000,
   p50Ms: 0.5,
   p99Ms: 1,
   errors: 0,
@@ -18,6 +18,7 @@ const result = (name: string, overrides: Partial<Result>): Result => ({
   anonymousIdle: 5e6,
   anonymousAfter: 6e6,
   anonymousOpen: 7e6,
+  bytesPerConnection: null,
   rounds: [],
   ...overrides,
 })
@@ -30,7 +31,7 @@ describe('the bench', () => {
 
   it('prints each figure with its ratio to HAProxy, and errors where there are any', () => {
     const text = table(http, [
-      result('ambassador', { cpuMicrosPerRequest: 12.5, p50Ms: 0.4, errors: 3 }),
+      result('ambassador', { cpuMicros: 12.5, p50Ms: 0.4, errors: 3 }),
       result('haproxy', {}),
     ])
     const row = text.split('\n').find((line) => line.startsWith('ambassador '))
