@@ -19,6 +19,7 @@ const PROGRAM_OF: Readonly<Record<string, string>> = {
   haproxy: 'haproxy',
   iproute2: 'ip',
   iptables: 'iptables',
+  nginx: 'nginx',
   openssl: 'openssl',
   'redis-server': 'redis-server',
   'redis-tools': 'redis-cli',

@@ -16,7 +16,7 @@ const DIST = join(import.meta.dirname, '../../dist')
 /** Programs that tests call beside Node. */
 export const prepareMachine = async (): Promise<Cleanup> => {
   const { ensurePackages } = await import('../../build/machine/packages.ts')
-  await orCannotRun(() => ensurePackages(['haproxy', 'openssl', 'postgresql', 'redis-server', 'redis-tools']))
+  await orCannotRun(() => ensurePackages(['haproxy', 'nginx', 'openssl', 'postgresql', 'redis-server', 'redis-tools']))
   return async () => {}
 }
 

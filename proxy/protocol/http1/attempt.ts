@@ -9,14 +9,15 @@ import { breakText } from '../../tls/alerts.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import type { Dial, DialFailure, DialTimes } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
+import { type ConnectionWaiter, suits } from '../../upstream/handover.ts'
 import {
+  type ConnectionCaller,
   type ConnectionUser,
-  type ConnectionWaiter,
   evictIdle,
   HttpPool,
-  suits,
   type UpstreamConnection,
 } from '../../upstream/http-pool.ts'
+import { BodyKind } from './framing.ts'
 import type { ResponseFacts } from './headers.ts'
 import { type OutgoingRequest, protocols } from './outgoing.ts'
 import type { HeadParser } from './parser.ts'
@@ -93,7 +94,7 @@ export interface AttemptOwner {
   onBroken(reason: Reason, detail: string): void
 }
 
-export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner {
+export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWaiter, ResponseOwner {
   // Bulkhead's links.
   nextWaiter: Waiter | null = null
   previousWaiter: Waiter | null = null
@@ -112,6 +113,8 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   #token = -1
   /** When the request was complete at the upstream; 0 before that. */
   #askedAt = 0
+  /** How long an endpoint took to begin an answer that is good so far, and that it is judged by when it is whole; -1: none is. */
+  #judgedMs = -1
   /** No connection that was used before will do. */
   #isFresh = false
   #connection: UpstreamConnection | null = null
@@ -157,7 +160,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       return
     }
     const pool = HttpPool.of(cluster, endpoint)
-    const connection = isFresh ? null : pool.take(time, this.#owner.isIdempotent)
+    const connection = isFresh ? null : pool.take(time, this.#isRepeatable)
     if (connection !== null) {
       this.#beginAt(endpoint, time)
       this.#use(connection)
@@ -187,6 +190,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     this.begunAt = time
     this.#saidContinue = false
     this.#askedAt = 0
+    this.#judgedMs = -1
     owner.attempts++
     owner.target.upstream.cells.attempts++
   }
@@ -219,7 +223,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       return
     }
     const pool = HttpPool.of(cluster, endpoint)
-    const connection = this.#isFresh ? null : pool.take(time, this.#owner.isIdempotent)
+    const connection = this.#isFresh ? null : pool.take(time, this.#isRepeatable)
     this.#beginAt(endpoint, time)
     if (connection === null) this.#connect(pool, time)
     else {
@@ -271,11 +275,17 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
   }
 
+  /** Another attempt is sure to be possible, whatever still comes of the request. */
+  get #isRepeatable(): boolean {
+    const { isIdempotent, request } = this.#owner
+    return isIdempotent && request.isReplayable && (request.isComplete || request.body.kind === BodyKind.length)
+  }
+
   #use(connection: UpstreamConnection): void {
     connection.use(this)
     this.#connection = connection
-    if (connection.requests > 1 && !this.#owner.isIdempotent) {
-      // A request that cannot be sent twice: one turn later, a FIN that has come by now is known and another connection is taken.
+    if (connection.requests > 1 && !this.#isRepeatable) {
+      // A request that cannot be sent twice, or may turn out so while its body comes: one turn later, a FIN that has come by now is known and another connection is taken.
       this.state = 'checking'
       setImmediate(onChecked, this, connection)
       return
@@ -350,9 +360,21 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   }
 
   onUpstreamEnd(): void {
-    if (this.#connection === null) return
-    if (this.state === 'sent' && this.response.endsWithConnection(this.#owner.clientSocket)) this.onResponseEnd(false)
-    else this.#lost('upstream_reset', `endpoint ${this.asked?.name} closed the connection`)
+    const connection = this.#connection
+    if (connection === null) return
+    const { response } = this
+    if (this.state !== 'sent' || !response.mayEndWithConnection) {
+      this.#lost('upstream_reset', `endpoint ${this.asked?.name} closed the connection`)
+    } else if (connection.raw.isCut) {
+      this.#lost(
+        'upstream_reset',
+        `endpoint ${this.asked?.name} ended an answer without a length by closing its connection, without ending TLS ` +
+          '(close_notify): it may be cut short; have it send a length, or chunks',
+      )
+    } else {
+      response.endWithConnection(this.#owner.clientSocket)
+      this.onResponseEnd(false)
+    }
   }
 
   onUpstreamClose(error: Error | null): void {
@@ -403,7 +425,11 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const time = now()
     const outcome: Outcome =
       status === 429 ? 'throttled' : status >= 500 && status !== 501 && status !== 505 ? 'failure' : 'success'
-    this.#settle(outcome, time)
+    if (outcome === 'success' && !isWhole && this.#endpoint?.judgesWholeAnswers) {
+      this.#endpoint.answered()
+      this.#judgedMs = this.#tookMs(time)
+      this.endRetry(true)
+    } else this.#settle(outcome, time)
     if (outcome === 'failure') this.asked?.failed('answer', `status ${status}`)
     if (owner.onAnswer(this, head, time)) {
       this.#step.clear()
@@ -414,6 +440,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     owner.request.unsend(owner.clientSocket)
     this.state = 'free'
     this.#step.clear()
+    this.#judge(outcome, time)
     this.#leave()
     if (isWhole && facts.isPersistent) connection.pool.giveBack(connection, facts.keepAliveSeconds)
     else connection.destroy()
@@ -440,6 +467,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     this.#connection = null
     this.state = 'free'
     this.#step.clear()
+    this.#judge('success', now())
     this.#leave()
     if (isReusable && owner.request.isComplete) connection.pool.giveBack(connection, this.response.keepAliveSeconds)
     else connection.destroy()
@@ -461,7 +489,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     const isUnsent = this.state === 'checking'
     if (this.response.isStarted) {
       this.asked?.failed('upstream_truncated', detail)
-      this.end('abandoned')
+      this.end('failure')
       owner.onBroken('upstream_truncated', detail)
       return
     }
@@ -517,7 +545,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     }
     const who = unsent > 0 ? 'the application does not take' : `endpoint ${this.asked?.name} does not send`
     const detail = `${who} the body of the answer: no byte for ${owner.target.timeouts.idleMs} ms`
-    this.end('abandoned')
+    this.end(unsent > 0 ? 'abandoned' : 'failure')
     owner.onBroken(unsent > 0 ? 'client_gone' : 'upstream_truncated', detail)
   }
 
@@ -529,13 +557,23 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
 
   // --- the end -------------------------------------------------------------------------------------------------------------
 
-  /** Tells the breaker how the attempt went; once. */
+  #tookMs(time: number): number {
+    return this.#askedAt === 0 ? 0 : time - this.#askedAt
+  }
+
   #settle(outcome: Outcome, time: number): void {
-    if (this.#token >= 0) {
-      this.#endpoint?.settle(this.#token, outcome, time, this.#askedAt === 0 ? 0 : time - this.#askedAt)
-      this.#token = -1
-    }
+    this.#judge(outcome, time)
     this.endRetry(outcome === 'success')
+  }
+
+  /** Tells the breaker how the attempt went; once. */
+  #judge(outcome: Outcome, time: number): void {
+    if (this.#token < 0) return
+    const hasBegunWell = this.#judgedMs >= 0
+    // Whoever leaves in the middle of an answer says nothing against it.
+    const verdict = hasBegunWell && outcome === 'abandoned' ? 'success' : outcome
+    this.#endpoint?.settle(this.#token, verdict, time, hasBegunWell ? this.#judgedMs : this.#tookMs(time))
+    this.#token = -1
   }
 
   /** It does not count as a retry in flight any more. */

@@ -15,6 +15,8 @@ export interface Target {
 
 export interface NameSetOptions {
   readonly resolver: Resolver
+  /** The names are complete, as all that DNS itself says are: no search list applies to them. Default false. */
+  readonly areFull?: boolean
   /** The addresses of all targets, after each change. Never empty. */
   readonly onChange: (addresses: readonly Address[]) => void
   /** Told when `failure` may have become another text. */
@@ -55,7 +57,8 @@ export class NameSet {
     this.#firstLook.unref()
     const watches = added.map((host) => {
       const onLookUp = (_addresses: readonly string[], changed: boolean) => this.#onLookUp(host, changed)
-      const watch = new NameWatch({ resolver: this.#options.resolver, host, onLookUp })
+      const { resolver, areFull = false } = this.#options
+      const watch = new NameWatch({ resolver, host, isFull: areFull, onLookUp })
       this.#watches.set(host, watch)
       return watch
     })

@@ -21,6 +21,7 @@ export class SrvDiscovery implements Discovery {
   constructor(config: { readonly name: string }, resolver: Resolver) {
     this.#names = new NameSet({
       resolver,
+      areFull: true,
       onChange: (addresses) => this.#onChange(addresses),
       onFailure: () => this.#tellFailure(),
       // The weight is that of the target, however many addresses it has.

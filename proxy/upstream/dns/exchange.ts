@@ -89,13 +89,14 @@ function exchange(
       questions: [{ type: question.type, name: question.name, class: 'IN' }],
       additionals: edns ? [ednsRecord()] : [],
     })
-    const timedOut = `did not answer within ${timeoutMs} ms`
+    let isDamaged = false
+    const why = () => `did not answer within ${timeoutMs} ms${isDamaged ? ', or not in a way that can be read' : ''}`
     if (deadline.aborted) {
-      resolve({ ok: false, why: timedOut })
+      resolve({ ok: false, why: why() })
       return
     }
     const channel = open()
-    const onDeadline = () => finish({ ok: false, why: timedOut })
+    const onDeadline = () => finish({ ok: false, why: why() })
     const finish = (reply: DnsReply) => {
       deadline.removeEventListener('abort', onDeadline)
       channel.close()
@@ -106,7 +107,10 @@ function exchange(
     channel.accept = (message) => {
       const packet = decodeReply(message, id, question)
       // Anything else on this port is late, damaged or forged: the true answer may still come.
-      if (packet === null) return false
+      if (packet === null) {
+        isDamaged ||= message.length >= 2 && message.readUInt16BE(0) === id
+        return false
+      }
       finish({ ok: true, packet, rcode: (packet.flags ?? 0) & 0xf })
       return true
     }
@@ -165,7 +169,7 @@ function tcp(server: Nameserver): Channel {
 /** The message when it is the answer to this question (RFC 5452 section 9.1); null when it is not, or cannot be read. */
 function decodeReply(message: Buffer, id: number, question: DnsQuestion): DecodedPacket | null {
   try {
-    const packet = decode(message)
+    const packet = decodeMessage(message)
     const asked = packet.questions?.[0]
     if (packet.type !== 'response' || packet.id !== id) return null
     // A nameserver that could not read the question, as one of before EDNS, may leave it out: then it is an error and nothing else.
@@ -176,6 +180,24 @@ function decodeReply(message: Buffer, id: number, question: DnsQuestion): Decode
     return packet
   } catch {
     return null
+  }
+}
+
+const HEADER_BYTES = 12
+const TRUNCATED = 0x02
+
+/**
+ * RFC 2181 section 9 wants an answer cut between two sets of records, but some are cut in the middle of one: then what is left of
+ * the records is passed over, since all of them are asked for over TCP.
+ * @throws when it cannot be read
+ */
+function decodeMessage(message: Buffer): DecodedPacket {
+  try {
+    return decode(message)
+  } catch (error) {
+    if (message.length < HEADER_BYTES || (message[2]! & TRUNCATED) === 0) throw error
+    // The counts of the three lists of records, RFC 1035 section 4.1.1.
+    return decode(Buffer.from(message).fill(0, 6, HEADER_BYTES))
   }
 }
 

@@ -34,14 +34,19 @@ export const readAddresses: ReadRecords<string> = (packet, rcode, question) =>
     return isIP(answer.data) === 0 || answer.data === '0.0.0.0' || answer.data === '::' ? null : answer.data
   })
 
-/** The targets of an answer to a question for SRV. RFC 2782: the target `.` says that there is no such service. */
+/**
+ * The targets of an answer to a question for SRV. RFC 2782: the target `.` says that there is no such service. One that is no host
+ * name (RFC 1123 section 2.1, and underscores) is passed over: in DNS a name may have any byte, and this one goes into `Host`.
+ */
 export const readServices: ReadRecords<SrvRecord> = (packet, rcode, question) =>
   readRecords(packet, rcode, question, (answer) => {
     if (answer.type !== 'SRV') return null
     const { priority = 0, weight = 0, port, target } = answer.data
     const name = target.replace(/\.$/, '').toLowerCase()
-    return name === '' || port === 0 ? null : { priority, weight, port, target: name }
+    return port === 0 || !(HOST_NAME.test(name) || isIP(name) !== 0) ? null : { priority, weight, port, target: name }
   })
+
+const HOST_NAME = /^[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?(\.[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?)*$/
 
 /** Goes along the aliases of the name and reads its records; `read` gives null for one that cannot be used. */
 function readRecords<T>(

@@ -72,7 +72,8 @@ export function candidateNames(name: string, conf: Pick<ResolvConf, 'search' | '
   return (dots >= conf.ndots ? [name, ...searched] : [...searched, name]).filter(isDnsName)
 }
 
-/** RFC 1035 section 2.3.4: at most 63 characters between two dots and 253 in all. */
+/** RFC 1035 section 2.3.4: at most 63 bytes between two dots and 253 in all. */
 function isDnsName(name: string): boolean {
-  return name.length <= 253 && name.split('.').every((label) => label.length >= 1 && label.length <= 63)
+  const isLabel = (label: string) => label !== '' && Buffer.byteLength(label) <= 63
+  return Buffer.byteLength(name) <= 253 && name.split('.').every(isLabel)
 }

@@ -7,6 +7,8 @@ export interface NameWatchOptions {
   readonly resolver: Resolver
   /** A name, or an address, which is its own only address for ever. */
   readonly host: string
+  /** The name is complete: no search list applies to it. Default: it does, unless the name ends in a dot. */
+  readonly isFull?: boolean
   /** After each look-up, with the addresses that are good now (empty: none ever was) and whether they changed. */
   readonly onLookUp: (addresses: readonly string[], changed: boolean) => void
   readonly random?: () => number
@@ -21,11 +23,12 @@ export class NameWatch {
   #found: string | null = null
   #lookedUpAt: number | null = null
 
-  constructor({ resolver, host, onLookUp, random }: NameWatchOptions) {
+  constructor({ resolver, host, isFull = false, onLookUp, random }: NameWatchOptions) {
     this.host = host
     this.#onLookUp = onLookUp
+    const asked = isFull && !host.endsWith('.') ? `${host}.` : host
     this.#loop = new LookLoop(
-      () => resolver.resolve(host, this.#found),
+      () => resolver.resolve(asked, this.#found),
       (resolution) => (resolution.ok ? this.#onFound(resolution) : this.#onFailure(resolution.why)),
       random,
     )

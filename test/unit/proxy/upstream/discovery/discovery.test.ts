@@ -20,11 +20,11 @@ after(async () => {
  * @param timeoutMs of a question; what a machine under load takes for an answer is no failure, unless that is the point. Less than the
  * file may live on after its last test: a question that comes while its nameserver closes is never answered.
  */
-async function nameserver(timeoutMs = 8_000) {
+async function nameserver(timeoutMs = 8_000, search = '') {
   const server = await DnsServer.start()
   ends.push(() => server.close())
-  const resolvConf = join(dir, 'resolv.conf')
-  writeFileSync(resolvConf, 'nameserver 127.0.0.1\noptions attempts:1\n')
+  const resolvConf = join(dir, `resolv.conf.${server.port}`)
+  writeFileSync(resolvConf, `nameserver 127.0.0.1\noptions attempts:1 ndots:5\nsearch ${search}\n`)
   // Whole seconds of TTL are too long for a test: zero is held at 50 ms.
   const resolver = new Resolver({
     resolvConf,
@@ -310,6 +310,39 @@ describe('discovery by srv', { concurrency: true, timeout: 60_000 }, () => {
       ['b.example', '10.0.0.3', 5433, 0.01, 10],
       ['c.example', '10.0.0.4', 5434, 1, 20],
     ])
+  })
+
+  it('takes the name of a target for complete: no search list of the pod has a part in it', async () => {
+    const { server, resolver } = await nameserver(8_000, 'shop.svc wild.corp')
+    server.services('_db._tcp.example', [[0, 1, 1, 'a.example']], 0)
+    server.addresses('a.example', ['10.0.0.1'], 0)
+    // A domain that has every name.
+    server.fallback = ({ name, type }) => {
+      if (!name.endsWith('.wild.corp') || type !== 'A') return { rcode: name.endsWith('.wild.corp') ? 0 : 3 }
+      return { answers: [{ type, name, ttl: 60, data: '10.6.6.6' }] }
+    }
+    const sets = new Sets(SRV, resolver)
+    assert.deepEqual(await sets.ips(0), ['10.0.0.1'])
+    server.forget('a.example')
+    await until(() => sets.discovery.failure !== null)
+    assert.match(sets.discovery.failure ?? '', /^name 'a\.example' does not exist in DNS/)
+    assert.equal(sets.all.length, 1)
+    const asked = new Set(server.queries.filter(({ type }) => type === 'A').map(({ name }) => name))
+    assert.deepEqual([...asked], ['a.example'])
+  })
+
+  it('passes over a target that is no host name: it would go into the requests as Host', async () => {
+    const { server, resolver } = await nameserver()
+    const names = ['evil\r\nx-injected: 1', '\u010d\u010aevil: 1', 'two words.example', '-.example', 'a\0.example']
+    server.services(
+      '_db._tcp.example',
+      [...names, 'a_1.example'].map((name, port) => [0, 1, port + 1, name] as const),
+    )
+    for (const name of names) server.addresses(name, ['10.6.6.6'])
+    server.addresses('a_1.example', ['10.0.0.1'])
+    const sets = new Sets(SRV, resolver)
+    assert.deepEqual(await sets.ips(0), ['10.0.0.1'])
+    assert.equal(sets.all[0]![0]!.host, 'a_1.example')
   })
 
   it('follows the records and the addresses of a target, each when its own TTL is over', async () => {

@@ -45,6 +45,7 @@ nameserver 2001:db8::53`
     ['api.example.com', ['api.example.com', 'api.example.com.ns.svc', 'api.example.com.svc']],
     ['db.', ['db']],
     [`${'a'.repeat(64)}.example`, []],
+    [`${'ü'.repeat(32)}.example.com`, []],
     ['a..b', []],
     [`${'a.'.repeat(125)}ab`, [`${'a.'.repeat(125)}ab`]],
   ]

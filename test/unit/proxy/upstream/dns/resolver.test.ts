@@ -182,6 +182,54 @@ describe('a look-up', () => {
     )
   })
 
+  it('asks again over TCP when the answer was cut in the middle of a record', async () => {
+    const server = await start()
+    const all = Array.from({ length: 40 }, (_, i) => `10.1.0.${i}`)
+    server.addresses('many.example', all)
+    const answers = all.map((data) => ({ type: 'A' as const, name: 'many.example', ttl: 60, data }))
+    const corrupt = (reply: Buffer) => (reply[2]! & 0x02 ? reply.subarray(0, 200) : reply)
+    server.reply('many.example', 'A', { answers, fitting: answers, isTruncated: true, corrupt })
+    const { resolver } = resolverFor([server])
+    assert.deepEqual(await resolver.resolve('many.example'), ok([...all].sort(), 60_000, 'many.example'))
+  })
+
+  it('says of a nameserver whose answers cannot be read that it is not silent', async () => {
+    const server = await start()
+    server.fallback = () => ({ corrupt: (reply) => reply.subarray(0, reply.length - 3) })
+    const { resolver } = resolverFor([server], { conf: 'options attempts:1\n', timeoutMs: 200 })
+    const resolution = await resolver.resolve('db.example')
+    assert.equal(
+      !resolution.ok && resolution.why,
+      "name 'db.example' cannot be resolved: nameserver 127.0.0.1 did not answer within 200 ms, or not in a way that can be read",
+    )
+  })
+
+  it('ends at aliases that lead in a circle, and takes what stands beside an alias of itself', async () => {
+    const server = await start()
+    const alias = (name: string, data: string) => ({ type: 'CNAME' as const, name, ttl: 60, data })
+    server.addresses('b.example', [])
+    server.addresses('a.example', [])
+    server.reply('a.example', 'A', { answers: [alias('a.example', 'b.example'), alias('b.example', 'a.example')] })
+    const { resolver } = resolverFor([server])
+    const resolution = await resolver.resolve('a.example')
+    assert.match(resolution.ok ? '' : resolution.why, /^name 'a\.example' has no A or AAAA record in DNS/)
+    server.addresses('self.example', [])
+    const record = { type: 'A' as const, name: 'self.example', ttl: 60, data: '10.0.0.1' }
+    server.reply('self.example', 'A', { answers: [alias('self.example', 'SELF.example'), record] })
+    assert.deepEqual(await resolver.resolve('self.example'), ok(['10.0.0.1'], 60_000, 'self.example'))
+  })
+
+  it('takes as many records as an answer over TCP can have, of any letter case and TTL', async () => {
+    const server = await start()
+    // Of 20 bytes each in a message of 64 KiB.
+    const all = Array.from({ length: 3_200 }, (_, i) => `10.1.${i >> 8}.${i & 255}`)
+    server.addresses('x.io', [])
+    const answers = all.map((data) => ({ type: 'A' as const, name: 'X.iO', ttl: 2 ** 31 + 7, data }))
+    server.reply('x.io', 'A', { answers, isTruncated: true })
+    const { resolver } = resolverFor([server], { timeoutMs: 10_000 })
+    assert.deepEqual(await resolver.resolve('x.IO'), ok([...all].sort(), 300_000, 'x.io'))
+  })
+
   it('takes the records that fit where the whole answer is not to be had, for TCP is refused or says nothing', async () => {
     for (const isRefused of [true, false]) {
       const server = await start()
