@@ -51,7 +51,7 @@ const ROOM: Readonly<Record<keyof Figures, { readonly share: number; readonly nu
   steps: { share: 0.015, number: 80 },
   calls: { share: 0.015, number: 5 },
   nodeCalls: { share: 0.015, number: 5 },
-  // The process has a few of its own in a thousand requests.
+  // One in twenty requests.
   reads: { share: 0, number: 0.05 },
   writes: { share: 0, number: 0.05 },
   turns: { share: 0, number: 0.05 },

@@ -17,6 +17,7 @@ import { installVirtualTime } from './virtual-time.ts'
 
 /** Requests of a round: as many as request ids are made from one read of random bytes. */
 const ROUND = 512
+const LAP = 64
 
 // Both before anything of the proxy is loaded.
 const pass = installVirtualTime()
@@ -125,7 +126,8 @@ const ask = (client: Socket, path: Path, count: number): Promise<void> =>
       if (got !== length) reject(new Error(`path '${path.name}': an answer has ${got} bytes in place of ${length}`))
       got = 0
       pass(1)
-      if (--left === 0) resolve()
+      if (--left % LAP === 0) counters.lap()
+      if (left === 0) resolve()
       else client.write(path.request)
     })
     client.write(path.request)
@@ -147,7 +149,7 @@ const countPath = async (path: Path): Promise<Cost> => {
   await once(client, 'connect')
   await greet(client, path)
   await ask(client, path, ROUND)
-  counters.take()
+  counters.reset()
   await ask(client, path, ROUND)
   const cost = costOf(counters.take(), ROUND)
   // A path that went wrong costs something else.

@@ -20,12 +20,13 @@ interface Written {
 }
 
 /**
- * Interpreted code does what compiled code does, and does it in every run; the memory is enough for the collector to stay away, whose
- * threads read and write on their own.
+ * Interpreted code does what compiled code does, and does it in every run. The collector has memory enough to stay away, and no threads or
+ * tasks that wake the event loop.
  */
 const FLAGS = [
   ...['--no-opt', '--no-maglev', '--no-sparkplug', '--no-flush-bytecode'],
   ...['--min-semi-space-size=64', '--max-semi-space-size=64'],
+  ...['--single-threaded-gc', '--no-incremental-marking', '--no-memory-reducer'],
 ]
 
 const count = async (cases: readonly string[]): Promise<Record<string, Cost>> => {
