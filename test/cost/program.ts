@@ -59,14 +59,16 @@ const settled = async <T>(work: Promise<T>): Promise<T> => {
 }
 
 /** Answers what comes, piece by piece. */
-const upstreamOf = async ({ greeting, answer, hasTls }: Path): Promise<{ server: Server; port: number }> => {
+const upstreamOf = async ({ greeting, answer, hasTls, owed }: Path): Promise<{ server: Server; port: number }> => {
   const serve = (socket: Socket): void => {
-    let next = greeting?.answer ?? answer
+    let isGreeted = greeting === undefined
     socket.setNoDelay(true)
     socket.on('error', () => {})
-    socket.on('data', () => {
-      socket.write(next)
-      next = answer
+    socket.on('data', (chunk) => {
+      if (!isGreeted) socket.write(greeting!.answer)
+      else if (owed === undefined) socket.write(answer)
+      else for (let left = owed(chunk as Buffer); left > 0; left--) socket.write(answer)
+      isGreeted = true
     })
   }
   const server = hasTls === true ? createTlsServer(leaf, serve) : createServer(serve)
