@@ -13,7 +13,7 @@ import {
   quantity,
   rule,
 } from '../../common/schema-kit.ts'
-import { URL_PATTERN } from './upstream.ts'
+import { URL_PATTERN } from './url.ts'
 
 const RETRY_ON_PATTERN = '^(ConnectFailure|Reset|Timeout|5xx|[45][0-9][0-9])$'
 const RETRY_ON_REMEDY = 'use ConnectFailure, Reset, Timeout, 5xx or a status from 400 to 599 in quotes'

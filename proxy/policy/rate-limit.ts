@@ -92,3 +92,8 @@ export class RateLimit {
     if (this.#config.perFleet === true && sidecars !== this.#sidecars) this.reconfigure(this.#config, now, sidecars)
   }
 }
+
+/** Why a connection was refused, for a person. @param waitMs as admit() told it, without its sign */
+export function whyLimited(waitMs: Millis): string {
+  return `the rate limit is reached, the next connection may come in ${Math.ceil(waitMs)} ms`
+}

@@ -1,12 +1,10 @@
 /** A socket that reads into one buffer shared by all sockets and says after each write whether the memory is free again. */
 import { connect as connectTcp, type NetConnectOpts, Socket } from 'node:net'
 import type { ConnectionOptions, TLSSocket } from 'node:tls'
-import { CHUNK_BYTES, keepScratch, lend, SHARED_READ_BUFFER, takeBack } from './buffers.ts'
+import { keepScratch, lend, SHARED_READ_BUFFER, takeBack } from './buffers.ts'
 import { refreshClock } from './clock.ts'
+import { watchEnd } from './close-notify.ts'
 import { canWriteDirectly, type DirectHandle, type WriteOwner, writeDirectly } from './direct-write.ts'
-
-/** The most that one onData brings, unless the socket was opened with a smaller buffer. */
-export const READ_BUFFER_BYTES = CHUNK_BYTES
 
 /** What a socket tells its owner. The owner may be replaced at any time by assigning `handler`. */
 export interface SocketHandler {
@@ -32,6 +30,12 @@ export interface SocketTap {
 
 /** The handler of a socket that nobody owns: drops what comes. */
 export const NO_HANDLER: SocketHandler = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
+
+/** Leaves a socket to itself: what still comes is dropped, what was written goes out, and the end of the peer closes it. */
+export function dropRest(socket: RawSocket): void {
+  socket.handler = { ...NO_HANDLER, onEnd: () => socket.destroy() }
+  socket.resume()
+}
 
 /** What Node has and its types do not show. raw-socket.test.ts fails when a new Node changes one of these. */
 interface Internals {
@@ -65,6 +69,8 @@ export class RawSocket implements WriteOwner {
   backlog = 0
   /** The peer has sent FIN. */
   ended = false
+  /** It did so on a TLS connection without ending TLS (close_notify): what came may not be all that it sent. Said before onEnd. */
+  isCut = false
   destroyed = false
   /** Null: nobody looks on. */
   tap: SocketTap | null = null
@@ -114,6 +120,15 @@ export class RawSocket implements WriteOwner {
       },
     })
     this.socket = socket
+    if (isTls) {
+      watchEnd(
+        socket,
+        () => this.#paused,
+        () => {
+          this.isCut = true
+        },
+      )
+    }
     socket.on('end', () => this.#onEnd())
     socket.on('error', (error) => {
       this.#error ??= error

@@ -7,13 +7,22 @@ const MEANINGS: readonly (readonly [part: string, meaning: string])[] = [
   ['ALERT_CERTIFICATE_EXPIRED', 'it takes the client certificate for expired; renew it'],
   ['ALERT_CERTIFICATE_REVOKED', 'it takes the client certificate for revoked; issue another one'],
   ['ALERT_BAD_CERTIFICATE', 'it does not take the client certificate; use one of a CA that it trusts'],
+  [
+    'ALERT_UNSUPPORTED_CERTIFICATE',
+    'it takes no client certificate of this kind; use one for clients, with a usual key',
+  ],
+  ['ALERT_CERTIFICATE_UNKNOWN', 'it does not take the client certificate; see its log'],
   ['ALERT_ACCESS_DENIED', 'it does not let this client certificate in; give it the right or use another one'],
   ['ALERT_NO_APPLICATION_PROTOCOL', 'it speaks none of the protocols that were offered (ALPN); correct the port'],
   ['UNRECOGNIZED_NAME', 'it does not know the server name; set tls.serverName to a name that it has'],
   ['ALERT_PROTOCOL_VERSION', 'it speaks no protocol version that is allowed; lower tls.minVersion or update it'],
   ['UNSUPPORTED_PROTOCOL', 'it speaks no protocol version that is allowed; lower tls.minVersion or update it'],
   ['WRONG_VERSION_NUMBER', 'it does not answer in TLS; correct the port or remove tls'],
+  ['ALERT_INSUFFICIENT_SECURITY', 'it wants stronger ciphers than we share with it; see its log'],
+  ['ALERT_INTERNAL_ERROR', 'something went wrong inside it; see its log'],
   ['HANDSHAKE_FAILURE', 'it shares no cipher with us, or wants a client certificate; see its log'],
+  ['UNEXPECTED_MESSAGE', 'it does not keep to TLS; see what listens there'],
+  ['DATA_LENGTH_TOO_LONG', 'it does not keep to TLS; see what listens there'],
 ]
 
 /**

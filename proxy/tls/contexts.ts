@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import type { SecureContext } from 'node:tls'
 import type { RefReport, RefState } from '../../common/configz.ts'
 import type { DataRef, TlsConfig } from '../../common/proxy-config.ts'
-import { parseCertificates, parsePrivateKey, subjectOf, validityProblem } from './pem.ts'
+import { type Certificates, parseCertificates, parsePrivateKey, subjectOf, validityProblem } from './pem.ts'
 import type { UpstreamTls } from './upstream-tls.ts'
 
 /** Content of a reference, or why there is none, as a sentence that names it. */
@@ -215,16 +215,18 @@ export class TlsContexts {
     }
     const invalid = (field: string, ref: DataRef, problem: string): null =>
       fail(field, ref, 'Invalid', `${this.#options.name(ref)}${problem.startsWith(':') ? '' : ' '}${problem}`)
-    const certificates = (field: string, ref: DataRef, bytes: Buffer): readonly X509Certificate[] | null => {
+    const certificates = (field: string, ref: DataRef, bytes: Buffer): Certificates | null => {
       const parsed = parseCertificates(bytes)
       return parsed.ok ? parsed.value : invalid(field, ref, parsed.problem)
     }
 
     const wallNow = this.#options.wallNow?.() ?? Date.now()
     let caExpiry: number | null = null
+    let roots: Buffer | null = null
     const caBytes = ca === null ? null : read('tls.ca', ca)
     if (ca !== null && caBytes !== null) {
-      const bundle = certificates('tls.ca', ca, caBytes) ?? []
+      const { all: bundle, pem } = certificates('tls.ca', ca, caBytes) ?? { all: [], pem: null }
+      roots = pem
       // A bundle that is kept for years has old CAs in it; only one without any other is of no use.
       const valid = bundle.filter((each) => validityProblem(each, wallNow) === null)
       const first = bundle[0]
@@ -243,7 +245,8 @@ export class TlsContexts {
       const { certificate, privateKey } = clientCertificate
       const certificateBytes = read(field, certificate)
       const keyBytes = read(field, privateKey)
-      const leaf = certificateBytes === null ? undefined : certificates(field, certificate, certificateBytes)?.[0]
+      const chain = certificateBytes === null ? null : certificates(field, certificate, certificateBytes)
+      const leaf = chain?.all[0]
       const key = keyBytes === null ? null : parsePrivateKey(keyBytes)
       if (key !== null && !key.ok) invalid(field, privateKey, key.problem)
       if (leaf !== undefined) {
@@ -251,14 +254,14 @@ export class TlsContexts {
         if (problem !== null) {
           invalid(field, certificate, `: ${subjectOf(leaf)} ${problem}, renew it`)
           this.#recheckWhenValid([leaf], wallNow)
-        } else if (key?.ok && !leaf.checkPrivateKey(key.value)) {
+        } else if (key?.ok && !leaf.checkPrivateKey(key.value.key)) {
           invalid(field, privateKey, `does not match the certificate of ${subjectOf(leaf)}, store the two of one pair`)
         }
         expiry = leaf.validToDate.getTime()
       }
-      if (certificateBytes !== null && keyBytes !== null) pair = { certificate: certificateBytes, privateKey: keyBytes }
+      if (chain !== null && key?.ok) pair = { certificate: chain.pem, privateKey: key.value.pem }
     }
-    return failure ?? { ca: caBytes, pair, expiry: { clientCertificate: expiry, ca: caExpiry } }
+    return failure ?? { ca: roots, pair, expiry: { clientCertificate: expiry, ca: caExpiry } }
   }
 
   /** Looks again at the moment from which on one of these is valid: nobody writes a file then. */

@@ -1,5 +1,4 @@
 /** Dials one endpoint: TCP or TLS, within a deadline, the certificate's chain and name verified; tells why when it fails. */
-import type { X509Certificate } from 'node:crypto'
 import { connect, isIP, type NetConnectOpts, type Socket } from 'node:net'
 import type { ConnectionOptions, PeerCertificate, TLSSocket } from 'node:tls'
 import type { ProxyProtocol } from '../../common/proxy-config.ts'
@@ -9,7 +8,7 @@ import { now, refreshClock } from '../runtime/clock.ts'
 import { openTcp, openTls, type RawSocket, type SocketHandler, upgradeTls } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
 import { breakText } from '../tls/alerts.ts'
-import { subjectOf, validityProblem } from '../tls/pem.ts'
+import { type Chain, describeUntrusted, untrustedChain } from '../tls/untrusted.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
 import type { Address } from './discovery/discovery.ts'
 import { type Peer, proxyHeader } from './proxy-protocol.ts'
@@ -192,8 +191,8 @@ class DialAttempt implements Dial, SocketHandler {
   readonly #deadline: CoarseTimer
   readonly #startedAt = refreshClock()
   #connectedAt = 0
-  /** Of a chain that is not trusted: the certificate whose dates are why. */
-  #outdated: X509Certificate | null = null
+  /** Null when it is trusted. */
+  #chain: Chain | null = null
 
   /** @param onAccepted called when TCP is connected, before the handshake */
   constructor(target: DialTarget, dialler: Dialler, onAccepted: () => void = () => {}) {
@@ -341,7 +340,7 @@ class DialAttempt implements Dial, SocketHandler {
     const { socket } = raw
     // Before Node verifies, and closes what it does not trust: afterwards the chain cannot be asked for.
     socket.prependOnceListener('secure', () => {
-      this.#outdated = outdated(socket)
+      this.#chain = untrustedChain(socket)
     })
     socket.once('secureConnect', () => {
       const { alpn, address: at } = this.#target
@@ -408,7 +407,8 @@ class DialAttempt implements Dial, SocketHandler {
     const { code } = error as NodeJS.ErrnoException
     const untrusted = (this.#socket?.socket as TLSSocket | undefined)?.authorizationError
     if (tls !== null && untrusted) {
-      this.#fail('tls_verify_failed', describeUntrusted(address, tls, error, this.#outdated))
+      const why = describeUntrusted(tls.serverName ?? address.host, error, this.#chain)
+      this.#fail('tls_verify_failed', `${name(address)}: ${why}`)
     } else if (this.#connectedAt > 0) {
       this.#fail('upstream_reset', `${name(address)} ended the TLS handshake: ${breakText(error) ?? error.message}`)
     } else if (code === 'ETIMEDOUT') {
@@ -445,38 +445,4 @@ function name({ host, ip, port }: Address): string {
   if (ip.startsWith('/')) return `socket '${ip}'`
   const where = `${ip.includes(':') ? `[${ip}]` : ip}:${port}`
   return host === ip ? `endpoint ${where}` : `endpoint '${host}' (${where})`
-}
-
-/** What Node has and its types do not show; connector tests fail when a new Node changes it. */
-interface Verified {
-  readonly _handle: { verifyError?(): Error | null | undefined } | null
-}
-
-/** Of a chain that OpenSSL does not trust, the first certificate that is not valid now; null when there is none, or it is trusted. */
-function outdated(socket: TLSSocket): X509Certificate | null {
-  if (!(socket as unknown as Verified)._handle?.verifyError?.()) return null
-  const seen = new Set<string>()
-  let certificate = socket.getPeerX509Certificate()
-  while (certificate !== undefined && !seen.has(certificate.fingerprint256)) {
-    if (validityProblem(certificate, Date.now()) !== null) return certificate
-    seen.add(certificate.fingerprint256)
-    certificate = certificate.issuerCertificate
-  }
-  return null
-}
-
-function describeUntrusted(address: Address, tls: UpstreamTls, error: Error, old: X509Certificate | null): string {
-  const code = (error as NodeJS.ErrnoException).code ?? 'unknown'
-  const wanted = tls.serverName ?? address.host
-  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
-    const names = (error as Error & { cert?: PeerCertificate }).cert?.subjectaltname ?? 'no name'
-    return `${name(address)}: its certificate is for ${names}, not for '${wanted}'; set tls.serverName to a name that it has`
-  }
-  const isOutdated = code.includes('EXPIRED') || code.includes('NOT_YET_VALID')
-  if (isOutdated && old !== null) {
-    const why = validityProblem(old, Date.now())
-    return `${name(address)}: its certificate is not trusted: ${subjectOf(old)} ${why} (${code}), renew it`
-  }
-  const remedy = isOutdated ? '' : '; set tls.ca to the CA that issued it'
-  return `${name(address)}: its certificate is not trusted: ${error.message} (${code})${remedy}`
 }

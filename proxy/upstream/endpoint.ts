@@ -12,6 +12,8 @@ export interface EndpointPool {
   retire(): void
   /** Close everything now. Idempotent. */
   destroy(): void
+  /** Connections that are open or being made. Absent: nobody asks. */
+  readonly connections?: number
   /** What is under way waits at its next boundary, until it may go on. Absent: it does not. */
   halt?(isHalted: boolean): void
   /** Close a connection that rests; false: none does. Absent: none ever does here. */

@@ -1,5 +1,5 @@
 /** Keep-alive connections to one endpoint: given out newest first, closed before the server closes them, bounded by the cluster. */
-import type { Bulkhead, Waiter } from '../policy/bulkhead.ts'
+import type { Bulkhead } from '../policy/bulkhead.ts'
 import { SMALL_READ_BUFFER } from '../runtime/buffers.ts'
 import { now } from '../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../runtime/raw-socket.ts'
@@ -7,9 +7,9 @@ import { CoarseTimer } from '../runtime/timers.ts'
 import { CloseHabit } from './close-habit.ts'
 import type { Cluster } from './cluster.ts'
 import { type Dial, type DialFailure, type Dialler, type DialTimes, dial, withoutDot } from './connector.ts'
-import { NO_HASH } from './consistent-hash.ts'
 import type { Address } from './discovery/discovery.ts'
 import type { Endpoint, EndpointPool } from './endpoint.ts'
+import { takerOf } from './handover.ts'
 
 /** How long a connection stays idle when the server does not say how long it waits: below the 5 s of Node's own servers. */
 export const IDLE_MS = 4_000
@@ -18,10 +18,6 @@ const IDLE_MARGIN_MS = 1_000
 const MAX_IDLE_MS = 60_000
 /** A connection is not used again after this time (so that load follows DNS and rotated certificates), give or take a tenth, unless the limits say another. */
 const MAX_AGE_MS = 600_000
-/** How many of those who wait are asked whether they want a connection that became idle: with one of three endpoints all but never none does. */
-const MOST_ASKED = 16
-/** How often the next one may see others go first, before a connection that it has no use for is closed for its sake. */
-const MOST_PASSED_OVER = 8
 /** Requests on one connection, unless the limits say another. */
 const MAX_REQUESTS = 10_000
 
@@ -34,14 +30,8 @@ export interface ConnectionUser {
   onUpstreamClose(error: Error | null): void
 }
 
-/** What asks for a connection. Its `onSlot` means that it may dial. */
-export interface ConnectionWaiter extends Waiter {
-  /** How often a connection that became idle was given to one behind it, since it waits. */
-  passedOver: number
-  /** Whether it goes on at the endpoint of this connection, which became idle while it waited. */
-  takes(connection: UpstreamConnection): boolean
-  /** It waits no longer: this connection is its own. */
-  onIdleConnection(connection: UpstreamConnection): void
+/** What a connection is dialled for. */
+export interface ConnectionCaller {
   /** The connection may be one to another endpoint of the host. */
   onDialled(connection: UpstreamConnection, times: DialTimes): void
   onDialFailed(failure: DialFailure): void
@@ -160,13 +150,13 @@ export class UpstreamConnection implements SocketHandler {
 /** A dial under way, which holds a slot of the cluster until it fails. */
 class PoolDial implements Dial, Dialler {
   readonly #pool: HttpPool
-  readonly #waiter: ConnectionWaiter
+  readonly #caller: ConnectionCaller
   readonly #dial: Dial
   #isOver = false
 
-  constructor(pool: HttpPool, waiter: ConnectionWaiter, timeoutMs: number) {
+  constructor(pool: HttpPool, caller: ConnectionCaller, timeoutMs: number) {
     this.#pool = pool
-    this.#waiter = waiter
+    this.#caller = caller
     const { endpoint, cluster } = pool
     this.#dial = dial(
       {
@@ -185,12 +175,12 @@ class PoolDial implements Dial, Dialler {
 
   onDialled(raw: RawSocket, times: DialTimes, address: Address): void {
     this.#isOver = true
-    this.#waiter.onDialled(this.#pool.onDialled(this, raw, address), times)
+    this.#caller.onDialled(this.#pool.onDialled(this, raw, address), times)
   }
 
   onDialFailed(failure: DialFailure): void {
     this.#end()
-    this.#waiter.onDialFailed(failure)
+    this.#caller.onDialFailed(failure)
   }
 
   cancel(): void {
@@ -277,9 +267,9 @@ export class HttpPool implements EndpointPool {
     this.#habit.saw(afterMs, now())
   }
 
-  /** Dials for a waiter, which has acquired a slot of the cluster for it. */
-  connect(waiter: ConnectionWaiter, timeoutMs: number): Dial {
-    const started = new PoolDial(this, waiter, timeoutMs)
+  /** Dials for a caller, which has acquired a slot of the cluster for it. */
+  connect(caller: ConnectionCaller, timeoutMs: number): Dial {
+    const started = new PoolDial(this, caller, timeoutMs)
     this.#dials.add(started)
     return started
   }
@@ -299,7 +289,7 @@ export class HttpPool implements EndpointPool {
       this.#idle.push(connection)
       return
     }
-    const taker = this.#takerOf(connection)
+    const taker = takerOf(connection, this.#slots)
     if (taker === null) {
       // Whoever goes on waiting waits for its slot: resting, it would hold that for seconds.
       connection.destroy()
@@ -307,21 +297,6 @@ export class HttpPool implements EndpointPool {
     }
     this.#slots.cancel(taker)
     taker.onIdleConnection(connection)
-  }
-
-  /**
-   * The first of those who wait that goes on at the endpoint of this connection. Null when the first few of them go elsewhere, or the
-   * very next one has seen enough of those behind it go first: it gets the slot.
-   */
-  #takerOf(connection: UpstreamConnection): ConnectionWaiter | null {
-    const slots = this.#slots
-    let waiter = slots.next as ConnectionWaiter | null
-    for (let asked = 0; waiter !== null && asked < MOST_ASKED; asked++) {
-      if (waiter.takes(connection)) return waiter
-      if (asked === 0 && ++waiter.passedOver > MOST_PASSED_OVER) return null
-      waiter = slots.after(waiter) as ConnectionWaiter | null
-    }
-    return null
   }
 
   /** Closes the connection that has been idle longest, so that its slot can be used elsewhere; false when there is none. */
@@ -390,33 +365,6 @@ export class HttpPool implements EndpointPool {
 export function evictIdle(cluster: Cluster): boolean {
   for (const { pool } of cluster.endpoints) if (pool instanceof HttpPool && pool.evict()) return true
   return false
-}
-
-/**
- * Whether an attempt that waited goes on at an endpoint because a connection to it became free. Under load that never ends every
- * attempt waits: without this, connections once made would decide for ever who is asked, whatever priority, hash and health say.
- * @param tried endpoints of earlier attempts of the same request
- * @param hash of what ConsistentHash looks at
- */
-export function suits(
-  cluster: Cluster,
-  endpoint: Endpoint,
-  time: number,
-  tried: readonly Endpoint[],
-  hash: number,
-): boolean {
-  if (!endpoint.isAvailable(time)) return false
-  const picked = cluster.pick(time, tried, hash)
-  if (picked === endpoint) return true
-  if (typeof picked === 'string') return false
-  // A hash has one answer.
-  if (hash !== NO_HASH && cluster.config.loadBalancing?.policy === 'ConsistentHash') return false
-  if (endpoint.priority !== picked.priority || endpoint.isNear !== picked.isNear) return false
-  if (tried.includes(endpoint) && !tried.includes(picked)) return false
-  if (picked.isWell(time) && !endpoint.isWell(time)) return false
-  // Any of its equals will do, but for one that has hardly a connection yet.
-  const share = HttpPool.of(cluster, endpoint).connections / endpoint.weightAt(time)
-  return (HttpPool.of(cluster, picked).connections + 1) / picked.weightAt(time) >= share
 }
 
 function hostOf(endpoint: Endpoint, isTls: boolean): string {

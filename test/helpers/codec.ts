@@ -116,7 +116,7 @@ export function relayRequests(bytes: Buffer, options: RequestOptions = {}): Rela
             body: '',
             isComplete: false,
           })
-          body.begin(facts.body, facts.length, false)
+          body.begin(facts.body, facts.length, false, facts.nominated)
           content.begin(facts.body, facts.length, true)
           reader.done()
           inBody = !body.isDone
@@ -189,7 +189,7 @@ export function relayResponse(bytes: Buffer, options: ResponseOptions = {}): Rel
           body: '',
           isComplete: false,
         })
-        body.begin(facts.body, facts.length, isOld)
+        body.begin(facts.body, facts.length, isOld, facts.nominated)
         content.begin(facts.body, facts.length, true)
         reader.done()
         const { status } = head

@@ -28,8 +28,11 @@ export interface Authority {
   /** PEM of the certificate of this CA. */
   readonly cert: string
   issue(options?: LeafOptions): Leaf
-  /** A CA below this one; what it issues carries its certificate along. */
-  intermediate(commonName?: string): Authority
+  /**
+   * A CA below this one; what it issues carries its certificate along.
+   * @param constraints further lines of its extensions
+   */
+  intermediate(commonName?: string, constraints?: readonly string[]): Authority
 }
 
 const DAY_MS = 86_400_000
@@ -67,8 +70,9 @@ export class Pki {
         const leaf = this.#issue(id, options)
         return { cert: leaf.cert + chain, key: leaf.key }
       },
-      intermediate: (commonName = 'Test Intermediate CA') => {
+      intermediate: (commonName = 'Test Intermediate CA', constraints = []) => {
         const child = this.#sign(id, commonName, [
+          ...constraints,
           'basicConstraints=critical,CA:TRUE',
           'keyUsage=critical,keyCertSign,cRLSign',
           'subjectKeyIdentifier=hash',

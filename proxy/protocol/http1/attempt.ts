@@ -9,14 +9,15 @@ import { breakText } from '../../tls/alerts.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
 import type { Dial, DialFailure, DialTimes } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
+import { type ConnectionWaiter, suits } from '../../upstream/handover.ts'
 import {
+  type ConnectionCaller,
   type ConnectionUser,
-  type ConnectionWaiter,
   evictIdle,
   HttpPool,
-  suits,
   type UpstreamConnection,
 } from '../../upstream/http-pool.ts'
+import { BodyKind } from './framing.ts'
 import type { ResponseFacts } from './headers.ts'
 import { type OutgoingRequest, protocols } from './outgoing.ts'
 import type { HeadParser } from './parser.ts'
@@ -93,7 +94,7 @@ export interface AttemptOwner {
   onBroken(reason: Reason, detail: string): void
 }
 
-export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner {
+export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWaiter, ResponseOwner {
   // Bulkhead's links.
   nextWaiter: Waiter | null = null
   previousWaiter: Waiter | null = null
@@ -157,7 +158,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       return
     }
     const pool = HttpPool.of(cluster, endpoint)
-    const connection = isFresh ? null : pool.take(time, this.#owner.isIdempotent)
+    const connection = isFresh ? null : pool.take(time, this.#isRepeatable)
     if (connection !== null) {
       this.#beginAt(endpoint, time)
       this.#use(connection)
@@ -219,7 +220,7 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
       return
     }
     const pool = HttpPool.of(cluster, endpoint)
-    const connection = this.#isFresh ? null : pool.take(time, this.#owner.isIdempotent)
+    const connection = this.#isFresh ? null : pool.take(time, this.#isRepeatable)
     this.#beginAt(endpoint, time)
     if (connection === null) this.#connect(pool, time)
     else {
@@ -271,11 +272,17 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
     owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
   }
 
+  /** Another attempt is sure to be possible, whatever still comes of the request. */
+  get #isRepeatable(): boolean {
+    const { isIdempotent, request } = this.#owner
+    return isIdempotent && request.isReplayable && (request.isComplete || request.body.kind === BodyKind.length)
+  }
+
   #use(connection: UpstreamConnection): void {
     connection.use(this)
     this.#connection = connection
-    if (connection.requests > 1 && !this.#owner.isIdempotent) {
-      // A request that cannot be sent twice: one turn later, a FIN that has come by now is known and another connection is taken.
+    if (connection.requests > 1 && !this.#isRepeatable) {
+      // A request that cannot be sent twice, or may turn out so while its body comes: one turn later, a FIN that has come by now is known and another connection is taken.
       this.state = 'checking'
       setImmediate(onChecked, this, connection)
       return
@@ -350,9 +357,21 @@ export class Attempt implements ConnectionUser, ConnectionWaiter, ResponseOwner 
   }
 
   onUpstreamEnd(): void {
-    if (this.#connection === null) return
-    if (this.state === 'sent' && this.response.endsWithConnection(this.#owner.clientSocket)) this.onResponseEnd(false)
-    else this.#lost('upstream_reset', `endpoint ${this.asked?.name} closed the connection`)
+    const connection = this.#connection
+    if (connection === null) return
+    const { response } = this
+    if (this.state !== 'sent' || !response.mayEndWithConnection) {
+      this.#lost('upstream_reset', `endpoint ${this.asked?.name} closed the connection`)
+    } else if (connection.raw.isCut) {
+      this.#lost(
+        'upstream_reset',
+        `endpoint ${this.asked?.name} ended an answer without a length by closing its connection, without ending TLS ` +
+          '(close_notify): it may be cut short; have it send a length, or chunks',
+      )
+    } else {
+      response.endWithConnection(this.#owner.clientSocket)
+      this.onResponseEnd(false)
+    }
   }
 
   onUpstreamClose(error: Error | null): void {

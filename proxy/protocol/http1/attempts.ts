@@ -39,7 +39,7 @@ export class Attempts {
     const first = this.current
     const { target, tried, hash } = this.#owner
     const { cluster, cells } = target.upstream
-    if (first.state !== 'sent' || first.response.hasBegun || !this.mayHedge) return
+    if (first.state !== 'sent' || first.response.isAnswering || !this.mayHedge) return
     this.#wasHedged = true
     const endpoint = cluster.pick(time, first.asked === null ? tried : [...tried, first.asked], hash)
     if (typeof endpoint === 'string') return

@@ -95,6 +95,8 @@ const MAX_SIZE_DIGITS = 16
 const MAX_EXTENSION_BYTES = 1024
 const TRAILER_LIMITS = { headBytes: 8 * 1024, fields: 64, lineBytes: 0, fieldBytes: 8 * 1024 }
 
+export const NO_NAMES: readonly Uint8Array[] = []
+
 /** Reads trailer sections; each is read in one go once it is complete, so one reader serves all. */
 let trailerParser: HeadParser | null = null
 
@@ -124,12 +126,16 @@ export class BodyReader {
   #extensionBytes = 0
   #isZeroHeld = false
   #isDechunked = false
+  #nominated = NO_NAMES
   /** The trailer section as far as it came, its last empty line included. */
   #trailer: Buffer | null = null
   #trailerLength = 0
 
-  /** @param dechunk cut out all framing of a chunked body, for a receiver that speaks HTTP/1.0 */
-  begin(kind: BodyKind, length: number, dechunk: boolean): void {
+  /**
+   * @param dechunk cut out all framing of a chunked body, for a receiver that speaks HTTP/1.0
+   * @param nominated names in lower case that Connection named: RFC 9110 section 7.6.1 removes such fields from the trailers, too
+   */
+  begin(kind: BodyKind, length: number, dechunk: boolean, nominated: readonly Uint8Array[] = NO_NAMES): void {
     this.kind = kind
     this.isDone = kind === BodyKind.none || (kind === BodyKind.length && length === 0)
     this.contentBytes = 0
@@ -140,6 +146,7 @@ export class BodyReader {
     this.#digits = 0
     this.#extensionBytes = 0
     this.#isDechunked = dechunk
+    this.#nominated = nominated
     this.#trailerLength = 0
     this.#isZeroHeld = false
     this.hasZeroBefore = false
@@ -351,19 +358,20 @@ export class BodyReader {
     }
     if ((trailerParser.seen & FRAMING_FIELDS) !== 0) return this.#refuse(FramingFault.trailerField)
     const { end: trailerEnd } = trailerParser
-    this.#trailerLength = withoutForbidden(trailerParser)
+    this.#trailerLength = withoutForbidden(trailerParser, this.#nominated)
     this.isDone = true
     return start + trailerEnd - before
   }
 }
 
 /** Moves the fields that may be in a trailer section together; returns the length of what is left, its empty line included. */
-function withoutForbidden(trailer: HeadParser): number {
+function withoutForbidden(trailer: HeadParser, nominated: readonly Uint8Array[]): number {
   const { bytes, count } = trailer
   let at = 0
   for (let i = 0; i < count; i++) {
     const start = trailer.nameStart(i)
-    if (!mayTrail(bytes, start, trailer.nameEnd(i))) continue
+    const nameEnd = trailer.nameEnd(i)
+    if (isOneOf(NOT_IN_TRAILERS, bytes, start, nameEnd) || isOneOf(nominated, bytes, start, nameEnd)) continue
     const lineEnd = trailer.lineEnd(i)
     bytes.copyWithin(at, start, lineEnd)
     at += lineEnd - start
@@ -373,9 +381,9 @@ function withoutForbidden(trailer: HeadParser): number {
   return at
 }
 
-function mayTrail(bytes: Buffer, start: number, end: number): boolean {
-  for (let i = 0; i < NOT_IN_TRAILERS.length; i++) if (isWord(bytes, start, end, NOT_IN_TRAILERS[i]!)) return false
-  return true
+function isOneOf(names: readonly Uint8Array[], bytes: Buffer, start: number, end: number): boolean {
+  for (let i = 0; i < names.length; i++) if (isWord(bytes, start, end, names[i]!)) return true
+  return false
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Reads heads that come in one piece or in many: in place when the whole head is in one read, otherwise from memory of its own. */
 import { type Fault, HeadParser, LIMITS } from './parser.ts'
+import { CR, LF } from './tables.ts'
 
 const FIRST_CAPACITY = 256
 /** A longer head in pieces has a parser of its own, which goes on where it stopped; a shorter one is read again from its begin. */
@@ -51,7 +52,10 @@ export class HeadReader {
     const held = this.#held
     const { bytes, start } = this.head
     if (held === null) return bytes.toString('latin1', start, start + text.length) === text
-    return held.toString('latin1', 0, Math.min(text.length, this.#heldLength)) === text
+    // Empty lines in front of a request are kept with it.
+    let from = 0
+    while (from < this.#heldLength && (held[from] === CR || held[from] === LF)) from++
+    return held.toString('latin1', from, Math.min(from + text.length, this.#heldLength)) === text
   }
 
   /** 1: a head is complete; 0: the chunk was used up and more is needed; -1: refused, see `head.fault`. */

@@ -1,5 +1,5 @@
 /** What the fields of a head mean for a hop: connection options, hop-by-hop fields, Host and target, and how the body is framed. */
-import { BodyKind, bodyLength, CHUNKED_BODY, framingFault, NO_FRAMING } from './framing.ts'
+import { BodyKind, bodyLength, CHUNKED_BODY, framingFault, NO_FRAMING, NO_NAMES } from './framing.ts'
 import { type Fault, type HeadParser, LIMITS } from './parser.ts'
 import { Field, HTAB, IP_LITERAL, isName, isWord, LOWER, nameBytes, REG_NAME, SP, TOKEN } from './tables.ts'
 
@@ -76,6 +76,8 @@ class Facts {
   hasKeepAlive = false
   /** Connection has the option `upgrade`. */
   hasUpgrade = false
+  /** Other options of Connection, in lower case: no field of such a name goes on, in the head or among the trailers. */
+  nominated: readonly Uint8Array[] = NO_NAMES
   /** `dropped` may have ones. */
   #isMarked = false
 
@@ -84,6 +86,7 @@ class Facts {
     this.hasClose = false
     this.hasKeepAlive = false
     this.hasUpgrade = false
+    this.nominated = NO_NAMES
     const { count, known } = head
     const { dropped } = this
     if (this.#isMarked) dropped.fill(0)
@@ -140,6 +143,7 @@ class Facts {
       if (known[i] !== 0 && ((1 << known[i]!) & NEVER_NOMINATED) !== 0) return false
       this.dropped[i] = 1
     }
+    this.nominated = [...this.nominated, lowerCase(bytes, start, end)]
     return true
   }
 }
@@ -358,6 +362,12 @@ function keepAliveSeconds(head: HeadParser): number {
     return Math.min(seconds, 1e6)
   }
   return -1
+}
+
+function lowerCase(bytes: Buffer, start: number, end: number): Uint8Array {
+  const name = new Uint8Array(end - start)
+  for (let i = 0; i < name.length; i++) name[i] = LOWER[bytes[start + i]!]!
+  return name
 }
 
 function equals(bytes: Buffer, start: number, end: number, word: Buffer): boolean {

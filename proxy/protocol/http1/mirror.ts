@@ -1,6 +1,5 @@
 /** Copies of requests to another upstream: sent after the answer, never waited for, and left out as soon as anything is scarce. */
 import type { MirrorCounts } from '../../observe/cells.ts'
-import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import type { Outcome } from '../../policy/policy.ts'
 import { now } from '../../runtime/clock.ts'
 import { isStrained } from '../../runtime/overload.ts'
@@ -9,8 +8,8 @@ import { NONE } from '../../upstream/balancer.ts'
 import type { Dial, DialFailure } from '../../upstream/connector.ts'
 import type { Endpoint } from '../../upstream/endpoint.ts'
 import {
+  type ConnectionCaller,
   type ConnectionUser,
-  type ConnectionWaiter,
   HttpPool,
   type UpstreamConnection,
 } from '../../upstream/http-pool.ts'
@@ -91,13 +90,7 @@ function copyOf(request: OutgoingRequest, { credential }: HttpUpstream, host: Bu
 const facts = new ResponseFacts()
 
 /** One copy on its way. Whatever becomes of it is counted and nothing else. */
-class MirrorCall implements ConnectionUser, ConnectionWaiter {
-  // Bulkhead's links; it never waits.
-  nextWaiter: Waiter | null = null
-  previousWaiter: Waiter | null = null
-  waitsAt: Bulkhead | null = null
-  passedOver = 0
-
+class MirrorCall implements ConnectionUser, ConnectionCaller {
   readonly #counts: MirrorCounts
   readonly #bytes: Buffer
   readonly #isHead: boolean
@@ -152,14 +145,6 @@ class MirrorCall implements ConnectionUser, ConnectionWaiter {
     if (!isOurs) this.#endpoint?.dialFailed(now())
     this.#end(isOurs ? 'abandoned' : 'failure')
   }
-
-  onSlot(): void {}
-
-  takes(): boolean {
-    return false
-  }
-
-  onIdleConnection(): void {}
 
   onUpstreamData(chunk: Buffer, length: number): void {
     let at = 0

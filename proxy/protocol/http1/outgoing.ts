@@ -87,7 +87,7 @@ export class OutgoingRequest {
     this.#limit = replayLimit
     this.isKept = true
     this.isReplayable = facts.body !== BodyKind.length || facts.length <= replayLimit
-    this.body.begin(facts.body, facts.length, false)
+    this.body.begin(facts.body, facts.length, false, facts.nominated)
     if (this.body.isDone || next === end) return next
     return this.#keep(chunk, next, end)
   }

@@ -77,6 +77,11 @@ export class ResponseRelay {
     this.#owner = owner
   }
 
+  /** The answer itself has begun; interim responses are none. */
+  get isAnswering(): boolean {
+    return this.isStarted || this.#reader.isPartial
+  }
+
   /**
    * A request is sent, for the first time or again.
    * @param changes to the fields of the final response
@@ -147,7 +152,7 @@ export class ResponseRelay {
   #final(head: HeadParser, chunk: Buffer, start: number, end: number, upstream: RawSocket, client: RawSocket): void {
     const { body } = this
     const isOld = this.#isOld
-    body.begin(facts.body, facts.length, isOld)
+    body.begin(facts.body, facts.length, isOld, facts.nominated)
     let behind = start
     if (!body.isDone && end > start) {
       behind = body.scan(chunk, start, end)
@@ -216,11 +221,17 @@ export class ResponseRelay {
     this.#owner.onResponseEnd(this.#isPersistent && behind === length)
   }
 
-  /** The upstream sent FIN; true when that is how its body ends. */
-  endsWithConnection(client: RawSocket): boolean {
-    if (!this.isStarted || this.body.kind !== BodyKind.untilClose) return false
+  /**
+   * The end of the upstream's connection is the end of the body. Over TLS it has to be one that the upstream has said: RFC 9112 section
+   * 9.8.
+   */
+  get mayEndWithConnection(): boolean {
+    return this.isStarted && this.body.kind === BodyKind.untilClose
+  }
+
+  /** The upstream has ended its connection in that way. */
+  endWithConnection(client: RawSocket): void {
     if (this.#isEncoded) client.write(LAST_CHUNK)
-    return true
   }
 
   /** The exchange or the attempt is over before the response was. */

@@ -3,8 +3,9 @@ import type { Reason } from '../../../common/reasons.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { type Dial, type DialFailure, type Dialler, type DialTimes, dial } from '../../upstream/connector.ts'
+import { DialAttempts, whyUnready } from '../../upstream/dial-attempts.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
-import type { Endpoint } from '../../upstream/endpoint.ts'
+import { Endpoint } from '../../upstream/endpoint.ts'
 import { Login } from './login.ts'
 import { errorResponse } from './respond.ts'
 import type { PostgresSnapshot } from './snapshot.ts'
@@ -43,21 +44,16 @@ export interface Connector {
   onConnectFailed(failure: ConnectFailed): void
 }
 
-/** Different endpoints that are tried. Nothing of the application's was sent yet. */
-const MAX_DIALS = 3
-
 /** Exactly one method of the connector is called, later than start(), and none after cancel(). */
 export class Connecting implements Dialler {
   readonly #snapshot: PostgresSnapshot
   readonly #database: string
   readonly #fixed: ReadonlyMap<string, string>
   readonly #connector: Connector
-  readonly #tried: Endpoint[] = []
+  readonly #attempts: DialAttempts
   #dial: Dial | null = null
   #cancelHold = () => {}
-  #token = 0
   #isOver = false
-  #isRetrying = false
   #failed: ConnectFailure | null = null
 
   /** @param fixed startup parameters beside user and database */
@@ -66,6 +62,7 @@ export class Connecting implements Dialler {
     this.#database = database
     this.#fixed = fixed
     this.#connector = connector
+    this.#attempts = new DialAttempts(snapshot.cluster)
   }
 
   start(): void {
@@ -87,7 +84,7 @@ export class Connecting implements Dialler {
       if (this.#isOver) return
       refreshClock()
       if (ready) this.#next()
-      else this.#fail(cluster.whyUnready, cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`)
+      else this.#fail(cluster.whyUnready, whyUnready(cluster))
     })
   }
 
@@ -97,35 +94,20 @@ export class Connecting implements Dialler {
     this.#cancelHold()
     if (this.#dial === null) return
     this.#dial.cancel()
-    const endpoint = this.#tried.at(-1)!
-    endpoint.settle(this.#token, 'abandoned', now())
-    endpoint.leave()
-    this.#endRetry(false)
+    this.#attempts.end('abandoned')
   }
 
   #next(): void {
     if (this.#isOver) return
     const { cluster, timeouts } = this.#snapshot
-    const failed = this.#failed
-    const picked = cluster.pick(refreshClock(), this.#tried)
-    if (typeof picked === 'string') {
-      if (failed !== null) this.#over(failed)
-      else this.#fail(picked, this.#whyNone(picked), picked === 'egress_denied' || picked === 'circuit_open')
+    refreshClock()
+    const picked = this.#attempts.next(this.#failed)
+    if (!(picked instanceof Endpoint)) {
+      if (picked === this.#failed) this.#over(this.#failed)
+      else this.#fail(picked.reason, picked.detail, FINAL.has(picked.reason))
       return
     }
-    if (failed !== null) {
-      if (this.#tried.includes(picked) || !cluster.budget.tryRetry(now())) {
-        this.#over(failed)
-        return
-      }
-      this.#isRetrying = true
-    }
-    if (cluster.tls !== null && cluster.tls.context === null) {
-      this.#fail('tls_verify_failed', `TLS cannot be set up: ${cluster.tls.failure}`, true)
-      return
-    }
-    this.#token = picked.begin(now())
-    this.#tried.push(picked)
+    this.#attempts.begin(picked)
     const target = {
       address: picked,
       guard: cluster.guard,
@@ -138,17 +120,6 @@ export class Connecting implements Dialler {
     this.#dial = dial(target, this)
   }
 
-  #whyNone(reason: Reason): string {
-    const { cluster } = this.#snapshot
-    if (reason === 'egress_denied') return cluster.denied?.detail ?? ''
-    if (reason === 'circuit_open') {
-      const ms = Math.ceil(cluster.retryAfterMs(now()))
-      return `the circuit breakers of upstream '${cluster.name}' are open, the next attempt may come in ${ms} ms`
-    }
-    if (cluster.isReady) return `no endpoint of upstream '${cluster.name}' is healthy by its checks`
-    return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
-  }
-
   onDialFailed({ reason, detail, isSilent = false }: DialFailure): void {
     // For want of something on this side: the endpoint was not asked.
     const outcome = reason === 'overloaded' ? 'abandoned' : 'failure'
@@ -156,16 +127,7 @@ export class Connecting implements Dialler {
   }
 
   onDialled(raw: RawSocket, _times: DialTimes, address: Address): void {
-    let endpoint = this.#tried.at(-1)!
-    if (address !== endpoint) {
-      // Another address of the host accepted first; the one that was chosen is avoided for a while.
-      endpoint.settle(this.#token, 'abandoned', now())
-      endpoint.leave()
-      endpoint.dialFailed(now())
-      endpoint = address as Endpoint
-      this.#token = endpoint.beginConnected(now())
-      this.#tried.push(endpoint)
-    }
+    const endpoint = this.#attempts.moveTo(address)
     const { cluster, login, timeouts } = this.#snapshot
     const credential = login.login
     if (credential === null) {
@@ -189,8 +151,7 @@ export class Connecting implements Dialler {
       onWelcome: (welcome, key) => {
         if (this.#isOver) return
         this.#isOver = true
-        endpoint.settle(this.#token, 'success', now())
-        this.#endRetry(true)
+        this.#attempts.succeed()
         login.database = this.#database
         this.#connector.onConnected({ raw, endpoint, welcome, key })
       },
@@ -203,18 +164,12 @@ export class Connecting implements Dialler {
 
   #failedAt(outcome: 'success' | 'failure' | 'abandoned', failure: ConnectFailure, isSilent = false): void {
     if (this.#isOver) return
-    const endpoint = this.#tried.at(-1)!
     this.#dial = null
     // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
-    endpoint.settle(this.#token, failure.reason === 'no_healthy_endpoint' ? 'abandoned' : outcome, now())
-    endpoint.leave()
-    this.#endRetry(outcome === 'success')
-    if (outcome === 'failure') {
-      endpoint.failed(failure.reason, failure.detail)
-      this.#snapshot.cluster.dialFailed(endpoint, now(), isSilent)
-    }
+    this.#attempts.end(failure.reason === 'no_healthy_endpoint' ? 'abandoned' : outcome)
+    if (outcome === 'failure') this.#attempts.blame({ ...failure, isSilent })
     this.#failed = failure
-    if (outcome === 'failure' && this.#tried.length < MAX_DIALS) this.#next()
+    if (outcome === 'failure' && this.#attempts.isLeft) this.#next()
     else this.#over(failure)
   }
 
@@ -226,16 +181,14 @@ export class Connecting implements Dialler {
     this.#isOver = true
     this.#connector.onConnectFailed({
       ...failure,
-      endpoint: this.#tried.at(-1)?.name ?? null,
-      attempts: this.#tried.length,
+      endpoint: this.#attempts.last?.name ?? null,
+      attempts: this.#attempts.count,
     })
   }
-
-  #endRetry(succeeded: boolean): void {
-    if (this.#isRetrying) this.#snapshot.cluster.budget.endRetry(succeeded)
-    this.#isRetrying = false
-  }
 }
+
+/** Another attempt in a moment would end in the same way. */
+const FINAL: ReadonlySet<Reason> = new Set(['egress_denied', 'circuit_open', 'tls_verify_failed'])
 
 /** What a server says while it starts, stops or is full: it may be different in a moment. */
 const PASSING: ReadonlySet<string> = new Set(['57P01', '57P02', '57P03', '53300'])

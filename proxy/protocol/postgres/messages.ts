@@ -83,3 +83,6 @@ function int32(value: number): Buffer {
   word.writeInt32BE(value)
   return word
 }
+
+/** ReadyForQuery outside of a transaction. */
+export const READY: Buffer = message(Back.readyForQuery, Buffer.from([Transaction.idle]))

@@ -165,12 +165,12 @@ export class Pooling implements SessionHost, PoolOwner {
     )
   }
 
-  onPinned(reason: PinReason, isStored: boolean, bytes: Buffer | null, from: number, to: number): void {
+  onPinned(reason: PinReason, isStored: boolean, text: Buffer | null): void {
     this.#pinned[reason] = (this.#pinned[reason] ?? 0) + 1
     const last = this.#pinLogged.get(reason) ?? Number.NEGATIVE_INFINITY
     if (now() - last < PIN_LOG_MS) return
     this.#pinLogged.set(reason, now())
-    const statement = bytes === null ? '' : outline(bytes, from, to)
+    const statement = text === null ? '' : outline(text)
     const detail = isStored ? `${TEXT[reason]}, in a stored function` : TEXT[reason]
     this.#options.onPinned?.(reason, detail, statement === '' ? null : statement)
   }

@@ -115,13 +115,13 @@ const SET =
   /^((?:alter (?:role|user|database|system)\b.*? )?set (?:(?:session|local) )?(?:"[^"]*"|[^\s="])+ ?(?:=|to\b)).*/is
 
 /**
- * For a line of the process log: the begin of the statements at [from, to), up to a NUL, as redact() shows them, without the
- * values that SET gives; at most 200 characters.
+ * For a line of the process log: the begin of statements, up to a NUL, as redact() shows them, without the values that SET gives;
+ * at most 200 characters.
  */
-export function outline(bytes: Buffer, from: number, to: number): string {
-  const end = Math.min(to, from + OUTLINE_BYTES)
-  const nul = bytes.indexOf(0, from)
-  const text = bytes.toString('utf8', from, nul < 0 || nul > end ? end : nul)
+export function outline(statements: Buffer): string {
+  const begin = statements.subarray(0, OUTLINE_BYTES)
+  const nul = begin.indexOf(0)
+  const text = begin.toString('utf8', 0, nul < 0 ? begin.length : nul)
   const shapes = redact(text).map((shape) => shape.replace(SET, '$1 ?'))
   return shapes.join('; ').slice(0, OUTLINE_LENGTH)
 }

@@ -22,9 +22,9 @@ export interface Requester {
   asksSequences: boolean
   /**
    * @param isStored it is a stored function, or a table or view, that needs the connection again
-   * @param bytes with the statement that did it at [from, to), as much of it as is known; null: there is none
+   * @param text of the statement that did it, as much of it as is known, good for the call alone; null: there is none
    */
-  pin(reason: PinReason, isStored: boolean, bytes: Buffer | null, from: number, to: number): void
+  pin(reason: PinReason, isStored: boolean, text: Buffer | null): void
   /** What is stored in the database may be another thing when the transaction has ended. */
   changesSchema(): void
   /** Sends the client an answer of our own. */
@@ -190,7 +190,7 @@ export class Requests {
   /** The server takes these as the end of the COPY, as an error, or not at all. */
   #onCopying(code: number): void {
     const isExpected = code === Front.copyDone || code === Front.copyFail || code === Front.sync || code === Front.flush
-    if (!isExpected) this.#requester.pin('copy', false, null, 0, 0)
+    if (!isExpected) this.#requester.pin('copy', false, null)
   }
 
   #onQuery(server: Server, splitter: Splitter): boolean {
@@ -271,8 +271,11 @@ export class Requests {
     if (isDoubtful) server.isDoubtful = true
     if (isChange) this.#requester.changesSchema()
     const requester = this.#requester
-    if (pin !== null) requester.pin(pin, isStored, bytes, from, to)
-    else if ((parameters & ~requester.pool.parameters.reported) !== 0) requester.pin('set', false, bytes, from, to)
+    const isSet = (parameters & ~requester.pool.parameters.reported) !== 0
+    if (pin === null && !isSet) return
+    const text = bytes?.subarray(from, to) ?? null
+    if (pin === null) requester.pin('set', false, text)
+    else requester.pin(pin, isStored, text)
   }
 
   /** Of a statement that was prepared, as far as is known by now. */
@@ -308,7 +311,7 @@ export class Requests {
     const textAt = bytes.indexOf(0, nameAt) + 1
     if (textAt === 0 || textAt > to) return true
     if (!splitter.isLast) {
-      this.#requester.pin('large_statement', false, bytes, textAt, to)
+      this.#requester.pin('large_statement', false, bytes.subarray(textAt, to))
       return this.#onLongParse(server, splitter, textAt)
     }
     const isUnnamed = textAt === nameAt + 1
@@ -401,7 +404,7 @@ export class Requests {
   #keepUnnamed(bytes: Buffer, from: number, to: number): void {
     const count = to - from
     this.#unnamed = ++unnamedMade
-    if (count > MAX_UNNAMED_BYTES) this.#requester.pin('large_statement', false, bytes, from, to)
+    if (count > MAX_UNNAMED_BYTES) this.#requester.pin('large_statement', false, bytes.subarray(from, to))
     if (this.#body === null || this.#body.length < count) this.#body = Buffer.allocUnsafe(count)
     bytes.copy(this.#body, 0, from, to)
     this.#bodyBytes = count
@@ -526,8 +529,8 @@ export function settle(server: Server, requester: Requester): void {
     if (effects === null) continue
     if (effects.isDoubtful) server.isDoubtful = true
     if (effects.asksSequences) requester.asksSequences = true
-    if (effects.pin !== null) requester.pin(effects.pin, true, begin, 0, begin.length)
-    else if ((effects.parameters & ~parameters.reported) !== 0) requester.pin('set', true, begin, 0, begin.length)
+    if (effects.pin !== null) requester.pin(effects.pin, true, begin)
+    else if ((effects.parameters & ~parameters.reported) !== 0) requester.pin('set', true, begin)
   }
 }
 

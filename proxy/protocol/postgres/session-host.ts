@@ -16,9 +16,9 @@ export interface SessionHost {
   poolFor(login: ClientLogin): Pool
   /**
    * @param isStored by what is stored in the database, and not by the statement itself
-   * @param bytes with the statement at [from, to), as much of it as is known; null: there is none
+   * @param statement that did it, as much of it as is known, good for the call alone; null: there is none
    */
-  onPinned(reason: PinReason, isStored: boolean, bytes: Buffer | null, from: number, to: number): void
+  onPinned(reason: PinReason, isStored: boolean, statement: Buffer | null): void
   onWaited(ms: number): void
   /** A request failed for a reason that a person should see; the connection goes on. */
   onTrouble(reason: Reason, detail: string): void

@@ -1,16 +1,18 @@
 /** One connection of the application that shares connections to the server: it has one for a transaction, or for longer when it must. */
 import type { Reason } from '../../../common/reasons.ts'
+import { whyLimited } from '../../policy/rate-limit.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
 import { askWhetherGone } from '../../runtime/half-close.ts'
-import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
+import { dropRest, type RawSocket, type SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { TcpEnd } from '../tcp/session.ts'
 import { type Acquirer, Acquisition } from './acquire.ts'
 import { BatchReader, LARGE_BYTES } from './batch.ts'
 import { CLOSES, clean } from './clean.ts'
-import { beginSql, ClientParameters } from './client-parameters.ts'
+import { ClientParameters } from './client-parameters.ts'
+import { beginAt, isReplicating, knownValues, welcome } from './entry.ts'
 import { Held } from './held.ts'
-import { Auth, Back, message, Transaction } from './messages.ts'
+import { READY, Transaction } from './messages.ts'
 import type { Values } from './parameters.ts'
 import type { Pool } from './pool.ts'
 import { type Requester, Requests, settle } from './requests.ts'
@@ -72,16 +74,11 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     this.client = client
     this.login = login
     this.pool = host.poolFor(login)
-    this.#isPinnedAtOnce = host.snapshot.pooling?.mode === 'Session' || this.#isReplicating
+    this.#isPinnedAtOnce = host.snapshot.pooling?.mode === 'Session' || isReplicating(login)
     this.#timer = new CoarseTimer(() => this.#onTimer())
     this.#acquisition = new Acquisition(this, host, this.#timer)
     this.#batch = new BatchReader()
     client.handler = this
-  }
-
-  get #isReplicating(): boolean {
-    const { fixed } = this.login
-    return fixed.has('replication') && !/^(?:false|off|no|0)$/i.test(fixed.get('replication') ?? '')
   }
 
   /** Names of statements go through as they are: nobody shares the connection. */
@@ -120,20 +117,17 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     if (rest.length > 0) this.#held.add(rest, 0, rest.length)
     const waitMs = this.#host.snapshot.rateLimit?.admit(this.#openedAt) ?? 0
     if (waitMs < 0) {
-      const detail = `the rate limit is reached, the next connection may come in ${Math.ceil(-waitMs)} ms`
+      const detail = whyLimited(-waitMs)
       this.#end('rate_limited', detail, errorResponse('rate_limited', detail))
     } else if (waitMs > 0) this.#timer.set(this.#openedAt + waitMs)
     else this.#letIn()
   }
 
   #letIn(): void {
-    const known = this.pool.known
-    if (known !== null && !this.#isPinnedAtOnce) {
-      const values = this.pool.profiles.known(this.login.settings, known)
-      if (values !== null) {
-        this.#welcome(values)
-        return
-      }
+    const values = this.#isPinnedAtOnce ? null : knownValues(this.pool, this.login)
+    if (values !== null) {
+      this.#welcome(values)
+      return
     }
     this.#acquisition.start()
     this.#acquire()
@@ -142,16 +136,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   #welcome(values: Values): void {
     this.#parameters.begin(values, this.pool.parameters)
     this.isIn = true
-    const { negotiation, key } = this.login
-    this.client.write(
-      Buffer.concat([
-        ...(negotiation === null ? [] : [negotiation]),
-        message(Back.authentication, Auth.ok),
-        this.pool.parameters.report(values),
-        message(Back.backendKeyData, key),
-        READY,
-      ]),
-    )
+    this.client.write(welcome(this.login, this.pool.parameters, values))
     if (this.#server === null) this.#rest()
   }
 
@@ -189,17 +174,14 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     const isReset = server.isDoubtful && isAnother
     server.user = this
     server.lastUser = this
-    const { parameters } = this.pool
-    const values = isReset ? server.initial : server.values
     if (!this.isIn) {
-      if (isReset) server.reset(null)
-      const sql = beginSql(parameters, values, server.initial, this.login.settings)
-      if (sql === '' && !isReset) this.#onLetIn(server)
-      else server.run(sql, (failure) => this.#onProfile(server, failure))
+      if (!beginAt(server, this.pool, this.login, isReset, (failure) => this.#onBegun(server, failure)))
+        this.#onLetIn(server)
       return false
     }
+    const values = isReset ? server.initial : server.values
     const own = this.#parameters
-    own.translate(parameters)
+    own.translate(this.pool.parameters)
     const isSequences = this.asksSequences && isAnother && !isReset
     const sql = values === own.values && !isSequences ? '' : own.restore(values, isSequences)
     if (sql === '' && !isReset) {
@@ -213,14 +195,13 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   /** The parameters of the startup packet are set, and the server has said what they are now. */
-  #onProfile(server: Server, failure: Buffer | null): void {
+  #onBegun(server: Server, failure: Buffer | null): void {
     if (this.#phase === 'ended') return
     if (server.isDoubtful) {
       this.#takeAnother()
       return
     }
     if (failure === null) {
-      this.pool.profiles.learn(this.login.settings, server.values)
       this.#onLetIn(server)
       return
     }
@@ -231,8 +212,8 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
   #onLetIn(server: Server): void {
     if (this.#isPinnedAtOnce) {
-      this.#pin = this.#isReplicating ? 'replication' : 'mode'
-      if (this.#isReplicating) this.#host.onPinned('replication', false, null, 0, 0)
+      this.#pin = isReplicating(this.login) ? 'replication' : 'mode'
+      if (this.#pin === 'replication') this.#host.onPinned('replication', false, null)
       this.#phase = 'attached'
       this.#welcome(server.values)
       this.#goOn()
@@ -364,10 +345,10 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   /** It is seen that the connection must stay with this client. */
-  pin(reason: PinReason, isStored: boolean, bytes: Buffer | null, from: number, to: number): void {
+  pin(reason: PinReason, isStored: boolean, statement: Buffer | null): void {
     if (this.#pin !== null && (CLOSES.has(this.#pin) || !CLOSES.has(reason))) return
     this.#pin = reason
-    this.#host.onPinned(reason, isStored, bytes, from, to)
+    this.#host.onPinned(reason, isStored, statement)
   }
 
   changesSchema(): void {
@@ -419,7 +400,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   onUnsure(): void {
-    this.pin('copy', false, null, 0, 0)
+    this.pin('copy', false, null)
   }
 
   onServerGone(detail: string): void {
@@ -747,8 +728,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     this.#phase = 'ended'
     this.#timer.release()
     this.#held.clear()
-    client.handler = { onData() {}, onDrain() {}, onClose() {}, onEnd: () => client.destroy() }
-    client.resume()
+    dropRest(client)
     const at = refreshClock()
     this.#host.onSessionEnd(this, {
       end,
@@ -768,4 +748,3 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
 const NOTHING = Buffer.alloc(0)
 const GONE = 'the application left before its request was sent to the upstream'
-const READY = message(Back.readyForQuery, Buffer.from([Transaction.idle]))

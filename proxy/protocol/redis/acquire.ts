@@ -5,7 +5,8 @@ import { now, refreshClock } from '../../runtime/clock.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import type { Dial, DialTimes } from '../../upstream/connector.ts'
-import type { Endpoint } from '../../upstream/endpoint.ts'
+import { DialAttempts, whyNoneFree, whyQueueFull, whyUnready } from '../../upstream/dial-attempts.ts'
+import { Endpoint } from '../../upstream/endpoint.ts'
 import { type LoginFailure, type LoginVisitor, logIn } from '../../upstream/redis/login.ts'
 import { evictSpare, RedisPool } from '../../upstream/redis-pool.ts'
 import type { RedisSnapshot } from './snapshot.ts'
@@ -17,8 +18,6 @@ export interface Acquirer {
   onNoConnection(reason: Reason, detail: string, reply: string | null): void
 }
 
-/** Different endpoints that are tried. Nothing of the application's was sent yet, so it is always safe. */
-const MAX_DIALS = 3
 const NO_TIMES: DialTimes = { connectMs: 0, tlsMs: 0 }
 
 // held      => queued     when discovery has found endpoints, and they may be used
@@ -38,28 +37,19 @@ export class Acquisition implements Waiter, LoginVisitor {
   readonly #acquirer: Acquirer
   readonly #timer: CoarseTimer
   readonly #deadline: number
-  readonly #tried: Endpoint[] = []
+  readonly #attempts: DialAttempts
   #phase: Phase = 'held'
   #cancelHold = () => {}
   #dial: Dial | null = null
-  #token = 0
   #hasSlot = false
-  #isRetrying = false
   #failed: LoginFailure | null = null
 
   constructor(snapshot: RedisSnapshot, acquirer: Acquirer) {
     this.#snapshot = snapshot
     this.#acquirer = acquirer
+    this.#attempts = new DialAttempts(snapshot.cluster)
     this.#deadline = now() + snapshot.timeouts.connectMs
     this.#timer = new CoarseTimer(() => this.#onTimer())
-  }
-
-  get endpoint(): Endpoint | null {
-    return this.#tried.at(-1) ?? null
-  }
-
-  get dials(): number {
-    return this.#tried.length
   }
 
   start(): void {
@@ -80,21 +70,15 @@ export class Acquisition implements Waiter, LoginVisitor {
       if (this.#phase !== 'held') return
       refreshClock()
       if (ready) this.#queue()
-      else this.#fail(cluster.whyUnready, this.#whyUnready())
+      else this.#fail(cluster.whyUnready, cluster.discoveryFailure ?? this.#failed?.detail ?? whyUnready(cluster))
     })
-  }
-
-  #whyUnready(): string {
-    const { cluster } = this.#snapshot
-    const why = this.#failed?.detail ?? `upstream '${cluster.name}' has no endpoint yet`
-    return cluster.discoveryFailure ?? why
   }
 
   /** Gives everything back and begins again when discovery is sure of an endpoint. */
   #holdAgain(): void {
     this.#snapshot.cluster.connections.release()
     this.#hasSlot = false
-    this.#tried.length = 0
+    this.#attempts.forget()
     this.#hold(Math.max(1, this.#deadline - now()))
   }
 
@@ -105,10 +89,7 @@ export class Acquisition implements Waiter, LoginVisitor {
     else if (this.#phase === 'queued') cluster.connections.cancel(this)
     else {
       this.#dial?.cancel()
-      const endpoint = this.#tried.at(-1)!
-      endpoint.settle(this.#token, 'abandoned', now())
-      endpoint.leave()
-      this.#endRetry(false)
+      this.#attempts.end('abandoned')
     }
     this.#over()
   }
@@ -117,20 +98,18 @@ export class Acquisition implements Waiter, LoginVisitor {
   #queue(): void {
     this.#phase = 'queued'
     const { cluster } = this.#snapshot
-    const { connections, name } = cluster
+    const { connections } = cluster
     const picked = cluster.pick(now())
     const ready = typeof picked === 'string' ? null : RedisPool.of(cluster, picked).take()
     if (typeof picked !== 'string' && ready !== null) {
-      picked.settle(picked.begin(now()), 'success', now())
-      this.#tried.push(picked)
+      this.#attempts.begin(picked)
       this.#hasSlot = true
-      this.#succeed(ready, NO_TIMES)
+      this.#succeed(ready, picked, NO_TIMES)
       return
     }
     if (connections.tryAcquire() || (evictSpare(cluster) && connections.tryAcquire())) this.onSlot()
     else if (connections.wait(this)) this.#timer.set(this.#deadline)
-    else
-      this.#fail('queue_full', `upstream '${name}' has ${connections.max} connections and ${connections.pending} wait`)
+    else this.#fail('queue_full', whyQueueFull(cluster))
   }
 
   /** A connection to the upstream is ours to make. */
@@ -150,27 +129,13 @@ export class Acquisition implements Waiter, LoginVisitor {
       return
     }
     const failed = this.#failed
-    const picked = cluster.pick(now(), this.#tried)
-    if (typeof picked === 'string') {
-      if (failed !== null) this.#fail(failed.reason, failed.detail, failed.reply)
-      else if (picked === 'dns_failed') this.#fail(picked, this.#whyUnready())
-      else this.#fail(picked, `no endpoint of upstream '${cluster.name}' is available, ${this.#whenAgain()}`)
-      return
-    }
-    if (failed !== null && this.#tried.length > 0) {
-      if (this.#tried.includes(picked) || !cluster.budget.tryRetry(now())) {
-        this.#fail(failed.reason, failed.detail, failed.reply)
-        return
-      }
-      this.#isRetrying = true
-    }
-    if (cluster.tls !== null && cluster.tls.context === null) {
-      this.#fail('tls_verify_failed', `TLS cannot be set up: ${cluster.tls.failure}`)
+    const picked = this.#attempts.next(failed, failed !== null && !this.#attempts.isFirst)
+    if (!(picked instanceof Endpoint)) {
+      this.#fail(picked.reason, picked.detail, picked === failed ? failed.reply : null)
       return
     }
     this.#phase = 'dialling'
-    this.#token = picked.begin(now())
-    this.#tried.push(picked)
+    this.#attempts.begin(picked)
     const target = {
       address: picked,
       tls: cluster.tls,
@@ -182,51 +147,38 @@ export class Acquisition implements Waiter, LoginVisitor {
     this.#dial = logIn(target, cluster.login ?? { credential: this.#snapshot.credential, role: null }, this)
   }
 
-  #whenAgain(): string {
-    return `the next attempt may come in ${Math.ceil(this.#snapshot.cluster.retryAfterMs(now()))} ms`
-  }
-
   onLoggedIn(socket: RawSocket, times: DialTimes): void {
-    const endpoint = this.#tried.at(-1)!
-    endpoint.settle(this.#token, 'success', now())
-    this.#endRetry(true)
-    this.#succeed(socket, times)
+    this.#succeed(socket, this.#attempts.last as Endpoint, times)
   }
 
   onLoginFailed(failure: LoginFailure): void {
     const { cluster } = this.#snapshot
-    const endpoint = this.#tried.at(-1)!
+    const attempts = this.#attempts
     // A credential that is wrong says nothing of the endpoint, nor does what this side is short of.
     const isOurs = failure.reason === 'overloaded'
     const saysNothing = isOurs || failure.reason === 'auth_unavailable'
-    endpoint.settle(this.#token, saysNothing ? 'abandoned' : 'failure', now())
-    if (!isOurs) endpoint.failed(failure.reason, failure.detail)
-    endpoint.leave()
-    this.#endRetry(false)
+    attempts.end(saysNothing ? 'abandoned' : 'failure')
     this.#failed = failure
     if (saysNothing) {
+      if (!isOurs) attempts.last?.failed(failure.reason, failure.detail)
       this.#fail(failure.reason, failure.detail, failure.reply)
       return
     }
-    cluster.dialFailed(endpoint, now())
+    attempts.blame(failure)
     // One that is not trusted fails again, and with the same words.
     const isFinal = cluster.isFollowed && failure.reason === 'tls_verify_failed'
-    if (this.#tried.length < MAX_DIALS && now() < this.#deadline && !isFinal) this.#next()
+    if (attempts.isLeft && now() < this.#deadline && !isFinal) this.#next()
     else this.#fail(failure.reason, failure.detail, failure.reply)
   }
 
   #onTimer(): void {
     const { cluster, timeouts } = this.#snapshot
     cluster.connections.cancel(this)
-    const { connections, name } = cluster
-    this.#fail(
-      'queue_full',
-      `none of the ${connections.max} connections of upstream '${name}' became free in ${timeouts.connectMs} ms`,
-    )
+    this.#fail('queue_full', whyNoneFree(cluster, timeouts.connectMs))
   }
 
-  #succeed(socket: RawSocket, times: DialTimes): void {
-    const endpoint = this.#tried.at(-1)!
+  #succeed(socket: RawSocket, endpoint: Endpoint, times: DialTimes): void {
+    this.#attempts.succeed()
     this.#hasSlot = false
     this.#over()
     RedisPool.of(this.#snapshot.cluster, endpoint).replenish(this.#snapshot.timeouts.connectMs)
@@ -236,11 +188,6 @@ export class Acquisition implements Waiter, LoginVisitor {
   #fail(reason: Reason, detail: string, reply: string | null = null): void {
     this.#over()
     this.#acquirer.onNoConnection(reason, detail, reply)
-  }
-
-  #endRetry(succeeded: boolean): void {
-    if (this.#isRetrying) this.#snapshot.cluster.budget.endRetry(succeeded)
-    this.#isRetrying = false
   }
 
   #over(): void {

@@ -1,7 +1,8 @@
 /** Carries bytes between two sockets until both directions have ended: half-closes and resets go through, nothing is kept but one read. */
-import { firstBytes, scratchFor } from '../../runtime/buffers.ts'
+import { giveChunk } from '../../runtime/buffers.ts'
 import { now } from '../../runtime/clock.ts'
-import { type RawSocket, READ_BUFFER_BYTES, type SocketHandler } from '../../runtime/raw-socket.ts'
+import { passOn } from '../../runtime/pass-on.ts'
+import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer, TICK_MS } from '../../runtime/timers.ts'
 
 /** Which of the two sockets something happened to: the application's or the upstream's. */
@@ -35,25 +36,8 @@ export interface RelayOptions {
   readonly onEnd: (end: RelayEnd) => void
 }
 
-/** Bulk data of this much per read goes on without a copy, in memory of its own. */
-const BULK_BYTES = 32 * 1024
-/** A direction that gets smaller reads than this gives its memory back. */
-const SMALL_BYTES = 8 * 1024
-
 /** A client that was told that its connection ends has this long to end it too. */
 const FAREWELL_MS = 5_000
-
-/** Memory for bulk directions: used again, so that a burst allocates nothing. */
-const freeBuffers: Buffer[] = []
-const MAX_FREE = 4
-
-function takeBuffer(): Buffer {
-  return freeBuffers.pop() ?? Buffer.allocUnsafeSlow(READ_BUFFER_BYTES)
-}
-
-function giveBuffer(buffer: Buffer): void {
-  if (freeBuffers.length < MAX_FREE) freeBuffers.push(buffer)
-}
 
 export class Relay {
   readonly #options: RelayOptions
@@ -147,7 +131,7 @@ export class Relay {
   /** One socket has taken everything. */
   onSideDrained(side: Side): void {
     this.touch()
-    side.peer.resume()
+    side.peer.socket.resume()
   }
 
   #onIdle(): void {
@@ -165,8 +149,6 @@ class Side implements SocketHandler {
   readonly #relay: Relay
   /** Memory that this socket reads into; null: the memory that all sockets share. */
   #own: Buffer | null = null
-  /** Memory that the peer's socket holds until its onDrain. */
-  #held: Buffer | null = null
 
   constructor(relay: Relay, socket: RawSocket, name: SideName) {
     this.#relay = relay
@@ -176,41 +158,7 @@ class Side implements SocketHandler {
 
   onData(chunk: Buffer, length: number): void {
     this.#relay.touch()
-    const to = this.peer.socket
-    if (chunk === this.#own) {
-      if (!to.write(chunk.subarray(0, length))) {
-        // The kernel took a part; the rest stays where it is until the peer has it.
-        this.#own = null
-        this.#hold(chunk)
-        this.socket.readInto(null)
-      } else if (length < SMALL_BYTES) {
-        this.#own = null
-        giveBuffer(chunk)
-        this.socket.readInto(null)
-      }
-      return
-    }
-    if (to.backlog > 0) {
-      // A TLS record that was already decrypted when reading was paused, or more while the last write is under way.
-      if (!to.write(Buffer.from(chunk.subarray(0, length)))) this.#pause()
-      return
-    }
-    const memory = scratchFor(length)
-    chunk.copy(memory, 0, 0, length)
-    if (!to.lend(firstBytes(memory, length), memory)) this.#pause()
-    else if (length >= BULK_BYTES) {
-      this.#own = takeBuffer()
-      this.socket.readInto(this.#own)
-    }
-  }
-
-  #hold(buffer: Buffer): void {
-    this.#held = buffer
-    this.#pause()
-  }
-
-  #pause(): void {
-    this.socket.pause()
+    this.#own = passOn(this.#own, this.socket, this.peer.socket, chunk, 0, length)
   }
 
   onEnd(): void {
@@ -221,15 +169,8 @@ class Side implements SocketHandler {
     this.#relay.onSideDrained(this)
   }
 
-  /** The peer has taken everything that came from here. */
-  resume(): void {
-    if (this.#held !== null) giveBuffer(this.#held)
-    this.#held = null
-    this.socket.resume()
-  }
-
   onClose(error: Error | null): void {
-    if (this.#own !== null) giveBuffer(this.#own)
+    if (this.#own !== null) giveChunk(this.#own)
     this.#own = null
     this.#relay.onSideClosed(this, error)
   }

@@ -1,11 +1,11 @@
 /** One connection of the application: let in by the limits, connected to an endpoint, relayed, and told of when it has ended. */
 import type { Reason } from '../../../common/reasons.ts'
 import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
+import { whyLimited } from '../../policy/rate-limit.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
-import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
+import { dropRest, type RawSocket, type SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { breakText } from '../../tls/alerts.ts'
-import type { PickRefusal } from '../../upstream/cluster.ts'
 import {
   type Dial,
   type DialFailure,
@@ -15,8 +15,9 @@ import {
   type StartTls,
   watchClosely,
 } from '../../upstream/connector.ts'
+import { DialAttempts, whyNoneFree, whyQueueFull, whyUnready } from '../../upstream/dial-attempts.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
-import type { Endpoint, Tenant } from '../../upstream/endpoint.ts'
+import { Endpoint, type Tenant } from '../../upstream/endpoint.ts'
 import { Relay, type RelayEnd } from './relay.ts'
 import type { TcpSnapshot } from './snapshot.ts'
 
@@ -73,9 +74,6 @@ export interface Greeted {
   onGreetingFailed(failure: DialFailure, response: Buffer, isAlive: boolean): void
 }
 
-/** Dials per connection. Nothing of the application's was sent before one succeeds, so another endpoint is always safe to try. */
-const MAX_DIALS = 3
-
 /** Of a patient protocol, the first and the longest time between two rounds of dials; each is up to half longer by chance. */
 const REST_MS = 50
 const MAX_REST_MS = 500
@@ -96,8 +94,8 @@ type Phase =
   | { readonly kind: 'held'; readonly cancel: () => void }
   | { readonly kind: 'queued' }
   | { readonly kind: 'resting' }
-  | { readonly kind: 'dialling'; readonly endpoint: Endpoint; readonly token: number; readonly dial: Dial }
-  | { readonly kind: 'greeting'; readonly endpoint: Endpoint; readonly token: number; readonly dial: Dial }
+  | { readonly kind: 'dialling'; readonly dial: Dial }
+  | { readonly kind: 'greeting'; readonly dial: Dial; readonly upstream: RawSocket; readonly endpoint: Endpoint }
   | { readonly kind: 'relaying'; readonly endpoint: Endpoint; readonly relay: Relay }
   | { readonly kind: 'ended' }
 
@@ -120,12 +118,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   /** What the application sent before there was an upstream: one read, then reading stops. */
   #early: Buffer | null = null
   #clientEnded = false
-  /** In this round of dials. */
-  readonly #tried: Endpoint[] = []
-  #lastTried: Endpoint | null = null
+  readonly #attempts: DialAttempts
   #lastFailure: DialFailure | null = null
-  #isRetrying = false
-  #dials = 0
   #rests = 0
   #hasSlot = false
   #dialledAt = 0
@@ -136,6 +130,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     this.#owner = owner
     this.#greeter = greeter
     this.#snapshot = owner.snapshot
+    this.#attempts = new DialAttempts(this.#snapshot.cluster)
     this.#timer = new CoarseTimer(() => this.#onTimer())
     this.#client = makeClient(this)
   }
@@ -150,12 +145,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
 
   start(): void {
     const waitMs = this.#snapshot.rateLimit?.admit(this.#openedAt) ?? 0
-    if (waitMs < 0) {
-      this.#refuse(
-        'rate_limited',
-        `the rate limit is reached, the next connection may come in ${Math.ceil(-waitMs)} ms`,
-      )
-    } else if (waitMs > 0) this.#timer.set(this.#openedAt + waitMs)
+    if (waitMs < 0) this.#refuse('rate_limited', whyLimited(-waitMs))
+    else if (waitMs > 0) this.#timer.set(this.#openedAt + waitMs)
     else this.#begin()
   }
 
@@ -185,22 +176,17 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       if (this.#phase.kind !== 'held') return
       refreshClock()
       if (ready) this.#queue()
-      else
-        this.#refuse(cluster.whyUnready, cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`)
+      else this.#refuse(cluster.whyUnready, whyUnready(cluster))
     })
   }
 
   // held => queued
   #queue(): void {
     this.#phase = { kind: 'queued' }
-    const { connections, name } = this.#snapshot.cluster
-    if (connections.tryAcquire()) this.onSlot()
-    else if (connections.wait(this)) this.#timer.set(now() + this.#snapshot.timeouts.connectMs)
-    else
-      this.#refuse(
-        'queue_full',
-        `upstream '${name}' has ${connections.max} connections and ${connections.pending} wait`,
-      )
+    const { cluster, timeouts } = this.#snapshot
+    if (cluster.connections.tryAcquire()) this.onSlot()
+    else if (cluster.connections.wait(this)) this.#timer.set(now() + timeouts.connectMs)
+    else this.#refuse('queue_full', whyQueueFull(cluster))
   }
 
   /** A connection to the upstream is ours to make. */
@@ -221,26 +207,12 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   // queued => dialling
   #dial(): void {
     const { cluster, timeouts } = this.#snapshot
-    const failed = this.#lastFailure
-    const picked = cluster.pick(now(), this.#tried)
-    if (typeof picked === 'string') {
-      const failure = failed ?? { reason: picked, detail: this.#whyNoEndpoint(picked) }
-      this.#restOrRefuse(failure)
+    const picked = this.#attempts.next(this.#lastFailure)
+    if (!(picked instanceof Endpoint)) {
+      this.#restOrRefuse(picked)
       return
     }
-    if (failed !== null) {
-      if (this.#tried.includes(picked) || !cluster.budget.tryRetry(now())) {
-        this.#restOrRefuse(failed)
-        return
-      }
-      this.#isRetrying = true
-    }
-    if (cluster.tls !== null && cluster.tls.context === null) {
-      // Not the fault of the endpoint: its breaker must not hear of it.
-      this.#refuse('tls_verify_failed', `TLS cannot be set up: ${cluster.tls.failure}`)
-      return
-    }
-    const token = picked.begin(now())
+    this.#attempts.begin(picked)
     this.#response = null
     const target = {
       address: picked,
@@ -252,14 +224,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       timeoutMs: timeouts.connectMs,
       startTls: this.#greeter?.startTls ?? null,
     }
-    this.#phase = { kind: 'dialling', endpoint: picked, token, dial: dial(target, this) }
-    this.#onTried(picked)
-  }
-
-  #onTried(endpoint: Endpoint): void {
-    this.#tried.push(endpoint)
-    this.#lastTried = endpoint
-    this.#dials++
+    this.#phase = { kind: 'dialling', dial: dial(target, this) }
   }
 
   // queued => resting
@@ -272,51 +237,34 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     }
     this.#rests++
     this.#phase = { kind: 'resting' }
-    this.#tried.length = 0
+    this.#attempts.forget()
     this.#timer.set(now() + wait)
   }
 
   // dialling => queued
   onDialFailed(failure: DialFailure): void {
     if (this.#phase.kind !== 'dialling' && this.#phase.kind !== 'greeting') return
-    const { endpoint, token } = this.#phase
-    const { cluster } = this.#snapshot
     this.#phase = { kind: 'queued' }
     const isOurs = failure.reason === 'overloaded'
     // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
-    endpoint.settle(token, isOurs || failure.reason === 'no_healthy_endpoint' ? 'abandoned' : 'failure', now())
-    endpoint.leave()
-    if (!isOurs) {
-      endpoint.failed(failure.reason, failure.detail)
-      cluster.dialFailed(endpoint, now(), failure.isSilent)
-    }
-    this.#endRetry(false)
+    this.#attempts.end(isOurs || failure.reason === 'no_healthy_endpoint' ? 'abandoned' : 'failure')
+    if (!isOurs) this.#attempts.blame(failure)
     this.#lastFailure = failure
-    if (this.#tried.length < MAX_DIALS) this.#dial()
+    if (this.#attempts.isLeft) this.#dial()
     else this.#restOrRefuse(failure)
   }
 
   // dialling => relaying | greeting
   onDialled(upstream: RawSocket, times: DialTimes, address: Address): void {
     if (this.#phase.kind !== 'dialling') return
-    let { endpoint, token } = this.#phase
-    if (address !== endpoint) {
-      // Another address of the host accepted first; the one that was chosen is avoided for a while.
-      endpoint.settle(token, 'abandoned', now())
-      endpoint.leave()
-      endpoint.dialFailed(now())
-      endpoint = address as Endpoint
-      token = endpoint.beginConnected(now())
-      this.#onTried(endpoint)
-    }
+    const endpoint = this.#attempts.moveTo(address)
     this.#times = times
     if (this.#greeter === null) {
-      this.#relay(upstream, endpoint, token)
+      this.#relay(upstream, endpoint)
       return
     }
-    this.#upstream = upstream
     const greeting = this.#greeter.greet(upstream, endpoint, this.#snapshot.timeouts.connectMs, this)
-    this.#phase = { kind: 'greeting', endpoint, token, dial: greeting }
+    this.#phase = { kind: 'greeting', dial: greeting, upstream, endpoint }
   }
 
   // greeting => queued
@@ -327,28 +275,23 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       this.onDialFailed(failure)
       return
     }
-    const { endpoint, token } = this.#phase
     this.#phase = { kind: 'queued' }
-    endpoint.settle(token, 'success', now())
-    endpoint.leave()
-    this.#endRetry(true)
+    this.#attempts.end('success')
     this.#refuse(failure.reason, failure.detail)
   }
 
   // greeting => relaying
   onGreeted(welcome: Buffer): void {
-    const upstream = this.#upstream
-    if (this.#phase.kind !== 'greeting' || upstream === null) return
-    const { endpoint, token } = this.#phase
+    if (this.#phase.kind !== 'greeting') return
+    const { upstream, endpoint } = this.#phase
     this.#client.write(welcome)
-    this.#relay(upstream, endpoint, token)
+    this.#relay(upstream, endpoint)
   }
 
-  #relay(upstream: RawSocket, endpoint: Endpoint, token: number): void {
-    endpoint.settle(token, 'success', now())
+  #relay(upstream: RawSocket, endpoint: Endpoint): void {
+    this.#attempts.succeed()
     endpoint.tenants.add(this)
     this.#upstream = upstream
-    this.#endRetry(true)
     const relay = new Relay({
       client: this.#client,
       upstream,
@@ -424,23 +367,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       this.#dial()
       return
     }
-    const { name, connections } = this.#snapshot.cluster
-    const waitedMs = this.#snapshot.timeouts.connectMs
-    this.#refuse(
-      'queue_full',
-      `none of the ${connections.max} connections of upstream '${name}' became free in ${waitedMs} ms`,
-    )
-  }
-
-  #whyNoEndpoint(reason: PickRefusal): string {
-    const { cluster } = this.#snapshot
-    if (reason === 'egress_denied') return cluster.denied?.detail ?? ''
-    if (reason === 'no_healthy_endpoint' && cluster.isReady) {
-      return `no endpoint of upstream '${cluster.name}' is healthy by its checks`
-    }
-    if (reason !== 'circuit_open') return cluster.discoveryFailure ?? `upstream '${cluster.name}' has no endpoint yet`
-    const ms = Math.ceil(cluster.retryAfterMs(now()))
-    return `the circuit breakers of upstream '${cluster.name}' are open, the next attempt may come in ${ms} ms`
+    const { cluster, timeouts } = this.#snapshot
+    this.#refuse('queue_full', whyNoneFree(cluster, timeouts.connectMs))
   }
 
   /** Ends a connection that has no upstream, with a reset: an orderly end would look like an answer of nothing. */
@@ -453,8 +381,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       return
     }
     const client = this.#client
-    client.handler = { onData() {}, onDrain() {}, onClose() {}, onEnd: () => client.destroy() }
-    client.resume()
+    dropRest(client)
     client.write(this.#response ?? this.#greeter.refusal(reason, detail))
     client.end()
   }
@@ -468,15 +395,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     else if (phase.kind === 'queued') cluster.connections.cancel(this)
     else if (phase.kind === 'dialling' || phase.kind === 'greeting') {
       phase.dial.cancel()
-      phase.endpoint.settle(phase.token, 'abandoned', now())
-      phase.endpoint.leave()
-      this.#endRetry(false)
+      this.#attempts.end('abandoned')
     }
-  }
-
-  #endRetry(succeeded: boolean): void {
-    if (this.#isRetrying) this.#snapshot.cluster.budget.endRetry(succeeded)
-    this.#isRetrying = false
   }
 
   #releaseSlot(): void {
@@ -487,7 +407,6 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
 
   #ended(end: TcpEnd, detail: string | null): void {
     if (this.#phase.kind === 'ended') return
-    const endpoint = this.#lastTried
     this.#phase = { kind: 'ended' }
     this.#timer.release()
     this.#early = null
@@ -497,8 +416,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       end,
       detail,
       upstream: this.#snapshot.cluster.name,
-      endpoint: endpoint?.name ?? null,
-      attempts: this.#dials,
+      endpoint: this.#attempts.last?.name ?? null,
+      attempts: this.#attempts.count,
       bytesIn: this.#client.bytesRead,
       bytesOut: this.#client.bytesWritten,
       queueMs: (this.#dialledAt === 0 ? at : this.#dialledAt) - this.#openedAt,

@@ -71,6 +71,19 @@ describe('a hedged request', () => {
     isQuiet()
   })
 
+  it('takes an interim response for no answer', async () => {
+    const { proxy, client, isQuiet } = await setup(
+      ({ socket }) => {
+        socket.write('HTTP/1.1 103 Early Hints\r\n\r\n')
+        return null
+      },
+      () => ok('second'),
+    )
+    assert.equal((await client.get().response()).body, 'second')
+    assert.deepEqual(proxy.cells.hedged, { sent: 1, won: 1 })
+    isQuiet()
+  })
+
   it('is not sent twice when the answer begins in time', async () => {
     const { b, proxy, client } = await setup(() => ok('x'.repeat(100_000)), never, { hedgeMs: 30_000 })
     for (let i = 0; i < 5; i++) assert.equal((await client.get().response()).status, 200)

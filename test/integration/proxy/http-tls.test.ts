@@ -5,6 +5,7 @@ import { createSecureContext, createServer, type TLSSocket } from 'node:tls'
 import type { UpstreamTls } from '../../../proxy/tls/upstream-tls.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { type LeafOptions, Pki } from '../../helpers/pki.ts'
+import { rudeTlsServer } from '../../helpers/rude-tls.ts'
 import { TestServer } from '../../helpers/tcp.ts'
 
 const pki = new Pki()
@@ -229,4 +230,63 @@ describe('an upstream behind TLS', () => {
     assert.ok(isRight, 'the upstream got what was sent')
     assert.ok(received.subarray(received.indexOf('\r\n\r\n') + 4).equals(body), 'the client got what was sent')
   })
+
+  const HEAD = 'HTTP/1.1 200 OK\r\nConnection: close\r\n'
+  const whole = Buffer.alloc(300_000, 'x')
+  const cutShort = async (maxVersion: 'TLSv1.2' | 'TLSv1.3', answer: string) => {
+    const upstream = await rudeTlsServer(
+      { ...ca.issue(), maxVersion },
+      ({ tls, cut }) => {
+        tls.write(answer)
+        tls.write(whole, cut)
+      },
+      ends,
+    )
+    return httpProxy({ ports: [upstream.port], tls: trust(ca.cert) }, ends)
+  }
+  for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+    it(`that closes without ending TLS has not ended an answer without a length, over ${maxVersion}`, async () => {
+      const proxy = await cutShort(maxVersion, `${HEAD}\r\n`)
+      const client = proxy.connect().get()
+      await client.tcp.ended()
+      assert.match(client.tcp.text, /^HTTP\/1\.1 200 OK\r\n/)
+      assert.doesNotMatch(client.tcp.text, /\r\n0\r\n\r\n$/)
+      const old = proxy.connect().write('GET / HTTP/1.0\r\n\r\n')
+      assert.equal(await old.tcp.closed(), 'ECONNRESET')
+      for (const { reason, detail } of await proxy.recorded(2)) {
+        assert.equal(reason, 'upstream_truncated')
+        assert.match(
+          detail ?? '',
+          /^endpoint 127\.0\.0\.1:\d+ ended an answer without a length by closing .* without ending TLS \(close_notify\)/,
+        )
+      }
+    })
+
+    it(`that closes without ending TLS has ended an answer whose length is reached, over ${maxVersion}`, async () => {
+      const proxy = await cutShort(maxVersion, `${HEAD}Content-Length: ${whole.length}\r\n\r\n`)
+      assert.equal((await proxy.connect().get().response()).body.length, whole.length)
+      assert.equal((await proxy.recorded(1))[0]?.reason, null)
+    })
+
+    it(`that ends TLS has ended an answer without a length, also to a client that reads later, over ${maxVersion}`, async () => {
+      const server = createServer({ ...ca.issue(), maxVersion }, (socket) => {
+        socket.on('error', () => {})
+        socket.once('data', () => {
+          socket.write(`${HEAD}\r\n`)
+          socket.end(whole)
+        })
+      })
+      const upstream = await new TestServer(server, 'secureConnection').listen()
+      ends.push(() => upstream.close())
+      const proxy = await httpProxy({ ports: [upstream.port], tls: trust(ca.cert) }, ends)
+      for (const [n, isLate] of [false, true].entries()) {
+        const client = proxy.connect()
+        if (isLate) client.socket.pause()
+        client.get()
+        if (isLate) setTimeout(() => client.socket.resume(), 50)
+        assert.equal((await client.response()).body.length, whole.length)
+        assert.equal((await proxy.recorded(n + 1))[n]?.reason, null)
+      }
+    })
+  }
 })

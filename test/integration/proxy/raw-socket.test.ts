@@ -10,11 +10,13 @@ import {
   LISTEN_OPTIONS,
   NO_HANDLER,
   openTcp,
+  openTls,
   type RawSocket,
   type SocketHandler,
   upgradeTls,
 } from '../../../proxy/runtime/raw-socket.ts'
 import { Pki } from '../../helpers/pki.ts'
+import { rudeTlsServer } from '../../helpers/rude-tls.ts'
 
 /** A handler that keeps what it hears. */
 class Recorder implements SocketHandler {
@@ -339,4 +341,67 @@ describe('upgradeTls', () => {
     assert.equal(heard.events.at(-1), 'close')
     await close()
   })
+})
+
+describe('the end of TLS', { concurrency: true }, () => {
+  const pki = new Pki()
+  const ends: (() => unknown)[] = []
+  after(async () => {
+    for (const end of ends.splice(0).reverse()) await end()
+    pki.remove()
+  })
+  const leaf = pki.authority().issue()
+  const SIZES = { nothing: 0, 'a record': 5, 'a megabyte': 1 << 20 }
+  for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+    for (const [what, size] of Object.entries(SIZES)) {
+      for (const pauses of [false, true]) {
+        const how = `behind ${what}, over ${maxVersion}${pauses ? ', to a reader that pauses' : ''}`
+        for (const isCut of [true, false]) {
+          for (const isUpgrade of [false, true]) {
+            const title = isCut ? 'is told from a FIN without it' : 'is no cut'
+            it(`${title} ${how}${isUpgrade ? ', on a connection that was open before' : ''}`, async () => {
+              const got = Promise.withResolvers<string>()
+              const server = await rudeTlsServer(
+                { ...leaf, maxVersion },
+                ({ tls, cut }) => {
+                  tls.on('data', (chunk: Buffer) => got.resolve(chunk.toString()))
+                  if (isCut) tls.write(Buffer.alloc(size), cut)
+                  else tls.end(Buffer.alloc(size))
+                },
+                ends,
+              )
+              let length = 0
+              const ended = Promise.withResolvers<void>()
+              const options = { rejectUnauthorized: false }
+              const handler: SocketHandler = {
+                ...NO_HANDLER,
+                onData: (_chunk, bytes) => {
+                  length += bytes
+                  if (!pauses) return
+                  raw.pause()
+                  setImmediate(() => raw.resume())
+                },
+                onEnd: () => ended.resolve(),
+              }
+              let raw: RawSocket
+              if (isUpgrade) {
+                const plain = connect({ port: server.port, host: '127.0.0.1', allowHalfOpen: true })
+                await once(plain, 'connect')
+                raw = upgradeTls(plain, options, handler)
+              } else raw = openTls({ port: server.port, host: '127.0.0.1', ...options }, handler)
+              ends.push(() => raw.destroy())
+              await once(raw.socket, 'secureConnect')
+              raw.write(Buffer.from('begin'))
+              await ended.promise
+              assert.deepEqual([length, raw.isCut], [size, isCut])
+              if (!isCut) return
+              // The other direction is open still.
+              raw.write(Buffer.from('and on'))
+              assert.equal(await got.promise, 'and on')
+            })
+          }
+        }
+      }
+    }
+  }
 })

@@ -96,6 +96,7 @@ async function opensslServer(version: 'tls1_2' | 'tls1_3', ...more: readonly str
 
 describe('TCP to TLS', () => {
   const good = authority.issue()
+  const belowIntermediate = authority.intermediate().issue()
 
   it('originates TLS for a plain application, with half-close in both directions', async () => {
     const upstream = await tlsServer({
@@ -184,7 +185,7 @@ describe('TCP to TLS', () => {
       pki.selfSigned(),
       'localhost',
       {},
-      /its certificate is not trusted: .*self-signed/,
+      /its certificate is not trusted: .*self-signed certificate \(DEPTH_ZERO_SELF_SIGNED_CERT\); set tls\.ca to the CA that issued it$/,
     ],
     [
       'an expired certificate',
@@ -213,6 +214,41 @@ describe('TCP to TLS', () => {
       'localhost',
       { serverName: 'db.example' },
       /not for 'db\.example'/,
+    ],
+    [
+      'a chain without its intermediate',
+      { ...belowIntermediate, cert: belowIntermediate.cert.slice(0, belowIntermediate.cert.indexOf('-----BEGIN', 1)) },
+      'localhost',
+      {},
+      /, 'CN=Test Intermediate CA' that issued it is neither known nor sent along by the server; set tls\.ca/,
+    ],
+    [
+      'a chain whose CA may not issue for the name',
+      authority.intermediate('Narrow', ['nameConstraints=critical,permitted;DNS:other.example']).issue(),
+      'localhost',
+      {},
+      /not trusted: permitted subtree violation \(\w+\); have it issued anew, for servers and by the rules of its CA$/,
+    ],
+    [
+      'a certificate with no name but a common name, for another one',
+      authority.issue({ names: [], commonName: 'db.example' }),
+      'localhost',
+      {},
+      /its certificate is for CN=db\.example, not for 'localhost'; set tls\.serverName/,
+    ],
+    [
+      'a common name where the host is an address',
+      authority.issue({ names: [], commonName: '127.0.0.1' }),
+      '127.0.0.1',
+      {},
+      /its certificate is for CN=127\.0\.0\.1, not for '127\.0\.0\.1'/,
+    ],
+    [
+      'a wildcard for a name of two labels more',
+      authority.issue({ names: ['*.example'] }),
+      'localhost',
+      { serverName: 'a.db.example' },
+      /its certificate is for DNS:\*\.example, not for 'a\.db\.example'/,
     ],
   ]
   for (const maxVersion of ['TLSv1.3', 'TLSv1.2'] as const) {
@@ -257,6 +293,23 @@ describe('TCP to TLS', () => {
       const { client } = await proxyTo(upstream.port, upstreamTls({ ca }).tls)
       assert.equal(await client().end('x').ended(), 'x')
     }
+  })
+
+  it('trusts a server certificate that is named as the CA, and no other one of its issuer', async () => {
+    const upstream = await tlsServer({ leaf: good })
+    const other = await tlsServer({ leaf: belowIntermediate })
+    const { tls } = upstreamTls({ ca: good.cert })
+    assert.equal(await (await proxyTo(upstream.port, tls)).client().end('x').ended(), 'x')
+    assert.equal(await (await proxyTo(other.port, tls)).client().write('x').closed(), 'ECONNRESET')
+  })
+
+  it('knows a server that has no alternative name by its common name', async () => {
+    const upstream = await tlsServer({ leaf: authority.issue({ names: [], commonName: 'db.example' }) })
+    const { client } = await proxyTo(
+      upstream.port,
+      upstreamTls({ ca: authority.cert }, { serverName: 'db.example' }).tls,
+    )
+    assert.equal(await client().end('x').ended(), 'x')
   })
 
   it('shows its client certificate', async () => {
@@ -308,6 +361,35 @@ describe('TCP to TLS', () => {
       }
     })
   }
+
+  // RFC 8446 section 6.2.
+  const alerts: [number, RegExp][] = [
+    [10, /it does not keep to TLS; see what listens there/],
+    [40, /it shares no cipher with us, or wants a client certificate; see its log/],
+    [43, /it takes no client certificate of this kind; use one for clients, with a usual key/],
+    [46, /it does not take the client certificate; see its log/],
+    [49, /it does not let this client certificate in/],
+    [70, /it speaks no protocol version that is allowed/],
+    [71, /it wants stronger ciphers than we share with it; see its log/],
+    [80, /something went wrong inside it; see its log/],
+    [112, /it does not know the server name; set tls\.serverName/],
+    [116, /it wants a client certificate; set tls\.clientCertificate/],
+    [120, /it speaks none of the protocols that were offered \(ALPN\)/],
+  ]
+  it('says in words with what alert an upstream ended the handshake', async () => {
+    const { tls } = upstreamTls({ ca: authority.cert })
+    for (const [alert, detail] of alerts) {
+      const upstream = await tcpServer((socket) => {
+        socket.once('data', () => socket.end(Buffer.from([21, 3, 3, 0, 2, 2, alert])))
+      })
+      ends.push(() => upstream.close())
+      const { client, record } = await proxyTo(upstream.port, tls)
+      await client().write('x').closed()
+      const seen = await record()
+      assert.equal(seen.end, 'upstream_reset')
+      assert.match(seen.detail ?? '', new RegExp(`ended the TLS handshake: ${detail.source}`))
+    }
+  })
 
   it('resumes sessions over both versions', async () => {
     for (const maxVersion of ['TLSv1.3', 'TLSv1.2'] as const) {

@@ -224,6 +224,16 @@ export const KEEP_ALIVE: readonly ConnectionCase[] = conversation({
     )
     assert.equal(bench.upstream.wires.length, 1)
   },
+  'a refusal of HEAD behind an empty line has no body, however the request comes': async (bench) => {
+    const client = bench.client()
+    await client.send('\r\nHEAD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n', 'bytewise')
+    const [other, text] = [bench.client(), await client.over()]
+    assert.match(text, /^HTTP\/1\.1 400 .*\r\n\r\n$/s)
+    await other.send('\r\nHEAD / HTT')
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    await other.send('P/1.1\r\nHost: a\r\nHost: b\r\n\r\n')
+    assert.match(await other.over(), /^HTTP\/1\.1 400 .*\r\n\r\n$/s)
+  },
   'an empty line between requests is skipped': async (bench) => {
     bench.upstream.respond = echo
     const client = bench.client()
@@ -353,6 +363,20 @@ export const STALE: readonly ConnectionCase[] = conversation({
     await client.has(/\/$/)
     assert.equal(bench.upstream.requests.length, 1)
     assert.equal(wire.text.includes('once'), false)
+  },
+  'a FIN that comes right behind a PUT too large to be kept is noticed before it is sent': async (bench) => {
+    const { client, wire } = await warm(bench)
+    const body = 'z'.repeat(100_000)
+    await bench.frozen(async () => {
+      await client.send(post(body).replace('POST', 'PUT'))
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      wire.end()
+    })
+    bench.upstream.respond = echo
+    await client.has(/\/$/)
+    assert.equal(bench.upstream.requests.length, 1)
+    assert.ok(bench.upstream.requests[0]!.endsWith(body))
+    assert.equal(wire.text.includes('PUT'), false)
   },
   'fifty answers with an unannounced FIN cost no POST': async (bench) => {
     bench.upstream.respond = (wire) => {

@@ -5,12 +5,8 @@ import { now, refreshClock } from '../../../../proxy/runtime/clock.ts'
 import { NO_HANDLER, type RawSocket } from '../../../../proxy/runtime/raw-socket.ts'
 import { Cluster } from '../../../../proxy/upstream/cluster.ts'
 import type { Endpoint } from '../../../../proxy/upstream/endpoint.ts'
-import {
-  type ConnectionUser,
-  type ConnectionWaiter,
-  HttpPool,
-  UpstreamConnection,
-} from '../../../../proxy/upstream/http-pool.ts'
+import type { ConnectionWaiter } from '../../../../proxy/upstream/handover.ts'
+import { type ConnectionUser, HttpPool, UpstreamConnection } from '../../../../proxy/upstream/http-pool.ts'
 
 /** What the pool asks of a socket. */
 class FakeSocket {
@@ -187,8 +183,6 @@ describe('HttpPool', () => {
       waitsAt: null,
       passedOver: 0,
       onSlot: () => log.push(`slot for ${name}`),
-      onDialled() {},
-      onDialFailed() {},
       takes: () => takes,
       onIdleConnection(given) {
         assert.equal(given, connection)
@@ -218,8 +212,6 @@ describe('HttpPool', () => {
       waitsAt: null,
       passedOver: 0,
       onSlot: () => slots++,
-      onDialled() {},
-      onDialFailed() {},
       takes: () => takes,
       onIdleConnection: () => given++,
     })

@@ -95,7 +95,7 @@ describe('SQL without literals', () => {
 describe('the outline of a statement', () => {
   const shown = (text: string): string => {
     const bytes = Buffer.from(`x${text}`)
-    return outline(bytes, 1, bytes.length)
+    return outline(bytes.subarray(1))
   }
   for (const [text, expected] of [
     ["select set_config('app.key', 'hunter2', false)", 'select set_config(?, false)'],

@@ -2,16 +2,11 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { Relay, type RelayEnd } from '../../../../../proxy/protocol/tcp/relay.ts'
-import { keepScratch, lend, lentPieces, takeBack } from '../../../../../proxy/runtime/buffers.ts'
-import {
-  NO_HANDLER,
-  type RawSocket,
-  READ_BUFFER_BYTES,
-  type SocketHandler,
-} from '../../../../../proxy/runtime/raw-socket.ts'
+import { CHUNK_BYTES, keepScratch, lend, lentPieces, takeBack } from '../../../../../proxy/runtime/buffers.ts'
+import { NO_HANDLER, type RawSocket, type SocketHandler } from '../../../../../proxy/runtime/raw-socket.ts'
 
 /** The memory that all sockets of this test read into unless they were given their own. */
-const shared = Buffer.alloc(READ_BUFFER_BYTES)
+const shared = Buffer.alloc(CHUNK_BYTES)
 
 /** A socket whose kernel takes what the test says, and which notices when memory that it still holds is changed. */
 class FakeSocket {
@@ -176,7 +171,7 @@ describe('relay', () => {
       which: fc.nat({ max: 2 }),
       isFromClient: fc.boolean(),
       what: fc.constantFrom('arrive', 'arrive', 'arrive', 'arrive', 'drain', 'drain', 'renew'),
-      length: fc.constantFrom(100, 8_000, 20_000, 40_000, 50_000, READ_BUFFER_BYTES),
+      length: fc.constantFrom(100, 8_000, 20_000, 40_000, 50_000, CHUNK_BYTES),
       takes: fc.boolean(),
       // A TLS socket that was paused may still deliver what it had decrypted.
       isLate: fc.constantFrom(false, false, false, true),
