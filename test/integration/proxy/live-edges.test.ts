@@ -164,9 +164,6 @@ spec:
         ambassadors[0].upstreams.map(({ name }: { name: string }) => name),
         ['other'],
       )
-      // The port that it has left is answered on for a while, and then by nobody.
-      await refused(from)
-      await echoes(old, 'for as long as it wants')
       const metrics = (await proxy.get('/metrics')).body
       assert.equal(/^.*upstream="live".*$/m.exec(metrics)?.[0], undefined)
       assert.ok(metrics.includes('upstream="other"'))
