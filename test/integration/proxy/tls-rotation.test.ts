@@ -141,7 +141,7 @@ describe('certificates that are replaced under load', () => {
     return [...body.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (.*)$`, 'gm'))].map(([, value]) => Number(value))
   }
 
-  it('lose no handshake and no request: pairs, CAs and the certificates of the servers in turn', async () => {
+  it('lose no handshake and no request: pairs, CAs and the certificates of the servers in turn', async (t) => {
     const failures: string[] = []
     let isOver = false
     const counts = { http: 0, tcp: 0, swaps: 0 }
@@ -172,6 +172,10 @@ describe('certificates that are replaced under load', () => {
     }
     isOver = true
     await Promise.all(loads)
+    const full = http.made.accepted + tcp.made.accepted - http.seen.reused - tcp.seen.reused
+    t.diagnostic(
+      `${counts.swaps} replacements, ${counts.http} requests and ${counts.tcp} connections, ${full} whole handshakes, ${failures.length} failed`,
+    )
     assert.deepEqual(failures, [])
     assert.deepEqual([...http.seen.broken, ...tcp.seen.broken], [])
     assert.ok(counts.swaps >= 6 && counts.http >= 50 && counts.tcp >= 50, JSON.stringify(counts))
