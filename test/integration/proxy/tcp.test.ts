@@ -460,6 +460,51 @@ describe('TCP limits', { concurrency: true, timeout: 120_000 }, () => {
     assert.equal(cluster.connections.pending, 0)
   })
 
+  it('frees the place of a connection that leaves the queue after it has spoken', async () => {
+    const upstream = await server(echo)
+    const { client, record, driver, cluster } = await proxy({
+      ports: [upstream.port],
+      limits: { maxConnections: 1, maxPendingRequests: 1 },
+      timeouts: { connectMs: 60_000 },
+    })
+    await client().write('1').read(1)
+    const waiting = client().write('hello')
+    await until(() => driver.totals.bytesIn === 6)
+    waiting.socket.resetAndDestroy()
+    const { end, bytesIn } = await record()
+    assert.deepEqual([end, bytesIn, cluster.connections.pending], ['client_gone', 5, 0])
+  })
+
+  it('frees the place of a connection that is closed in the queue, and not that of one that half-closed', async () => {
+    const upstream = await server((socket) => {
+      socket.write('ready')
+      socket.resume().on('end', () => socket.end())
+    })
+    const { client, record, driver, cluster } = await proxy({
+      ports: [upstream.port],
+      limits: { maxConnections: 1, maxPendingRequests: 3 },
+      timeouts: { connectMs: 60_000 },
+    })
+    const first = client()
+    await first.read(5)
+    const [halfClosed, spoke, closed] = [client().end(), client().write('bye'), client()]
+    await until(() => cluster.connections.pending === 3)
+    await until(() => driver.totals.bytesIn === 3)
+    spoke.socket.destroy()
+    closed.socket.destroy()
+    const { end, detail } = await record()
+    assert.deepEqual(
+      [end, detail],
+      ['client_gone', 'the application left before there was a connection to the upstream'],
+    )
+    assert.equal(cluster.connections.pending, 2)
+    first.socket.resetAndDestroy()
+    // What was sent before the end is for the upstream, though nobody waits for an answer.
+    assert.equal(await halfClosed.ended(), 'ready')
+    assert.equal((await record(2)).end, 'client_closed')
+    assert.equal((await record(3)).bytesIn, 3)
+  })
+
   it('refuses connections above the rate', async () => {
     const upstream = await server(echo)
     const { client, record } = await proxy({
