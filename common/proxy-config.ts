@@ -12,7 +12,7 @@ const count = z.int().min(0)
  * Where the proxy finds a value that is not in the config itself. `secret` and `configMap` are files `<name>/<key>` below the
  * directories that its environment names; `file` and `env` exist only outside Kubernetes (`ambassador run`).
  */
-export const dataRef = z.discriminatedUnion('kind', [
+const dataRef = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('secret'), name, key: name }),
   z.object({ kind: z.literal('configMap'), name, key: name }),
   /** A token of the pod's service account for an audience: the file `<name>/token` below a directory of its own. */
@@ -22,7 +22,7 @@ export const dataRef = z.discriminatedUnion('kind', [
 ])
 export type DataRef = z.infer<typeof dataRef>
 
-export const tlsConfig = z.object({
+const tlsConfig = z.object({
   /** Name sent as SNI and verified in the certificate; null: the host of the endpoint. */
   serverName: name.nullable(),
   /** PEM bundle that replaces the system roots; null: the system roots. */
@@ -109,7 +109,7 @@ export type ServiceDiscoveryConfig = Extract<DiscoveryConfig, { kind: 'service' 
 export type SentinelDiscoveryConfig = Extract<DiscoveryConfig, { kind: 'sentinel' }>
 
 /** The credential that the proxy adds to each HTTP request, or that it logs in by. */
-export const authConfig = z.discriminatedUnion('kind', [
+const authConfig = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('bearer'), token: dataRef }),
   z.object({ kind: z.literal('basic'), username: dataRef, password: dataRef }),
   z.object({ kind: z.literal('header'), name: z.string(), value: dataRef }),
@@ -150,7 +150,7 @@ export const authConfig = z.discriminatedUnion('kind', [
 ])
 export type AuthConfig = z.infer<typeof authConfig>
 
-export const breakerConfig = z.object({
+const breakerConfig = z.object({
   /** Opens after this many failures in a row; null: not counted. */
   consecutiveFailures: z.int().min(1).nullable(),
   /** Opens when at least minimumRequests ended within the window and this share of them failed; null: not counted. */
@@ -166,7 +166,7 @@ export const breakerConfig = z.object({
 })
 export type BreakerConfig = z.infer<typeof breakerConfig>
 
-export const limitsConfig = z.object({
+const limitsConfig = z.object({
   maxConnections: z.int().min(1),
   maxPendingRequests: count,
   maxConcurrentRetries: count,
@@ -185,7 +185,7 @@ export type BalancingPolicy = (typeof BALANCING_POLICIES)[number]
 export const PROXY_PROTOCOLS = ['V1', 'V2'] as const
 export type ProxyProtocol = (typeof PROXY_PROTOCOLS)[number]
 
-export const balancingConfig = z.object({
+const balancingConfig = z.object({
   policy: z.enum(BALANCING_POLICIES),
   /** With ConsistentHash: what of a request is hashed; header names in lower case. HTTP only. */
   hashOn: z.object({ kind: z.enum(['header', 'cookie', 'query']), name }).optional(),
@@ -201,7 +201,7 @@ export const balancingConfig = z.object({
 })
 export type BalancingConfig = z.infer<typeof balancingConfig>
 
-export const healthCheckConfig = z.object({
+const healthCheckConfig = z.object({
   probe: z.discriminatedUnion('kind', [
     /** GET over HTTP/1.1; statuses null: 200 to 399. */
     z.object({ kind: z.literal('http'), path: z.string().min(1), statuses: z.array(z.int()).nullable() }),
@@ -222,7 +222,7 @@ export const healthCheckConfig = z.object({
 })
 export type HealthCheckConfig = z.infer<typeof healthCheckConfig>
 
-export const outlierConfig = z.object({
+const outlierConfig = z.object({
   consecutiveFailures: z.int().min(1),
   /** Times the number of ejections in a row, up to maxEjectionMs. */
   ejectionMs: ms,
@@ -236,14 +236,14 @@ export const ROLES = ['Primary', 'Replica', 'Any'] as const
 export type RoleConfig = (typeof ROLES)[number]
 
 /** Requests keep to what the upstream says it takes, in 429, Retry-After and RateLimit. HTTP only. */
-export const pacingConfig = z.object({
+const pacingConfig = z.object({
   /** A request that would wait longer is refused. */
   maxDelayMs: ms,
 })
 export type PacingConfig = z.infer<typeof pacingConfig>
 
 /** What is optional here was added later: a config without it, of an older operator, means what it always meant. */
-export const clusterConfig = z.object({
+const clusterConfig = z.object({
   name,
   discovery,
   tls: tlsConfig.nullable(),
@@ -285,7 +285,7 @@ export const retryConfig = z.object({
 })
 export type RetryConfig = z.infer<typeof retryConfig>
 
-export const timeoutsConfig = z.object({
+const timeoutsConfig = z.object({
   connectMs: ms,
   /** From the end of the request to the first byte of the final answer, over all tries and backoffs; null: no limit. HTTP only. */
   requestMs: ms.nullable(),
@@ -294,7 +294,7 @@ export const timeoutsConfig = z.object({
 })
 export type TimeoutsConfig = z.infer<typeof timeoutsConfig>
 
-export const rateLimitConfig = z.object({
+const rateLimitConfig = z.object({
   requests: z.int().min(1),
   perMs: z.int().min(1),
   burst: z.int().min(1),
@@ -307,7 +307,7 @@ export const rateLimitConfig = z.object({
 export type RateLimitConfig = z.infer<typeof rateLimitConfig>
 
 /** What a value of a request must be: a header field, a query parameter or a cookie. Header names in lower case. */
-export const valueMatchConfig = z.discriminatedUnion('kind', [
+const valueMatchConfig = z.discriminatedUnion('kind', [
   z.object({ name, kind: z.literal('present'), present: z.boolean() }),
   z.object({ name, kind: z.literal('in'), values: z.array(z.string()).min(1) }),
   z.object({ name, kind: z.literal('prefix'), value: z.string() }),
@@ -324,7 +324,7 @@ const headerChanges = z.object({
 export type HeaderChangesConfig = z.infer<typeof headerChanges>
 
 /** Which requests go where. The first route that matches wins; without one a request goes to the first cluster. */
-export const routeConfig = z.object({
+const routeConfig = z.object({
   match: z.object({
     methods: z.array(z.string()).nullable(),
     /** Compared with the path as received, nothing decoded or normalized. A prefix ends at a segment. */
@@ -350,9 +350,9 @@ export const routeConfig = z.object({
 export type RouteConfig = z.infer<typeof routeConfig>
 
 /** Hosts that may be dialled: names, `*.domain`, addresses and ranges, each with or without a port; see common/host-list.ts. */
-export const egressConfig = z.object({ allow: z.array(z.string().min(1)).min(1) })
+const egressConfig = z.object({ allow: z.array(z.string().min(1)).min(1) })
 
-export const accessLogConfig = z.object({
+const accessLogConfig = z.object({
   mode: z.enum(['All', 'Errors', 'Off']),
   /** With Errors: this share of the exchanges that did not fail is logged too. 0 to 1. */
   sample: z.number().min(0).max(1),
@@ -360,7 +360,7 @@ export const accessLogConfig = z.object({
 export type AccessLogConfig = z.infer<typeof accessLogConfig>
 
 /** Spans of the exchanges. HTTP only. */
-export const tracingConfig = z.object({
+const tracingConfig = z.object({
   /** Base URL of a collector that takes OTLP over HTTP with JSON. */
   endpoint: z.string().min(1),
   /** Share of the traces that begin here which are sent, 0 to 1. A trace that the application began is sent when it says so. */
@@ -371,7 +371,7 @@ export const tracingConfig = z.object({
 export type TracingConfig = z.infer<typeof tracingConfig>
 
 /** Which statements get a line in the log, and what of them is in it. */
-export const queryLogConfig = z.object({
+const queryLogConfig = z.object({
   /** Statements that took less have none. */
   minDurationMs: ms,
   /** Literals become `?`. */
@@ -382,7 +382,7 @@ export const queryLogConfig = z.object({
 export type QueryLogConfig = z.infer<typeof queryLogConfig>
 
 /** How connections to the server are shared; see docs/postgresql.md. */
-export const poolingConfig = z.object({
+const poolingConfig = z.object({
   mode: z.enum(['Transaction', 'Session']),
   /** The longest wait for a connection to the server. */
   queueTimeoutMs: ms,
@@ -395,7 +395,7 @@ export const poolingConfig = z.object({
 })
 export type PoolingConfig = z.infer<typeof poolingConfig>
 
-export const postgresConfig = z.object({
+const postgresConfig = z.object({
   /** Absent: each connection of the application has one of its own. */
   pooling: poolingConfig.optional(),
   /** Absent: no lines. */

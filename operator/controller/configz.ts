@@ -35,11 +35,6 @@ export interface ReportsOptions {
   readonly concurrency?: number
   /** Questions a second. Default 400, burst 1000. */
   readonly rate?: { readonly perSecond: number; readonly burst: number }
-  /**
-   * Pace in peace: a sidecar that finds something out by itself (a Secret that became unusable) is heard of this late. Default 15 s,
-   * or what keeps all pods together at 50 questions a second.
-   */
-  readonly refreshMs?: number
   /** Default 2 s. */
   readonly timeoutMs?: number
   readonly clock?: Clock
@@ -71,7 +66,9 @@ type SidecarAnswers =
   | Exclude<SidecarReport, { kind: 'answered' }>
   | { readonly kind: 'answered'; readonly ambassadors: ReadonlyMap<string, SidecarState> }
 
+/** What a sidecar finds out by itself (a Secret that became unusable) is heard of this late, or so late that all pods make 50 questions a second. */
 const PEACE_MS = 15_000
+const PEACE_SHARE_MS = 20
 
 const UNASKED = { kind: 'unasked' } as const
 const STARTING = { kind: 'starting' } as const
@@ -167,7 +164,7 @@ export class Reports {
     this.#tellTroubles(entry, pod, answer)
     if (!this.#options.isSettled(pod)) return backoffMs(++entry.awaited, { ...AWAITED, random: this.#random })
     entry.awaited = 0
-    const slowMs = this.#options.refreshMs ?? Math.max(PEACE_MS, this.#options.podCount() * 20)
+    const slowMs = Math.max(PEACE_MS, this.#options.podCount() * PEACE_SHARE_MS)
     return slowMs * (0.75 + this.#random() / 2)
   }
 

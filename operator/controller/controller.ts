@@ -9,7 +9,6 @@ import { EventRecorder } from '../kube/events.ts'
 import { splitKey } from '../kube/objects.ts'
 import type { Reflector } from '../kube/reflector.ts'
 import type { Change } from '../kube/store.ts'
-import type { Rate } from '../kube/token-bucket.ts'
 import { WorkQueue } from '../kube/workqueue.ts'
 import { configMaps, type StoredConfigMap } from './config-maps.ts'
 import { type FetchConfigz, Reports, type Trouble } from './configz.ts'
@@ -40,8 +39,6 @@ export interface ControllerOptions {
   readonly proxyImage: string | null
   /** Namespaces in which Secrets may be read. */
   readonly secretChecks: ReadonlySet<string>
-  /** Of touches. Default 20 a second, burst 40. */
-  readonly touchRate?: Rate
   /** How sidecars are asked. Default: HTTP to their address. */
   readonly fetch?: FetchConfigz
 }
@@ -127,7 +124,6 @@ export class Controller {
       pod,
       onTouch,
       lacking: (each) => this.#lagging(each),
-      ...(options.touchRate === undefined ? {} : { rate: options.touchRate }),
     })
     this.#patientToucher = new Toucher({
       client,

@@ -10,8 +10,6 @@ export interface RefCheckerOptions {
   readonly client: KubeClient
   /** Namespaces of `operator.secretChecks`. */
   readonly namespaces: ReadonlySet<string>
-  /** An answer is believed this long. Default 10 s. */
-  readonly believeMs?: number
   readonly clock?: Clock
   readonly log?: Log
 }
@@ -19,6 +17,8 @@ export interface RefCheckerOptions {
 /** Which keys an object has; null: it does not exist. Values are never kept. */
 type Keys = ReadonlySet<string> | null
 
+/** An answer is believed this long. */
+const BELIEVE_MS = 10_000
 const MAX_REMEMBERED = 2000
 
 export class RefChecker {
@@ -70,7 +70,7 @@ export class RefChecker {
     const id = `${kind}/${namespace}/${name}`
     const now = this.#clock.now()
     const known = this.#known.get(id)
-    if (known !== undefined && now - known.at < (this.#options.believeMs ?? 10_000)) return known.keys
+    if (known !== undefined && now - known.at < BELIEVE_MS) return known.keys
     const keys = await this.#read(kind, namespace, name, signal)
     if (this.#known.size >= MAX_REMEMBERED) this.#known.clear()
     this.#known.set(id, { keys, at: now })

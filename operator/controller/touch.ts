@@ -23,8 +23,6 @@ export interface ToucherOptions {
   readonly onTouch?: (key: string) => void
   /** Default AFTER_PUBLISH. */
   readonly pace?: TouchPace
-  /** Over all pods, in place of the pace's. */
-  readonly rate?: Rate
   readonly clock?: Clock
   readonly random?: () => number
   readonly log?: Log
@@ -43,7 +41,7 @@ export interface TouchPace {
 }
 
 /** A kubelet may have read the ConfigMap just before its own watch told it of the new one. */
-export const AFTER_PUBLISH: TouchPace = {
+const AFTER_PUBLISH: TouchPace = {
   name: 'touch',
   firstMs: 0,
   againMs: (count, _, random) => backoffMs(count, { initialMs: 800, maxMs: 60_000, random }),
@@ -86,7 +84,7 @@ export class Toucher {
       clock: this.#clock,
       log: options.log ?? silentLog,
       concurrency: 8,
-      rate: options.rate ?? this.#pace.rate,
+      rate: this.#pace.rate,
       work: (key, signal) => this.#touch(key, signal),
     })
   }

@@ -48,9 +48,10 @@ export interface StatusWriterOptions {
   readonly clock?: Clock
   /** Told the API server's answer. */
   readonly observe?: (object: KubeObject) => void
-  /** One Ambassador's status is written at most once in this time. Default 1 s. */
-  readonly minIntervalMs?: number
 }
+
+/** One Ambassador's status is written at most once in this time. */
+const MIN_INTERVAL_MS = 1000
 
 /** Writes status by server-side apply, each object at most once a second. */
 export class StatusWriter {
@@ -67,7 +68,7 @@ export class StatusWriter {
   delay(key: string): number {
     const at = this.#writtenAt.get(key)
     if (at === undefined) return 0
-    return Math.max(0, at + (this.#options.minIntervalMs ?? 1000) - this.#clock.now())
+    return Math.max(0, at + MIN_INTERVAL_MS - this.#clock.now())
   }
 
   /** @throws {ApiError} */

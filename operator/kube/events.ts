@@ -35,12 +35,6 @@ export interface EventRecorderOptions {
   readonly client: KubeClient
   /** Name of this process, in every event. */
   readonly instance: string
-  /** The same event again within this time becomes a count of the first one. Default 10 min. */
-  readonly seriesMs?: number
-  /** A growing count is written at most this often. Default 1 min. */
-  readonly seriesWriteMs?: number
-  /** For one object. Default a burst of 10 and one more each 20 s. */
-  readonly perObject?: Rate
   /** For all objects together. Default 5 a second, burst 50. */
   readonly overall?: Rate
   readonly clock?: Clock
@@ -57,6 +51,13 @@ interface Series {
   /** Path of the event once the API server has it. */
   path: string | undefined
 }
+
+/** The same event again within this time becomes a count of the first one. */
+const SERIES_MS = 600_000
+/** A growing count is written at most this often. */
+const SERIES_WRITE_MS = 60_000
+/** For one object: one more each 20 s. */
+const PER_OBJECT: Rate = { perSecond: 0.05, burst: 10 }
 
 /** Objects and series that are remembered at most; the oldest goes first. */
 const MAX_REMEMBERED = 5000
@@ -79,15 +80,14 @@ export class EventRecorder implements EventSink {
 
   /** Takes note and returns at once. */
   record(regarding: Regarding, event: KubeEvent): void {
-    const { seriesMs = 600_000, seriesWriteMs = 60_000 } = this.#options
     const key = [regarding.uid, event.type, event.reason, event.action, event.message].join('\0')
     const now = this.#clock.now()
     const known = this.#series.get(key)
-    if (known !== undefined && now - known.lastAt < seriesMs) {
+    if (known !== undefined && now - known.lastAt < SERIES_MS) {
       known.count++
       known.lastAt = now
       known.lastWall = this.#clock.wall()
-      if (known.path !== undefined && now - known.writtenAt >= seriesWriteMs && this.#overall.tryTake()) {
+      if (known.path !== undefined && now - known.writtenAt >= SERIES_WRITE_MS && this.#overall.tryTake()) {
         known.writtenAt = now
         this.#send(this.#count(known))
       } else this.#options.observe?.('aggregated')
@@ -158,7 +158,7 @@ export class EventRecorder implements EventSink {
   #budget(uid: string): TokenBucket {
     let bucket = this.#budgets.get(uid)
     if (bucket === undefined) {
-      bucket = new TokenBucket(this.#options.perObject ?? { perSecond: 0.05, burst: 10 }, () => this.#clock.now())
+      bucket = new TokenBucket(PER_OBJECT, () => this.#clock.now())
       remember(this.#budgets, uid, bucket)
     }
     return bucket

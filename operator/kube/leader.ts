@@ -5,6 +5,11 @@ import { type Clock, sleep, systemClock, type Timer } from './clock.ts'
 import { hasStatus } from './errors.ts'
 import type { KubeObject } from './objects.ts'
 
+/** Others may take the lease this long after they saw its last renewal. */
+const LEASE_MS = 15_000
+/** We stop when no renewal succeeded for this long; below LEASE_MS, so that there are never two. */
+const RENEW_DEADLINE_MS = 10_000
+
 export interface LeaderOptions {
   readonly client: KubeClient
   readonly namespace: string
@@ -12,10 +17,6 @@ export interface LeaderOptions {
   readonly name: string
   /** Who we are, different in each process: the pod's name and something random. */
   readonly identity: string
-  /** Others may take the lease this long after they saw its last renewal. Default 15 s. */
-  readonly leaseMs?: number
-  /** We stop when no renewal succeeded for this long; below leaseMs, so that there are never two. Default 10 s. */
-  readonly renewDeadlineMs?: number
   /** Between tries. Default 2 s. */
   readonly retryMs?: number
   readonly clock?: Clock
@@ -40,7 +41,7 @@ interface LeaseSpec {
 type Lease = KubeObject & { readonly spec?: LeaseSpec }
 
 // standby => leading   when the lease is free, expired by our own clock, ours, or its holder is gone
-// leading => standby   when somebody else holds it, or no renewal succeeded within renewDeadlineMs
+// leading => standby   when somebody else holds it, or no renewal succeeded within RENEW_DEADLINE_MS
 // leading => released  at stop()
 type State =
   | { readonly kind: 'standby' }
@@ -58,8 +59,6 @@ export class LeaderElector {
   readonly #options: LeaderOptions
   readonly #clock: Clock
   readonly #log: Log
-  readonly #leaseMs: number
-  readonly #renewDeadlineMs: number
   readonly #retryMs: number
   readonly #stopped = new AbortController()
   readonly #lead: (signal: AbortSignal) => Promise<void>
@@ -76,8 +75,6 @@ export class LeaderElector {
     this.#lead = lead
     this.#clock = options.clock ?? systemClock
     this.#log = options.log ?? silentLog
-    this.#leaseMs = options.leaseMs ?? 15_000
-    this.#renewDeadlineMs = options.renewDeadlineMs ?? 10_000
     this.#retryMs = options.retryMs ?? 2_000
   }
 
@@ -157,7 +154,7 @@ export class LeaderElector {
     const lease = this.#lease
     const spec: LeaseSpec = {
       holderIdentity: identity,
-      leaseDurationSeconds: Math.max(1, Math.ceil(this.#leaseMs / 1000)),
+      leaseDurationSeconds: Math.max(1, Math.ceil(LEASE_MS / 1000)),
       renewTime: now,
     }
     if (lease === undefined) {
@@ -223,13 +220,13 @@ export class LeaderElector {
     const version = lease.metadata.resourceVersion
     const now = this.#clock.now()
     if (this.#seen?.version !== version) this.#seen = { version, at: now }
-    const theirs = (lease.spec?.leaseDurationSeconds ?? this.#leaseMs / 1000) * 1000
+    const theirs = (lease.spec?.leaseDurationSeconds ?? LEASE_MS / 1000) * 1000
     return now - this.#seen.at >= theirs
   }
 
   #hold(from: number, wallFrom: number): void {
-    const until = from + this.#renewDeadlineMs
-    const wallUntil = wallFrom + this.#renewDeadlineMs
+    const until = from + RENEW_DEADLINE_MS
+    const wallUntil = wallFrom + RENEW_DEADLINE_MS
     const state = this.#state
     if (state.kind === 'leading') {
       state.deadline.cancel()
@@ -298,6 +295,6 @@ export class LeaderElector {
 
   /** One slow request must leave time for another within the deadline. */
   get #requestMs(): number {
-    return Math.max(1000, this.#renewDeadlineMs / 2)
+    return Math.max(1000, RENEW_DEADLINE_MS / 2)
   }
 }

@@ -26,8 +26,6 @@ export interface ReflectorOptions<T> {
   readonly onChange?: (change: Change<T>) => void
   /** Objects per page of a list. Default 500. */
   readonly pageSize?: number
-  /** Longest life of one watch, in seconds; each lives 80 to 100 % of it, so that replicas do not come back at once. Default 300. */
-  readonly watchSeconds?: number
   /** A watch without any event, not even a bookmark (the API server sends one a minute), for this long is taken for dead. Default 150 s. */
   readonly idleMs?: number
   /** Ceilings of the wait after failures. Default 200 ms and 30 s. */
@@ -38,6 +36,9 @@ export interface ReflectorOptions<T> {
   /** Told why a list or watch ended early, by the reason of ApiError: for metrics. */
   readonly onTrouble?: (reason: string) => void
 }
+
+/** Longest life of one watch; each lives 80 to 100 % of it, so that replicas do not come back at once. */
+const WATCH_SECONDS = 300
 
 /** After this many watches in a row that failed at once, the resourceVersion itself is suspected and the list is read again. */
 const WATCH_FAILURES_BEFORE_RELIST = 5
@@ -202,7 +203,7 @@ export class Reflector<T> {
   }
 
   async #watch(signal: AbortSignal): Promise<void> {
-    const { client, path, watchSeconds = 300, idleMs = 150_000 } = this.#options
+    const { client, path, idleMs = 150_000 } = this.#options
     const ended = new AbortController()
     let why: 'idle' | undefined
     let timer: Timer | undefined
@@ -226,7 +227,7 @@ export class Reflector<T> {
           watch: true,
           allowWatchBookmarks: true,
           resourceVersion: this.#resourceVersion,
-          timeoutSeconds: Math.round(watchSeconds * (0.8 + 0.2 * this.#random())),
+          timeoutSeconds: Math.round(WATCH_SECONDS * (0.8 + 0.2 * this.#random())),
         },
         accept: this.#accept(''),
         timeoutMs: 30_000,

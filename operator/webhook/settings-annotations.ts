@@ -230,7 +230,7 @@ function positive(text: string): string | undefined {
 }
 
 /** What to say of a value of an annotation that YAML reads as something else than text. API servers never let one through; files do. */
-export function notText(value: Json): string {
+function notText(value: Json): string {
   const shown = shorten(JSON.stringify(value))
   return typeof value === 'object'
     ? `${shown} is not a string`

@@ -82,8 +82,12 @@ export class RedisPool implements EndpointPool {
 
   /** Somebody has just taken a connection: has the next ones ready. Never more than a quarter of what the upstream may have. */
   replenish(timeoutMs: number): void {
-    const { connections } = this.#cluster
     this.#timer.set(now() + WANTED_MS)
+    this.#fill(timeoutMs)
+  }
+
+  #fill(timeoutMs: number): void {
+    const { connections } = this.#cluster
     while (
       !this.#isRetired &&
       this.#spares.length + this.#dials.size < SPARES &&
@@ -134,9 +138,11 @@ export class RedisPool implements EndpointPool {
     this.#cluster.connections.release()
   }
 
-  /** What logs in from now on does so with another credential. */
-  credentialChanged(): void {
+  /** What logs in from now on does so with another credential: those that wait for somebody are made anew. */
+  credentialChanged(timeoutMs: number): void {
     this.#dropSpares()
+    this.#dropDials()
+    if (this.#timer.at !== Number.POSITIVE_INFINITY) this.#fill(timeoutMs)
   }
 
   #dropSpares(): void {
@@ -168,6 +174,10 @@ export class RedisPool implements EndpointPool {
   #stop(): void {
     this.#timer.release()
     this.#dropSpares()
+    this.#dropDials()
+  }
+
+  #dropDials(): void {
     for (const each of this.#dials) {
       each.cancel()
       this.#cluster.connections.release()

@@ -23,7 +23,7 @@ export interface ClusterPlan {
 }
 
 /** Where the API server is reached, from the machine and from every node. */
-export const serverUrl = (addresses: Addresses): string => `https://${addresses.nodes[0]}:6443`
+const serverUrl = (addresses: Addresses): string => `https://${addresses.nodes[0]}:6443`
 
 /** Full path of a user's kubeconfig in a cluster's folder. */
 export const kubeconfigOf = (directory: string, user: string = 'admin'): string => join(directory, `${user}.kubeconfig`)

@@ -49,10 +49,7 @@ export async function confinedProxy({ protocol, upstreamPort, cluster, config }:
     ['proxy/main.ts'],
     ['sh', '-c', `ulimit -n ${FILES} && exec "$@"`, 'sh'],
   )
-  ends.push(async () => {
-    proxy.kill('SIGKILL')
-    await proxy.exit
-  })
+  ends.push(() => proxy.end())
   await proxy.ready()
   const idle: Socket[] = []
   ends.push(() => {

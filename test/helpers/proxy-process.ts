@@ -115,6 +115,12 @@ export class ProxyProcess {
     return { status: answer.status, body: await answer.text() }
   }
 
+  /** Kills it, and resolves when it is gone. */
+  async end(): Promise<void> {
+    this.kill('SIGKILL')
+    await this.exit
+  }
+
   kill(signal: NodeJS.Signals): void {
     this.child.kill(signal)
   }

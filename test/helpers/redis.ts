@@ -105,8 +105,7 @@ export async function redisProxy(
     volumes,
     update: (given: object) => volumes.config('cache', configOf(given)),
     stop: async () => {
-      proxy.kill('SIGKILL')
-      await proxy.exit
+      await proxy.end()
       volumes.remove()
     },
   }

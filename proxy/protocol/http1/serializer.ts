@@ -50,7 +50,7 @@ export function endLine(target: Buffer, at: number): number {
 
 /** Writes the request id: 36 bytes at `at`. */
 export type IdWriter = (target: Buffer, at: number) => void
-export const ID_BYTES = 36
+const ID_BYTES = 36
 
 /** Where in a written request head the parts are that another attempt may have to replace. */
 export class RequestMarks {

@@ -9,16 +9,17 @@ import type { TcpEnd } from '../tcp/session.ts'
 import { type Acquirer, Acquisition } from './acquire.ts'
 import { BatchReader, LARGE_BYTES } from './batch.ts'
 import { CLOSES, clean } from './clean.ts'
-import { beginSql, ClientParameters } from './client-parameters.ts'
+import { ClientParameters } from './client-parameters.ts'
+import { beginAt, isReplicating, knownValues, welcome } from './entry.ts'
 import { Held } from './held.ts'
-import { Auth, Back, message, Transaction } from './messages.ts'
+import { READY, Transaction } from './messages.ts'
 import type { Values } from './parameters.ts'
 import type { Pool } from './pool.ts'
 import { type Requester, Requests, settle } from './requests.ts'
 import { errorResponse, fieldOf, type Severity, sqlError, stateOf } from './respond.ts'
 import type { Server } from './server.ts'
 import type { ClientLogin, PinReason, SessionHost } from './session-host.ts'
-import type { Statement } from './statements.ts'
+import { type Statement, withNamesOf } from './statements.ts'
 
 /** A client that half-closed is looked at again: it may still go away. */
 const LOOK_MS = 1000
@@ -59,7 +60,8 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   #pin: PinReason | 'mode' | null = null
   readonly #timer: CoarseTimer
   readonly #openedAt = now()
-  #isReset = false
+  /** Which parameters the client has reset: they are what it began with, and not what the connection did. */
+  #reset: 'none' | 'some' | 'all' = 'none'
   #hasChangedSchema = false
   #waitedMs = 0
   #clientEnded = false
@@ -73,21 +75,20 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     this.client = client
     this.login = login
     this.pool = host.poolFor(login)
-    this.#isPinnedAtOnce = host.snapshot.pooling?.mode === 'Session' || this.#isReplicating
+    this.#isPinnedAtOnce = host.snapshot.pooling?.mode === 'Session' || isReplicating(login)
     this.#timer = new CoarseTimer(() => this.#onTimer())
     this.#acquisition = new Acquisition(this, host, this.#timer)
     this.#batch = new BatchReader()
     client.handler = this
   }
 
-  get #isReplicating(): boolean {
-    const { fixed } = this.login
-    return fixed.has('replication') && !/^(?:false|off|no|0)$/i.test(fixed.get('replication') ?? '')
-  }
-
   /** Names of statements go through as they are: nobody shares the connection. */
   get isRaw(): boolean {
     return this.#isPinnedAtOnce
+  }
+
+  get isPinned(): boolean {
+    return this.#pin !== null
   }
 
   get values(): Values | null {
@@ -128,13 +129,10 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   #letIn(): void {
-    const known = this.pool.known
-    if (known !== null && !this.#isPinnedAtOnce) {
-      const values = this.pool.profiles.known(this.login.settings, known)
-      if (values !== null) {
-        this.#welcome(values)
-        return
-      }
+    const values = this.#isPinnedAtOnce ? null : knownValues(this.pool, this.login)
+    if (values !== null) {
+      this.#welcome(values)
+      return
     }
     this.#acquisition.start()
     this.#acquire()
@@ -143,16 +141,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   #welcome(values: Values): void {
     this.#parameters.begin(values, this.pool.parameters)
     this.isIn = true
-    const { negotiation, key } = this.login
-    this.client.write(
-      Buffer.concat([
-        ...(negotiation === null ? [] : [negotiation]),
-        message(Back.authentication, Auth.ok),
-        this.pool.parameters.report(values),
-        message(Back.backendKeyData, key),
-        READY,
-      ]),
-    )
+    this.client.write(welcome(this.login, this.pool.parameters, values))
     if (this.#server === null) this.#rest()
   }
 
@@ -190,17 +179,14 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     const isReset = server.isDoubtful && isAnother
     server.user = this
     server.lastUser = this
-    const { parameters } = this.pool
-    const values = isReset ? server.initial : server.values
     if (!this.isIn) {
-      if (isReset) server.reset(null)
-      const sql = beginSql(parameters, values, server.initial, this.login.settings)
-      if (sql === '' && !isReset) this.#onLetIn(server)
-      else server.run(sql, (failure) => this.#onProfile(server, failure))
+      if (!beginAt(server, this.pool, this.login, isReset, (failure) => this.#onBegun(server, failure)))
+        this.#onLetIn(server)
       return false
     }
+    const values = isReset ? server.initial : server.values
     const own = this.#parameters
-    own.translate(parameters)
+    own.translate(this.pool.parameters)
     const isSequences = this.asksSequences && isAnother && !isReset
     const sql = values === own.values && !isSequences ? '' : own.restore(values, isSequences)
     if (sql === '' && !isReset) {
@@ -214,14 +200,13 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   /** The parameters of the startup packet are set, and the server has said what they are now. */
-  #onProfile(server: Server, failure: Buffer | null): void {
+  #onBegun(server: Server, failure: Buffer | null): void {
     if (this.#phase === 'ended') return
     if (server.isDoubtful) {
       this.#takeAnother()
       return
     }
     if (failure === null) {
-      this.pool.profiles.learn(this.login.settings, server.values)
       this.#onLetIn(server)
       return
     }
@@ -232,8 +217,8 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
   #onLetIn(server: Server): void {
     if (this.#isPinnedAtOnce) {
-      this.#pin = this.#isReplicating ? 'replication' : 'mode'
-      if (this.#isReplicating) this.#host.onPinned('replication', false, null)
+      this.#pin = isReplicating(this.login) ? 'replication' : 'mode'
+      if (this.#pin === 'replication') this.#host.onPinned('replication', false, null)
       this.#phase = 'attached'
       this.#welcome(server.values)
       this.#goOn()
@@ -371,6 +356,10 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     this.#host.onPinned(reason, isStored, statement)
   }
 
+  resetsParameters(): void {
+    this.#reset = 'some'
+  }
+
   changesSchema(): void {
     this.#hasChangedSchema = true
   }
@@ -383,11 +372,21 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   // --- what the server says -----------------------------------------------------------------------------------------------------
 
   onQuiet(): void {
-    if (this.#isReset) {
-      this.#isReset = false
-      this.#parameters.reset(this.#server!.values, this.pool.parameters)
-    }
+    if (this.#reset !== 'none') this.#restoreOwn(this.#server!)
+    this.#parameters.settle()
     this.#rest()
+  }
+
+  /** Parameters were reset: they are as the client began with them, on this connection too when it goes on with it. */
+  #restoreOwn(server: Server): void {
+    const isAll = this.#reset === 'all'
+    this.#reset = 'none'
+    const told = server.values
+    if (!this.#parameters.reset(told, this.pool.parameters, isAll)) return
+    const own = this.#parameters.values!
+    this.client.write(this.pool.parameters.difference(told, own))
+    if (server.status === Transaction.failed || (server.isFree && this.#pin === null)) return
+    server.run(this.#parameters.restore(told, false), null)
   }
 
   onValues(values: Values): void {
@@ -397,12 +396,21 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   onTag(tag: string): void {
     if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') this.statements?.clear()
     // The new values are reported behind the tag, before ReadyForQuery.
-    if (tag !== 'DEALLOCATE ALL') this.#isReset = true
+    if (tag !== 'DEALLOCATE ALL') this.#reset = tag === 'DISCARD ALL' ? 'all' : 'some'
     if (tag === 'DISCARD ALL' && this.#pin !== null && this.#pin !== 'mode' && !CLOSES.has(this.#pin)) this.#pin = null
+  }
+
+  /** A server names statements as it knows them. */
+  onError(response: Buffer): Buffer | null {
+    return this.statements === null ? null : withNamesOf(this.statements, response)
   }
 
   onParseFailed(name: string, statement: Statement): void {
     if (this.statements?.get(name) === statement) this.statements.delete(name)
+  }
+
+  onCloseFailed(name: string, statement: Statement): void {
+    this.statements?.set(name, statement)
   }
 
   /** A table has changed under a statement. The client has heard of it; what it runs next is prepared anew. */
@@ -544,12 +552,14 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   #leave(): void {
     if (this.#phase === 'ended') return
     const server = this.#server
-    this.client.end()
     if (server === null) {
+      this.client.end()
       this.#acquisition.cancel()
       this.#over('client_closed', null)
       return
     }
+    // What it has asked before its goodbye is answered.
+    if (server.owes === 0) this.client.end()
     this.#phase = 'leaving'
     this.#timer.clear()
     if (this.#requests?.isInside === true || server.isCopyIn || server.isUnsynced) {
@@ -620,6 +630,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
   /** The client is gone without a goodbye: what the server does for it is cancelled. */
   onClose(): void {
+    if (this.#phase === 'leaving') this.#server?.raw.resume()
     if (this.#phase === 'ended' || this.#phase === 'leaving') return
     this.client.destroy()
     const server = this.#server
@@ -748,6 +759,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     this.#phase = 'ended'
     this.#timer.release()
     this.#held.clear()
+    client.end()
     dropRest(client)
     const at = refreshClock()
     this.#host.onSessionEnd(this, {
@@ -768,4 +780,3 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
 const NOTHING = Buffer.alloc(0)
 const GONE = 'the application left before its request was sent to the upstream'
-const READY = message(Back.readyForQuery, Buffer.from([Transaction.idle]))

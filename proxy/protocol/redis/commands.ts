@@ -9,21 +9,24 @@ export const Kind = {
   select: 3,
   client: 4,
   reset: 5,
-  quit: 6,
-  multi: 7,
+  /** Some of its forms get no reply. */
+  replconf: 6,
+  /** QUIT, and SHUTDOWN when it succeeds: the server closes the connection. */
+  quit: 7,
+  multi: 8,
   /** EXEC and DISCARD: the transaction and the watch are over. */
-  exec: 8,
-  watch: 9,
-  unwatch: 10,
+  exec: 9,
+  watch: 10,
+  unwatch: 11,
   /** Its replies are one for each channel, or pushes in RESP3. */
-  subscribe: 11,
-  unsubscribe: 12,
+  subscribe: 12,
+  unsubscribe: 13,
   /** From here on the connection carries what nobody asked for. */
-  monitor: 13,
+  monitor: 14,
   /** The connection becomes one of replication: its bytes are not RESP any more. */
-  replication: 14,
+  replication: 15,
   /** May wait for as long as it likes. */
-  blocking: 15,
+  blocking: 16,
 } as const
 export type Kind = (typeof Kind)[keyof typeof Kind]
 
@@ -37,7 +40,7 @@ export interface Command {
 
 /** Kinds of which the whole command is gathered, so that its arguments can be read or replaced. */
 export function isGathered(kind: Kind): boolean {
-  return kind >= Kind.auth && kind <= Kind.reset
+  return kind >= Kind.auth && kind <= Kind.replconf
 }
 
 const SPECIAL: Readonly<Record<string, Kind>> = {
@@ -46,7 +49,9 @@ const SPECIAL: Readonly<Record<string, Kind>> = {
   select: Kind.select,
   client: Kind.client,
   reset: Kind.reset,
+  replconf: Kind.replconf,
   quit: Kind.quit,
+  shutdown: Kind.quit,
   multi: Kind.multi,
   exec: Kind.exec,
   discard: Kind.exec,
@@ -83,9 +88,9 @@ const PLAIN =
   'hincrby hincrbyfloat hkeys hlen hmget hmset hpersist hpexpire hpexpireat hpexpiretime hpttl hrandfield hscan hset hsetex hsetnx ' +
   'hstrlen httl hvals incr incrby incrbyfloat info keys lastsave latency lcs lindex linsert llen lmove lmpop lolwut lpop lpos lpush ' +
   'lpushx lrange lrem lset ltrim memory mget migrate module move mset msetex msetnx object persist pexpire pexpireat pexpiretime ' +
-  'pfadd pfcount pfdebug pfmerge pfselftest ping psetex pttl publish pubsub randomkey readonly readwrite rename renamenx replconf ' +
+  'pfadd pfcount pfdebug pfmerge pfselftest ping psetex pttl publish pubsub randomkey readonly readwrite rename renamenx ' +
   'replicaof restore restore-asking role rpop rpoplpush rpush rpushx sadd save scan scard script sdiff sdiffstore set setbit setex ' +
-  'setnx setrange shutdown sinter sintercard sinterstore sismember slaveof slowlog smembers smismember smove sort sort_ro spop ' +
+  'setnx setrange sinter sintercard sinterstore sismember slaveof slowlog smembers smismember smove sort sort_ro spop ' +
   'spublish srandmember srem sscan strlen substr sunion sunionstore swapdb time touch ttl type unlink vadd vcard vdim vemb vgetattr ' +
   'vinfo vismember vlinks vrandmember vrem vsetattr vsim xack xackdel xadd xautoclaim xclaim xdel xdelex xgroup xinfo xlen xpending ' +
   'xrange xrevrange xsetid xtrim zadd zcard zcount zdiff zdiffstore zincrby zinter zintercard zinterstore zlexcount zmpop zmscore ' +
@@ -96,6 +101,9 @@ const PLAIN =
 
 /** A command that the table does not have: of a module, of a newer server, or not one at all. */
 export const OTHER: Command = { name: 'other', kind: Kind.plain, index: 0 }
+
+/** A line that is no command at all, after which the server takes none. */
+export const BROKEN: Command = { name: 'other', kind: Kind.quit, index: 0 }
 
 /** The longest name that is looked up. */
 export const MAX_NAME = 24

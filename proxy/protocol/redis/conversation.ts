@@ -4,27 +4,43 @@ import type { RedisCells } from './cells.ts'
 import { type Command, commands, Kind } from './commands.ts'
 import { CommandParser, type CommandSink, ReplyParser, type ReplySink, Type, wordHash } from './parser.ts'
 import { Pending } from './pending.ts'
-import { type Effect, effectOf, injectedAuth, injectedHello, replayOf } from './state.ts'
+import {
+  type Effect,
+  effectOf,
+  injectedAuth,
+  injectedHello,
+  isUnanswered,
+  PINS,
+  type Replay,
+  replayOf,
+  resetWith,
+} from './state.ts'
 
 /** What a command of ours is entered as among those that wait: its reply is not for the application. */
 const OURS = 0xffff
 /** A MULTI inside of another one: that goes on when this one is refused. */
 const NESTED = -1
+/** A command of ours without which the connection is not like the one before. */
+const VITAL = 1
+const OK = wordHash('OK')
 const READONLY = wordHash('READONLY')
 const LOADING = wordHash('LOADING')
 const MASTERDOWN = wordHash('MASTERDOWN')
 const RESET = wordHash('RESET')
 const MESSAGES = new Set(['message', 'pmessage', 'smessage'].map(wordHash))
+const PATTERNS = new Set(['psubscribe', 'punsubscribe'].map(wordHash))
 const SHARDED = new Set(['ssubscribe', 'sunsubscribe'].map(wordHash))
-const CONFIRMATIONS = new Set([...['subscribe', 'psubscribe', 'unsubscribe', 'punsubscribe'].map(wordHash), ...SHARDED])
+const CONFIRMATIONS = new Set([...['subscribe', 'unsubscribe'].map(wordHash), ...PATTERNS, ...SHARDED])
 
 export interface ConversationHost {
   /** RESET is on its way: what follows it must wait for its reply. */
   onResetting(): void
   /** RESET took everything back, the login too. */
   onReset(): void
-  /** The server refused a command of ours. */
-  onOursRefused(): void
+  /** Nothing was taken back. */
+  onResetRefused(): void
+  /** The server refused a command of ours. @param isVital without it the connection is not like the one before */
+  onOursRefused(isVital: boolean): void
   /** The server says itself that it is not the one to talk to. */
   onNotTheOne(): void
 }
@@ -45,14 +61,21 @@ export class Conversation implements CommandSink, ReplySink {
   readonly #pending = new Pending()
   /** What pending commands change when they succeed, oldest first. */
   #effects: Effect[] | null = null
+  /** Of the command that is looked at; null: it was passed on unseen. */
+  #effect: Effect | null = null
   /** What a new connection must be told to be like this one, by what it sets. */
   #replays: Map<string, Buffer> | null = null
   #isWatching = false
   #blocking = 0
-  /** Channels and patterns, and beside them sharded channels, which the server counts for themselves. */
+  /** A channel was asked for: what comes may be a message. */
+  #hears = false
+  /** It was asked for where nothing confirms it, so that only messages tell. */
+  #hearsUnseen = false
   #channels = 0
+  #patterns = 0
   #shards = 0
-  #confirming = 0
+  /** Messages are pushes, and an array is a reply whatever it begins with. */
+  #isResp3 = false
   #isMonitor = false
   /** The connection has a state that no other can be given. */
   #isPinned = false
@@ -89,18 +112,25 @@ export class Conversation implements CommandSink, ReplySink {
     return this.#blocking > 0
   }
 
+  /** Only the server knows when it has done what it was asked: the first of the commands waits itself, or none is answered. */
+  get isServersToEnd(): boolean {
+    if (this.isOpaque || this.#isSilent || this.#skipsNext || this.#hearsUnseen) return true
+    const pending = this.#pending
+    return pending.count > 0 && pending.command !== OURS && commands()[pending.command]!.kind === Kind.blocking
+  }
+
+  /** The only reply that is awaited is that of a command which is not complete. */
+  get isHalfAsked(): boolean {
+    return this.#pending.count === 1 && !this.commands.isAtBoundary && !this.isOpaque
+  }
+
   get #isSubscribed(): boolean {
-    return this.#channels > 0 || this.#shards > 0
+    return this.#channels + this.#patterns + this.#shards > 0
   }
 
   /** RESET has not been answered. */
   get isResetting(): boolean {
     return this.#resets > 0
-  }
-
-  /** An application that sends no more waits for nothing that has an end. */
-  get mayEndUnanswered(): boolean {
-    return this.#pending.count === 0 || this.#blocking > 0 || this.#isMonitor
   }
 
   /** A command of ours and its reply are seen by nobody. */
@@ -112,40 +142,39 @@ export class Conversation implements CommandSink, ReplySink {
       !this.#isSilent &&
       !this.#skipsNext &&
       !this.#isSubscribed &&
-      this.#confirming === 0 &&
+      !this.#hearsUnseen &&
       !this.#isMonitor &&
-      !this.isOpaque &&
-      this.#blocking === 0
+      !this.isOpaque
     )
   }
 
   /** Another connection can be made like this one, and nothing is under way. */
   get canMove(): boolean {
+    return this.isAnswered && this.commands.isAtBoundary && !this.isInMulti && !this.isQuitting && !this.isTied
+  }
+
+  /** It has what no other connection can be given, whether something is under way or not; a transaction apart, which has an end. */
+  get isTied(): boolean {
     return (
-      this.#pending.count === 0 &&
-      this.commands.isAtBoundary &&
-      this.replies.isAtBoundary &&
-      !this.isInMulti &&
-      !this.#isWatching &&
-      !this.#isSubscribed &&
-      !this.#isMonitor &&
-      !this.isOpaque &&
-      !this.#isPinned &&
-      !this.#isSilent &&
-      !this.#skipsNext &&
-      !this.isQuitting
+      this.#isWatching ||
+      this.#isSubscribed ||
+      this.#isMonitor ||
+      this.isOpaque ||
+      this.#isPinned ||
+      this.#isSilent ||
+      this.#skipsNext
     )
   }
 
   /** Goes on with a new connection. Returns what makes it like the one before. */
-  begin(): readonly Buffer[] {
+  begin(): readonly Replay[] {
     this.replies = new ReplyParser()
     return this.#replays === null ? [] : replayOf(this.#replays)
   }
 
   /** A command of ours was sent. */
-  expectOurs(): void {
-    this.#pending.push(OURS, now(), 0)
+  expectOurs(isVital: boolean): void {
+    this.#pending.push(OURS, now(), isVital ? VITAL : 0)
     this.ours++
   }
 
@@ -154,9 +183,9 @@ export class Conversation implements CommandSink, ReplySink {
   onCommand(command: Command, args: number): void {
     this.count++
     this.#cells.onCommand(command.index)
-    if (this.#isSilent) return
-    if (this.#skipsNext) {
+    if (this.#isSilent || this.#skipsNext || this.#isMonitor) {
       this.#skipsNext = false
+      if (command.kind !== Kind.plain) this.#onUnanswered(command)
       return
     }
     if (command.kind === Kind.plain) {
@@ -166,10 +195,34 @@ export class Conversation implements CommandSink, ReplySink {
     this.#onSpecial(command, args)
   }
 
+  /** Nothing tells what becomes of it, so that the connection may have any state from here on. */
+  #onUnanswered({ kind }: Command): void {
+    this.#isPinned = true
+    if (kind === Kind.multi) this.isInMulti = true
+    else if (kind === Kind.exec) this.isInMulti = false
+    else if (kind === Kind.subscribe) this.#listen()
+    else if (kind === Kind.monitor) this.#isMonitor = true
+    else if (kind === Kind.quit) this.isQuitting = true
+    else if (kind === Kind.replication) this.isOpaque = true
+  }
+
+  #listen(): void {
+    this.#hears = true
+    this.#hearsUnseen ||= this.isInMulti || this.#isSilent
+    this.replies.isWordWanted = true
+  }
+
   #onSpecial(command: Command, args: number): void {
     const isNested = command.kind === Kind.multi && this.isInMulti
     this.#pending.push(command.index, now(), isNested ? NESTED : args - 1)
     switch (command.kind) {
+      case Kind.auth:
+      case Kind.hello:
+      case Kind.select:
+      case Kind.client:
+        this.#effects ??= []
+        this.#effects.push(this.#effect === null || this.isInMulti ? PINS : this.#effect)
+        break
       // With arguments that the server refuses, nothing begins and nothing ends; neither does EXEC outside of MULTI.
       case Kind.multi:
         if (args === 1) this.isInMulti = true
@@ -190,8 +243,8 @@ export class Conversation implements CommandSink, ReplySink {
         break
       case Kind.subscribe:
       case Kind.unsubscribe:
-        this.#confirming++
-        this.replies.isWordWanted = true
+        this.#listen()
+        if (this.isInMulti) this.#isPinned = true
         break
       case Kind.quit:
         this.isQuitting = true
@@ -207,30 +260,48 @@ export class Conversation implements CommandSink, ReplySink {
    * @param line the AUTH with our credential; null: there is none
    */
   onGathered(command: Command, args: readonly Buffer[], line: Buffer | null): Buffer | null {
-    if (command.kind === Kind.client && this.#onClientReply(args)) return null
-    const wasSilent = this.#isSilent || this.#skipsNext
-    this.onCommand(command, args.length)
-    if (command.kind === Kind.reset) {
-      this.#resets++
-      if (line !== null || wasSilent) this.#host.onResetting()
+    const { kind } = command
+    if (kind === Kind.client && this.#onClientReply(args)) return null
+    if (kind === Kind.replconf && !this.isInMulti && isUnanswered(args)) {
+      this.count++
+      this.#cells.onCommand(command.index)
       return null
     }
-    if (this.isInMulti || wasSilent) {
-      this.#isPinned = true
-      return command.kind === Kind.auth && line !== null ? injectedAuth(line, args) : null
-    }
-    this.#effects ??= []
-    this.#effects.push(effectOf(command.kind, args, line !== null))
+    if (kind === Kind.reset && args.length === 1) return this.#onResetCommand(command, line)
+    this.#effect = effectOf(kind, args, line !== null)
+    this.onCommand(command, args.length)
+    this.#effect = null
     if (line === null) return null
-    if (command.kind === Kind.auth) return injectedAuth(line, args)
-    return command.kind === Kind.hello ? injectedHello(line, args) : null
+    if (kind === Kind.auth) return injectedAuth(line, args)
+    return kind === Kind.hello ? injectedHello(line, args) : null
+  }
+
+  #onResetCommand(command: Command, line: Buffer | null): Buffer | null {
+    if (this.#skipsNext) {
+      // The one command of which the server does not say that it did it.
+      this.count++
+      this.#cells.onCommand(command.index)
+      this.#clear()
+      if (line === null) return null
+      this.expectOurs(true)
+      return resetWith(line)
+    }
+    // It takes that back first, and answers.
+    this.#isSilent = false
+    const isSeen = !this.#isMonitor
+    this.onCommand(command, 1)
+    if (isSeen) this.isInMulti = false
+    this.#resets++
+    this.#host.onResetting()
+    return null
   }
 
   /** CLIENT REPLY decides which commands get a reply. True when it gets none itself. */
   #onClientReply(args: readonly Buffer[]): boolean {
     if (args.length !== 3 || args[1]!.toString('latin1').toLowerCase() !== 'reply' || this.isInMulti) return false
     const mode = args[2]!.toString('latin1').toLowerCase()
-    if (mode === 'on') this.#isSilent = false
+    // With channels, a server before RESP3 refuses it, in silence too.
+    if (mode === 'on' && !(this.#hearsUnseen && !this.#isResp3)) this.#isSilent = false
     if (mode !== 'off' && mode !== 'skip') return false
     this.count++
     this.#cells.onCommand(commands().find(({ name }) => name === 'client')?.index ?? 0)
@@ -252,45 +323,58 @@ export class Conversation implements CommandSink, ReplySink {
       if (type === Type.simple && word === RESET) this.#onReset()
       return
     }
+    if ((this.#hears || type === Type.push) && this.#onPush(type, word, integer)) return
     const pending = this.#pending
-    if (type === Type.push || this.#confirming > 0 || this.#isSubscribed) {
-      if (this.#onPush(type, word, integer)) return
-    }
     if (pending.count === 0) return
     const index = pending.command
+    const { extra } = pending
     if (index === OURS) {
       pending.shift()
       this.ours--
-      if (type === Type.error) this.#host.onOursRefused()
+      if (type === Type.error) this.#host.onOursRefused(extra === VITAL)
       return
     }
     this.#cells.onReply(index, now() - pending.time)
-    const { extra } = pending
     pending.shift()
     if (type === Type.error) this.#onError(word)
     const { kind } = commands()[index]!
-    if (kind !== Kind.plain) this.#onSpecialReply(kind, type, extra)
+    if (kind !== Kind.plain) this.#onSpecialReply(index, type, word, extra)
   }
 
   /** What channels send, and what confirms a subscription. True when it answers no other command. */
   #onPush(type: number, word: number, integer: number): boolean {
     const pending = this.#pending
+    const isPush = type === Type.push
+    if (isPush) this.#isResp3 = true
     const isHead = pending.count > 0 && pending.command !== OURS && this.#isSubscription(pending.command)
-    if (type === Type.push || type === Type.array) {
-      if (CONFIRMATIONS.has(word)) {
-        if (integer >= 0 && SHARDED.has(word)) this.#shards = integer
-        else if (integer >= 0) this.#channels = integer
-        if (!isHead) return true
-        const left = pending.extra - 1
-        // Without names, one comes for each channel there was: the last one is seen by what follows it.
-        if (left <= 0 && (left === 0 || integer === 0)) this.#endSubscription()
-        else pending.extra = left < 0 ? -2 : left
-        return true
-      }
-      if (type === Type.push || MESSAGES.has(word)) return true
+    // Before RESP3 a message is an array like a reply: of those, a server with subscriptions sends none but PONG.
+    const mayBeMessage = isPush || (type === Type.array && !this.#isResp3 && (this.#isSubscribed || this.#hearsUnseen))
+    if ((mayBeMessage || (isHead && type === Type.array)) && CONFIRMATIONS.has(word)) {
+      const before = this.#onConfirmation(word, Math.max(0, integer))
+      if (!isHead) return true
+      // Without names, one comes for each that there was, or one for none.
+      pending.extra = (pending.extra > 0 ? pending.extra : Math.max(1, before)) - 1
+      if (pending.extra === 0) this.#endSubscription()
+      return true
     }
-    if (isHead && pending.extra < 0) this.#endSubscription()
-    return false
+    return isPush || (mayBeMessage && MESSAGES.has(word))
+  }
+
+  /** @param count of channels and patterns together, or of sharded channels. Returns how many of the kind there were. */
+  #onConfirmation(word: number, count: number): number {
+    if (SHARDED.has(word)) {
+      const before = this.#shards
+      this.#shards = count
+      return before
+    }
+    if (PATTERNS.has(word)) {
+      const before = this.#patterns
+      this.#patterns = Math.max(0, count - this.#channels)
+      return before
+    }
+    const before = this.#channels
+    this.#channels = Math.max(0, count - this.#patterns)
+    return before
   }
 
   #isSubscription(index: number): boolean {
@@ -301,34 +385,41 @@ export class Conversation implements CommandSink, ReplySink {
   #endSubscription(): void {
     this.#cells.onReply(this.#pending.command, now() - this.#pending.time)
     this.#pending.shift()
-    this.#confirming--
   }
 
-  #onSpecialReply(kind: Kind, type: number, extra: number): void {
+  #onSpecialReply(index: number, type: number, word: number, extra: number): void {
+    const { kind, name } = commands()[index]!
+    const isError = type === Type.error
     switch (kind) {
       case Kind.multi:
-        if (type === Type.error && extra !== NESTED) this.isInMulti = false
+        if (isError && extra !== NESTED) this.isInMulti = false
         break
       case Kind.blocking:
         this.#blocking--
         break
-      case Kind.subscribe:
-      case Kind.unsubscribe:
-        // Refused: nothing else answers it in band.
-        this.#confirming--
+      case Kind.quit:
+        // SHUTDOWN that succeeds is not answered.
+        this.isQuitting = !isError && name === 'quit'
         break
       case Kind.monitor:
-        this.#isMonitor = type !== Type.error
+        if (word !== OK) break
+        this.#isMonitor = true
+        // Their replies cannot be told from what it sees.
+        this.#pending.clear()
+        this.#blocking = 0
         break
       case Kind.reset:
-        this.#onReset()
+        if (extra > 0) break
+        if (!isError) this.#onReset()
+        else this.#onResetRefused()
         break
       case Kind.auth:
       case Kind.hello:
       case Kind.select:
       case Kind.client: {
         const effect = this.#effects?.shift()
-        if (effect == null || type === Type.error) break
+        if (effect === undefined || isError) break
+        if (kind === Kind.hello && type !== Type.simple) this.#isResp3 = type === Type.map
         if (effect.pins) this.#isPinned = true
         for (const [key, command] of effect.replays) {
           this.#replays ??= new Map()
@@ -342,17 +433,33 @@ export class Conversation implements CommandSink, ReplySink {
 
   /** RESET took everything back, the login too. */
   #onReset(): void {
+    this.#clear()
+    this.#resets = Math.max(0, this.#resets - 1)
+    this.#host.onReset()
+  }
+
+  /** Everything is as it was, and it may have been in the middle of a transaction. */
+  #onResetRefused(): void {
+    this.#isPinned = true
+    this.#resets = Math.max(0, this.#resets - 1)
+    this.#host.onResetRefused()
+  }
+
+  /** It is as a new connection is, before its login. */
+  #clear(): void {
     this.isInMulti = false
     this.#isWatching = false
     this.#isMonitor = false
     this.#isPinned = false
     this.#isSilent = false
     this.#skipsNext = false
+    this.#hears = false
+    this.#hearsUnseen = false
+    this.#isResp3 = false
     this.#channels = 0
+    this.#patterns = 0
     this.#shards = 0
     this.#replays = null
-    this.#resets = Math.max(0, this.#resets - 1)
-    this.#host.onReset()
   }
 
   /** The server says itself that it is not the one to talk to. */

@@ -24,7 +24,7 @@ export class RedisDriver implements Driver {
   #line: Buffer | null
   readonly #renew = new CoarseTimer(() => {
     this.#look()
-    if (this.open > 0) this.#renew.set(now() + RENEW_MS)
+    if (this.open > 0 || this.#hasSpares) this.#renew.set(now() + RENEW_MS)
   })
   isDraining = false
 
@@ -46,19 +46,27 @@ export class RedisDriver implements Driver {
 
   serve(socket: Socket): void {
     refreshClock()
-    if (this.#snapshot.credential !== null && this.open === 0) this.#renew.set(now() + RENEW_MS)
+    if (this.#snapshot.credential !== null && this.#renew.at === Number.POSITIVE_INFINITY)
+      this.#renew.set(now() + RENEW_MS)
     this.#ledger.add(new RedisSession(this, (handler) => adopt(socket, handler)))
   }
 
   /** Has every session log in anew when the credential was renewed. */
   #look(): void {
-    const { credential, cluster } = this.#snapshot
+    const { credential, cluster, timeouts } = this.#snapshot
     const line = credential?.line ?? null
     if (line === this.#line || line === null) return
     this.#line = line
     refreshClock()
-    for (const { pool } of cluster.endpoints) if (pool instanceof RedisPool) pool.credentialChanged()
+    for (const { pool } of cluster.endpoints) if (pool instanceof RedisPool) pool.credentialChanged(timeouts.connectMs)
     for (const session of this.#ledger.open) session.renew()
+  }
+
+  /** Connections wait for a session that log in as the last ones did. */
+  get #hasSpares(): boolean {
+    for (const { pool } of this.#snapshot.cluster.endpoints)
+      if (pool instanceof RedisPool && pool.spares > 0) return true
+    return false
   }
 
   get open(): number {
@@ -94,6 +102,5 @@ export class RedisDriver implements Driver {
   /** Called by a session, once. */
   onSessionEnd(session: RedisSession, record: RedisRecord): void {
     this.#ledger.close(session, record, this.#snapshot.accessLog)
-    if (this.open === 0) this.#renew.release()
   }
 }

@@ -1,5 +1,5 @@
 /** Reads along with both directions of a connection, in any pieces: where each command and each reply ends, and what it is. It keeps no data. */
-import { type Command, findCommand, isGathered, MAX_NAME, OTHER } from './commands.ts'
+import { BROKEN, type Command, findCommand, isGathered, MAX_NAME, OTHER } from './commands.ts'
 import { splitInline } from './inline.ts'
 
 /** The largest bulk string: eight times what a server takes unless `proto-max-bulk-len` says more. A longer one is garbage. */
@@ -211,8 +211,8 @@ export class CommandParser {
     const next = found + 1
     const words = splitInline(chunk.toString('latin1', start, found))
     if (words === null) {
-      // The server says what is wrong with its quotes.
-      sink.onCommand(OTHER, 1)
+      // The server says what is wrong with its quotes, and closes.
+      sink.onCommand(BROKEN, 1)
       return next
     }
     if (words.length === 0) return next
@@ -291,6 +291,7 @@ export const Type = {
   integer: 0x3a,
   bulk: 0x24,
   array: 0x2a,
+  map: 0x25,
   push: 0x3e,
   attribute: 0x7c,
 } as const

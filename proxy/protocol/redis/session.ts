@@ -61,6 +61,12 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
   #line: Buffer | null = null
   #isLeaving = false
   #clientEnded = false
+  /** The end of the application was passed on. */
+  #isEndSent = false
+  /** What is wrong with a command, told when those before it are answered; null: nothing. */
+  #refusal: string | null = null
+  /** The server has not confirmed what makes the connection like the one before. */
+  #isReplaying = false
   /** Memory that the two sockets read into; null: what all sockets share. */
   #clientMemory: Buffer | null = null
   #serverMemory: Buffer | null = null
@@ -114,7 +120,7 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
   // From the application.
 
   onData(chunk: Buffer, length: number): void {
-    if (this.#phase.kind === 'closing' || this.#phase.kind === 'ended') return
+    if (this.#phase.kind === 'closing' || this.#phase.kind === 'ended' || this.#refusal !== null) return
     this.#touch()
     if (this.#kept === null) this.#take(chunk, length)
     else {
@@ -149,12 +155,22 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
       sent = at
     }
     this.#toServer(chunk, sent, at)
-    if (parser.stop === 'bad') this.#fail('bad_request', `the application's command ${parser.failure}`)
+    if (parser.stop === 'bad') this.#refuse(`the application's command ${parser.failure}`)
     else if (at < length) {
       this.#keep(chunk, at, length)
       if (parser.stop === 'boundary') this.#client.pause()
       this.#waitForEnd()
     }
+  }
+
+  /** Behind the replies to the commands before it: an error that comes earlier would be taken for one of them. */
+  #refuse(detail: string): void {
+    if (!this.#conversation.isAsking || this.#conversation.isHalfAsked) {
+      this.#fail('bad_request', detail)
+      return
+    }
+    this.#refusal = detail
+    this.#client.pause()
   }
 
   #keep(chunk: Buffer, from: number, to: number): void {
@@ -166,8 +182,12 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     const kept = this.#kept
     this.#kept = null
     if (kept !== null) this.#take(kept, kept.length)
-    if (this.#phase.kind === 'open' && this.#phase.socket.backlog === 0 && !this.#conversation.commands.isStopWanted)
-      this.#client.resume()
+    if (this.#phase.kind === 'open' && this.#phase.socket.backlog === 0) this.#readOn()
+  }
+
+  /** Reads from the application, unless its next command has to wait. */
+  #readOn(): void {
+    if (!this.#conversation.commands.isStopWanted && this.#refusal === null) this.#client.resume()
   }
 
   #updateStop(): void {
@@ -179,7 +199,18 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
 
   /** The server is to get no more commands. */
   get #isStopping(): boolean {
-    return this.#isLeaving || this.#snapshot.cluster.isHalted
+    return (this.#isLeaving && !this.#isStaying) || this.#snapshot.cluster.isHalted || this.#isReplaying
+  }
+
+  /**
+   * What is under way on a server that has left, and is still a good one, may go on: a transaction to its end, and what has none
+   * for as long as `drainDeadline` says, if it is given.
+   */
+  get #isStaying(): boolean {
+    const { cluster } = this.#snapshot
+    if (cluster.isFollowed) return false
+    const { isInMulti, isTied, isBlocking } = this.#conversation
+    return isInMulti || (cluster.config.drainDeadlineMs != null && (isTied || isBlocking))
   }
 
   /** A command that came while a failover was under way is held for as long as a connection may take, and so is a last reply waited for. */
@@ -209,8 +240,24 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
 
   onEnd(): void {
     this.#clientEnded = true
-    // An element that is popped for an application that has left would be lost.
-    if (this.#conversation.mayEndUnanswered || this.#phase.kind !== 'open') this.#finish('client_closed', null)
+    this.#atClientEnd()
+  }
+
+  /** The application sends no more: ends when everything that it asked is answered, as a server does. */
+  #atClientEnd(): void {
+    const phase = this.#phase
+    if (!this.#clientEnded || phase.kind === 'closing' || phase.kind === 'ended') return
+    const conversation = this.#conversation
+    if (phase.kind !== 'open') {
+      if (this.#kept === null) this.#finish('client_closed', null)
+      return
+    }
+    if (this.#kept !== null && conversation.commands.isStopWanted) return
+    if (conversation.isServersToEnd) {
+      // It ends a wait: an element that is popped for an application that has left would be lost.
+      if (!this.#isEndSent) phase.socket.end()
+      this.#isEndSent = true
+    } else if (conversation.isAnswered || conversation.isHalfAsked) this.#finish('client_closed', null)
   }
 
   /** The application has taken everything. */
@@ -257,11 +304,17 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     this.#queueMs += now() - this.#seekingAt
     this.#line = credential?.line ?? null
     this.#isLeaving = endpoint.retired
-    for (const command of this.#conversation.begin()) this.#send(command)
+    this.#isReplaying = false
+    for (const { command, isVital } of this.#conversation.begin()) {
+      this.#send(command, isVital)
+      this.#isReplaying ||= isVital
+    }
     this.#conversation.commands.isStopWanted = this.#isStopping
     this.#touch()
-    this.#goOn()
-    this.#client.resume()
+    if (!this.#isReplaying) {
+      this.#goOn()
+      this.#client.resume()
+    }
     this.#atBoundary()
   }
 
@@ -271,9 +324,9 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
   }
 
   /** Sends a command of ours. */
-  #send(command: Buffer): void {
+  #send(command: Buffer, isVital: boolean): void {
     if (this.#phase.kind !== 'open') return
-    this.#conversation.expectOurs()
+    this.#conversation.expectOurs(isVital)
     this.#phase.socket.write(command)
   }
 
@@ -281,6 +334,7 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     this.#updateStop()
     if (this.#snapshot.cluster.isHalted) this.#waitForEnd()
     else this.#patience?.clear()
+    this.#atClientEnd()
   }
 
   onEndpointCut(why: string): void {
@@ -301,7 +355,7 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     if (line === null || line === this.#line || this.#phase.kind !== 'open') return
     if (!this.#conversation.isPlain) return
     this.#line = line
-    this.#send(line)
+    this.#send(line, false)
   }
 
   /** Called whenever something has ended: does what had to wait for that. */
@@ -311,15 +365,19 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     const conversation = this.#conversation
     if (!conversation.isAnswered) {
       // A wait without an end, on a server that is not the one any more.
-      if (this.#isLeaving && conversation.isBlocking) this.#fail('upstream_reset', NOT_THE_ONE)
+      if (this.#isLeaving && conversation.isBlocking && !this.#isStaying) this.#fail('upstream_reset', NOT_THE_ONE)
+      else if (this.#refusal !== null && conversation.isHalfAsked) this.#fail('bad_request', this.#refusal)
+      else this.#atClientEnd()
       return
     }
-    if (this.#clientEnded) this.#finish('client_closed', null)
+    if (this.#refusal !== null) this.#fail('bad_request', this.#refusal)
+    else if (this.#clientEnded) this.#atClientEnd()
     else if (this.#owner.isDraining && !conversation.isInMulti && this.#kept === null)
       this.#finish('draining', 'the sidecar is shutting down')
     else if (this.#isLeaving && kind === 'open' && conversation.commands.isAtBoundary) {
       if (conversation.canMove) this.#move()
-      else this.#fail('upstream_reset', `${NOT_THE_ONE}, and what is under way on the connection cannot be moved`)
+      else if (!this.#isStaying)
+        this.#fail('upstream_reset', `${NOT_THE_ONE}, and what is under way on the connection cannot be moved`)
     } else this.renew()
   }
 
@@ -342,6 +400,7 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     pool.leave(this)
     endpoint.leave()
     this.#snapshot.cluster.connections.release()
+    this.#isReplaying = false
     this.#clientMemory = null
     this.#serverMemory = null
     this.#client.readInto(null)
@@ -375,7 +434,11 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
       return
     }
     this.#toClient(chunk, sent, length)
-    if (!conversation.isWaiting) this.#atBoundary()
+    if (this.#isReplaying && conversation.ours === 0) {
+      this.#isReplaying = false
+      this.#updateStop()
+    } else if (this.#isLeaving) this.#updateStop()
+    if (!conversation.isWaiting || this.#clientEnded || this.#refusal !== null) this.#atBoundary()
   }
 
   #toClient(chunk: Buffer, from: number, to: number): void {
@@ -390,14 +453,24 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
   }
 
   onReset(): void {
-    if (this.#line !== null) this.#send(this.#line)
+    if (this.#line !== null) this.#send(this.#line, false)
     this.#updateStop()
   }
 
-  onOursRefused(): void {
-    this.#owner.onRefusedCredential(
-      `endpoint ${this.#endpoint} refused a credential that was renewed, or a state that was moved`,
-    )
+  onResetRefused(): void {
+    this.#updateStop()
+  }
+
+  onOursRefused(isVital: boolean): void {
+    if (isVital && this.#isReplaying)
+      this.#fail(
+        'upstream_reset',
+        `endpoint ${this.#endpoint} refused the login or the database of the connection before`,
+      )
+    else
+      this.#owner.onRefusedCredential(
+        `endpoint ${this.#endpoint} refused a credential that was renewed, or a state that was moved`,
+      )
   }
 
   onNotTheOne(): void {
@@ -406,7 +479,7 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
 
   #onServerDrained(): void {
     this.#touch()
-    if (!this.#conversation.commands.isStopWanted) this.#client.resume()
+    this.#readOn()
   }
 
   #onServerGone(error: Error | null): void {
@@ -415,7 +488,8 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     const { cluster } = this.#snapshot
     const code = (error as NodeJS.ErrnoException | null)?.code
     if (cluster.isFollowed) cluster.lookAgain()
-    if ((endpoint.retired || cluster.isFollowed) && this.#conversation.canMove) this.#move()
+    if (this.#isEndSent) this.#finish('client_closed', null)
+    else if ((endpoint.retired || cluster.isFollowed) && this.#conversation.canMove) this.#move()
     else if (this.#conversation.isQuitting || (code === undefined && !this.#conversation.isWaiting))
       this.#finish('upstream_closed', null)
     else

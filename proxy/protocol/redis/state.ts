@@ -11,7 +11,8 @@ export interface Effect {
 }
 
 const NOTHING: Effect = { replays: [], pins: false }
-const PINS: Effect = { replays: [], pins: true }
+/** Of a command whose effect nobody can tell. */
+export const PINS: Effect = { replays: [], pins: true }
 
 /** @param isInjected the credential is ours, whatever the application logs in with */
 export function effectOf(kind: Kind, args: readonly Buffer[], isInjected: boolean): Effect {
@@ -53,10 +54,38 @@ function helloReplays(args: readonly Buffer[], isInjected: boolean): Effect['rep
   return replays
 }
 
+/** A command that makes a new connection like the one before. */
+export interface Replay {
+  readonly command: Buffer
+  /** Without it what the application sends would go wrong: to another database, or by another user. */
+  readonly isVital: boolean
+}
+
+const VITAL = ['auth', 'hello', 'select']
+
 /** The commands for a new connection, the login before all. */
-export function replayOf(replays: ReadonlyMap<string, Buffer>): readonly Buffer[] {
-  const first = ['auth', 'hello'].flatMap((key) => replays.get(key) ?? [])
-  return [...first, ...[...replays].flatMap(([key, command]) => (key === 'auth' || key === 'hello' ? [] : [command]))]
+export function replayOf(replays: ReadonlyMap<string, Buffer>): readonly Replay[] {
+  const vital = VITAL.flatMap((key) => replays.get(key) ?? [])
+  const others = [...replays].flatMap(([key, command]) => (VITAL.includes(key) ? [] : [command]))
+  return [
+    ...vital.map((command) => ({ command, isVital: true })),
+    ...others.map((command) => ({ command, isVital: false })),
+  ]
+}
+
+/** Whether a REPLCONF is one that a server takes in silence. */
+export function isUnanswered(args: readonly Buffer[]): boolean {
+  if (args.length % 2 === 0) return false
+  return args.some((arg, at) => at % 2 === 1 && /^(get)?ack$/i.test(arg.toString('latin1')))
+}
+
+/** RESET, and the login after it. */
+export function resetWith(line: Buffer): Buffer {
+  const reset = encodeCommand(['RESET'])
+  const both = Buffer.allocUnsafe(reset.length + line.length)
+  reset.copy(both)
+  line.copy(both, reset.length)
+  return both
 }
 
 /** AUTH with our credential; as it is (null) when the server will refuse its form. */

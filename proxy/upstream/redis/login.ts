@@ -32,6 +32,8 @@ export interface LoginVisitor {
 
 const PING = encodeCommand(['PING'])
 const ROLE = encodeCommand(['ROLE'])
+/** Of a server with `maxclients` connections, and of one in protected mode. */
+const UNWELCOME = /^(ERR max number of clients|DENIED )/
 
 /**
  * Begins to dial and log in, all within target.timeoutMs. A server that loads its data or waits for its master is one to talk to:
@@ -94,6 +96,7 @@ class LoginAttempt implements Dial, Dialler {
     talk.within(Math.max(1, this.#startedAt + this.#target.timeoutMs - now()))
     if (credential?.line != null) talk.ask(credential.line, (reply) => this.#onAuth(reply))
     talk.ask(role === null ? PING : ROLE, (reply) => {
+      if (this.#isUnwelcome(reply)) return
       const wrong = this.#wrongHeader(reply) ?? (role === null ? this.#wrongPong(reply) : wrongRole(reply, role))
       if (wrong === null) this.#visitor.onLoggedIn(talk.release(), times)
       else this.#fail('no_healthy_endpoint', wrong, null)
@@ -105,10 +108,17 @@ class LoginAttempt implements Dial, Dialler {
   }
 
   #onAuth(reply: Reply): void {
-    if (!(reply instanceof ReplyError)) return
+    if (!(reply instanceof ReplyError) || this.#isUnwelcome(reply)) return
     const wrong = this.#wrongHeader(reply)
     if (wrong !== null) this.#fail('no_healthy_endpoint', wrong, null)
     else this.#fail('auth_unavailable', `refused the credential: ${reply.text}`, reply.text)
+  }
+
+  /** A server that takes no connection says so to whatever it is asked, and closes. True: it was one. */
+  #isUnwelcome(reply: Reply): boolean {
+    if (!(reply instanceof ReplyError) || !UNWELCOME.test(reply.text)) return false
+    this.#fail('no_healthy_endpoint', `takes no connection: ${reply.text.split('. ', 1)[0]}`, reply.text)
+    return true
   }
 
   /** A server that takes the header for a command answers once more than it is asked: nothing may follow on such a connection. */

@@ -2,19 +2,17 @@
 import assert from 'node:assert/strict'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { after, afterEach, before, describe, it } from 'node:test'
+import { after, before, describe, it } from 'node:test'
 import type { Browser, Page } from 'puppeteer-core'
 import { adminServer } from '../../../proxy/observe/admin.ts'
 import type { UpstreamsReport } from '../../../proxy/observe/upstreams.ts'
 import { browser, chromium } from '../../helpers/browser.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const skip = chromium() === undefined && process.env['CI'] !== 'true' && 'chromium is not installed'
 
@@ -113,10 +111,7 @@ describe('the admin page in a browser', { skip, timeout: 240_000 }, () => {
       RETRY_MAX: '0',
       CIRCUIT_BREAKER_THRESHOLD: '3',
     })
-    ends.push(async () => {
-      proxy.kill('SIGKILL')
-      await proxy.exit
-    })
+    ends.push(() => proxy.end())
     await proxy.ready()
     const get = async () => (await fetch(`http://127.0.0.1:${port}/`)).arrayBuffer()
     const { page, faults } = await open(`http://127.0.0.1:${proxy.adminPort}/`)
@@ -213,10 +208,7 @@ describe('the admin page in a browser', { skip, timeout: 240_000 }, () => {
       CIRCUIT_BREAKER_THRESHOLD: '3',
       POD_NAME: 'checkout-7d9f-x2k4p',
     })
-    ends.push(async () => {
-      proxy.kill('SIGKILL')
-      await proxy.exit
-    })
+    ends.push(() => proxy.end())
     await proxy.ready()
     let isOver = false
     const load = (async () => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, afterEach, describe, it } from 'node:test'
+import { after, describe, it } from 'node:test'
 import type { Ambassador, AmbassadorSpec } from '../../../operator/api/ambassador.ts'
 import { render } from '../../../operator/render/render.ts'
 import { ProxyApp } from '../../../proxy/app.ts'
@@ -13,6 +13,7 @@ import { ProxyLog } from '../../../proxy/observe/log.ts'
 import { discover } from '../../../proxy/upstream/discovery/discover.ts'
 import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
 import { DnsServer } from '../../helpers/dns-server.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { type LeafOptions, Pki } from '../../helpers/pki.ts'
 import { freePort } from '../../helpers/ports.ts'
@@ -23,10 +24,7 @@ after(() => rmSync(dir, { recursive: true }))
 const pki = new Pki()
 after(() => pki.remove())
 const authority = pki.authority()
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 type Upstream = AmbassadorSpec['upstreams'][number]
 

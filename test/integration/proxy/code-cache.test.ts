@@ -72,10 +72,7 @@ spec:
     )
     const args = [...runtime.flags, '--require', join(directory, 'probe.cjs'), join(dist, 'proxy.mjs')]
     const proxy = await ProxyProcess.start({ ...runtime.env, AMBASSADOR_CONFIG: file }, args)
-    ends.push(() => {
-      proxy.kill('SIGKILL')
-      return proxy.exit
-    })
+    ends.push(() => proxy.end())
     await proxy.ready()
     assert.equal(proxy.stderr, '')
     assert.equal(await (await fetch(`http://127.0.0.1:${port}/`)).text(), 'from the upstream')

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { connect, type Socket } from 'node:net'
-import { after, afterEach, describe, it } from 'node:test'
+import { after, describe, it } from 'node:test'
 import { createServer } from 'node:tls'
 import type { ProxyProtocol } from '../../../common/proxy-config.ts'
 import { NO_GUARD } from '../../../proxy/policy/dial-guard.ts'
@@ -8,6 +8,7 @@ import type { RawSocket } from '../../../proxy/runtime/raw-socket.ts'
 import { type FileTls, TlsContexts } from '../../../proxy/tls/contexts.ts'
 import { type DialFailure, dial } from '../../../proxy/upstream/connector.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { type Leaf, Pki } from '../../helpers/pki.ts'
 import { silentPort } from '../../helpers/silent-port.ts'
 import { closedPort, TestServer, tcpServer } from '../../helpers/tcp.ts'
@@ -15,10 +16,7 @@ import { closedPort, TestServer, tcpServer } from '../../helpers/tcp.ts'
 const pki = new Pki()
 after(() => pki.remove())
 const authority = pki.authority()
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const address = (port: number, ip = '127.0.0.1'): Address => ({
   host: 'db.example',

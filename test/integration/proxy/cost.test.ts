@@ -1,15 +1,13 @@
 /** What a relayed request costs, counted in what does not depend on how busy the machine is: bytes that the sidecar allocates. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { getHeapStatistics } from 'node:v8'
 import { Worker } from 'node:worker_threads'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 /** An upstream and an application on a thread with a heap of its own, so that in ours only the sidecar works. Told a port and a count, it says when they are done. */
 const OTHERS = `

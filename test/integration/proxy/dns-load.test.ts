@@ -6,13 +6,14 @@ import { Agent, createServer, request } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, afterEach, describe, it, type TestContext } from 'node:test'
+import { after, describe, it, type TestContext } from 'node:test'
 import type { Answer } from 'dns-packet'
 import type { Discovery } from '../../../proxy/upstream/discovery/discovery.ts'
 import { DnsDiscovery } from '../../../proxy/upstream/discovery/dns.ts'
 import { SrvDiscovery } from '../../../proxy/upstream/discovery/srv.ts'
 import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
 import { type DnsReply, DnsServer } from '../../helpers/dns-server.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { SteadyLoad } from '../../helpers/steady-load.ts'
 import { closedPort, tcpServer } from '../../helpers/tcp.ts'
@@ -26,10 +27,7 @@ const SRV_NAME = '_api._tcp.example'
 const dir = mkdtempSync(join(tmpdir(), 'ambassador-dns-load-'))
 after(() => rmSync(dir, { recursive: true }))
 const resolvConf = join(dir, 'resolv.conf')
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 /** A nameserver, named in resolv.conf, and a resolver that asks it. */
 async function nameserver() {

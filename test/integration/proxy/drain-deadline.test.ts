@@ -3,17 +3,15 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { type HttpProxySetup, httpProxy } from '../../helpers/http-proxy.ts'
 import { onTime } from '../../helpers/on-time.ts'
 import { silentPort } from '../../helpers/silent-port.ts'
 import { echo, tcpServer } from '../../helpers/tcp.ts'
 import { type TcpProxySetup, tcpProxy } from '../../helpers/tcp-proxy.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 async function echoServer() {
   const made = await tcpServer(echo)

@@ -3,12 +3,13 @@ import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { OAuth2Source } from '../../../proxy/auth/oauth2.ts'
 import { DialGuard } from '../../../proxy/policy/dial-guard.ts'
 import { NO_HANDLER } from '../../../proxy/runtime/raw-socket.ts'
 import { dial } from '../../../proxy/upstream/connector.ts'
 import { check } from '../../../proxy/upstream/health/check.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, scriptedUpstream } from '../../helpers/http-upstream.ts'
 import { OtlpCollector } from '../../helpers/otlp-collector.ts'
@@ -17,10 +18,7 @@ import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 import { TestClient } from '../../helpers/tcp.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 describe('egress', () => {
   it('leaves out endpoints that are not allowed, and answers for an upstream that has no other', async () => {
@@ -135,10 +133,7 @@ describe('egress', () => {
     )
     const ports = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`]
     const proxy = await ProxyProcess.start({}, ['cli/main.ts', 'run', '-f', join(root, 'all.yaml'), ...ports])
-    ends.push(async () => {
-      proxy.kill('SIGKILL')
-      await proxy.exit
-    })
+    ends.push(() => proxy.end())
     await proxy.line((line) => line['ambassador'] === 'raw' && line['msg'] === 'config in force')
     const client = new HttpTestClient({ port: http })
     ends.push(() => client.socket.destroy())

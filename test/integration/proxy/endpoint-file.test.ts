@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { configHash } from '../../../common/config-hash.ts'
 import type { ProxyConfig } from '../../../common/proxy-config.ts'
 import { ProxyApp } from '../../../proxy/app.ts'
@@ -11,14 +11,12 @@ import { driverMaker } from '../../../proxy/drivers.ts'
 import { ProxyLog } from '../../../proxy/observe/log.ts'
 import { discover } from '../../../proxy/upstream/discovery/discover.ts'
 import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { closedPort, tcpServer } from '../../helpers/tcp.ts'
 import { Volumes } from '../../helpers/volume.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const REF = { kind: 'configMap', name: 'orders', key: 'endpoints' } as const
 

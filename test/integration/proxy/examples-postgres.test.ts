@@ -48,10 +48,7 @@ async function run(name: string, place: string, server: number, mounts: Readonly
   writeFileSync(file, here.replace(/listen: \{ port: \d+, hostnames: [^}]*\}/, `listen: { port: ${port} }`))
   const own = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`, '--secrets', root]
   const proxy = await ProxyProcess.start({}, ['cli/main.ts', 'run', '-f', file, ...own])
-  ends.push(async () => {
-    proxy.kill('SIGKILL')
-    await proxy.exit
-  })
+  ends.push(() => proxy.end())
   await proxy.ready()
   return { host: '127.0.0.1', port, user: 'anybody', database: 'orders' }
 }

@@ -6,7 +6,7 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync 
 import { createServer as createHttpServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, afterEach, describe, it } from 'node:test'
+import { after, describe, it } from 'node:test'
 import { createServer, type TLSSocket } from 'node:tls'
 import { load } from 'js-yaml'
 import { parseDocuments } from '../../../cli/documents.ts'
@@ -15,6 +15,7 @@ import { render } from '../../../operator/render/render.ts'
 import { discover } from '../../../proxy/upstream/discovery/discover.ts'
 import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
 import { DnsServer } from '../../helpers/dns-server.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, scriptedUpstream } from '../../helpers/http-upstream.ts'
 import { Pki } from '../../helpers/pki.ts'
@@ -26,10 +27,7 @@ import { tcpProxy } from '../../helpers/tcp-proxy.ts'
 const EXAMPLES = join(import.meta.dirname, '../../../examples')
 const pki = new Pki()
 after(() => pki.remove())
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const example = (name: string, file = 'ambassador.yaml') => readFileSync(join(EXAMPLES, name, file), 'utf8')
 
@@ -42,10 +40,7 @@ function folder(): string {
 /** Starts a sidecar process that is ended with the test. */
 async function started(env: Readonly<Record<string, string>>, args?: readonly string[]) {
   const proxy = await ProxyProcess.start(env, args)
-  ends.push(async () => {
-    proxy.kill('SIGKILL')
-    await proxy.exit
-  })
+  ends.push(() => proxy.end())
   return await proxy.ready()
 }
 

@@ -3,17 +3,15 @@ import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 
 const EXAMPLES = join(import.meta.dirname, '../../../examples')
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 /** Runs an example with stand-ins for its hosts, by name. `untouched` is a text that is left as it is all the same. */
 async function run(name: string, hosts: Readonly<Record<string, number>>, untouched = '') {
@@ -36,10 +34,7 @@ async function run(name: string, hosts: Readonly<Record<string, number>>, untouc
   writeFileSync(file, text)
   const own = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`, '--secrets', root]
   const proxy = await ProxyProcess.start({}, ['cli/main.ts', 'run', '-f', file, ...own])
-  ends.push(async () => {
-    proxy.kill('SIGKILL')
-    await proxy.exit
-  })
+  ends.push(() => proxy.end())
   await proxy.ready()
   const connect = (): HttpTestClient => {
     const client = new HttpTestClient({ port })

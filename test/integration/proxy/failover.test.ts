@@ -3,8 +3,9 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { Agent, createServer, request } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
-import { after, describe, it, type TestContext } from 'node:test'
+import { describe, it, type TestContext } from 'node:test'
 import type { Endpoint } from '../../../proxy/upstream/endpoint.ts'
+import { endsOfAll } from '../../helpers/ends.ts'
 import { type HttpProxySetup, httpProxy } from '../../helpers/http-proxy.ts'
 import { SteadyLoad } from '../../helpers/steady-load.ts'
 import { tcpServer } from '../../helpers/tcp.ts'
@@ -33,10 +34,7 @@ const WATCHFUL: HttpProxySetup = {
 
 type Fault = 'good' | 'killed' | 'slow' | 'resetting' | 'half-open'
 
-const ends: (() => unknown)[] = []
-after(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfAll()
 
 /** An HTTP server that can be made to fail in one of several ways. */
 async function faultyServer() {

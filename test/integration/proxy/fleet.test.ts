@@ -3,18 +3,16 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { after, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { configHash, endpointsHash } from '../../../common/config-hash.ts'
 import type { ProxyConfig } from '../../../common/proxy-config.ts'
 import { plainConfig } from '../../../proxy/config/plain.ts'
+import { endsOfAll } from '../../helpers/ends.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { Volumes } from '../../helpers/volume.ts'
 
-const ends: (() => unknown)[] = []
-after(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfAll()
 
 function config(listenPort: number, port: number, sidecars: number): ProxyConfig {
   const base = plainConfig({ namespace: 'shop', host: '127.0.0.1', port, listenPort, protocol: 'HTTP', tls: null })
@@ -44,10 +42,7 @@ describe('a limit of the whole fleet', { timeout: 60_000 }, () => {
       AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
       POD_NAMESPACE: 'shop',
     })
-    ends.push(async () => {
-      proxy.kill('SIGKILL')
-      await proxy.exit
-    })
+    ends.push(() => proxy.end())
     await proxy.ready()
     const statuses = async (count: number): Promise<number[]> => {
       const found: number[] = []

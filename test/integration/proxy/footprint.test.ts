@@ -81,8 +81,7 @@ describe('the bundled sidecar', () => {
 
   after(async () => {
     agent.destroy()
-    proxy.kill('SIGKILL')
-    await proxy.exit
+    await proxy.end()
     upstream.close()
     rmSync(directory, { recursive: true })
   })

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import type { Socket } from 'node:net'
-import { after, afterEach, describe, it } from 'node:test'
+import { after, describe, it } from 'node:test'
 import { createServer } from 'node:tls'
 import type { BreakerConfig, ClusterConfig, HealthCheckConfig, OutlierConfig } from '../../../common/proxy-config.ts'
 import { refreshClock } from '../../../proxy/runtime/clock.ts'
@@ -9,16 +9,14 @@ import type { UpstreamTls } from '../../../proxy/tls/upstream-tls.ts'
 import { Cluster } from '../../../proxy/upstream/cluster.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
 import type { Endpoint } from '../../../proxy/upstream/endpoint.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { Pki } from '../../helpers/pki.ts'
 import { closedPort, TestServer, tcpServer } from '../../helpers/tcp.ts'
 
 const pki = new Pki()
 const authority = pki.authority()
 after(() => pki.remove())
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const CHECK: HealthCheckConfig = {
   probe: { kind: 'tcp' },

@@ -1,17 +1,15 @@
 /** Signatures of AWS on real sockets, verified by a server of our own that computes them again with AWS's library: AWS itself is elsewhere. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { Sha256 } from '@aws-crypto/sha256-js'
 import { SignatureV4 } from '@smithy/signature-v4'
 import type { AmbassadorSpec } from '../../../operator/api/ambassador.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { type Answer, ok, type ReceivedRequest, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const KEYS = {
   accessKeyId: 'AKIDEXAMPLE',

@@ -1,13 +1,11 @@
 /** Requests through the driver on real sockets: what reaches the upstream, what comes back, and how connections are used. */
 import assert from 'node:assert/strict'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 describe('a request through the proxy', () => {
   it('reaches the upstream unchanged but for Host and the request id, and so does its answer', async () => {

@@ -1,19 +1,17 @@
 /** Everything at once: clients that leave, pipeline and dawdle, upstreams that fail in every way; afterwards nothing is left over. */
 import assert from 'node:assert/strict'
 import { connect, type Socket } from 'node:net'
-import { afterEach, it } from 'node:test'
+import { it } from 'node:test'
 import { keptForReplay } from '../../../proxy/protocol/http1/outgoing.ts'
 import { lentPieces } from '../../../proxy/runtime/buffers.ts'
 import { HttpPool } from '../../../proxy/upstream/http-pool.ts'
 import { SeededRandom } from '../../fuzz/random.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { llhttp } from '../../helpers/llhttp.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const SEED = Number(process.env['CHAOS_SEED'] ?? Math.floor(Date.now() / 1000))
 const CLIENTS = 120

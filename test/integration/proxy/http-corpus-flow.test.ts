@@ -5,10 +5,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, afterEach, before, describe, it } from 'node:test'
+import { afterEach, before, describe, it } from 'node:test'
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Ambassador } from '../../../operator/api/ambassador.ts'
 import { render } from '../../../operator/render/render.ts'
+import { endsOfAll } from '../../helpers/ends.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, type ReceivedRequest, type ScriptedUpstream, scriptedUpstream } from '../../helpers/http-upstream.ts'
 import { onTime } from '../../helpers/on-time.ts'
@@ -18,7 +19,7 @@ import { ProxyProcess } from '../../helpers/proxy-process.ts'
 type Respond = (request: ReceivedRequest) => string | Buffer | null | undefined | Promise<string | null>
 type OnHead = (request: Omit<ReceivedRequest, 'body'>) => boolean | undefined
 
-const ends: (() => unknown)[] = []
+const ends = endsOfAll()
 let upstream: ScriptedUpstream
 let proxy: ProxyProcess
 let port = 0
@@ -56,10 +57,7 @@ async function startApart(): Promise<void> {
   ends.push(() => rmSync(directory, { recursive: true }))
   writeFileSync(join(directory, 'config.json'), JSON.stringify(config))
   const started = await ProxyProcess.start({ AMBASSADOR_CONFIG: join(directory, 'config.json') })
-  ends.push(() => {
-    started.kill('SIGKILL')
-    return started.exit
-  })
+  ends.push(() => started.end())
   await started.ready()
 }
 
@@ -73,15 +71,9 @@ before(async () => {
     LISTEN_PORT: String(port),
     RETRY_MAX: '0',
   })
-  ends.push(() => {
-    proxy.kill('SIGKILL')
-    return proxy.exit
-  })
+  ends.push(() => proxy.end())
   await proxy.ready()
   await isApart
-})
-after(async () => {
-  for (const end of ends.reverse()) await end()
 })
 afterEach(() => {
   for (const client of clients) client.socket.destroy()

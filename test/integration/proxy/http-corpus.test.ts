@@ -83,8 +83,7 @@ before(async () => {
   await proxy.ready()
 })
 after(async () => {
-  proxy.kill('SIGKILL')
-  await proxy.exit
+  await proxy.end()
   await upstream.close()
 })
 

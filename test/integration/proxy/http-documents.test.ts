@@ -1,11 +1,12 @@
 /** The codec documents once more, through the whole proxy on real sockets: what is refused reaches nobody, what passes passes. */
 import assert from 'node:assert/strict'
-import { after, before, describe, it } from 'node:test'
+import { before, describe, it } from 'node:test'
 import { codecDocuments } from '../../helpers/codec-documents.ts'
+import { endsOfAll } from '../../helpers/ends.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, type ScriptedUpstream, scriptedUpstream } from '../../helpers/http-upstream.ts'
 
-const ends: (() => unknown)[] = []
+const ends = endsOfAll()
 let upstream: ScriptedUpstream
 let proxy: Awaited<ReturnType<typeof httpProxy>>
 let answer: Buffer | string = ok()
@@ -17,9 +18,6 @@ before(async () => {
     return answer
   })
   proxy = await httpProxy({ ports: [upstream.port], timeouts: { idleMs: 3000, requestMs: 20_000 } }, ends)
-})
-after(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
 })
 
 for (const { file, cases } of codecDocuments('http1')) {

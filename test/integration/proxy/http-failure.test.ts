@@ -1,16 +1,14 @@
 /** What the application sees when something goes wrong: answers of our own, cut answers, gates, deadlines and clients that leave. */
 import assert from 'node:assert/strict'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { OverloadWatch } from '../../../proxy/runtime/overload.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { onTime } from '../../helpers/on-time.ts'
 import { closedPort, type TestClient } from '../../helpers/tcp.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const BREAKER = { consecutiveFailures: 3, failureRate: null, openMs: 400, maxOpenMs: 600, halfOpenRequests: 1 }
 

@@ -3,14 +3,12 @@ import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 /** A proxy with a bearer token in a file, and an upstream that takes one token alone. */
 async function setup(first: string, accepted: string) {

@@ -3,16 +3,14 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, scriptedUpstream } from '../../helpers/http-upstream.ts'
 import { onTime } from '../../helpers/on-time.ts'
 import { tcpServer } from '../../helpers/tcp.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 

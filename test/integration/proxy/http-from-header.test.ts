@@ -1,15 +1,13 @@
 /** Upstreams that requests name in a header field, on real sockets. */
 import assert from 'node:assert/strict'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { now } from '../../../proxy/runtime/clock.ts'
 import { HOST_IDLE_MS, MAX_HOSTS } from '../../../proxy/upstream/host-clusters.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 /** `*.localhost` is [::1] too, where nobody listens. */
 const RETRY = { backoff: { initial: '1ms', max: '1ms' }, budget: { ratio: '100%', minPerSecond: 10_000 } }

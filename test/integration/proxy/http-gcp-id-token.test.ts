@@ -1,13 +1,11 @@
 /** ID tokens of Google on real sockets, from an imitation of the metadata server: the real one is only in Google's network. */
 import assert from 'node:assert/strict'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { type Answer, ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 // The well-known file of a developer's machine must not be found.
 process.env['CLOUDSDK_CONFIG'] = '/nonexistent'

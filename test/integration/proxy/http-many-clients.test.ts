@@ -1,15 +1,13 @@
 /** More clients than there is room for: the ones that rest give way, the others are told, and heads that never end hold a bounded piece of memory. */
 import assert from 'node:assert/strict'
-import { after, it } from 'node:test'
+import { it } from 'node:test'
 import { heldByHeads, MAX_HELD_BYTES } from '../../../proxy/protocol/http1/head-reader.ts'
 import { defaultMaxClients } from '../../../proxy/protocol/http1/room.ts'
+import { endsOfAll } from '../../helpers/ends.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, scriptedUpstream } from '../../helpers/http-upstream.ts'
 
-const ends: (() => unknown)[] = []
-after(async () => {
-  for (const end of ends.reverse()) await end()
-})
+const ends = endsOfAll()
 
 it('closes the connection that has rested longest for one that is too many, and no other', async () => {
   const upstream = await scriptedUpstream(ends, () => ok())

@@ -3,8 +3,9 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
-import { after, it } from 'node:test'
+import { it } from 'node:test'
 import { setTimeout as wait } from 'node:timers/promises'
+import { endsOfAll } from '../../helpers/ends.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { tcpServer } from '../../helpers/tcp.ts'
@@ -12,10 +13,7 @@ import { tcpServer } from '../../helpers/tcp.ts'
 const MIB = 1 << 20
 const LARGE = 64 * MIB
 
-const ends: (() => unknown)[] = []
-after(async () => {
-  for (const end of ends.reverse()) await end()
-})
+const ends = endsOfAll()
 
 /** Anonymous memory of a process in MiB: what it costs the node, without the pages that it shares. */
 function anonymousMb(pid: number): number {
@@ -83,10 +81,7 @@ it('a thousand slow peers of large bodies, both ways and in every framing, cost 
     PROTOCOL: 'HTTP',
     LISTEN_PORT: String(port),
   })
-  ends.push(() => {
-    proxy.kill('SIGKILL')
-    return proxy.exit
-  })
+  ends.push(() => proxy.end())
   await proxy.ready()
   const pid = proxy.child.pid!
   const before = anonymousMb(pid)

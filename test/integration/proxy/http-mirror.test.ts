@@ -3,16 +3,14 @@ import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import type { AmbassadorSpec } from '../../../operator/api/ambassador.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { ok, type ScriptedUpstream, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 import { closedPort } from '../../helpers/tcp.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 type Upstream = AmbassadorSpec['upstreams'][number]
 type Mirror = NonNullable<NonNullable<AmbassadorSpec['routes']>[number]['mirror']>

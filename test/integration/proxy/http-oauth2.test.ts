@@ -5,15 +5,13 @@ import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { type Answer, ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { Pki } from '../../helpers/pki.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const token = (value: string) => ok(JSON.stringify({ access_token: value, expires_in: 3600, token_type: 'Bearer' }))
 

@@ -1,14 +1,12 @@
 /** Requests to an upstream that counts: the sidecar keeps to what its 429, Retry-After and RateLimit fields say. */
 import assert from 'node:assert/strict'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { ok, type ScriptedUpstream, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { onTime } from '../../helpers/on-time.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 /** Takes `quota` requests in each second and says so; `refused` are those beyond. */
 async function countingUpstream(quota: number): Promise<{ upstream: ScriptedUpstream; refused: () => number }> {

@@ -1,16 +1,14 @@
 /** Requests that wait because every connection is busy: which endpoint they get when one becomes free. */
 import assert from 'node:assert/strict'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { hashShare } from '../../../proxy/routing/router.ts'
 import type { Cluster } from '../../../proxy/upstream/cluster.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { httpProxy } from '../../helpers/http-proxy.ts'
 import { scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 /** An upstream whose answers are given when the test says so, with its number in the body. */
 async function held(name: string, status = 200, ...lines: string[]) {

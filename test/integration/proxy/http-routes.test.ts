@@ -1,15 +1,13 @@
 /** Routes on real sockets, from the spec that a person writes to the upstream that is asked. */
 import assert from 'node:assert/strict'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import type { AmbassadorSpec } from '../../../operator/api/ambassador.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 type Routes = NonNullable<AmbassadorSpec['routes']>
 type Upstreams = AmbassadorSpec['upstreams']

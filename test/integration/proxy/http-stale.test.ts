@@ -9,10 +9,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, it } from 'node:test'
+import { it } from 'node:test'
 import { setTimeout as wait } from 'node:timers/promises'
 import { which } from '../../../build/machine/exec.ts'
 import { SeededRandom } from '../../fuzz/random.ts'
+import { endsOfAll } from '../../helpers/ends.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
@@ -25,10 +26,7 @@ const CLIENTS = 12
 /** A connection of the server rests up to this long; a client between two requests, too. */
 const REST_MS = 50
 
-const ends: (() => unknown)[] = []
-after(async () => {
-  for (const end of ends.reverse()) await end()
-})
+const ends = endsOfAll()
 
 /** How often each request came. */
 const hits = new Map<string, number>()
@@ -146,10 +144,7 @@ it(`no GET fails, no POST comes twice, and no more POSTs fail than with HAProxy 
     UPSTREAM_PORT: String(upstream.port),
     LISTEN_PORT: String(port),
   })
-  ends.push(() => {
-    proxy.kill('SIGKILL')
-    return proxy.exit
-  })
+  ends.push(() => proxy.end())
   await proxy.ready()
   const theirPort = await startHaproxy(upstream.port)
   const results: Record<string, { errors: number; twice: number }> = {}

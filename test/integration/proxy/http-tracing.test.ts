@@ -1,16 +1,14 @@
 /** Trace context and spans on real sockets, with a collector that is strict about the protocol. */
 import assert from 'node:assert/strict'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { type Answer, ok, type ReceivedRequest, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { onTime } from '../../helpers/on-time.ts'
 import { OtlpCollector } from '../../helpers/otlp-collector.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 import { closedPort } from '../../helpers/tcp.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const TRACE = '0af7651916cd43dd8448eb211c80319c'
 const PARENT = 'b7ad6b7169203331'

@@ -3,14 +3,12 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { WebSocket, WebSocketServer } from 'ws'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 /** A server, and an application that has reached it through the sidecar. */
 async function connected(options: { protocols?: string[]; perMessageDeflate?: boolean } = {}) {

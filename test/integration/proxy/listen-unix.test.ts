@@ -6,12 +6,13 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, afterEach, before, describe, it } from 'node:test'
+import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
 import { Redis } from 'ioredis'
 import pg from 'pg'
 import { configHash } from '../../../common/config-hash.ts'
 import { plainConfig } from '../../../proxy/config/plain.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
@@ -24,10 +25,7 @@ const run = promisify(execFile)
 
 const dir = mkdtempSync(join(tmpdir(), 'amb-unix-'))
 after(() => rmSync(dir, { recursive: true }))
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 let sockets = 0
 const freePath = () => join(dir, `${++sockets}.sock`)
@@ -127,10 +125,7 @@ spec:
     const own = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`]
     const env = { DB_PASSWORD: POSTGRES_PASSWORD, REDIS_PASSWORD: 'secret' }
     proxy = await ProxyProcess.start(env, ['cli/main.ts', 'run', '-f', file, ...own])
-    lasting.push(async () => {
-      proxy.kill('SIGKILL')
-      await proxy.exit
-    })
+    lasting.push(() => proxy.end())
     await proxy.line(({ msg, ambassador }) => msg === 'config in force' && ambassador === 'pooled')
   })
   after(async () => {
@@ -242,10 +237,7 @@ describe('a sidecar with listen.unix', () => {
       AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
       POD_NAMESPACE: 'shop',
     })
-    ends.push(async () => {
-      proxy.kill('SIGKILL')
-      await proxy.exit
-    })
+    ends.push(() => proxy.end())
     return proxy
   }
 
@@ -298,8 +290,7 @@ describe('a sidecar with listen.unix', () => {
     )
     assert.equal((await http(path).get('/a').response()).body, '/a')
 
-    proxy.kill('SIGKILL')
-    await proxy.exit
+    await proxy.end()
     assert.equal(existsSync(path), true)
     publish(port, upstreamPort, path)
     await (await sidecar()).ready()

@@ -3,10 +3,11 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { Agent, createServer, request, type Server } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { configHash } from '../../../common/config-hash.ts'
 import type { ClusterConfig, ProxyConfig, RouteConfig } from '../../../common/proxy-config.ts'
 import { plainConfig } from '../../../proxy/config/plain.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { SteadyLoad } from '../../helpers/steady-load.ts'
@@ -18,10 +19,7 @@ const CHANGES = 100
 const CHANGE_MS = 100
 const TCP_CONNECTIONS = 10
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
@@ -165,10 +163,7 @@ describe('a hundred changes of the config under load', { timeout: 300_000 }, () 
       AMBASSADOR_SIDECAR_MODE: 'Native',
       POD_NAMESPACE: 'shop',
     })
-    ends.push(async () => {
-      proxy.kill('SIGKILL')
-      await proxy.exit
-    })
+    ends.push(() => proxy.end())
     const inForce = async (name: string, generation: number) => {
       const startedAt = performance.now()
       for (;;) {

@@ -39,8 +39,7 @@ before(async () => {
 after(() => upstream.close())
 afterEach(async () => {
   for (const each of processes.splice(0)) {
-    each.kill('SIGKILL')
-    await each.exit
+    await each.end()
   }
   volumes.remove()
 })

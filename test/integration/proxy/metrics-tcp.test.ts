@@ -37,10 +37,7 @@ describe('the metrics of TCP', () => {
       [Env.secretsDir]: volumes.secretsDir,
       [Env.configMapsDir]: volumes.configMapsDir,
     })
-    ends.push(() => {
-      proxy.kill('SIGKILL')
-      return proxy.exit
-    })
+    ends.push(() => proxy.end())
     await proxy.ready()
   })
   after(async () => {

@@ -61,8 +61,7 @@ describe('/metrics', () => {
     await proxy.ready()
   })
   after(async () => {
-    proxy.kill('SIGKILL')
-    await proxy.exit
+    await proxy.end()
     upstream.close()
   })
   const get = async (path: string) => (await fetch(`http://127.0.0.1:${port}${path}`)).arrayBuffer()

@@ -4,18 +4,16 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, it } from 'node:test'
+import { it } from 'node:test'
 import { confinedProxy } from '../../helpers/confined-proxy.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, scriptedUpstream } from '../../helpers/http-upstream.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
 import { query, rawClient, WireClient } from '../../helpers/postgres-client.ts'
 import { echo, tcpServer } from '../../helpers/tcp.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const circuitBreaker = {
   consecutiveFailures: 1,

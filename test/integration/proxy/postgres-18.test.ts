@@ -1,9 +1,10 @@
 /** What servers from 17 and 18 on speak, before a real one of version 18. */
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { after, afterEach, before, describe, it } from 'node:test'
+import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
 import pg from 'pg'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { Pki } from '../../helpers/pki.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
 import { MountedFiles, postgresProxy } from '../../helpers/postgres-proxy.ts'
@@ -12,7 +13,7 @@ import { TestClient } from '../../helpers/tcp.ts'
 const pki = new Pki()
 const mounts = new MountedFiles()
 const lasting: (() => unknown)[] = []
-const ends: (() => unknown)[] = []
+const ends = endsOfEach()
 let port = 0
 before(async () => {
   const authority = pki.authority()
@@ -26,9 +27,6 @@ after(async () => {
   for (const end of lasting.reverse()) await end()
   pki.remove()
   mounts.remove()
-})
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
 })
 
 const proxy = (negotiation: 'SSLRequest' | 'Direct') =>

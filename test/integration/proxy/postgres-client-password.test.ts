@@ -1,16 +1,17 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { after, afterEach, before, describe, it } from 'node:test'
+import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
 import pg from 'pg'
 import postgres from 'postgres'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
 import { MountedFiles, postgresProxy } from '../../helpers/postgres-proxy.ts'
 import { TestClient } from '../../helpers/tcp.ts'
 
 const mounts = new MountedFiles()
 const lasting: (() => unknown)[] = []
-const ends: (() => unknown)[] = []
+const ends = endsOfEach()
 let port = 0
 before(async () => {
   mounts.put('secrets', 'db', 'password', POSTGRES_PASSWORD)
@@ -20,9 +21,6 @@ before(async () => {
 after(async () => {
   for (const end of lasting.reverse()) await end()
   mounts.remove()
-})
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
 })
 
 const ref = (name: string) => ({ secretKeyRef: { name, key: 'password' } })

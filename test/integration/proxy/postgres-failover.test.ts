@@ -1,18 +1,16 @@
 import assert from 'node:assert/strict'
 import { connect, type Socket } from 'node:net'
-import { after, afterEach, before, describe, it } from 'node:test'
+import { after, before, describe, it } from 'node:test'
 import pg from 'pg'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
 import { MountedFiles, postgresProxy } from '../../helpers/postgres-proxy.ts'
 import { closedPort, TestClient, tcpServer } from '../../helpers/tcp.ts'
 
 const mounts = new MountedFiles()
-const ends: (() => unknown)[] = []
+const ends = endsOfEach()
 before(() => mounts.put('secrets', 'db', 'password', POSTGRES_PASSWORD))
 after(() => mounts.remove())
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
 
 const auth = (name = 'db') => ({
   postgres: { username: POSTGRES_USER, password: { secretKeyRef: { name, key: 'password' } } },

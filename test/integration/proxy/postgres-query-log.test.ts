@@ -1,15 +1,16 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { after, afterEach, before, describe, it } from 'node:test'
+import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
 import pg from 'pg'
 import postgres from 'postgres'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
 import { MountedFiles, type PostgresSpec, postgresProxy } from '../../helpers/postgres-proxy.ts'
 
 const mounts = new MountedFiles()
 const lasting: (() => unknown)[] = []
-const ends: (() => unknown)[] = []
+const ends = endsOfEach()
 let port = 0
 before(async () => {
   mounts.put('secrets', 'db', 'password', POSTGRES_PASSWORD)
@@ -19,9 +20,6 @@ before(async () => {
 after(async () => {
   for (const end of lasting.reverse()) await end()
   mounts.remove()
-})
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
 })
 
 const ref = (name: string) => ({ secretKeyRef: { name, key: 'password' } })

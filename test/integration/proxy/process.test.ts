@@ -30,8 +30,7 @@ const testContext = (): TestContext => getTestContext() as TestContext
 /** Ends a process with the test that started it, beside which others run: most of their time is waiting. */
 function endsWithTest(proxy: ProxyProcess): ProxyProcess {
   testContext().after(async () => {
-    proxy.kill('SIGKILL')
-    await proxy.exit
+    await proxy.end()
   })
   return proxy
 }

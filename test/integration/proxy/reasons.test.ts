@@ -1,18 +1,16 @@
 /** Every reason code from end to end: status, x-ambassador-reason and Proxy-Status of the answer, access log, count. */
 import assert from 'node:assert/strict'
-import { after, afterEach, describe, it } from 'node:test'
+import { after, describe, it } from 'node:test'
 import { createServer } from 'node:tls'
 import { REASONS, type Reason } from '../../../common/reasons.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import type { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
 import { Pki } from '../../helpers/pki.ts'
 import { renderedProxy } from '../../helpers/rendered-proxy.ts'
 import { closedPort, TestServer, tcpServer } from '../../helpers/tcp.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 const pki = new Pki()
 after(() => pki.remove())
 

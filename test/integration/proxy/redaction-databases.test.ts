@@ -1,10 +1,11 @@
 /** Secrets in logins, commands and statements of Redis and PostgreSQL, looked for in everything that the sidecar says. */
 import assert from 'node:assert/strict'
-import { after, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import pg from 'pg'
 import { Env } from '../../../common/names.ts'
 import type { Ambassador } from '../../../operator/api/ambassador.ts'
 import { render } from '../../../operator/render/render.ts'
+import { endsOfAll } from '../../helpers/ends.ts'
 import { Hidden } from '../../helpers/hidden.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
@@ -13,10 +14,7 @@ import { RedisServer } from '../../helpers/redis.ts'
 import { TestClient } from '../../helpers/tcp.ts'
 import { Volumes } from '../../helpers/volume.ts'
 
-const ends: (() => unknown)[] = []
-after(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfAll()
 
 const hidden = new Hidden()
 const hide = (place: string) => hidden.hide(place)
@@ -87,10 +85,7 @@ describe('a secret of a database', () => {
       [Env.logLevel]: 'debug',
       [Env.readiness]: 'UpstreamHealthy',
     })
-    ends.push(() => {
-      proxy.kill('SIGKILL')
-      return proxy.exit
-    })
+    ends.push(() => proxy.end())
     await proxy.line(() => proxy.log.filter(({ msg }) => String(msg).startsWith('config in force')).length === 6)
 
     const answers: Record<string, string> = {}

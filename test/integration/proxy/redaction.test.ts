@@ -1,11 +1,12 @@
 /** Secrets in every place where the sidecar can meet one, looked for in everything that it says. New secrets for each run. */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { after, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { Env } from '../../../common/names.ts'
 import { tokenName } from '../../../common/object-names.ts'
 import type { Ambassador } from '../../../operator/api/ambassador.ts'
 import { render } from '../../../operator/render/render.ts'
+import { endsOfAll } from '../../helpers/ends.ts'
 import { Hidden } from '../../helpers/hidden.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { ok, scriptedUpstream, withStatus } from '../../helpers/http-upstream.ts'
@@ -14,10 +15,7 @@ import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { Volumes } from '../../helpers/volume.ts'
 
-const ends: (() => unknown)[] = []
-after(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfAll()
 
 const hidden = new Hidden()
 const hide = (place: string) => hidden.hide(place)
@@ -183,10 +181,7 @@ describe('a secret', () => {
       CLOUDSDK_CONFIG: '/nonexistent',
       UNUSED_VARIABLE: hide('variable that nobody asked for'),
     })
-    ends.push(() => {
-      proxy.kill('SIGKILL')
-      return proxy.exit
-    })
+    ends.push(() => proxy.end())
     await proxy.line(
       () => proxy.log.filter(({ msg }) => String(msg).startsWith('config in force')).length === ports.size,
     )

@@ -162,8 +162,7 @@ describe('Redis by Sentinel, 200 writes a second during a failover', { timeout: 
       assert.match(await client.info('replication'), /role:master/)
       client.disconnect()
     } finally {
-      example.kill('SIGKILL')
-      await example.exit
+      await example.end()
       rmSync(root, { recursive: true })
     }
   })

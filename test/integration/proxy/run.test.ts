@@ -27,8 +27,7 @@ after(() => {
 afterEach(async () => {
   for (const socket of sockets.splice(0)) socket.destroy()
   for (const each of processes.splice(0)) {
-    each.kill('SIGKILL')
-    await each.exit
+    await each.end()
   }
 })
 

@@ -31,8 +31,7 @@ after(() => {
   for (const server of servers) server.close()
 })
 afterEach(async () => {
-  proxy.kill('SIGKILL')
-  await proxy.exit
+  await proxy.end()
   volumes.remove()
 })
 

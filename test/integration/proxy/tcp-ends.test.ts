@@ -178,10 +178,7 @@ before(async () => {
     AMBASSADOR_DRAIN_SECONDS: '1',
     POD_NAMESPACE: 'shop',
   })
-  ends.push(async () => {
-    proxy.kill('SIGKILL')
-    await proxy.exit
-  })
+  ends.push(() => proxy.end())
   await proxy.ready()
 })
 after(async () => {

@@ -6,15 +6,13 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, wri
 import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, afterEach, describe, it } from 'node:test'
+import { after, describe, it } from 'node:test'
 import { openSocket, UnixListener } from '../../../proxy/listener/unix-listener.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'amb-listen-'))
 after(() => rmSync(dir, { recursive: true }))
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 let sockets = 0
 const freePath = () => join(dir, `${++sockets}.sock`)

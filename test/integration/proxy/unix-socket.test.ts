@@ -6,10 +6,11 @@ import { createServer as createHttpServer } from 'node:http'
 import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, afterEach, describe, it } from 'node:test'
+import { after, describe, it } from 'node:test'
 import { createServer as createTlsServer } from 'node:tls'
 import { TlsContexts } from '../../../proxy/tls/contexts.ts'
 import { UnixDiscovery } from '../../../proxy/upstream/discovery/unix.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
 import { type HttpProxySetup, httpProxy } from '../../helpers/http-proxy.ts'
 import { Pki } from '../../helpers/pki.ts'
@@ -24,10 +25,7 @@ after(() => {
   rmSync(dir, { recursive: true })
   pki.remove()
 })
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 let sockets = 0
 const socketPath = () => join(dir, `${++sockets}.sock`)
@@ -167,10 +165,7 @@ spec:
     )
     const own = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`]
     const proxy = await ProxyProcess.start({}, ['cli/main.ts', 'run', '-f', file, ...own])
-    ends.push(async () => {
-      proxy.kill('SIGKILL')
-      await proxy.exit
-    })
+    ends.push(() => proxy.end())
     await proxy.ready()
     const client = new HttpTestClient({ port })
     ends.push(() => client.socket.destroy())

@@ -97,8 +97,7 @@ describe('the bundled sidecar', () => {
 
   /** Files of the bundle that were read as modules; ends the process, so that nothing of what it wrote is still on its way. */
   const filesOf = async (proxy: ProxyProcess): Promise<string[]> => {
-    proxy.kill('SIGKILL')
-    await proxy.exit
+    await proxy.end()
     return proxy.log
       .filter(({ msg }) => msg === 'module')
       .map(({ url }) => String(url))
@@ -118,10 +117,7 @@ describe('the bundled sidecar', () => {
       { ...ofImage, ...env, [Env.ambassadors]: 'payments', [Env.configDir]: configs },
       [...flags, '--require', join(directory, 'hook.cjs'), join(dist, 'proxy.mjs')],
     )
-    ends.push(() => {
-      proxy.kill('SIGKILL')
-      return proxy.exit
-    })
+    ends.push(() => proxy.end())
     await proxy.ready()
     return { proxy, port }
   }

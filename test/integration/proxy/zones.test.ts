@@ -5,20 +5,18 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, afterEach, before, describe, it } from 'node:test'
+import { after, before, describe, it } from 'node:test'
 import { configHash } from '../../../common/config-hash.ts'
 import type { ServiceDiscoveryConfig } from '../../../common/proxy-config.ts'
 import { plainConfig } from '../../../proxy/config/plain.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { Volumes } from '../../helpers/volume.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'amb-zones-'))
 after(() => rmSync(dir, { recursive: true }))
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 /** Three servers that say their names. */
 const servers: Server[] = []
@@ -38,10 +36,7 @@ after(() => {
 
 async function started(env: Readonly<Record<string, string>>, args?: readonly string[]): Promise<ProxyProcess> {
   const proxy = await ProxyProcess.start(env, args)
-  ends.push(async () => {
-    proxy.kill('SIGKILL')
-    await proxy.exit
-  })
+  ends.push(() => proxy.end())
   return proxy.ready()
 }
 

@@ -141,7 +141,7 @@ export class Wire {
 }
 
 /** Offset behind the message that begins at `from`; -1 while it is not complete. Reads only what well-behaved peers send. */
-export function messageEnd(text: string, from = 0): number {
+function messageEnd(text: string, from = 0): number {
   const headEnd = text.indexOf('\r\n\r\n', from) + 4
   if (headEnd < from + 4) return -1
   const head = text.slice(from, headEnd)
@@ -189,7 +189,7 @@ export class UpstreamWire extends Wire {
 }
 
 /** An upstream that accepts, captures, and does what a test does with its connections. */
-export class CaptureUpstream {
+class CaptureUpstream {
   readonly server: Server
   wires: UpstreamWire[] = []
   /** What answers; null: the test does it by hand. Called for each request that is complete. */

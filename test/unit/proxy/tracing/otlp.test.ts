@@ -1,14 +1,12 @@
 import assert from 'node:assert/strict'
-import { afterEach, describe, it } from 'node:test'
+import { describe, it } from 'node:test'
 import { OtlpExporter, type OtlpOptions, type Span } from '../../../../proxy/tracing/otlp.ts'
 import { SpanSender } from '../../../../proxy/tracing/sender.ts'
+import { endsOfEach } from '../../../helpers/ends.ts'
 import { type CollectorAnswer, OtlpCollector } from '../../../helpers/otlp-collector.ts'
 import { closedPort } from '../../../helpers/tcp.ts'
 
-const ends: (() => unknown)[] = []
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end()
-})
+const ends = endsOfEach()
 
 const TRACE = '0af7651916cd43dd8448eb211c80319c'
 

@@ -7,6 +7,7 @@ const told: string[] = []
 const host = {
   onResetting: () => told.push('resetting'),
   onReset: () => told.push('reset'),
+  onResetRefused: () => told.push('reset refused'),
   onOursRefused: () => told.push('ours refused'),
   onNotTheOne: () => told.push('not the one'),
 }
@@ -43,7 +44,7 @@ describe('Conversation', () => {
     assert.ok(!conversation.canMove)
     say('RESET')
     answer('+RESET')
-    assert.deepEqual(told, ['reset'])
+    assert.deepEqual(told, ['resetting', 'reset'])
     assert.ok(conversation.canMove)
     assert.deepEqual(conversation.begin(), [])
   })
@@ -52,8 +53,8 @@ describe('Conversation', () => {
     const { conversation, say, answer } = talk()
     say('SELECT 1', 'SELECT 99', 'CLIENT SETNAME web')
     answer('+OK', '-ERR DB index is out of range', '+OK')
-    const said = conversation.begin().map((each) =>
-      each
+    const said = conversation.begin().map(({ command }) =>
+      command
         .toString()
         .split('\r\n')
         .filter((_, at) => at > 0 && at % 2 === 0),
@@ -103,6 +104,81 @@ describe('Conversation', () => {
     assert.ok(conversation.canMove)
   })
 
+  it('ends UNSUBSCRIBE without names after as many confirmations as there were channels, whatever patterns are left', () => {
+    const { conversation, say, answer } = talk()
+    say('SUBSCRIBE a b', 'PSUBSCRIBE a')
+    answer(confirmation('subscribe', 1), confirmation('subscribe', 2), confirmation('psubscribe', 3))
+    say('UNSUBSCRIBE')
+    answer(confirmation('unsubscribe', 2))
+    assert.ok(conversation.isWaiting)
+    answer(confirmation('unsubscribe', 1))
+    assert.ok(!conversation.isWaiting && !conversation.canMove)
+    say('PUNSUBSCRIBE', 'PUNSUBSCRIBE')
+    answer(confirmation('punsubscribe', 0), '*3\r\n$12\r\npunsubscribe\r\n$-1\r\n:0')
+    assert.ok(conversation.canMove)
+  })
+
+  it('takes a list for a reply, though it begins as a message does', () => {
+    const message = '*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx'
+    const { conversation, say, answer } = talk()
+    say('LRANGE l 0 -1', 'SUBSCRIBE a', 'UNSUBSCRIBE a', 'LRANGE k 0 -1')
+    answer(message, confirmation('subscribe', 1), message, confirmation('unsubscribe', 0))
+    assert.ok(conversation.isWaiting)
+    answer(confirmation('subscribe', 1))
+    assert.ok(conversation.canMove)
+    say('HELLO 3', 'SUBSCRIBE a')
+    answer('%0', confirmation('subscribe', 1).replace('*', '>'))
+    say('LRANGE l 0 -1')
+    answer(message.replace('*', '>'))
+    assert.ok(conversation.isWaiting)
+    answer(message)
+    assert.ok(conversation.isAnswered)
+  })
+
+  it('is not moved with what commands did that nobody answered', () => {
+    for (const quiet of ['CLIENT REPLY OFF', 'CLIENT REPLY SKIP']) {
+      for (const command of ['WATCH a', 'SELECT 1', 'MULTI', 'SUBSCRIBE a', 'CLIENT TRACKING on']) {
+        const { conversation, say, answer } = talk()
+        say(quiet, command)
+        if (command !== 'SUBSCRIBE a') {
+          say('CLIENT REPLY ON')
+          answer('+OK')
+        }
+        assert.ok(!conversation.canMove, `${quiet}, ${command}`)
+      }
+    }
+  })
+
+  it('knows which commands get no reply, and which end the connection', () => {
+    const { conversation, say, answer } = talk()
+    say('REPLCONF ACK 1', 'REPLCONF GETACK *')
+    assert.ok(!conversation.isWaiting)
+    say('REPLCONF capa eof')
+    answer('+OK')
+    assert.ok(conversation.canMove)
+    say('SHUTDOWN NOSAVE x')
+    assert.ok(conversation.isQuitting)
+    answer('-ERR syntax error')
+    assert.ok(conversation.canMove)
+    say('PING', 'SET a "b')
+    assert.ok(conversation.isQuitting)
+  })
+
+  it('ends what each command changes with the reply to that one, those among them that are too long to be looked at', () => {
+    const { conversation, say, answer } = talk()
+    say(`CLIENT KILL ${'x '.repeat(40)}`, 'SELECT 1', 'SELECT 2')
+    const long = `*40\r\n$6\r\nCLIENT\r\n${'$1\r\nx\r\n'.repeat(39)}`.slice(0, -2)
+    say(long, 'SELECT 3')
+    answer('-ERR syntax error', '+OK', '-ERR DB index is out of range', '-ERR syntax error', '+OK')
+    assert.deepEqual(
+      conversation.begin().map(({ command }) => command.toString()),
+      ['*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n'],
+    )
+    say('MULTI', 'SELECT 4', 'EXEC')
+    answer('+OK', '+QUEUED', '*1\r\n+OK')
+    assert.ok(!conversation.canMove)
+  })
+
   it('counts no reply for commands between CLIENT REPLY OFF and ON', () => {
     const { conversation, say, answer } = talk()
     say('CLIENT REPLY OFF', 'SET a 1')
@@ -130,7 +206,7 @@ describe('Conversation', () => {
     say('SET a 1')
     answer('-ERR wrong')
     assert.deepEqual(told, [])
-    conversation.expectOurs()
+    conversation.expectOurs(false)
     assert.ok(conversation.isWaiting && !conversation.isAsking)
     answer('-WRONGPASS no')
     assert.deepEqual(told, ['ours refused'])
