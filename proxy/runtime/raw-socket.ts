@@ -160,6 +160,11 @@ export class RawSocket implements WriteOwner {
     return ((this.socket as unknown as Internals)._handle?._parent?.writeQueueSize ?? 1) > 0
   }
 
+  /** Why nothing can be written any more: the peer reset the connection, and what it sent before may still be read. Null: it can. */
+  get writeError(): Error | null {
+    return this.#writeError
+  }
+
   get isPaused(): boolean {
     return this.#paused
   }
