@@ -116,7 +116,8 @@ export class Router<T> {
 
 /** A target that begins with the prefix `from`, with `to` in its place; slashes at the seam are neither doubled nor lost. */
 export function rewritten(target: string, { from, to }: { readonly from: string; readonly to: string }): string {
-  const rest = target.slice(from === '/' ? 1 : withoutSlash(from).length)
+  // Of `/` as of others the slash is at the seam, but not where the path has two: one of them is its own.
+  const rest = target.slice(from === '/' && target[1] !== '/' ? 1 : withoutSlash(from).length)
   const base = to.endsWith('/') && rest.startsWith('/') ? to.slice(0, -1) : to
   const isSeam = rest === '' || rest.startsWith('/') || rest.startsWith('?') || base.endsWith('/')
   const path = isSeam ? base + rest : `${base}/${rest}`

@@ -216,18 +216,29 @@ export class Endpoint {
   }
 
   /**
-   * Says how the attempt went, as soon as it is known (HTTP: the head of the answer; TCP: connected or not).
+   * Says how the attempt went, as soon as it is known (HTTP: the head of the answer, or its end; TCP: connected or not).
    * @param tookMs from the end of the request to the head of the answer; 0 when nobody knows
    */
   settle(token: number, outcome: Outcome, now: Millis, tookMs: Millis = 0): void {
     if (outcome === 'failure') this.failures++
-    else if (outcome === 'success') {
-      this.#avoidUntil = 0
-      this.#dialFailures = 0
-      this.#silences = 0
-    }
+    else if (outcome === 'success') this.answered()
     this.breaker?.settle(token, outcome, now, tookMs)
     if (this.onOutcome !== null && outcome !== 'abandoned') this.onOutcome(this, outcome === 'failure', now)
+  }
+
+  /**
+   * Whether an answer is to be settled at its end: one that is cut short is a failure. A probe of the breaker is settled by its head,
+   * for others wait for that, and an answer may have no end.
+   */
+  get judgesWholeAnswers(): boolean {
+    return this.breaker === null ? this.onOutcome !== null : this.breaker.state === 'closed'
+  }
+
+  /** It is there and answers, whatever becomes of the rest of the answer. */
+  answered(): void {
+    this.#avoidUntil = 0
+    this.#dialFailures = 0
+    this.#silences = 0
   }
 
   /** Remembers what went wrong, for whoever looks at /upstreams. */

@@ -44,16 +44,20 @@ export const costOf = (counts: Counts, requests: number): Cost => {
 }
 
 /**
- * How far a figure may be from what is written down: the counts are the same in each run, so the room above is for changes that nobody
- * would notice, and that below for those that need not be written down at once.
+ * How far a figure may be above what is written down, by share or by number, whichever is more; and twice as far below. The counts are the
+ * same in each run, so the room is for changes that nobody would notice: 80 steps are some 20 nanoseconds.
  */
-const MOST = 1.01
-const LEAST = 0.97
-/** Of reads, writes and turns, where the process does a few of its own among thousands. */
-const STRAY = 0.05
+const ROOM: Readonly<Record<keyof Figures, { readonly share: number; readonly number: number }>> = {
+  steps: { share: 0.015, number: 80 },
+  calls: { share: 0.015, number: 5 },
+  nodeCalls: { share: 0.015, number: 5 },
+  // The process has a few of its own in a thousand requests.
+  reads: { share: 0, number: 0.05 },
+  writes: { share: 0, number: 0.05 },
+  turns: { share: 0, number: 0.05 },
+}
 
-const NAMES: readonly (keyof Figures)[] = ['steps', 'calls', 'nodeCalls', 'reads', 'writes', 'turns']
-const STRAYS: ReadonlySet<keyof Figures> = new Set(['reads', 'writes', 'turns'])
+const NAMES = Object.keys(ROOM) as (keyof Figures)[]
 
 /** Functions that a message names. */
 const SHOWN = 10
@@ -64,8 +68,9 @@ export const compare = (is: Cost, was: Cost): string[] => {
   for (const name of NAMES) {
     const [now, before] = [is[name], was[name]]
     if (now === null || before === null) continue
-    const room = STRAYS.has(name) ? [before - STRAY, before + STRAY] : [LEAST * before, MOST * before]
-    if (now >= room[0]! && now <= room[1]!) continue
+    const { share, number } = ROOM[name]
+    const room = Math.max(share * before, number)
+    if (now <= before + room && now >= before - 2 * room) continue
     const percent = Math.round((1000 * (now - before)) / before) / 10
     lines.push(`${name}: ${now} in place of ${before} (${percent > 0 ? '+' : ''}${percent} %)`)
   }

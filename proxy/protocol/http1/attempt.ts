@@ -113,6 +113,8 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
   #token = -1
   /** When the request was complete at the upstream; 0 before that. */
   #askedAt = 0
+  /** How long an endpoint took to begin an answer that is good so far, and that it is judged by when it is whole; -1: none is. */
+  #judgedMs = -1
   /** No connection that was used before will do. */
   #isFresh = false
   #connection: UpstreamConnection | null = null
@@ -188,6 +190,7 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     this.begunAt = time
     this.#saidContinue = false
     this.#askedAt = 0
+    this.#judgedMs = -1
     owner.attempts++
     owner.target.upstream.cells.attempts++
   }
@@ -422,7 +425,11 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     const time = now()
     const outcome: Outcome =
       status === 429 ? 'throttled' : status >= 500 && status !== 501 && status !== 505 ? 'failure' : 'success'
-    this.#settle(outcome, time)
+    if (outcome === 'success' && !isWhole && this.#endpoint?.judgesWholeAnswers) {
+      this.#endpoint.answered()
+      this.#judgedMs = this.#tookMs(time)
+      this.endRetry(true)
+    } else this.#settle(outcome, time)
     if (outcome === 'failure') this.asked?.failed('answer', `status ${status}`)
     if (owner.onAnswer(this, head, time)) {
       this.#step.clear()
@@ -433,6 +440,7 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     owner.request.unsend(owner.clientSocket)
     this.state = 'free'
     this.#step.clear()
+    this.#judge(outcome, time)
     this.#leave()
     if (isWhole && facts.isPersistent) connection.pool.giveBack(connection, facts.keepAliveSeconds)
     else connection.destroy()
@@ -459,6 +467,7 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     this.#connection = null
     this.state = 'free'
     this.#step.clear()
+    this.#judge('success', now())
     this.#leave()
     if (isReusable && owner.request.isComplete) connection.pool.giveBack(connection, this.response.keepAliveSeconds)
     else connection.destroy()
@@ -480,7 +489,7 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     const isUnsent = this.state === 'checking'
     if (this.response.isStarted) {
       this.asked?.failed('upstream_truncated', detail)
-      this.end('abandoned')
+      this.end('failure')
       owner.onBroken('upstream_truncated', detail)
       return
     }
@@ -536,7 +545,7 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     }
     const who = unsent > 0 ? 'the application does not take' : `endpoint ${this.asked?.name} does not send`
     const detail = `${who} the body of the answer: no byte for ${owner.target.timeouts.idleMs} ms`
-    this.end('abandoned')
+    this.end(unsent > 0 ? 'abandoned' : 'failure')
     owner.onBroken(unsent > 0 ? 'client_gone' : 'upstream_truncated', detail)
   }
 
@@ -548,13 +557,23 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
 
   // --- the end -------------------------------------------------------------------------------------------------------------
 
-  /** Tells the breaker how the attempt went; once. */
+  #tookMs(time: number): number {
+    return this.#askedAt === 0 ? 0 : time - this.#askedAt
+  }
+
   #settle(outcome: Outcome, time: number): void {
-    if (this.#token >= 0) {
-      this.#endpoint?.settle(this.#token, outcome, time, this.#askedAt === 0 ? 0 : time - this.#askedAt)
-      this.#token = -1
-    }
+    this.#judge(outcome, time)
     this.endRetry(outcome === 'success')
+  }
+
+  /** Tells the breaker how the attempt went; once. */
+  #judge(outcome: Outcome, time: number): void {
+    if (this.#token < 0) return
+    const hasBegunWell = this.#judgedMs >= 0
+    // Whoever leaves in the middle of an answer says nothing against it.
+    const verdict = hasBegunWell && outcome === 'abandoned' ? 'success' : outcome
+    this.#endpoint?.settle(this.#token, verdict, time, hasBegunWell ? this.#judgedMs : this.#tookMs(time))
+    this.#token = -1
   }
 
   /** It does not count as a retry in flight any more. */

@@ -1,5 +1,5 @@
 /** Looks at what a client without a connection to the server has sent: whether it is worth one, and what can be answered without. */
-import { Front, HEAD_BYTES } from './messages.ts'
+import { Front, HEAD_BYTES, MAX_MESSAGE_BYTES, unknownMessage } from './messages.ts'
 
 /** A message this long is begun before it has come whole. */
 export const LARGE_BYTES: number = 64 * 1024
@@ -7,6 +7,10 @@ export const LARGE_BYTES: number = 64 * 1024
 /** What the server answers: then there is something to wait for. */
 const ASKS = new Uint8Array(256)
 for (const code of [Front.query, Front.sync, Front.flush, Front.functionCall, Front.terminate]) ASKS[code] = 1
+
+/** What a client may send at all. */
+const KNOWN = new Uint8Array(256)
+for (const code of Object.values(Front)) KNOWN[code] = 1
 
 /** Reads the same bytes again when more have come; what it says is of the last call. */
 export class BatchReader {
@@ -33,11 +37,16 @@ export class BatchReader {
     this.#dropping -= dropped
     let first = from + dropped
     let at = first
-    while (to - at >= HEAD_BYTES) {
+    while (at < to) {
       const code = bytes[at]!
+      if (KNOWN[code] === 0) {
+        this.fault = unknownMessage(code)
+        return first
+      }
+      if (to - at < HEAD_BYTES) break
       const size = bytes.readInt32BE(at + 1) + 1
-      if (size < HEAD_BYTES) {
-        this.fault = `a message of ${size - 1} bytes, it has at least 4`
+      if (size < HEAD_BYTES || size > MAX_MESSAGE_BYTES) {
+        this.fault = `a message of ${size - 1} bytes, it has 4 to ${MAX_MESSAGE_BYTES}`
         return first
       }
       if (at === first) {

@@ -6,12 +6,15 @@ export class ClientParameters {
   values: Values | null = null
   /** What it was let in with. */
   #own: Values | null = null
+  /** As they were when the server owed nothing for the last time. */
+  #settled: Values | null = null
   /** Of the pool that the values are of. */
   #parameters: Parameters | null = null
 
   begin(values: Values, parameters: Parameters): void {
     this.values = values
     this.#own = values
+    this.#settled = values
     this.#parameters = parameters
   }
 
@@ -21,12 +24,25 @@ export class ClientParameters {
     if (before === parameters) return
     this.values = parameters.translate(before, this.values!)
     this.#own = parameters.translate(before, this.#own!)
+    this.#settled = this.values
     this.#parameters = parameters
   }
 
-  /** What the session began with is what this client began with, not what the connection did. */
-  reset(reported: Values, parameters: Parameters): void {
-    if (this.#own !== null) this.values = parameters.reset(reported, this.#own)
+  /**
+   * What the session began with is what this client began with, not what the connection did.
+   * @param reported what the server has made of them
+   * @param isAll all of them were reset, and not only those that have changed by it
+   * @returns whether the client has others now than the server
+   */
+  reset(reported: Values, parameters: Parameters, isAll: boolean): boolean {
+    if (this.#own === null) return false
+    this.values = parameters.reset(reported, this.#own, isAll ? null : this.#settled)
+    return this.values !== reported
+  }
+
+  /** The server owes nothing: what it reports from here on was not set before. */
+  settle(): void {
+    this.#settled = this.values
   }
 
   /**

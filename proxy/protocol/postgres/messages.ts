@@ -57,6 +57,9 @@ export const Auth = { ok: 0, cleartext: 3, md5: 5, sasl: 10, saslContinue: 11, s
 /** Type and length. The length includes itself and does not include the type. */
 export const HEAD_BYTES = 5
 
+/** PostgreSQL itself takes no longer message (PQ_LARGE_MESSAGE_LIMIT). */
+export const MAX_MESSAGE_BYTES = 0x40000000
+
 /** The longest startup packet that PostgreSQL takes, its length included. */
 export const MAX_STARTUP_BYTES = 10_000
 
@@ -82,6 +85,12 @@ function int32(value: number): Buffer {
   const word = Buffer.allocUnsafe(4)
   word.writeInt32BE(value)
   return word
+}
+
+/** What is wrong with a message of a type that no client sends. */
+export function unknownMessage(code: number): string {
+  const letter = code > 0x20 && code < 0x7f ? ` ('${String.fromCharCode(code)}')` : ''
+  return `a message of type ${code}${letter}, which no client sends: connect with a client of PostgreSQL`
 }
 
 /** ReadyForQuery outside of a transaction. */

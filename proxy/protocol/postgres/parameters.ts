@@ -88,10 +88,14 @@ export class Parameters {
     return this.intern(this.names.map((name, at) => from.valueOf(values, name.toLowerCase()) ?? this.initial.list[at]!))
   }
 
-  /** Of `now`, what has gone back to the begin of the connection goes back to `own`. */
-  reset(now: Values, own: Values): Values {
-    if (own === this.initial) return now
-    return this.intern(now.list.map((value, at) => (value === this.initial.list[at] ? own.list[at]! : value)))
+  /** Of `now`, what has gone back to the begin of the connection since `before` goes back to `own`; null: all that is as at its begin. */
+  reset(now: Values, own: Values, before: Values | null): Values {
+    if (own === this.initial || now === before) return now
+    return this.intern(
+      now.list.map((value, at) => {
+        return value === this.initial.list[at] && value !== before?.list[at] ? own.list[at]! : value
+      }),
+    )
   }
 
   /** SQL that makes `to` of `from`; null: nothing has to be done. */
@@ -111,12 +115,20 @@ export class Parameters {
     return values.report
   }
 
-  #reportOf(values: Values): Buffer {
-    const own = this.names.map((name, at) => {
-      return message(Back.parameterStatus, Buffer.from(`${name}\0${values.list[at]}\0`, 'latin1'))
-    })
-    return Buffer.concat([this.#fixed, ...own])
+  /** ParameterStatus of those that a client has been told otherwise. */
+  difference(told: Values, values: Values): Buffer {
+    return Buffer.concat(
+      this.names.flatMap((name, at) => (told.list[at] === values.list[at] ? [] : [statusOf(name, values.list[at]!)])),
+    )
   }
+
+  #reportOf(values: Values): Buffer {
+    return Buffer.concat([this.#fixed, ...this.names.map((name, at) => statusOf(name, values.list[at]!))])
+  }
+}
+
+function statusOf(name: string, value: string): Buffer {
+  return message(Back.parameterStatus, Buffer.from(`${name}\0${value}\0`, 'latin1'))
 }
 
 /** Sets parameters for the session; null: there are none. set_config takes a list such as search_path as it is reported, SET does not. */

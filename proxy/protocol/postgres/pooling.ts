@@ -58,6 +58,8 @@ const SETTABLE: ReadonlySet<string> = new Set([
   'standard_conforming_strings',
   'timezone',
 ])
+/** A client that has a connection to itself may reset what it began with: then that must be what the connection began with. */
+const SETTABLE_IN_SESSION: ReadonlySet<string> = new Set(['application_name'])
 
 export class Pooling implements SessionHost, PoolOwner {
   readonly #options: PoolingOptions
@@ -104,7 +106,9 @@ export class Pooling implements SessionHost, PoolOwner {
 
   /** Takes over a client whose startup packet was read. */
   serve(client: RawSocket, packet: Buffer, parameters: ReadonlyMap<string, string>, rest: Buffer): void {
-    const login = loginOf(packet, parameters, this.#snapshot.login.login?.username ?? '')
+    const { login: source, pooling } = this.#snapshot
+    const settable = pooling?.mode === 'Session' ? SETTABLE_IN_SESSION : SETTABLE
+    const login = loginOf(packet, parameters, source.login?.username ?? '', settable)
     const session = new PooledSession(this, client, login)
     this.#ledger.add(session)
     this.#byKey.set(login.key.toString('hex'), session)
@@ -245,7 +249,12 @@ function identityOf({ cluster, login }: PostgresSnapshot): string {
 }
 
 /** Reads a startup packet: what can be set later, and what connections are shared by. */
-function loginOf(packet: Buffer, parameters: ReadonlyMap<string, string>, username: string): ClientLogin {
+function loginOf(
+  packet: Buffer,
+  parameters: ReadonlyMap<string, string>,
+  username: string,
+  settable: ReadonlySet<string>,
+): ClientLogin {
   const minor = packet.readInt32BE(4) & 0xffff
   const settings = new Map<string, string>()
   const fixed = new Map<string, string>()
@@ -253,7 +262,7 @@ function loginOf(packet: Buffer, parameters: ReadonlyMap<string, string>, userna
   for (const [name, value] of parameters) {
     if (name === 'user' || name === 'database') continue
     if (name.startsWith('_pq_.')) unknown.push(name)
-    else if (SETTABLE.has(name.toLowerCase())) settings.set(name.toLowerCase(), Buffer.from(value).toString('latin1'))
+    else if (settable.has(name.toLowerCase())) settings.set(name.toLowerCase(), Buffer.from(value).toString('latin1'))
     else fixed.set(name, value)
   }
   const { randomBytes } = process.getBuiltinModule('node:crypto')

@@ -1,7 +1,7 @@
 /** Passes what a client asks on to a server: names of statements changed, statements prepared where they are not, and what changes the session noticed. */
 import { LARGE_BYTES } from './batch.ts'
 import { DOUBT } from './lexicon.ts'
-import { Front, HEAD_BYTES } from './messages.ts'
+import { Front, HEAD_BYTES, MAX_MESSAGE_BYTES, Transaction, unknownMessage } from './messages.ts'
 import { out } from './outgoing.ts'
 import type { Values } from './parameters.ts'
 import type { Pool } from './pool.ts'
@@ -16,6 +16,8 @@ import { isOurName, Statement, type StatementEffects } from './statements.ts'
 export interface Requester {
   readonly pool: Pool
   readonly isRaw: boolean
+  /** It keeps the connection, on which parameters may be set that nobody knows of. */
+  readonly isPinned: boolean
   readonly values: Values | null
   readonly maxStatements: number
   statements: Map<string, Statement> | null
@@ -27,6 +29,8 @@ export interface Requester {
   pin(reason: PinReason, isStored: boolean, text: Buffer | null): void
   /** What is stored in the database may be another thing when the transaction has ended. */
   changesSchema(): void
+  /** Parameters may go back to what the session began with. */
+  resetsParameters(): void
   /** Sends the client an answer of our own. */
   answer(bytes: Buffer): void
 }
@@ -40,7 +44,22 @@ const scanner = new SqlScanner()
 /** Gives each unnamed statement of any client a number of its own. */
 let unnamedMade = 0
 
+/**
+ * Parameters by which the server reads a text when it is prepared, and not when it is run: `'2026-01-02'::date`, a time without its
+ * zone and names without their schema are looked up then. (A server that does not report search_path has its client keep the connection.)
+ */
+const DIALECT = [
+  'client_encoding',
+  'standard_conforming_strings',
+  'datestyle',
+  'intervalstyle',
+  'timezone',
+  'search_path',
+] as const
+
 const STATEMENT = 0x53 // S
+/** Is a time of day when the text is prepared: who prepares it later means another one. */
+const FLEETING = /'\s*(?:now|today|tomorrow|yesterday)\b/i
 /** Parse of nothing as the unnamed statement: the server answers as to any other Parse. */
 const PARSE_NOTHING = Buffer.from([Front.parse, 0, 0, 0, 8, 0, 0, 0, 0])
 const CLOSE_UNNAMED = Buffer.from([Front.close, 0, 0, 0, 6, STATEMENT, 0])
@@ -72,6 +91,8 @@ export class Requests {
   /** Of the lexicon by which nothing was found in it that the session would have to know; -1: something was. */
   #plainVersion = -1
   #valuesSeen: Values | null = null
+  /** Something that was sent may set parameters, and is not answered yet: what is prepared behind it is read by values not known here. */
+  #isSetting = false
   #isEscaping = false
   #dialectSeen = ''
 
@@ -92,6 +113,7 @@ export class Requests {
 
   send(server: Server, bytes: Buffer, from: number, to: number): void {
     const splitter = this.#splitter
+    if (this.#isSetting && server.owes === 0 && !server.isUnsynced) this.#isSetting = false
     splitter.feed(bytes, from, to)
     out.begin(server.raw, to - from + 512)
     while (splitter.next()) {
@@ -107,7 +129,7 @@ export class Requests {
       if (this.isTerminated || this.fault !== null) break
     }
     out.flush()
-    if (splitter.isBroken) this.fault = 'a message of a length that cannot be'
+    if (splitter.isBroken) this.fault = `a message of a length that cannot be, it has 4 to ${MAX_MESSAGE_BYTES} bytes`
   }
 
   /** What is owed must be known in any case. */
@@ -182,7 +204,7 @@ export class Requests {
         this.isTerminated = true
         return false
       default:
-        this.fault = `a message of type ${code}, which no client sends`
+        this.fault = unknownMessage(code)
         return false
     }
   }
@@ -237,7 +259,7 @@ export class Requests {
     return this.#isEscaping
   }
 
-  /** What the meaning of the bytes of a text depends on: the same text is another statement in another encoding. */
+  /** What the meaning of a text depends on: where one of DIALECT is another, the same text is another statement. */
   #dialect(): string {
     this.#look()
     return this.#dialectSeen
@@ -249,7 +271,7 @@ export class Requests {
     this.#valuesSeen = values
     this.#plainVersion = -1
     this.#isEscaping = pool.parameters.valueOf(values, 'standard_conforming_strings') === 'off'
-    this.#dialectSeen = `${pool.parameters.valueOf(values, 'client_encoding')} ${this.#isEscaping ? 'escaping' : ''}\0`
+    this.#dialectSeen = `${DIALECT.map((name) => pool.parameters.valueOf(values, name)).join('\x01')}\0`
   }
 
   /** Draws the consequences of what a text was found to do. */
@@ -263,12 +285,14 @@ export class Requests {
   }
 
   #follow(server: Server, found: StatementEffects, bytes: Buffer | null, from: number, to: number): void {
-    const { pin, parameters, isDoubtful, open, isStored, isChange } = found
+    const { pin, parameters, isDoubtful, open, isStored, isChange, resets } = found
     if (open.length > 0) {
       const begin = bytes === null ? NOTHING : beginOf(bytes, from, to)
       for (const hash of open) if (!server.open.has(hash)) server.open.set(hash, begin)
     }
     if (isDoubtful) server.isDoubtful = true
+    if (parameters !== 0 || pin !== null || isDoubtful || open.length > 0 || resets) this.#isSetting = true
+    if (resets) this.#requester.resetsParameters()
     if (isChange) this.#requester.changesSchema()
     const requester = this.#requester
     const isSet = (parameters & ~requester.pool.parameters.reported) !== 0
@@ -293,7 +317,7 @@ export class Requests {
   /** DEALLOCATE of a statement that the client has prepared by the protocol: the server knows it by another name. */
   #isDeallocated(server: Server, { bytes, from, to }: Splitter): boolean {
     const { statements } = this.#requester
-    if (statements === null || server.owes > 0 || !out.isEmpty) return false
+    if (statements === null || server.owes > 0 || !out.isEmpty || server.status === Transaction.failed) return false
     const found = DEALLOCATE.exec(bytes.toString('latin1', from + HEAD_BYTES, to - 1))?.[1]
     if (found === undefined) return false
     const name = found.startsWith('"') ? found.slice(1, -1).replaceAll('""', '"') : found.toLowerCase()
@@ -341,13 +365,14 @@ export class Requests {
     const known = statements.get(name)
     if (known !== undefined) {
       // The server itself says that there is one already.
-      this.#ensure(server, known)
-      this.#rename(splitter, nameAt, textAt, known.name)
+      this.#rename(splitter, nameAt, textAt, this.#ensure(server, known, name).name)
       server.sentParse(null, null, 'client')
       return false
     }
-    const key = this.#dialect() + bytes.toString('latin1', textAt, to)
-    let statement = pool.statements.get(key)
+    const text = bytes.toString('latin1', textAt, to)
+    const isOwn = this.#isSetting || this.#requester.isPinned || FLEETING.test(text)
+    const key = isOwn ? null : this.#dialect() + text
+    let statement = key === null ? undefined : pool.statements.get(key)
     if (statement === undefined) {
       const body = Buffer.from(bytes.subarray(textAt, to))
       statement = new Statement(body, key, effectsIn(scanner), pool.lexicon.version)
@@ -419,16 +444,27 @@ export class Requests {
     out.add(bytes, behind, to)
   }
 
-  /** Has the server know a statement of the client before it is used. */
-  #ensure(server: Server, statement: Statement): void {
-    if (!server.statements.has(statement) && statement.body !== null) {
+  /**
+   * Has the server know a statement of the client before it is used.
+   * @param name what the client calls it
+   * @returns the statement to use: one that is shared is not prepared anew by a client to which its text means something else by now
+   */
+  #ensure(server: Server, wanted: Statement, name: string): Statement {
+    let statement = wanted
+    const { body } = statement
+    if (!server.statements.has(statement) && body !== null) {
+      if (statement.key !== null && !statement.key.startsWith(this.#dialect())) {
+        statement = new Statement(body, null, statement.effects, statement.version)
+        this.#requester.statements?.set(name, statement)
+      }
       this.#makeRoom(server)
-      out.head(Front.parse, HEAD_BYTES + statement.name.length + statement.body.length)
+      out.head(Front.parse, HEAD_BYTES + statement.name.length + body.length)
       out.add(statement.name, 0, statement.name.length)
-      out.add(statement.body, 0, statement.body.length)
+      out.add(body, 0, body.length)
       server.sentParse(statement, null, 'ours')
     }
     server.touch(statement)
+    return statement
   }
 
   #makeRoom(server: Server): void {
@@ -495,25 +531,29 @@ export class Requests {
         const { body } = statement
         this.#note(server, this.#effectsOf(statement), body, 0, body?.length ?? 0)
       }
-      this.#ensure(server, statement)
-      this.#rename(splitter, nameAt, behind, statement.name)
+      this.#rename(splitter, nameAt, behind, this.#ensure(server, statement, name).name)
     }
     return false
   }
 
   #onClose(server: Server, splitter: Splitter): boolean {
     const { bytes, from, to } = splitter
-    server.sentClose(false)
-    if (bytes[from + HEAD_BYTES] !== STATEMENT) return true
     const nameAt = from + HEAD_BYTES + 1
-    if (to === nameAt + 1) {
-      server.unnamed = 0
-      this.#unnamed = 0
+    if (bytes[from + HEAD_BYTES] !== STATEMENT || to <= nameAt + 1) {
+      server.sentClose(false)
+      if (bytes[from + HEAD_BYTES] === STATEMENT) {
+        server.unnamed = 0
+        this.#unnamed = 0
+      }
       return true
     }
     const name = bytes.toString('latin1', nameAt, to - 1)
+    const { statements } = this.#requester
+    const statement = statements?.get(name)
+    server.sentClose(false, statement, name)
     // Made by SQL, on the connection that the client keeps for it; or shared with others, and then it stays.
-    if (this.#requester.statements?.delete(name) !== true && !isOurName(name)) return true
+    if (statement !== undefined) statements?.delete(name)
+    else if (!isOurName(name)) return true
     this.#rename(splitter, nameAt, to, NOBODYS)
     return false
   }
@@ -540,11 +580,11 @@ function beginOf(bytes: Buffer, from: number, to: number): Buffer {
 }
 
 /** A statement that was too long to be read: its client keeps the connection. */
-const UNREAD: StatementEffects = { ...DOUBT, open: [], isStored: false, isChange: true }
+const UNREAD: StatementEffects = { ...DOUBT, open: [], isStored: false, isChange: true, resets: false }
 
 /** Nothing has to be done about a statement of these effects. */
-function isPlain({ pin, parameters, asksSequences, isDoubtful, open, isChange }: StatementEffects): boolean {
-  return pin === null && parameters === 0 && !asksSequences && !isDoubtful && open.length === 0 && !isChange
+function isPlain({ pin, parameters, asksSequences, isDoubtful, open, isChange, resets }: StatementEffects): boolean {
+  return pin === null && parameters === 0 && !asksSequences && !isDoubtful && open.length === 0 && !isChange && !resets
 }
 
 function effectsIn({
@@ -555,8 +595,9 @@ function effectsIn({
   open,
   isStored,
   isChange,
+  resets,
 }: SqlScanner): StatementEffects {
-  return { pin, parameters, asksSequences, isDoubtful, open: [...open], isStored, isChange }
+  return { pin, parameters, asksSequences, isDoubtful, open: [...open], isStored, isChange, resets }
 }
 
 const NOTHING = Buffer.alloc(0)

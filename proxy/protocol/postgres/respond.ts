@@ -19,12 +19,17 @@ const SQLSTATE: Readonly<Partial<Record<Reason, string>>> = {
   bad_request: '08P01',
 }
 
+/** Where the words of a reason are those of HTTP. */
+const TEXT: Readonly<Partial<Record<Reason, string>>> = {
+  bad_request: 'the application does not speak the protocol of PostgreSQL',
+}
+
 /** FATAL ends the connection, ERROR the transaction. */
 export type Severity = 'FATAL' | 'ERROR'
 
 /** With the code, what happened and the reason code as a hint. */
 export function errorResponse(reason: Reason, detail: string, severity: Severity = 'FATAL'): Buffer {
-  const text = `${REASONS[reason].text}: ${detail}`
+  const text = `${TEXT[reason] ?? REASONS[reason].text}: ${detail}`
   return problem(Back.error, severity, SQLSTATE[reason] ?? '08000', text, `ambassador: ${reason}`)
 }
 

@@ -19,8 +19,12 @@ export interface ServerUser {
   onValues(values: Values): void
   /** A command of the session itself has ended: the tag of DISCARD ALL, DEALLOCATE ALL or RESET. */
   onTag(tag: string): void
+  /** What the client gets in place of an error; null: the error as it is. */
+  onError(response: Buffer): Buffer | null
   /** A Parse of the client has failed. */
   onParseFailed(name: string, statement: Statement): void
+  /** A Close of the client was passed over, as something before it failed: it has the statement still. */
+  onCloseFailed(name: string, statement: Statement): void
   /** Something is known of the words that it was asked about. */
   onAnswered(): void
   /** The server refuses plans that are older than a change of a table. */
@@ -212,9 +216,14 @@ export class Server implements SocketHandler {
     else this.#push({ kind: enumOf.parse, isOurs, statement, name, isShared: of === 'shared', done: null, rows: null })
   }
 
-  sentClose(isOurs: boolean): void {
+  /**
+   * @param statement the client's, which it does not know any more; null: another one, or a portal
+   * @param name what the client called it
+   */
+  sentClose(isOurs: boolean, statement: Statement | null = null, name: string | null = null): void {
     this.isUnsynced = true
-    this.#push(isOurs ? OUR_CLOSE : CLOSE)
+    if (statement === null) this.#push(isOurs ? OUR_CLOSE : CLOSE)
+    else this.#push({ kind: enumOf.close, isOurs, statement, name, isShared: false, done: null, rows: null })
   }
 
   /** Notes that a statement is used now. */
@@ -300,9 +309,14 @@ export class Server implements SocketHandler {
       case Back.parameterStatus:
         this.#onParameter(bytes.subarray(at + HEAD_BYTES, this.#splitter.to), isOurs)
         break
-      case Back.error:
-        this.#onError(bytes.subarray(at, this.#splitter.to), isOurs)
-        break
+      case Back.error: {
+        const response = bytes.subarray(at, this.#splitter.to)
+        this.#onError(response, isOurs)
+        const told = isOurs || !this.#splitter.isLast ? null : (this.user?.onError(response) ?? null)
+        if (told === null) break
+        out.add(told, 0, told.length)
+        return false
+      }
       case Back.commandComplete:
         this.#onTag(bytes, at)
         break
@@ -332,6 +346,7 @@ export class Server implements SocketHandler {
       if (this.#first === this.#end) break
       const each = this.#owed[this.#first++]!
       if (each.kind === enumOf.parse) this.#onUnparsed(each)
+      else if (each.name !== null && each.statement !== null) this.user?.onCloseFailed(each.name, each.statement)
       if (each.kind !== enumOf.sync && each.kind !== enumOf.query && each.kind !== enumOf.own) continue
       this.#compact()
       if (each.kind !== enumOf.own) {

@@ -19,7 +19,7 @@ import { type Requester, Requests, settle } from './requests.ts'
 import { errorResponse, fieldOf, type Severity, sqlError, stateOf } from './respond.ts'
 import type { Server } from './server.ts'
 import type { ClientLogin, PinReason, SessionHost } from './session-host.ts'
-import type { Statement } from './statements.ts'
+import { type Statement, withNamesOf } from './statements.ts'
 
 /** A client that half-closed is looked at again: it may still go away. */
 const LOOK_MS = 1000
@@ -60,7 +60,8 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   #pin: PinReason | 'mode' | null = null
   readonly #timer: CoarseTimer
   readonly #openedAt = now()
-  #isReset = false
+  /** Which parameters the client has reset: they are what it began with, and not what the connection did. */
+  #reset: 'none' | 'some' | 'all' = 'none'
   #hasChangedSchema = false
   #waitedMs = 0
   #clientEnded = false
@@ -84,6 +85,10 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   /** Names of statements go through as they are: nobody shares the connection. */
   get isRaw(): boolean {
     return this.#isPinnedAtOnce
+  }
+
+  get isPinned(): boolean {
+    return this.#pin !== null
   }
 
   get values(): Values | null {
@@ -351,6 +356,10 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     this.#host.onPinned(reason, isStored, statement)
   }
 
+  resetsParameters(): void {
+    this.#reset = 'some'
+  }
+
   changesSchema(): void {
     this.#hasChangedSchema = true
   }
@@ -363,11 +372,21 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   // --- what the server says -----------------------------------------------------------------------------------------------------
 
   onQuiet(): void {
-    if (this.#isReset) {
-      this.#isReset = false
-      this.#parameters.reset(this.#server!.values, this.pool.parameters)
-    }
+    if (this.#reset !== 'none') this.#restoreOwn(this.#server!)
+    this.#parameters.settle()
     this.#rest()
+  }
+
+  /** Parameters were reset: they are as the client began with them, on this connection too when it goes on with it. */
+  #restoreOwn(server: Server): void {
+    const isAll = this.#reset === 'all'
+    this.#reset = 'none'
+    const told = server.values
+    if (!this.#parameters.reset(told, this.pool.parameters, isAll)) return
+    const own = this.#parameters.values!
+    this.client.write(this.pool.parameters.difference(told, own))
+    if (server.status === Transaction.failed || (server.isFree && this.#pin === null)) return
+    server.run(this.#parameters.restore(told, false), null)
   }
 
   onValues(values: Values): void {
@@ -377,12 +396,21 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   onTag(tag: string): void {
     if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') this.statements?.clear()
     // The new values are reported behind the tag, before ReadyForQuery.
-    if (tag !== 'DEALLOCATE ALL') this.#isReset = true
+    if (tag !== 'DEALLOCATE ALL') this.#reset = tag === 'DISCARD ALL' ? 'all' : 'some'
     if (tag === 'DISCARD ALL' && this.#pin !== null && this.#pin !== 'mode' && !CLOSES.has(this.#pin)) this.#pin = null
+  }
+
+  /** A server names statements as it knows them. */
+  onError(response: Buffer): Buffer | null {
+    return this.statements === null ? null : withNamesOf(this.statements, response)
   }
 
   onParseFailed(name: string, statement: Statement): void {
     if (this.statements?.get(name) === statement) this.statements.delete(name)
+  }
+
+  onCloseFailed(name: string, statement: Statement): void {
+    this.statements?.set(name, statement)
   }
 
   /** A table has changed under a statement. The client has heard of it; what it runs next is prepared anew. */
@@ -524,12 +552,14 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   #leave(): void {
     if (this.#phase === 'ended') return
     const server = this.#server
-    this.client.end()
     if (server === null) {
+      this.client.end()
       this.#acquisition.cancel()
       this.#over('client_closed', null)
       return
     }
+    // What it has asked before its goodbye is answered.
+    if (server.owes === 0) this.client.end()
     this.#phase = 'leaving'
     this.#timer.clear()
     if (this.#requests?.isInside === true || server.isCopyIn || server.isUnsynced) {
@@ -600,6 +630,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
   /** The client is gone without a goodbye: what the server does for it is cancelled. */
   onClose(): void {
+    if (this.#phase === 'leaving') this.#server?.raw.resume()
     if (this.#phase === 'ended' || this.#phase === 'leaving') return
     this.client.destroy()
     const server = this.#server
@@ -728,6 +759,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     this.#phase = 'ended'
     this.#timer.release()
     this.#held.clear()
+    client.end()
     dropRest(client)
     const at = refreshClock()
     this.#host.onSessionEnd(this, {

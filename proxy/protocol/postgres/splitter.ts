@@ -1,8 +1,5 @@
 /** Finds the messages in a stream of bytes, wherever it is split; gathers of each kind as much as its owner must see at once. */
-import { HEAD_BYTES } from './messages.ts'
-
-/** PostgreSQL itself takes no longer message (PQ_LARGE_MESSAGE_LIMIT). */
-const MAX_MESSAGE_BYTES = 0x40000000
+import { HEAD_BYTES, MAX_MESSAGE_BYTES } from './messages.ts'
 
 /** How many bytes of a message, its head included, must be seen at once, by its type. */
 export type Wanted = Uint32Array

@@ -55,6 +55,7 @@ export const WORD = {
   unlisten: 50,
   language: 51,
   plpgsql: 52,
+  default: 53,
   role: 64,
   session_authorization: 65,
   pg_temp: 66,

@@ -77,6 +77,8 @@ export class SqlScanner {
   isStored = false
   /** Something that is stored may have changed behind it. */
   isChange = false
+  /** It has parameters go back to what the session began with. */
+  resets = false
   /** Asked about every word that may name something stored; null: nobody is. */
   words: Words | null = null
 
@@ -124,6 +126,7 @@ export class SqlScanner {
     if (this.open.length > 0) this.open.length = 0
     this.isStored = false
     this.isChange = false
+    this.resets = false
     this.#isTemporary = false
     this.#state = 'normal'
     this.#isEscaping = isEscaping
@@ -532,7 +535,8 @@ export class SqlScanner {
 
   #onFirstWord(code: number): void {
     if (code === WORD.create || code === WORD.alter || code === WORD.drop || code === WORD.do) this.isChange = true
-    if (code === WORD.listen) this.#found('listen')
+    if (code === WORD.reset) this.resets = true
+    else if (code === WORD.listen) this.#found('listen')
     else if (code === WORD.load) this.#found('load')
     else if (code === WORD.do) this.#isDo = true
     else if (code === WORD.execute && this.#isDo) this.#found('do')
@@ -571,6 +575,10 @@ export class SqlScanner {
         } else if (previous === WORD.into || previous === WORD.local || previous === WORD.global) {
           this.#found('temporary_table')
         }
+        break
+      case WORD.default:
+      case WORD.local:
+        if (this.#kind === WORD.set && this.parameters !== 0) this.resets = true
         break
       case WORD.drop:
         if (previous === WORD.commit) this.#isTemporary = false

@@ -1,5 +1,6 @@
 /** Prepared statements that clients share: the same text is one statement on a connection to the server, whatever clients call it. */
 import { fillRandom } from '../../runtime/random.ts'
+import { HEAD_BYTES, message } from './messages.ts'
 import type { Effects } from './pins.ts'
 
 /** Statements whose text is remembered for the next client that prepares it; those in use live on without that. */
@@ -26,6 +27,7 @@ export interface StatementEffects extends Effects {
   readonly open: readonly number[]
   readonly isStored: boolean
   readonly isChange: boolean
+  readonly resets: boolean
 }
 
 export class Statement {
@@ -77,4 +79,15 @@ export class Statements {
     this.add(fresh)
     return fresh
   }
+}
+
+/** An ErrorResponse in which statements have the names that the client gave them; null: it names none. */
+export function withNamesOf(statements: ReadonlyMap<string, Statement>, response: Buffer): Buffer | null {
+  if (prefix === null || response.indexOf(prefix) < 0) return null
+  let text = response.toString('latin1', HEAD_BYTES)
+  for (const [name, statement] of statements) {
+    const ours = statement.name.toString('latin1', 0, statement.name.length - 1)
+    text = text.replaceAll(`"${ours}"`, () => `"${name}"`)
+  }
+  return message(response[0]!, Buffer.from(text, 'latin1'))
 }

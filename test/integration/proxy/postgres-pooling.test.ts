@@ -778,9 +778,11 @@ describe('PostgreSQL pooling by transaction', () => {
       }
       const writers = Array.from({ length: 8 }, (_, n) => writer(n))
       while (written.filter((count) => count > 5).length < 8) await new Promise((resolve) => setTimeout(resolve, 10))
+      const promoter = await connected({ ...admin, port: standby }, ends)
+      // It may still be about to follow: then it would not have the table.
+      while ((await one(promoter, "select to_regclass('writes')::text")) === null);
       for (const stop of stopPrimary) await stop()
       const before = [...written]
-      const promoter = await connected({ ...admin, port: standby }, ends)
       await promoter.query('select pg_promote()')
       while (!written.every((count, n) => count > before[n]! + 5))
         await new Promise((resolve) => setTimeout(resolve, 10))

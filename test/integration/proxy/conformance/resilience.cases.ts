@@ -685,6 +685,48 @@ export const GROUPS: readonly ResilienceGroup[] = [
     }),
   },
   {
+    title: 'the breaker and the ends of answers',
+    patch: cluster({ circuitBreaker: BREAKER }),
+    cases: cases({
+      'counts an answer as one that went well when it is whole, or when its client leaves': async (bench) => {
+        const [whole, left] = [answer(200, 'whole'), 'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhe']
+        for (const good of [whole, left]) {
+          script(bench, answer(500))
+          for (let i = 0; i < 2; i++) assert.equal((await ask(bench, get())).status, 500)
+          script(bench, good)
+          const client = bench.client()
+          await client.send(get('/', `X-Request-ID: good-${good.length}`))
+          await client.has(/200 OK|200 x/)
+          if (good === left) client.destroy()
+          await bench.proxy.line((line) => line['requestId'] === `good-${good.length}`)
+        }
+        script(bench, answer(500))
+        for (let i = 0; i < 2; i++) assert.equal((await ask(bench, get())).status, 500)
+        script(bench, answer(200, 'well'))
+        assert.equal((await ask(bench, get())).body, 'well')
+      },
+      'opens after answers that are cut short': async (bench) => {
+        const cuts: (readonly [head: string, end: 'fin' | 'reset'])[] = [
+          ['Content-Length: 10', 'fin'],
+          ['Transfer-Encoding: chunked', 'fin'],
+          ['Content-Length: 10', 'reset'],
+        ]
+        for (const [head, end] of cuts) {
+          const before = bench.upstream.wires.length
+          const client = bench.client()
+          await client.send(get())
+          const wire = await bench.upstream.wire(before)
+          await wire.request()
+          await wire.send(`HTTP/1.1 200 OK\r\n${head}\r\n\r\n5\r\nhe`)
+          await client.has(/he$/)
+          play(wire, end)
+          await client.over()
+        }
+        isProblem(await ask(bench, get()), 503, 'circuit_open')
+      },
+    }),
+  },
+  {
     title: 'one connection and one place in the queue',
     patch: limits(1, 1),
     cases: cases({

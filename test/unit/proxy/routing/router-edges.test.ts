@@ -183,6 +183,8 @@ describe('a rewritten prefix', () => {
     ['/foo/../bar', '/foo', '/xyz', '/xyz/../bar'],
     ['/foo/a%2Fb', '/foo', '/xyz', '/xyz/a%2Fb'],
     ['/foo//bar', '/foo', '/xyz', '/xyz//bar'],
+    ['//bar', '/', '/xyz', '/xyz//bar'],
+    ['//bar', '/', '/xyz/', '/xyz//bar'],
     // Never a path that begins with two slashes: to some servers that is the name of a host.
     ['/foo//bar', '/foo', '/', '/bar'],
     ['/foo///bar.example/x', '/foo', '/', '/bar.example/x'],

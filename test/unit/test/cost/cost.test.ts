@@ -52,32 +52,38 @@ describe('the weights of a script', () => {
 })
 
 const cost = (change: Partial<Cost> = {}): Cost => ({
-  steps: 1000,
+  steps: 10_000,
   calls: 100,
   nodeCalls: 100,
   reads: 4,
   writes: 4,
   turns: 4,
-  functions: { 'a.ts f': [1, 500], 'b.ts g': [1, 500] },
+  functions: { 'a.ts f': [1, 5000], 'b.ts g': [1, 5000] },
   ...change,
 })
 
 describe('the comparison of costs', () => {
   it('says nothing of what is within bounds', () => {
-    assert.deepEqual(compare(cost({ steps: 1009, calls: 98, reads: 4.04, turns: 3.96 }), cost()), [])
+    assert.deepEqual(compare(cost({ steps: 10_149, calls: 105, nodeCalls: 91, reads: 4.04, turns: 3.92 }), cost()), [])
   })
 
-  it('names the figure that rose by more than a hundredth, and the functions that do more', () => {
-    const more = cost({ steps: 1011, functions: { 'a.ts f': [1, 500], 'b.ts g': [1, 505], 'c.ts h': [2, 6] } })
+  it('names the figure that rose by more than its share, and the functions that do more', () => {
+    const more = cost({ steps: 10_151, functions: { 'a.ts f': [1, 5000], 'b.ts g': [1, 5100], 'c.ts h': [2, 51] } })
     assert.deepEqual(compare(more, cost()), [
-      'steps: 1011 in place of 1000 (+1.1 %)',
-      '  c.ts h: 2 calls, 6 steps in place of 0, 0',
-      '  b.ts g: 1 calls, 505 steps in place of 1, 500',
+      'steps: 10151 in place of 10000 (+1.5 %)',
+      '  b.ts g: 1 calls, 5100 steps in place of 1, 5000',
+      '  c.ts h: 2 calls, 51 steps in place of 0, 0',
     ])
   })
 
+  it('lets a path of few steps have some more', () => {
+    assert.deepEqual(compare(cost({ steps: 580 }), cost({ steps: 500 })), [])
+    assert.equal(compare(cost({ steps: 581 }), cost({ steps: 500 }))[0], 'steps: 581 in place of 500 (+16.2 %)')
+  })
+
   it('names what fell so far that it should be written down', () => {
-    assert.deepEqual(compare(cost({ calls: 96 }), cost()), ['calls: 96 in place of 100 (-4 %)'])
+    assert.equal(compare(cost({ steps: 9699 }), cost())[0], 'steps: 9699 in place of 10000 (-3 %)')
+    assert.deepEqual(compare(cost({ calls: 89 }), cost()), ['calls: 89 in place of 100 (-11 %)'])
   })
 
   it('names a read, a write or a turn that one request in ten has', () => {

@@ -160,6 +160,29 @@ describe('SqlScanner', () => {
     assert.equal(isChange('create view v as select 1; create temp table t (id int)'), true)
   })
 
+  it('sees that parameters go back to what the session began with', () => {
+    const scanner = new SqlScanner()
+    const resets = (text: string): boolean => {
+      const bytes = Buffer.from(text)
+      scanner.begin(false)
+      scanner.feed(bytes, 0, bytes.length)
+      scanner.end()
+      return scanner.resets
+    }
+    for (const text of ['reset timezone', 'select 1; RESET ALL', 'set timezone to default', 'SET TIME ZONE LOCAL']) {
+      assert.equal(resets(text), true, text)
+    }
+    for (const text of [
+      "set timezone = 'default'",
+      'set local timezone to default',
+      'select 1 as reset',
+      'insert into t values (default)',
+      'set work_mem to default',
+    ]) {
+      assert.equal(resets(text), false, text)
+    }
+  })
+
   it('asks about every word that may name something, and not about those that are new each time', () => {
     const asked = (text: string): string[] => {
       const words = ['select', 'savepoint', 's1', 'leak', 'Quoted', 'say"so', 'declare', 'c1', 'cursor', 'for', 'sum']
