@@ -3,6 +3,8 @@ import pg from 'pg'
 import type { Ends } from './ends.ts'
 import { TestClient } from './tcp.ts'
 
+export type { Ends }
+
 /** Runs with what is started ended behind it. */
 export function scope(work: (ends: Ends) => Promise<void>): () => Promise<void> {
   return async () => {
