@@ -412,6 +412,27 @@ describe('discovery by srv', { concurrency: true, timeout: 60_000 }, () => {
     assert.equal(server.queries.filter(({ name }) => name === 'a.example').length, asked)
   })
 
+  it('waits a second for a silent target, also when the records are looked up again and again meanwhile', async () => {
+    const { server, resolver } = await nameserver(3_000)
+    server.addresses('a.example', ['10.0.0.1'], 300)
+    for (const type of ['A', 'AAAA']) server.reply('silent.example', type, { isSilent: true })
+    // The records change with each question, and hold for 50 ms.
+    let port = 0
+    server.fallback = ({ name }) => {
+      const targets = ['a.example', 'silent.example']
+      const answers = targets.map((target) => {
+        return { type: 'SRV' as const, name, ttl: 0, data: { priority: 0, weight: 1, port: ++port, target } }
+      })
+      return { answers }
+    }
+    const sets = new Sets(SRV, resolver)
+    const first = sets.ips(0)
+    // A set that is put off again and again would never come.
+    await until(() => sets.all.length > 0 || port > 100)
+    assert.ok(sets.all.length > 0, `${port} records were told of, and nothing came of them`)
+    assert.deepEqual([...new Set(await first)], ['10.0.0.1'])
+  })
+
   it('keeps the old targets until the new one has an address, and says that it has none', async () => {
     const { server, resolver } = await nameserver()
     server.services('_db._tcp.example', [[0, 1, 1, 'a.example']], 0)
