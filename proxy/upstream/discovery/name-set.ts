@@ -84,8 +84,10 @@ export class NameSet {
     }
   }
 
-  refresh(): void {
-    for (const watch of this.#watches.values()) watch.refresh()
+  /** @param host this one alone. Default: all */
+  refresh(host?: string): void {
+    if (host !== undefined) this.#watches.get(host)?.refresh()
+    else for (const watch of this.#watches.values()) watch.refresh()
   }
 
   /** Why the newest look-ups of names failed; null when none did. */

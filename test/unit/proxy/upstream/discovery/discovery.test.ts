@@ -245,6 +245,21 @@ describe('discovery by endpoints', { concurrency: true, timeout: 60_000 }, () =>
     assert.equal(server.queries.length, 2)
   })
 
+  it('asks again for the name of an endpoint that failed, and for no other', async () => {
+    const { server, resolver } = await nameserver()
+    const hosts = ['a.example', 'b.example', 'c.example']
+    for (const [i, host] of hosts.entries()) server.addresses(host, [`10.0.0.${i + 1}`], 300)
+    const endpoints = hosts.map((host) => ({ host, port: 80, weight: 1, priority: 0 }))
+    const sets = new Sets({ kind: 'endpoints', endpoints }, resolver)
+    await sets.ips(0)
+    server.queries.length = 0
+    server.addresses('b.example', ['10.0.0.9'], 300)
+    sets.discovery.refresh('b.example')
+    sets.discovery.refresh('10.0.0.77')
+    assert.deepEqual(await sets.ips(1), ['10.0.0.1', '10.0.0.9', '10.0.0.3'])
+    assert.deepEqual([...new Set(server.queries.map(({ name }) => name))], ['b.example'])
+  })
+
   it('waits for the slower name, so that a standby does not get the first traffic', async () => {
     const { server, resolver } = await nameserver()
     server.reply('primary.example', 'A', {
