@@ -193,10 +193,7 @@ spec:
     const config = (generation: number) => ({ ...base, ambassador: { namespace: 'shop', name: 'orders', generation } })
     volumes.config('orders', config(1))
     const proxy = await start({
-      AMBASSADOR_NAMES: 'orders',
-      AMBASSADOR_CONFIG_DIR: volumes.configDir,
-      AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
-      AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+      ...volumes.env('orders'),
       AMBASSADOR_SIDECAR_MODE: 'Native',
       POD_NAME: 'pod-1',
       POD_NAMESPACE: 'shop',
