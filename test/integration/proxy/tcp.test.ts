@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { createServer, type Socket } from 'node:net'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, afterEach, describe, it } from 'node:test'
 import type { BreakerConfig } from '../../../common/proxy-config.ts'
 import { TcpDriver } from '../../../proxy/protocol/tcp/driver.ts'
@@ -351,6 +354,37 @@ describe('a peer that is gone while nothing is read from it', { concurrency: tru
     go.resolve()
     assert.deepEqual([await slow.ended(), await patient.ended()], [`got ${size}`, 'got 1'])
     assert.deepEqual([(await record(0)).end, (await record(1)).end], ['client_closed', 'client_closed'])
+  })
+
+  it('is not taken for broken when it closed a Unix socket: what it sent is for the upstream', async () => {
+    const go = Promise.withResolvers<void>()
+    const got = Promise.withResolvers<number | string>()
+    const upstream = await server((socket) => {
+      let length = 0
+      socket.pause().on('data', (chunk: Buffer) => {
+        length += chunk.length
+      })
+      socket.on('error', ({ message }) => got.resolve(message))
+      socket.on('end', () => {
+        got.resolve(length)
+        socket.end()
+      })
+      void go.promise.then(() => socket.resume())
+    })
+    const { driver, record } = await proxy({ ports: [upstream.port] })
+    const dir = mkdtempSync(join(tmpdir(), 'amb-relay-'))
+    ends.push(() => rmSync(dir, { recursive: true }))
+    const listener = createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket)).listen(join(dir, 'app.sock'))
+    ends.push(() => listener.close())
+    const app = connect(join(dir, 'app.sock'))
+    app.end(Buffer.alloc(100_000))
+    await until(() => driver.totals.bytesIn === 100_000)
+    app.destroy()
+    // Long enough for it to be asked whether it is there.
+    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    go.resolve()
+    assert.equal(await got.promise, 100_000)
+    assert.equal((await record()).end, 'client_closed')
   })
 })
 
