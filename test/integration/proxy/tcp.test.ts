@@ -9,6 +9,7 @@ import type { BreakerConfig } from '../../../common/proxy-config.ts'
 import { TcpDriver } from '../../../proxy/protocol/tcp/driver.ts'
 import { LISTEN_OPTIONS } from '../../../proxy/runtime/raw-socket.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
+import { silentPort } from '../../helpers/silent-port.ts'
 import { closedPort, echo, settled, TestClient, TestServer, tcpServer } from '../../helpers/tcp.ts'
 import { type TcpProxySetup, tcpProxy } from '../../helpers/tcp-proxy.ts'
 
@@ -473,6 +474,32 @@ describe('TCP connection set-up', { concurrency: true, timeout: 120_000 }, () =>
     assert.equal(await client().closed(), 'ECONNRESET')
     const { end, detail } = await record()
     assert.deepEqual([end, detail], ['dns_failed', "upstream 'live' has no endpoint yet"])
+  })
+
+  it('goes on to another endpoint at once when the one that it dials leaves discovery', async () => {
+    const upstream = await server(echo)
+    const silent = await silentPort(ends)
+    const { client, found, record, cluster } = await proxy({ ports: [silent], timeouts: { connectMs: 600_000 } })
+    const [old] = cluster.endpoints
+    const app = client().end('x')
+    await until(() => old?.active === 1)
+    found([upstream.port])
+    assert.equal(await app.ended(), 'x')
+    const { end, attempts } = await record()
+    assert.deepEqual([end, attempts], ['client_closed', 2])
+    assert.deepEqual([old?.active, old?.failures, old?.tenants.size], [0, 0, 0])
+  })
+
+  it('stays with the endpoint that it dials when that has left and there is no other', async () => {
+    const silent = await silentPort(ends)
+    const { client, record, cluster } = await proxy({ ports: [silent], timeouts: { connectMs: 500 } })
+    const [old] = cluster.endpoints
+    const app = client()
+    await until(() => old?.active === 1)
+    cluster.close()
+    assert.equal(await app.closed(), 'ECONNRESET')
+    assert.equal((await record()).end, 'connect_timeout')
+    assert.deepEqual([old?.active, old?.tenants.size], [0, 0])
   })
 
   it('forgets a connection whose application leaves while it is held', async () => {
