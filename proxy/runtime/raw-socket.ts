@@ -319,7 +319,9 @@ export class RawSocket implements WriteOwner {
   #sendEnd(): void {
     if (this.#endSent) return
     this.#endSent = true
-    this.socket.end()
+    // Everything is with the kernel and the peer has said that it sends no more: closing says the same, and is one step in place of two.
+    if (this.ended && !this.isTls) this.destroy()
+    else this.socket.end()
   }
 
   /** Closes both directions now; data not yet sent is lost. */

@@ -231,10 +231,7 @@ describe('a sidecar with listen.unix', () => {
 
   async function sidecar(names = 'payments'): Promise<ProxyProcess> {
     const proxy = await ProxyProcess.start({
-      AMBASSADOR_NAMES: names,
-      AMBASSADOR_CONFIG_DIR: volumes.configDir,
-      AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
-      AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+      ...volumes.env(names),
       POD_NAMESPACE: 'shop',
     })
     ends.push(() => proxy.end())
