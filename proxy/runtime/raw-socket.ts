@@ -160,6 +160,11 @@ export class RawSocket implements WriteOwner {
     return ((this.socket as unknown as Internals)._handle?._parent?.writeQueueSize ?? 1) > 0
   }
 
+  /** Why nothing can be written any more: the peer reset the connection, and what it sent before may still be read. Null: it can. */
+  get writeError(): Error | null {
+    return this.#writeError
+  }
+
   get isPaused(): boolean {
     return this.#paused
   }
@@ -309,7 +314,9 @@ export class RawSocket implements WriteOwner {
   #sendEnd(): void {
     if (this.#endSent) return
     this.#endSent = true
-    this.socket.end()
+    // Everything is with the kernel and the peer has said that it sends no more: closing says the same, and is one step in place of two.
+    if (this.ended && !this.isTls) this.destroy()
+    else this.socket.end()
   }
 
   /** Closes both directions now; data not yet sent is lost. */

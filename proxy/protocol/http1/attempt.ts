@@ -370,6 +370,12 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     const owner = this.#owner
     const { status } = head
     const time = now()
+    if (status === 408 && !facts.isPersistent && this.#mayReplay) {
+      // RFC 9110 section 15.5.9: the server had given up waiting for a request when this one came, which is no answer to it.
+      this.end('abandoned')
+      owner.onStale(this)
+      return false
+    }
     const outcome: Outcome =
       status === 429 ? 'throttled' : status >= 500 && status !== 501 && status !== 505 ? 'failure' : 'success'
     if (outcome === 'success' && !isWhole && this.#endpoint?.judgesWholeAnswers) {
@@ -392,6 +398,13 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     if (isWhole && facts.isPersistent) connection.pool.giveBack(connection, facts.keepAliveSeconds)
     else connection.destroy()
     return false
+  }
+
+  /** The whole request was sent on a connection that was used before, and may be sent once more on a new one. */
+  get #mayReplay(): boolean {
+    const { isIdempotent, request } = this.#owner
+    const wasUsed = (this.#connection?.requests ?? 0) > 1
+    return wasUsed && isIdempotent && request.isComplete && request.isReplayable && !this.#isFresh
   }
 
   closesClient(facts: ResponseFacts): boolean {

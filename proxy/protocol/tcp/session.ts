@@ -3,6 +3,7 @@ import type { Reason } from '../../../common/reasons.ts'
 import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { whyLimited } from '../../policy/rate-limit.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
+import { askWhetherGone } from '../../runtime/half-close.ts'
 import { dropRest, type RawSocket, type SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { breakText } from '../../tls/alerts.ts'
@@ -74,6 +75,15 @@ export interface Greeted {
   onGreetingFailed(failure: DialFailure, response: Buffer, isAlive: boolean): void
 }
 
+/**
+ * Before there is an upstream, reading stops when so much has come: with less, an application that resets its connection is seen.
+ */
+const EARLY_BYTES = 4 * 1024
+
+/** Whether an application that ended without a word is still there is asked so soon, and again and again. */
+const LOOK_SOON_MS = 50
+const LOOK_AGAIN_MS = 1_000
+
 /** Of a patient protocol, the first and the longest time between two rounds of dials; each is up to half longer by chance. */
 const REST_MS = 50
 const MAX_REST_MS = 500
@@ -115,9 +125,11 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   readonly #timer: CoarseTimer
   readonly #openedAt = now()
   #phase: Phase = { kind: 'delayed' }
-  /** What the application sent before there was an upstream: one read, then reading stops. */
+  /** What the application sent before there was an upstream. */
   #early: Buffer | null = null
   #clientEnded = false
+  /** Null: there was no need to look whether the application is gone. */
+  #look: CoarseTimer | null = null
   readonly #attempts: DialAttempts
   #lastFailure: DialFailure | null = null
   #rests = 0
@@ -309,6 +321,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     this.#phase = { kind: 'relaying', endpoint, relay }
     this.#early = null
     this.#timer.release()
+    this.#look?.release()
     relay.start()
   }
 
@@ -337,13 +350,31 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
 
   onData(chunk: Buffer, length: number): void {
     const read = Buffer.from(chunk.subarray(0, length))
-    // More than one read only by what was under way when reading stopped.
     this.#early = this.#early === null ? read : Buffer.concat([this.#early, read])
-    this.#client.pause()
+    if (this.#early.length >= EARLY_BYTES) this.#client.pause()
   }
 
   onEnd(): void {
     this.#clientEnded = true
+    // What it has sent before is for the upstream, whether it waits for an answer or not.
+    if (this.#early === null) this.#lookAgain(LOOK_SOON_MS)
+  }
+
+  #lookAgain(ms: number): void {
+    this.#look ??= new CoarseTimer(() => askWhetherGone(this.#client.socket, (isGone) => this.#onLooked(isGone)))
+    this.#look.set(now() + ms)
+  }
+
+  /** It may wait for a server that speaks first. One that is gone must not keep others from its place. */
+  #onLooked(isGone: boolean): void {
+    refreshClock()
+    if (this.#phase.kind === 'relaying' || this.#phase.kind === 'ended') return
+    if (!isGone) {
+      this.#lookAgain(LOOK_AGAIN_MS)
+      return
+    }
+    this.onClose(null)
+    this.#client.destroy()
   }
 
   onDrain(): void {}
@@ -409,6 +440,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     if (this.#phase.kind === 'ended') return
     this.#phase = { kind: 'ended' }
     this.#timer.release()
+    this.#look?.release()
     this.#early = null
     this.#releaseSlot()
     const at = refreshClock()

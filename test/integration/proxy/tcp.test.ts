@@ -275,6 +275,85 @@ describe('TCP relay', () => {
 })
 
 // Waits for times of the product, so at the same time.
+describe('a peer that is gone while nothing is read from it', { concurrency: true, timeout: 120_000 }, () => {
+  after(endAll)
+  const bulk = Buffer.alloc(1 << 20)
+
+  it('is noticed when it is the application and the upstream neither reads nor is read', async () => {
+    const upstream = await server((socket) => {
+      const more = () => {
+        while (!socket.destroyed && socket.write(bulk)) {}
+      }
+      socket.pause().on('drain', more)
+      more()
+    })
+    const { client, record, driver } = await proxy({ ports: [upstream.port] })
+    const app = client()
+    app.socket.pause()
+    app.write(Buffer.alloc(30_000_000))
+    await settled(() => driver.totals.bytesIn + driver.totals.bytesOut)
+    app.socket.resetAndDestroy()
+    const { end, detail } = await record()
+    assert.equal(end, 'client_gone')
+    assert.match(detail ?? '', /^the application broke the connection: (ECONNRESET|EPIPE)$/)
+  })
+
+  it('is noticed when it is the application and the upstream does not read', async () => {
+    const upstream = await server((socket) => socket.pause())
+    const { client, record, driver } = await proxy({ ports: [upstream.port] })
+    const app = client().write(Buffer.alloc(30_000_000))
+    await settled(() => driver.totals.bytesIn)
+    app.socket.resetAndDestroy()
+    const { end, detail } = await record()
+    assert.equal(end, 'client_gone')
+    assert.match(detail ?? '', /^the application broke the connection: (ECONNRESET|EPIPE)$/)
+  })
+
+  it('is noticed when it is the application, which closed, and gets a last word', async () => {
+    const upstream = await server((socket) => {
+      socket.resume().on('end', () => socket.write('too late'))
+    })
+    const { client, record } = await proxy({ ports: [upstream.port] })
+    const app = client().write('hello')
+    await upstream.connections(1)
+    app.socket.destroy()
+    assert.equal((await record()).end, 'client_gone')
+  })
+
+  it('is noticed when it is the upstream, which closed, and gets a last word', async () => {
+    const upstream = await server((socket) => {
+      socket.once('data', () => socket.destroy())
+    })
+    const { client, record } = await proxy({ ports: [upstream.port] })
+    const app = client().write('hello')
+    await app.ended()
+    app.write('too late')
+    assert.equal((await record()).end, 'upstream_reset')
+  })
+
+  it('is waited for when it is only slow, or has only half-closed', async () => {
+    const size = 30_000_000
+    const go = Promise.withResolvers<void>()
+    const upstream = await server((socket) => {
+      let length = 0
+      socket.pause().on('data', (chunk: Buffer) => {
+        length += chunk.length
+      })
+      socket.on('end', () => socket.end(`got ${length}`))
+      void go.promise.then(() => socket.resume())
+    })
+    const { client, record, driver } = await proxy({ ports: [upstream.port] })
+    const [slow, patient] = [client(), client().end('x')]
+    slow.socket.end(Buffer.alloc(size))
+    await settled(() => driver.totals.bytesIn)
+    // Long enough for both to be asked whether they are there.
+    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    go.resolve()
+    assert.deepEqual([await slow.ended(), await patient.ended()], [`got ${size}`, 'got 1'])
+    assert.deepEqual([(await record(0)).end, (await record(1)).end], ['client_closed', 'client_closed'])
+  })
+})
+
 describe('TCP connection set-up', { concurrency: true, timeout: 120_000 }, () => {
   after(endAll)
 
@@ -458,6 +537,51 @@ describe('TCP limits', { concurrency: true, timeout: 120_000 }, () => {
     waiting.socket.resetAndDestroy()
     assert.equal((await record()).end, 'client_gone')
     assert.equal(cluster.connections.pending, 0)
+  })
+
+  it('frees the place of a connection that leaves the queue after it has spoken', async () => {
+    const upstream = await server(echo)
+    const { client, record, driver, cluster } = await proxy({
+      ports: [upstream.port],
+      limits: { maxConnections: 1, maxPendingRequests: 1 },
+      timeouts: { connectMs: 60_000 },
+    })
+    await client().write('1').read(1)
+    const waiting = client().write('hello')
+    await until(() => driver.totals.bytesIn === 6)
+    waiting.socket.resetAndDestroy()
+    const { end, bytesIn } = await record()
+    assert.deepEqual([end, bytesIn, cluster.connections.pending], ['client_gone', 5, 0])
+  })
+
+  it('frees the place of a connection that is closed in the queue, and not that of one that half-closed', async () => {
+    const upstream = await server((socket) => {
+      socket.write('ready')
+      socket.resume().on('end', () => socket.end())
+    })
+    const { client, record, driver, cluster } = await proxy({
+      ports: [upstream.port],
+      limits: { maxConnections: 1, maxPendingRequests: 3 },
+      timeouts: { connectMs: 60_000 },
+    })
+    const first = client()
+    await first.read(5)
+    const [halfClosed, spoke, closed] = [client().end(), client().write('bye'), client()]
+    await until(() => cluster.connections.pending === 3)
+    await until(() => driver.totals.bytesIn === 3)
+    spoke.socket.destroy()
+    closed.socket.destroy()
+    const { end, detail } = await record()
+    assert.deepEqual(
+      [end, detail],
+      ['client_gone', 'the application left before there was a connection to the upstream'],
+    )
+    assert.equal(cluster.connections.pending, 2)
+    first.socket.resetAndDestroy()
+    // What was sent before the end is for the upstream, though nobody waits for an answer.
+    assert.equal(await halfClosed.ended(), 'ready')
+    assert.equal((await record(2)).end, 'client_closed')
+    assert.equal((await record(3)).bytesIn, 3)
   })
 
   it('refuses connections above the rate', async () => {

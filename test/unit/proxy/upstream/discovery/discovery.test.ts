@@ -287,6 +287,53 @@ describe('discovery by endpoints', { concurrency: true, timeout: 60_000 }, () =>
   })
 })
 
+describe('discovery of very many names', { concurrency: true, timeout: 60_000 }, () => {
+  const COUNT = 300
+  const listOf = (hosts: readonly string[]): DiscoveryConfig => ({
+    kind: 'endpoints',
+    endpoints: hosts.map((host) => ({ host, port: 80, weight: 1, priority: 0 })),
+  })
+  const name = (i: number) => `n${i}.example`
+  const ip = (i: number) => `10.0.${i >> 8}.${i & 255}`
+
+  it('asks for a hundred at a time, and tells of what comes late together', async () => {
+    const { server, resolver } = await nameserver()
+    const late = 90
+    let under = 0
+    let most = 0
+    server.fallback = ({ name: asked, type }) => {
+      const i = Number(/\d+/.exec(asked)?.[0])
+      // Longer than what waits for the first look.
+      const delayMs = i < late ? 1_300 : 20
+      under++
+      most = Math.max(most, under)
+      setTimeout(() => under--, delayMs - 1)
+      return { delayMs, answers: type === 'A' ? [{ type, name: asked, ttl: 300, data: ip(i) }] : [] }
+    }
+    const sets = new Sets(listOf(Array.from({ length: COUNT }, (_, i) => name(i))), resolver)
+    await until(() => sets.all.at(-1)?.length === COUNT)
+    // Two questions for each.
+    assert.ok(most <= 200, `${most} questions at a time`)
+    // One at a time, they would be more than late.
+    assert.ok(sets.all.length <= late / 2, `${sets.all.length} sets`)
+    assert.deepEqual(sets.failures, [])
+  })
+
+  it('names five of those that fail, and counts the others', async () => {
+    const { server, resolver } = await nameserver()
+    for (let i = 20; i < COUNT; i++) server.addresses(name(i), [ip(i)])
+    const sets = new Sets(listOf(Array.from({ length: COUNT }, (_, i) => name(i))), resolver)
+    await until(() => /; and 15 more names$/.test(sets.discovery.failure ?? ''))
+    const failure = sets.discovery.failure ?? ''
+    assert.equal(failure.match(/^name 'n\d+\.example' does not exist in DNS/)?.length, 1)
+    assert.equal(failure.split(' does not exist in DNS').length - 1, 5)
+    await until(() => sets.failures.at(-1) === failure)
+    for (let i = 0; i < 20; i++) server.addresses(name(i), [ip(i)])
+    await until(() => sets.all.at(-1)?.length === COUNT && sets.failures.at(-1) === null)
+    assert.equal(sets.discovery.failure, null)
+  })
+})
+
 describe('discovery by srv', { concurrency: true, timeout: 60_000 }, () => {
   const SRV: DiscoveryConfig = { kind: 'srv', name: '_db._tcp.example' }
   const shown = (addresses: readonly Address[] | undefined) =>
