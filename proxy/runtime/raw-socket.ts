@@ -165,6 +165,11 @@ export class RawSocket implements WriteOwner {
     return this.#writeError
   }
 
+  /** A failure to write means that the peer broke the connection. On a Unix socket it may have closed in order, and what it sent counts. */
+  get knowsReset(): boolean {
+    return !this.isTls && (this.socket as unknown as Internals)._handle?.reset !== undefined
+  }
+
   get isPaused(): boolean {
     return this.#paused
   }

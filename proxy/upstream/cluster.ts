@@ -126,7 +126,7 @@ export class Cluster {
         } else endpoint.failed('health_check', failure)
         parts.onHealth?.(this, endpoint, failure)
       },
-      onFailedCheck: () => this.#discovery.refresh(),
+      onFailedCheck: ({ host }) => this.#discovery.refresh(host),
     })
     this.#departures = new Departures(options.config.drainDeadlineMs ?? null)
     this.#discoveryKey = canonicalJson(withoutEndpoints(options.config.discovery))
@@ -320,7 +320,7 @@ export class Cluster {
   dialFailed(endpoint: Endpoint, now: Millis, isSilent = false): void {
     endpoint.dialFailed(now)
     endpoint.heard(isSilent)
-    this.#discovery.refresh()
+    this.#discovery.refresh(endpoint.host)
   }
 
   /**

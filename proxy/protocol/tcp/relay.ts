@@ -174,7 +174,7 @@ export class Relay {
 
 /** Hears of a failure by onClose, or once what came before it is read. */
 function probe(socket: RawSocket): void {
-  if (!socket.isTls && !socket.destroyed && socket.backlog === 0) socket.write(NOTHING)
+  if (socket.knowsReset && !socket.destroyed && socket.backlog === 0) socket.write(NOTHING)
 }
 
 /** One direction: what comes from `socket` goes to the peer's, and reading stops while the peer does not take it. */
@@ -198,7 +198,7 @@ class Side implements SocketHandler {
     if (!this.socket.isPaused) return
     // An application that is gone does not wait until the upstream takes what it sent last.
     const { writeError } = this.socket
-    if (writeError !== null && this.name === 'client') this.socket.destroy(writeError)
+    if (writeError !== null && this.name === 'client' && this.socket.knowsReset) this.socket.destroy(writeError)
     else this.#relay.watch()
   }
 

@@ -91,7 +91,7 @@ const MAX_REST_MS = 500
 // delayed   => held       when the rate limit lets it go on
 // held      => queued     when discovery has found endpoints
 // queued    => dialling   when it has one of the upstream's connections
-// dialling  => queued     when the endpoint fails; it keeps its connection and goes on to another endpoint at once
+// dialling  => queued     when the endpoint fails, or has left; it keeps its connection and goes on to another endpoint at once
 // dialling  => greeting   when the endpoint is connected and the protocol has something to say first
 // dialling  => relaying   when the endpoint is connected
 // greeting  => relaying   when it has been said
@@ -104,7 +104,7 @@ type Phase =
   | { readonly kind: 'held'; readonly cancel: () => void }
   | { readonly kind: 'queued' }
   | { readonly kind: 'resting' }
-  | { readonly kind: 'dialling'; readonly dial: Dial }
+  | { readonly kind: 'dialling'; readonly dial: Dial; readonly endpoint: Endpoint }
   | { readonly kind: 'greeting'; readonly dial: Dial; readonly upstream: RawSocket; readonly endpoint: Endpoint }
   | { readonly kind: 'relaying'; readonly endpoint: Endpoint; readonly relay: Relay }
   | { readonly kind: 'ended' }
@@ -236,7 +236,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       timeoutMs: timeouts.connectMs,
       startTls: this.#greeter?.startTls ?? null,
     }
-    this.#phase = { kind: 'dialling', dial: dial(target, this) }
+    picked.tenants.add(this)
+    this.#phase = { kind: 'dialling', dial: dial(target, this), endpoint: picked }
   }
 
   // queued => resting
@@ -256,6 +257,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   // dialling => queued
   onDialFailed(failure: DialFailure): void {
     if (this.#phase.kind !== 'dialling' && this.#phase.kind !== 'greeting') return
+    this.#phase.endpoint.tenants.delete(this)
     this.#phase = { kind: 'queued' }
     const isOurs = failure.reason === 'overloaded'
     // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
@@ -269,6 +271,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   // dialling => relaying | greeting
   onDialled(upstream: RawSocket, times: DialTimes, address: Address): void {
     if (this.#phase.kind !== 'dialling') return
+    this.#phase.endpoint.tenants.delete(this)
     const endpoint = this.#attempts.moveTo(address)
     this.#times = times
     if (this.#greeter === null) {
@@ -326,10 +329,25 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   }
 
   onEndpointLeft(): void {
-    if (this.#upstream !== null) watchClosely(this.#upstream)
+    if (this.#phase.kind === 'dialling') this.#dialElsewhere(this.#phase.endpoint, this.#phase.dial)
+    else if (this.#upstream !== null) watchClosely(this.#upstream)
+  }
+
+  // dialling => queued
+  #dialElsewhere(endpoint: Endpoint, begun: Dial): void {
+    let isAlone = true
+    for (const other of this.#snapshot.cluster.endpoints) isAlone &&= other.retired
+    if (isAlone) return
+    endpoint.tenants.delete(this)
+    begun.cancel()
+    this.#phase = { kind: 'queued' }
+    this.#attempts.end('abandoned')
+    this.#dial()
   }
 
   evict(why: string): void {
+    // A dial has a deadline of its own.
+    if (this.#phase.kind !== 'relaying') return
     this.#evicted = why
     this.destroy()
   }
@@ -426,6 +444,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     else if (phase.kind === 'queued') cluster.connections.cancel(this)
     else if (phase.kind === 'dialling' || phase.kind === 'greeting') {
       phase.dial.cancel()
+      phase.endpoint.tenants.delete(this)
       this.#attempts.end('abandoned')
     }
   }

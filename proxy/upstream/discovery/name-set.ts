@@ -65,12 +65,8 @@ export class NameSet {
     this.#hosts = hosts
     const added = [...hosts].filter((host) => !this.#watches.has(host))
     this.#waiting = new Set([...[...this.#waiting].filter((host) => hosts.has(host)), ...added])
-    clearTimeout(this.#firstLook)
-    this.#firstLook = setTimeout(() => {
-      this.#waiting.clear()
-      this.#tell()
-    }, FIRST_LOOK_MS)
-    this.#firstLook.unref()
+    // One that runs already goes on: sets that follow each other every second must not put it off for ever.
+    if (this.#waiting.size > 0) this.#firstLook ??= setTimeout(() => this.#endFirstLook(), FIRST_LOOK_MS).unref()
     const watches = added.map((host) => {
       const { resolver, areFull = false } = this.#options
       const onLookUp = (_addresses: readonly string[], changed: boolean) => {
@@ -88,8 +84,10 @@ export class NameSet {
     }
   }
 
-  refresh(): void {
-    for (const watch of this.#watches.values()) watch.refresh()
+  /** @param host this one alone. Default: all */
+  refresh(host?: string): void {
+    if (host !== undefined) this.#watches.get(host)?.refresh()
+    else for (const watch of this.#watches.values()) watch.refresh()
   }
 
   /** Why the newest look-ups of names failed; null when none did. */
@@ -131,8 +129,14 @@ export class NameSet {
     this.#options.onFailure()
   }
 
+  #endFirstLook(): void {
+    this.#waiting.clear()
+    this.#tell()
+  }
+
   #tell(): void {
     clearTimeout(this.#firstLook)
+    this.#firstLook = undefined
     const { weightOf = ({ weight }: Target) => weight } = this.#options
     const addresses = this.#targets.flatMap((target) => {
       const ips = this.#watches.get(target.host)?.addresses ?? []

@@ -115,6 +115,8 @@ export class Resolver {
     if (known !== null) {
       const resolution = await lookUp(known, conf)
       if (resolution.ok || !resolution.isDefinite) return resolution
+      const candidates = candidateNames(name, conf)
+      if (candidates.length === 1 && candidates[0] === known) return resolution
     }
     return search(name, conf, lookUp)
   }

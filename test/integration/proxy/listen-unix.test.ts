@@ -134,7 +134,10 @@ spec:
 
   it('carries bytes both ways, also a half-close', async () => {
     const sent = 'x'.repeat(300_000)
-    assert.equal(await tcp(path.tcp).end(sent).ended(), sent)
+    const client = tcp(path.tcp).end(sent)
+    const received = await client.ended()
+    assert.deepEqual({ length: received.length, error: client.error }, { length: sent.length, error: null })
+    assert.ok(received === sent)
   })
 
   it('serves Redis: ioredis and redis-cli', async () => {

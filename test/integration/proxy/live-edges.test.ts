@@ -94,10 +94,13 @@ describe('one change of what is served', { timeout: 120_000, concurrency: 2 }, (
       const ports: number[] = []
       for (let i = 0; i < COUNT; i++) ports.push(await freePort())
       let held: Socket[] = []
-      for (const round of ['one', 'two']) {
-        edit(steady + ports.map((each, i) => tcpTo(`more-${i}`, each, server.port)).join(''))
+      for (const [round, some] of [
+        ['one', ports],
+        ['two', ports.slice(0, 5)],
+      ] as const) {
+        edit(steady + some.map((each, i) => tcpTo(`more-${i}`, each, server.port)).join(''))
         const made: Socket[] = []
-        for (const each of ports) {
+        for (const each of some) {
           let socket: Socket | null = null
           await until(async () => (socket = await connected(each, ends)) !== null)
           made.push(socket!)
@@ -105,7 +108,7 @@ describe('one change of what is served', { timeout: 120_000, concurrency: 2 }, (
         for (const [i, socket] of made.entries()) await echoes(socket, `${round} ${i}`)
         await echoes(old, round)
         edit(steady)
-        for (const each of ports) await refused(each)
+        for (const each of some) await refused(each)
         // A connection that is open runs to its end, as when its endpoint has left.
         for (const socket of made) await echoes(socket, 'goes on')
         held = [...held, ...made]

@@ -40,7 +40,8 @@ const count = async (cases: readonly string[]): Promise<Record<string, Cost>> =>
 const textOf = (written: Written): string =>
   JSON.stringify(written, null, 2).replace(/\[\n\s+([\d.]+),\n\s+([\d.]+)\n\s+\]/g, '[$1, $2]') + '\n'
 
-describe('the cost of a relayed request', () => {
+// Five seconds of CPU time, which a busy machine makes a minute of.
+describe('the cost of a relayed request', { timeout: 240_000 }, () => {
   let costs: Record<string, Cost>
   let written: Written
 

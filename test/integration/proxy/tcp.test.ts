@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { createServer, type Socket } from 'node:net'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, afterEach, describe, it } from 'node:test'
 import type { BreakerConfig } from '../../../common/proxy-config.ts'
 import { TcpDriver } from '../../../proxy/protocol/tcp/driver.ts'
 import { LISTEN_OPTIONS } from '../../../proxy/runtime/raw-socket.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
+import { silentPort } from '../../helpers/silent-port.ts'
 import { closedPort, echo, settled, TestClient, TestServer, tcpServer } from '../../helpers/tcp.ts'
 import { type TcpProxySetup, tcpProxy } from '../../helpers/tcp-proxy.ts'
 
@@ -352,6 +356,37 @@ describe('a peer that is gone while nothing is read from it', { concurrency: tru
     assert.deepEqual([await slow.ended(), await patient.ended()], [`got ${size}`, 'got 1'])
     assert.deepEqual([(await record(0)).end, (await record(1)).end], ['client_closed', 'client_closed'])
   })
+
+  it('is not taken for broken when it closed a Unix socket: what it sent is for the upstream', async () => {
+    const go = Promise.withResolvers<void>()
+    const got = Promise.withResolvers<number | string>()
+    const upstream = await server((socket) => {
+      let length = 0
+      socket.pause().on('data', (chunk: Buffer) => {
+        length += chunk.length
+      })
+      socket.on('error', ({ message }) => got.resolve(message))
+      socket.on('end', () => {
+        got.resolve(length)
+        socket.end()
+      })
+      void go.promise.then(() => socket.resume())
+    })
+    const { driver, record } = await proxy({ ports: [upstream.port] })
+    const dir = mkdtempSync(join(tmpdir(), 'amb-relay-'))
+    ends.push(() => rmSync(dir, { recursive: true }))
+    const listener = createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket)).listen(join(dir, 'app.sock'))
+    ends.push(() => listener.close())
+    const app = connect(join(dir, 'app.sock'))
+    app.end(Buffer.alloc(100_000))
+    await until(() => driver.totals.bytesIn === 100_000)
+    app.destroy()
+    // Long enough for it to be asked whether it is there.
+    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    go.resolve()
+    assert.equal(await got.promise, 100_000)
+    assert.equal((await record()).end, 'client_closed')
+  })
 })
 
 describe('TCP connection set-up', { concurrency: true, timeout: 120_000 }, () => {
@@ -439,6 +474,32 @@ describe('TCP connection set-up', { concurrency: true, timeout: 120_000 }, () =>
     assert.equal(await client().closed(), 'ECONNRESET')
     const { end, detail } = await record()
     assert.deepEqual([end, detail], ['dns_failed', "upstream 'live' has no endpoint yet"])
+  })
+
+  it('goes on to another endpoint at once when the one that it dials leaves discovery', async () => {
+    const upstream = await server(echo)
+    const silent = await silentPort(ends)
+    const { client, found, record, cluster } = await proxy({ ports: [silent], timeouts: { connectMs: 600_000 } })
+    const [old] = cluster.endpoints
+    const app = client().end('x')
+    await until(() => old?.active === 1)
+    found([upstream.port])
+    assert.equal(await app.ended(), 'x')
+    const { end, attempts } = await record()
+    assert.deepEqual([end, attempts], ['client_closed', 2])
+    assert.deepEqual([old?.active, old?.failures, old?.tenants.size], [0, 0, 0])
+  })
+
+  it('stays with the endpoint that it dials when that has left and there is no other', async () => {
+    const silent = await silentPort(ends)
+    const { client, record, cluster } = await proxy({ ports: [silent], timeouts: { connectMs: 500 } })
+    const [old] = cluster.endpoints
+    const app = client()
+    await until(() => old?.active === 1)
+    cluster.close()
+    assert.equal(await app.closed(), 'ECONNRESET')
+    assert.equal((await record()).end, 'connect_timeout')
+    assert.deepEqual([old?.active, old?.tenants.size], [0, 0])
   })
 
   it('forgets a connection whose application leaves while it is held', async () => {

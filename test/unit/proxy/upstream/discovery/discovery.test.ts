@@ -245,6 +245,21 @@ describe('discovery by endpoints', { concurrency: true, timeout: 60_000 }, () =>
     assert.equal(server.queries.length, 2)
   })
 
+  it('asks again for the name of an endpoint that failed, and for no other', async () => {
+    const { server, resolver } = await nameserver()
+    const hosts = ['a.example', 'b.example', 'c.example']
+    for (const [i, host] of hosts.entries()) server.addresses(host, [`10.0.0.${i + 1}`], 300)
+    const endpoints = hosts.map((host) => ({ host, port: 80, weight: 1, priority: 0 }))
+    const sets = new Sets({ kind: 'endpoints', endpoints }, resolver)
+    await sets.ips(0)
+    server.queries.length = 0
+    server.addresses('b.example', ['10.0.0.9'], 300)
+    sets.discovery.refresh('b.example')
+    sets.discovery.refresh('10.0.0.77')
+    assert.deepEqual(await sets.ips(1), ['10.0.0.1', '10.0.0.9', '10.0.0.3'])
+    assert.deepEqual([...new Set(server.queries.map(({ name }) => name))], ['b.example'])
+  })
+
   it('waits for the slower name, so that a standby does not get the first traffic', async () => {
     const { server, resolver } = await nameserver()
     server.reply('primary.example', 'A', {
@@ -410,6 +425,27 @@ describe('discovery by srv', { concurrency: true, timeout: 60_000 }, () => {
     await sets.ips(3)
     assert.deepEqual(shown(sets.all[3]), [['b.example', '10.0.0.3', 3, 1, 0]])
     assert.equal(server.queries.filter(({ name }) => name === 'a.example').length, asked)
+  })
+
+  it('waits a second for a silent target, also when the records are looked up again and again meanwhile', async () => {
+    const { server, resolver } = await nameserver(3_000)
+    server.addresses('a.example', ['10.0.0.1'], 300)
+    for (const type of ['A', 'AAAA']) server.reply('silent.example', type, { isSilent: true })
+    // The records change with each question, and hold for 50 ms.
+    let port = 0
+    server.fallback = ({ name }) => {
+      const targets = ['a.example', 'silent.example']
+      const answers = targets.map((target) => {
+        return { type: 'SRV' as const, name, ttl: 0, data: { priority: 0, weight: 1, port: ++port, target } }
+      })
+      return { answers }
+    }
+    const sets = new Sets(SRV, resolver)
+    const first = sets.ips(0)
+    // A set that is put off again and again would never come.
+    await until(() => sets.all.length > 0 || port > 100)
+    assert.ok(sets.all.length > 0, `${port} records were told of, and nothing came of them`)
+    assert.deepEqual([...new Set(await first)], ['10.0.0.1'])
   })
 
   it('keeps the old targets until the new one has an address, and says that it has none', async () => {
