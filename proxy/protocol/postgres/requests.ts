@@ -280,7 +280,7 @@ export class Requests {
       const begin = bytes === null ? NOTHING : beginOf(bytes, from, to)
       for (const hash of open) if (!server.open.has(hash)) server.open.set(hash, begin)
     }
-    // A function that is made, called and dropped in one transaction is not there when the server is asked about it.
+    // A function that is called and dropped in one transaction is not there when the server is asked about it.
     if (isDoubtful || defines) server.isDoubtful = true
     if (parameters !== 0 || pin !== null || isDoubtful || open.length > 0 || resets) this.#isSetting = true
     if (resets) this.#requester.resetsParameters()

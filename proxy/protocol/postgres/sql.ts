@@ -77,7 +77,7 @@ export class SqlScanner {
   isStored = false
   /** Something that is stored may have changed behind it. */
   isChange = false
-  /** It makes, changes or drops something: what that did meanwhile may be gone before anybody can ask. */
+  /** It makes, changes or drops a function: what that did meanwhile may be gone before anybody can ask. */
   defines = false
   /** It has parameters go back to what the session began with. */
   resets = false
@@ -116,8 +116,6 @@ export class SqlScanner {
   #isTemporary = false
   /** What `isChange` was before this statement. */
   #wasChange = false
-  /** And `defines`. */
-  #wasDefining = false
 
   /** @param isEscaping standard_conforming_strings is off: a backslash quotes in every string */
   begin(isEscaping: boolean): void {
@@ -152,7 +150,6 @@ export class SqlScanner {
 
   #startStatement(): void {
     this.#wasChange = this.isChange
-    this.#wasDefining = this.defines
     if (this.#isTemporary) this.#found('temporary_table')
     this.#isTemporary = false
     this.#position = 0
@@ -540,10 +537,7 @@ export class SqlScanner {
   }
 
   #onFirstWord(code: number): void {
-    if (code === WORD.create || code === WORD.alter || code === WORD.drop) {
-      this.isChange = true
-      this.defines = true
-    } else if (code === WORD.do) this.isChange = true
+    if (code === WORD.create || code === WORD.alter || code === WORD.drop || code === WORD.do) this.isChange = true
     if (code === WORD.reset) this.resets = true
     else if (code === WORD.listen) this.#found('listen')
     else if (code === WORD.load) this.#found('load')
@@ -580,11 +574,19 @@ export class SqlScanner {
           if (this.#position === 1 || [WORD.local, WORD.global, WORD.replace].some((each) => each === previous)) {
             this.#isTemporary = true
             this.isChange = this.#wasChange
-            this.defines = this.#wasDefining
           }
         } else if (previous === WORD.into || previous === WORD.local || previous === WORD.global) {
           this.#found('temporary_table')
         }
+        break
+      case WORD.function:
+      case WORD.procedure:
+      case WORD.routine:
+      case WORD.extension:
+      case WORD.schema:
+      case WORD.owned:
+        // CREATE OR REPLACE FUNCTION; what else is made has the names of functions in its text.
+        if (this.#position <= 3 && isDefinition(this.#kind)) this.defines = true
         break
       case WORD.default:
       case WORD.local:
@@ -630,4 +632,8 @@ export class SqlScanner {
 
 function bitOf(name: (typeof REPORTED_PARAMETERS)[number]): number {
   return 1 << REPORTED_PARAMETERS.indexOf(name)
+}
+
+function isDefinition(kind: number): boolean {
+  return kind === WORD.create || kind === WORD.alter || kind === WORD.drop
 }

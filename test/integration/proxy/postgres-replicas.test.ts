@@ -70,7 +70,7 @@ it(
     )
     assert.match(
       `${failure.code} ${failure.hint}`,
-      /^(?:57P03 ambassador: no_healthy_endpoint|08001 ambassador: connect_refused)$/,
+      /^(?:57P03 ambassador: no_healthy_endpoint|08001 ambassador: connect_(?:refused|timeout))$/,
     )
     assert.equal(proxy.troubles.length > 0, true)
     await standbys[0].start()
