@@ -222,16 +222,17 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
   }
 
-  /** Another attempt is sure to be possible, whatever still comes of the request. */
+  /** Another attempt is possible, for all that is known by now. */
   get #isRepeatable(): boolean {
-    const { isIdempotent, request } = this.#owner
-    return isIdempotent && request.isReplayable && (request.isComplete || request.body.kind === BodyKind.length)
+    return this.#owner.isIdempotent && this.#owner.request.isReplayable
   }
 
   #use(connection: UpstreamConnection): void {
     connection.use(this)
     this.#connection = connection
-    if (connection.requests > 1 && !this.#isRepeatable) {
+    const { request } = this.#owner
+    const mayGrow = !request.isComplete && request.body.kind === BodyKind.chunked
+    if (connection.requests > 1 && (mayGrow || !this.#isRepeatable)) {
       // A request that cannot be sent twice, or may turn out so while its body comes: one turn later, a FIN that has come by now is known and another connection is taken.
       this.state = 'checking'
       setImmediate(onChecked, this, connection)

@@ -114,6 +114,8 @@ describe('a value match', () => {
     [isThere, '/?xk=1', false],
     [isThere, '/?&&k', true],
     [is('%zz'), '/?k=%zz', true],
+    [is('v'), '/??k=v', false],
+    [is('v'), '/??x&k=v', true],
     [{ ...isThere, present: false }, '/?other', true],
   ]
   for (const [match, target, isMatch] of query) {
