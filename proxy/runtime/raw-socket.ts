@@ -160,6 +160,16 @@ export class RawSocket implements WriteOwner {
     return ((this.socket as unknown as Internals)._handle?._parent?.writeQueueSize ?? 1) > 0
   }
 
+  /** Why nothing can be written any more: the peer reset the connection, and what it sent before may still be read. Null: it can. */
+  get writeError(): Error | null {
+    return this.#writeError
+  }
+
+  /** A failure to write means that the peer broke the connection. On a Unix socket it may have closed in order, and what it sent counts. */
+  get knowsReset(): boolean {
+    return !this.isTls && (this.socket as unknown as Internals)._handle?.reset !== undefined
+  }
+
   get isPaused(): boolean {
     return this.#paused
   }

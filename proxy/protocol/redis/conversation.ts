@@ -35,6 +35,8 @@ const CONFIRMATIONS = new Set([...['subscribe', 'unsubscribe'].map(wordHash), ..
 export interface ConversationHost {
   /** RESET is on its way: what follows it must wait for its reply. */
   onResetting(): void
+  /** A login of ours goes with it: what follows must wait for its reply. */
+  onLoggingIn(): void
   /** RESET took everything back, the login too. */
   onReset(): void
   /** Nothing was taken back. */
@@ -284,6 +286,7 @@ export class Conversation implements CommandSink, ReplySink {
       this.#clear()
       if (line === null) return null
       this.expectOurs(true)
+      this.#host.onLoggingIn()
       return resetWith(line)
     }
     // It takes that back first, and answers.

@@ -65,7 +65,7 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
   #isEndSent = false
   /** What is wrong with a command, told when those before it are answered; null: nothing. */
   #refusal: string | null = null
-  /** The server has not confirmed what makes the connection like the one before. */
+  /** The server has not confirmed what makes the connection like the one before, or the login after RESET. */
   #isReplaying = false
   /** Memory that the two sockets read into; null: what all sockets share. */
   #clientMemory: Buffer | null = null
@@ -453,7 +453,15 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
   }
 
   onReset(): void {
-    if (this.#line !== null) this.#send(this.#line, false)
+    if (this.#line !== null) {
+      this.#send(this.#line, true)
+      this.#isReplaying = true
+    }
+    this.#updateStop()
+  }
+
+  onLoggingIn(): void {
+    this.#isReplaying = true
     this.#updateStop()
   }
 
@@ -462,15 +470,10 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
   }
 
   onOursRefused(isVital: boolean): void {
-    if (isVital && this.#isReplaying)
-      this.#fail(
-        'upstream_reset',
-        `endpoint ${this.#endpoint} refused the login or the database of the connection before`,
-      )
-    else
-      this.#owner.onRefusedCredential(
-        `endpoint ${this.#endpoint} refused a credential that was renewed, or a state that was moved`,
-      )
+    const name = `endpoint ${this.#endpoint}`
+    if (isVital)
+      this.#fail('upstream_reset', `${name} refused the login or the database that the connection had before`)
+    else this.#owner.onRefusedCredential(`${name} refused a credential that was renewed, or a state that was moved`)
   }
 
   onNotTheOne(): void {

@@ -148,6 +148,24 @@ describe('a connection of Redis that the server ends', { timeout: 120_000 }, () 
     }
   })
 
+  it('ends when the login after RESET is refused, before a command goes by another user', async (t) => {
+    const { server, client, proxy } = await started(t, ['user app on >first ~* &* +@all'])
+    const auth = { redis: { username: 'app', password: { secretKeyRef: { name: 'redis', key: 'password' } } } }
+    const { port } = await proxy({ auth }, {}, { redis: { password: 'first' } })
+    for (const before of [[], ['CLIENT', 'REPLY', 'SKIP']]) {
+      cli(server.port, 'ACL', 'SETUSER', 'app', 'resetpass', '>first')
+      const each = client(port).write(command('ACL', 'WHOAMI'))
+      assert.equal(await each.read(9), '$3\r\napp\r\n')
+      cli(server.port, 'ACL', 'SETUSER', 'app', 'resetpass', '>other')
+      each.write((before.length > 0 ? command(...before) : '') + command('RESET') + command('SET', 'a', '1'))
+      assert.match(
+        await each.ended(),
+        /^\$3\r\napp\r\n(\+RESET\r\n)?-ERR ambassador: upstream_reset .* refused the login/,
+      )
+      assert.equal(cli(server.port, 'EXISTS', 'a'), '0')
+    }
+  })
+
   it('is not moved to a server that has no such database: it ends before anything is written elsewhere', async (t) => {
     const { client, proxy, other } = await started(t)
     const { port, update } = await proxy()
@@ -164,7 +182,10 @@ describe('a connection of Redis that the server ends', { timeout: 120_000 }, () 
     }
     await until(isMoved)
     large.write(command('SET', 'a', '1'))
-    assert.match(await large.ended(), /^\+OK\r\n-ERR ambassador: upstream_reset .* refused .* the database of .*\r\n$/)
+    assert.match(
+      await large.ended(),
+      /^\+OK\r\n-ERR ambassador: upstream_reset .* refused .* the database that .*\r\n$/,
+    )
     fits.write(command('SET', 'b', '1'))
     assert.equal(await fits.read(10), '+OK\r\n+OK\r\n')
     assert.equal(cli(small.port, 'INFO', 'keyspace').split('\n').slice(1).join(), 'db1:keys=1,expires=0,avg_ttl=0')

@@ -6,6 +6,7 @@ import { Conversation } from '../../../../../proxy/protocol/redis/conversation.t
 const told: string[] = []
 const host = {
   onResetting: () => told.push('resetting'),
+  onLoggingIn: () => told.push('logging in'),
   onReset: () => told.push('reset'),
   onResetRefused: () => told.push('reset refused'),
   onOursRefused: () => told.push('ours refused'),
