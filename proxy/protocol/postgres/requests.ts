@@ -275,12 +275,13 @@ export class Requests {
   }
 
   #follow(server: Server, found: StatementEffects, bytes: Buffer | null, from: number, to: number): void {
-    const { pin, parameters, isDoubtful, open, isStored, isChange, resets } = found
+    const { pin, parameters, isDoubtful, open, isStored, isChange, resets, defines } = found
     if (open.length > 0) {
       const begin = bytes === null ? NOTHING : beginOf(bytes, from, to)
       for (const hash of open) if (!server.open.has(hash)) server.open.set(hash, begin)
     }
-    if (isDoubtful) server.isDoubtful = true
+    // A function that is made, called and dropped in one transaction is not there when the server is asked about it.
+    if (isDoubtful || defines) server.isDoubtful = true
     if (parameters !== 0 || pin !== null || isDoubtful || open.length > 0 || resets) this.#isSetting = true
     if (resets) this.#requester.resetsParameters()
     if (isChange) this.#requester.changesSchema()
@@ -527,7 +528,7 @@ function beginOf(bytes: Buffer, from: number, to: number): Buffer {
 }
 
 /** A statement that was too long to be read: its client keeps the connection. */
-const UNREAD: StatementEffects = { ...DOUBT, open: [], isStored: false, isChange: true, resets: false }
+const UNREAD: StatementEffects = { ...DOUBT, open: [], isStored: false, isChange: true, resets: false, defines: true }
 
 /** Nothing has to be done about a statement of these effects. */
 function isPlain({ pin, parameters, asksSequences, isDoubtful, open, isChange, resets }: StatementEffects): boolean {
@@ -543,8 +544,9 @@ function effectsIn({
   isStored,
   isChange,
   resets,
+  defines,
 }: SqlScanner): StatementEffects {
-  return { pin, parameters, asksSequences, isDoubtful, open: [...open], isStored, isChange, resets }
+  return { pin, parameters, asksSequences, isDoubtful, open: [...open], isStored, isChange, resets, defines }
 }
 
 const NOTHING = Buffer.alloc(0)

@@ -77,6 +77,8 @@ export class SqlScanner {
   isStored = false
   /** Something that is stored may have changed behind it. */
   isChange = false
+  /** It makes, changes or drops something: what that did meanwhile may be gone before anybody can ask. */
+  defines = false
   /** It has parameters go back to what the session began with. */
   resets = false
   /** Asked about every word that may name something stored; null: nobody is. */
@@ -114,6 +116,8 @@ export class SqlScanner {
   #isTemporary = false
   /** What `isChange` was before this statement. */
   #wasChange = false
+  /** And `defines`. */
+  #wasDefining = false
 
   /** @param isEscaping standard_conforming_strings is off: a backslash quotes in every string */
   begin(isEscaping: boolean): void {
@@ -127,6 +131,7 @@ export class SqlScanner {
     this.isStored = false
     this.isChange = false
     this.resets = false
+    this.defines = false
     this.#isTemporary = false
     this.#state = 'normal'
     this.#isEscaping = isEscaping
@@ -147,6 +152,7 @@ export class SqlScanner {
 
   #startStatement(): void {
     this.#wasChange = this.isChange
+    this.#wasDefining = this.defines
     if (this.#isTemporary) this.#found('temporary_table')
     this.#isTemporary = false
     this.#position = 0
@@ -534,7 +540,10 @@ export class SqlScanner {
   }
 
   #onFirstWord(code: number): void {
-    if (code === WORD.create || code === WORD.alter || code === WORD.drop || code === WORD.do) this.isChange = true
+    if (code === WORD.create || code === WORD.alter || code === WORD.drop) {
+      this.isChange = true
+      this.defines = true
+    } else if (code === WORD.do) this.isChange = true
     if (code === WORD.reset) this.resets = true
     else if (code === WORD.listen) this.#found('listen')
     else if (code === WORD.load) this.#found('load')
@@ -571,6 +580,7 @@ export class SqlScanner {
           if (this.#position === 1 || [WORD.local, WORD.global, WORD.replace].some((each) => each === previous)) {
             this.#isTemporary = true
             this.isChange = this.#wasChange
+            this.defines = this.#wasDefining
           }
         } else if (previous === WORD.into || previous === WORD.local || previous === WORD.global) {
           this.#found('temporary_table')

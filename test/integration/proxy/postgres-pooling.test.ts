@@ -745,9 +745,9 @@ describe('PostgreSQL pooling by transaction', () => {
 
   for (const protocol of ['simple', 'extended', 'prepared']) {
     it(
-      `serves pgbench by the ${protocol} protocol, 8 clients on 2 connections`,
+      `serves pgbench by the ${protocol} protocol, 8 clients on 2 connections with TLS and SCRAM`,
       scope(async (ends) => {
-        const proxy = await pool(ends, { limits: { maxConnections: 2 } })
+        const proxy = await pool(ends, { ca, limits: { maxConnections: 2 } })
         const where = ['-h', '127.0.0.1', '-U', 'x']
         const env = { PATH: process.env['PATH'], PGSSLMODE: 'disable', PGPASSWORD: POSTGRES_PASSWORD }
         const direct = ['-h', '127.0.0.1', '-p', String(port), '-U', POSTGRES_USER, '-i', '-q', 'postgres']
