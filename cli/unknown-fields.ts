@@ -8,6 +8,11 @@ import { nearest } from '../operator/webhook/nearest.ts'
 /** Made once: it takes longer than to look at a hundred objects. */
 let whole: Structural | undefined
 
+/** What a person who writes a field that ends like this wants, where the other fields beside it do not tell. */
+const HINTS: readonly (readonly [end: string, hint: string])[] = [
+  ['.srv.port', 'the SRV records have the ports: remove it'],
+]
+
 /** The unknown fields below `spec` of an Ambassador and beside it, each with the known one that was probably meant. */
 export function unknownFields(object: object): Issue[] {
   const { properties, ...rest } = (whole ??= schema())
@@ -24,7 +29,8 @@ function below(node: Structural, value: unknown, path: string): Issue[] {
   return Object.entries(value).flatMap(([name, child]) => {
     const own = path === '' ? name : `${path}.${name}`
     if (Object.hasOwn(known, name)) return below(known[name]!, child, own)
-    return [{ field: own, message: `is not a field, ${remedy(name, Object.keys(known))}` }]
+    const hint = HINTS.find(([end]) => own.endsWith(end))?.[1]
+    return [{ field: own, message: `is not a field, ${hint ?? remedy(name, Object.keys(known))}` }]
   })
 }
 

@@ -61,7 +61,7 @@ export function isHostPattern(text: string): boolean {
 export class HostList {
   readonly #names = new Map<string, Set<number | null>>()
   readonly #below: { readonly name: string; readonly port: number | null }[] = []
-  readonly #ranges: { readonly block: BlockList; readonly port: number | null }[] = []
+  readonly #ranges: { readonly block: BlockList; readonly isIPv6: boolean; readonly port: number | null }[] = []
 
   /** @throws {Error} that quotes the entry which is none, with the remedy */
   constructor(entries: readonly string[]) {
@@ -72,8 +72,9 @@ export class HostList {
       if (entry.kind === 'below') this.#below.push(entry)
       else if (entry.kind === 'range') {
         const block = new BlockList()
-        block.addSubnet(entry.ip, entry.bits, isIP(entry.ip) === 4 ? 'ipv4' : 'ipv6')
-        this.#ranges.push({ block, port: entry.port })
+        const isIPv6 = isIP(entry.ip) === 6
+        block.addSubnet(entry.ip, entry.bits, isIPv6 ? 'ipv6' : 'ipv4')
+        this.#ranges.push({ block, isIPv6, port: entry.port })
       } else {
         const ports = this.#names.get(entry.name) ?? new Set()
         ports.add(entry.port)
@@ -95,12 +96,19 @@ export class HostList {
     return this.#below.some((each) => (each.port === null || each.port === port) && isBelow(name, each.name))
   }
 
-  /** Whether an entry allows this address as an address. */
+  /**
+   * Whether an entry allows this address as an address. A range of IPv6 has none of IPv4, though BlockList takes each of them for one
+   * that begins with `::ffff:` too.
+   */
   allowsAddress(ip: string, port: number): boolean {
     const family = isIP(ip)
     if (family === 0) return false
+    const isIPv6 = family === 6 && isAddress6(ip)
     return this.#ranges.some(
-      (each) => (each.port === null || each.port === port) && each.block.check(ip, family === 4 ? 'ipv4' : 'ipv6'),
+      (each) =>
+        each.isIPv6 === isIPv6 &&
+        (each.port === null || each.port === port) &&
+        each.block.check(ip, family === 4 ? 'ipv4' : 'ipv6'),
     )
   }
 

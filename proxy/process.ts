@@ -47,6 +47,12 @@ export class Lifecycle {
         else void this.stop(ORDER[signal])
       })
     }
+    // The end of a terminal, which a person closes; to others, a word to read files again.
+    process.on('SIGHUP', () => {
+      this.#log.info({ detail: 'SIGHUP' }, 'signal received')
+      if (process.getBuiltinModule('node:tty').isatty(0)) void this.stop('Native')
+      else if (!this.#isStopping) void this.#app?.reload()
+    })
     // What nobody expected leaves state that nobody can vouch for: say it and begin anew. kubelet restarts the container.
     process.on('uncaughtException', (err) => this.#fault(err))
     process.on('unhandledRejection', (err) => this.#fault(err))

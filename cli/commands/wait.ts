@@ -32,6 +32,10 @@ Exit code: 0 ready, 1 not ready in time (the reasons are printed) or no such ups
 
 /** Between two looks, in milliseconds. */
 const LOOK_MS = 200
+/** Endpoints that are dialled at a time. */
+const DIALS = 250
+/** Endpoints that a sentence names. */
+const MAX_SHOWN = 10
 /** A sidecar that is there answers in far less; so does an endpoint that is up. */
 const ANSWER_MS = 2000
 
@@ -53,8 +57,10 @@ export async function run(args: string[], env: NodeJS.ProcessEnv = process.env):
     admin: portOption('--admin-port', values['admin-port'] ?? env[Env.adminPort], ADMIN_PORT),
   }
   const startedAt = performance.now()
+  // One look is taken whatever it takes.
+  const endsAt = timeoutMs === 0 ? Number.POSITIVE_INFINITY : startedAt + timeoutMs
   for (;;) {
-    const look = await lookAt(ports, values.upstream)
+    const look = await lookAt(ports, values.upstream, endsAt)
     if (look.kind === 'ready') {
       if (!values.quiet) console.log('ready')
       return Exit.ok
@@ -73,14 +79,20 @@ type Look =
   /** `hopeless`: waiting does not help. */
   | { readonly kind: 'waiting' | 'hopeless'; readonly why: string }
 
-async function lookAt(ports: { telemetry: number; admin: number }, upstreams: readonly string[]): Promise<Look> {
+/** @param endsAt when it has to end, in monotonic milliseconds */
+async function lookAt(
+  ports: { telemetry: number; admin: number },
+  upstreams: readonly string[],
+  endsAt: number,
+): Promise<Look> {
   const query = ['startup', ...upstreams.map((name) => `upstream=${encodeURIComponent(name)}`)].join('&')
   const answer = await get(ports.telemetry, `/readyz?${query}`)
   if (typeof answer === 'string') return { kind: 'waiting', why: answer }
   const why = answer.body.trim().replaceAll('\n', '; ')
-  if (answer.status === 404) return { kind: 'hopeless', why }
-  if (answer.status !== 200) return { kind: 'waiting', why }
-  return upstreams.length === 0 ? { kind: 'ready' } : await dialAll(ports.admin, upstreams)
+  if (answer.status === 404 && why.startsWith('there is no upstream ')) return { kind: 'hopeless', why }
+  if (answer.status === 503) return { kind: 'waiting', why }
+  if (answer.status !== 200) return { kind: 'waiting', why: foreign(ports.telemetry) }
+  return upstreams.length === 0 ? { kind: 'ready' } : await dialAll(ports.admin, upstreams, endsAt)
 }
 
 /** The part of /upstreams that is read here. */
@@ -92,25 +104,21 @@ interface Report {
 }
 
 /** What the sidecar knows of an upstream that nothing was sent to yet is that nothing failed. So an endpoint of each is connected to. */
-async function dialAll(adminPort: number, names: readonly string[]): Promise<Look> {
+async function dialAll(adminPort: number, names: readonly string[], endsAt: number): Promise<Look> {
   const answer = await get(adminPort, '/upstreams')
   if (typeof answer === 'string') return { kind: 'waiting', why: answer }
-  const { ambassadors } = JSON.parse(answer.body) as Report
+  const ambassadors = answer.status === 200 ? reportOf(answer.body) : null
+  if (ambassadors === null) return { kind: 'waiting', why: foreign(adminPort) }
   for (const { name: ambassador, upstreams } of ambassadors) {
     for (const { name, endpoints } of upstreams) {
       if (!names.some((each) => [name, ambassador, `${ambassador}/${name}`].includes(each))) continue
       // Endpoints that come with the requests cannot be waited for.
       if (endpoints.length === 0) continue
-      const failures: string[] = []
-      for (const endpoint of endpoints) {
-        const failure = await dial(endpoint.name)
-        if (failure === null) break
-        failures.push(`${endpoint.name} (${failure})`)
-      }
-      if (failures.length === endpoints.length) {
+      const failures = await dialUntilOne([...new Set(endpoints.map((each) => each.name))], endsAt)
+      if (failures !== null) {
         return {
           kind: 'waiting',
-          why: `ambassador '${ambassador}': upstream '${name}': no endpoint takes a connection: ${failures.join(', ')}`,
+          why: `ambassador '${ambassador}': upstream '${name}': no endpoint takes a connection: ${firstOf(failures)}`,
         }
       }
     }
@@ -118,8 +126,35 @@ async function dialAll(adminPort: number, names: readonly string[]): Promise<Loo
   return { kind: 'ready' }
 }
 
+/** Null as soon as one accepts, else why each does not. They are dialled side by side: of many, most may be silent. */
+async function dialUntilOne(endpoints: readonly string[], endsAt: number): Promise<readonly string[] | null> {
+  const failures: string[] = []
+  for (let at = 0; at < endpoints.length; at += DIALS) {
+    const leftMs = endsAt - performance.now()
+    if (at > 0 && leftMs <= 0) return [...failures, `${endpoints.length - at} more (not dialled, the time was up)`]
+    const answerMs = Math.min(ANSWER_MS, Math.max(LOOK_MS, leftMs))
+    const dials = endpoints.slice(at, at + DIALS).map(async (name) => {
+      const failure = await dial(name, answerMs)
+      if (failure === null) return
+      failures.push(`${name} (${failure})`)
+      throw new Error(failure)
+    })
+    const isOne = await Promise.any(dials).then(
+      () => true,
+      () => false,
+    )
+    if (isOne) return null
+  }
+  return failures
+}
+
+function firstOf(failures: readonly string[]): string {
+  const shown = failures.slice(0, MAX_SHOWN).join(', ')
+  return failures.length > MAX_SHOWN ? `${shown} and ${failures.length - MAX_SHOWN} more` : shown
+}
+
 /** Null when it accepts, else why not. */
-function dial(name: string): Promise<string | null> {
+function dial(name: string, answerMs: number): Promise<string | null> {
   const [, host = '', port] = /^\[?(.*?)\]?:(\d+)$/.exec(name) ?? []
   const options: NetConnectOpts = name.startsWith('/') ? { path: name } : { host, port: Number(port) }
   return new Promise((resolve) => {
@@ -128,7 +163,7 @@ function dial(name: string): Promise<string | null> {
       resolve(failure)
       socket.destroy()
     }
-    socket.setTimeout(ANSWER_MS, () => end('no answer'))
+    socket.setTimeout(answerMs, () => end('no answer'))
     socket.once('connect', () => end(null))
     socket.once('error', (error: NodeJS.ErrnoException) => end(error.code ?? error.message))
   })
@@ -148,6 +183,20 @@ function get(port: number, path: string): Promise<{ readonly status: number; rea
     outgoing.on('error', () => resolve(nobody(port)))
     outgoing.end()
   })
+}
+
+/** Null: it is not what a sidecar says. */
+function reportOf(body: string): Report['ambassadors'] | null {
+  try {
+    const { ambassadors } = JSON.parse(body) as Partial<Report>
+    return Array.isArray(ambassadors) ? ambassadors : null
+  } catch {
+    return null
+  }
+}
+
+function foreign(port: number): string {
+  return `what answers on 127.0.0.1:${port} is no sidecar, or an older one: name the ports of the sidecar`
 }
 
 function nobody(port: number): string {

@@ -7,6 +7,7 @@ const SCOPE = 'https://ossrdbms-aad.database.windows.net/.default'
 
 export class AzureEntraSource implements DatabaseTokenSource {
   readonly isPerServer = false
+  readonly isLocal = false
 
   async fetch(_host: string, _port: number, abortSignal: AbortSignal): Promise<Token> {
     try {

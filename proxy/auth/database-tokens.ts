@@ -1,4 +1,4 @@
-/** Tokens that a database takes for a password: one fetch at a time for each server, and used again while enough of its life is left. */
+/** Tokens that a database takes for a password: one fetch at a time for each server, and used again while enough of its life is left where an issuer must be asked. */
 import type { DatabaseTokens } from '../policy/credential.ts'
 import type { Token } from './token-credential.ts'
 
@@ -6,6 +6,8 @@ import type { Token } from './token-credential.ts'
 export interface DatabaseTokenSource {
   /** A token is for one server; else all servers take the same. */
   readonly isPerServer: boolean
+  /** It is made here, by keys that are kept: each login gets a new one, and none is older than a change of the keys. */
+  readonly isLocal: boolean
   /** Rejects with an error whose message names the issuer, what happened and the remedy; never a secret. */
   fetch(host: string, port: number, signal: AbortSignal): Promise<Token>
 }
@@ -53,7 +55,7 @@ export class DatabaseTokenCache implements DatabaseTokens {
   async tokenFor(host: string, port: number): Promise<string> {
     const held = this.#heldFor(this.#source.isPerServer ? `${host}:${port}` : '')
     const time = performance.now()
-    if (held.token !== null && time < held.renewAt) return held.token
+    if (held.token !== null && time < held.renewAt && !this.#source.isLocal) return held.token
     // One that is not over yet is good enough while another cannot be had.
     const usable = held.token !== null && time < held.endsAt ? held.token : null
     if (held.fetching === null && time < held.retryAt) {

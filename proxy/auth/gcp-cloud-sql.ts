@@ -14,6 +14,7 @@ interface AccessTokenClient {
 
 export class GcpCloudSqlSource implements DatabaseTokenSource {
   readonly isPerServer = false
+  readonly isLocal = false
 
   async fetch(): Promise<Token> {
     try {

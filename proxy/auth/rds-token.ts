@@ -10,6 +10,7 @@ const LIFE_MS = 900_000
 
 export class RdsTokenSource implements DatabaseTokenSource {
   readonly isPerServer = true
+  readonly isLocal = true
   readonly #region: string
   readonly #username: string
   #keys: Keys | null = null

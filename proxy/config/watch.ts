@@ -11,6 +11,9 @@ export interface WatchOptions {
   readonly pollWithoutWatchMs?: number
 }
 
+/** How many times the quiet that it waits for a change may be put off. */
+const MAX_DEBOUNCES = 20
+
 /**
  * Watches files and directories and calls back when their content may have changed.
  *
@@ -23,6 +26,8 @@ export interface WatchOptions {
  */
 export class FileWatcher {
   readonly #onChange: () => void
+  /** Of the first of the events that wait for quiet. */
+  #wokenAt = 0
   readonly #debounceMs: number
   readonly #pollMs: number
   readonly #pollWithoutWatchMs: number
@@ -104,7 +109,11 @@ export class FileWatcher {
 
   #wake(): void {
     if (this.#closed) return
-    if (this.#debounce !== null) clearTimeout(this.#debounce)
+    const time = performance.now()
+    if (this.#debounce === null) this.#wokenAt = time
+    // A neighbour that is written all the time, such as a log, must not put it off for ever.
+    else if (time - this.#wokenAt >= MAX_DEBOUNCES * this.#debounceMs) return
+    else clearTimeout(this.#debounce)
     this.#debounce = setTimeout(() => this.#compare(), this.#debounceMs)
     this.#debounce.unref()
   }
@@ -117,6 +126,8 @@ export class FileWatcher {
 
   #compare(): void {
     if (this.#closed) return
+    if (this.#debounce !== null) clearTimeout(this.#debounce)
+    this.#debounce = null
     let changed = false
     for (const [path, before] of this.#seen) {
       const after = fingerprint(path)

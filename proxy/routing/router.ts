@@ -52,7 +52,7 @@ export class Route<T> {
       if (!holds(match, view.header(match.name))) return false
     }
     if (this.#query.length > 0) {
-      const query = new URLSearchParams(queryOf(view.target()))
+      const query = parametersOf(view.target())
       for (const match of this.#query) {
         if (!holds(match, query.get(match.name))) return false
       }
@@ -176,9 +176,10 @@ function pathOf(target: string): string {
   return query < 0 ? target : target.slice(0, query)
 }
 
-function queryOf(target: string): string {
+/** The parameters of the query; URLSearchParams would take a second `?` at its begin for no part of a name. */
+function parametersOf(target: string): URLSearchParams {
   const query = target.indexOf('?')
-  return query < 0 ? '' : target.slice(query + 1)
+  return new URLSearchParams(query < 0 ? '' : `&${target.slice(query + 1)}`)
 }
 
 /** RFC 6265 section 5.4: pairs separated by `; `. The first of a name counts. */
@@ -198,7 +199,7 @@ export function hashOf(on: { readonly kind: 'header' | 'cookie' | 'query'; reado
       ? view.header(on.name)
       : on.kind === 'cookie'
         ? cookieOf(view.header('cookie'), on.name)
-        : new URLSearchParams(queryOf(view.target())).get(on.name)
+        : parametersOf(view.target()).get(on.name)
   return value === null || value === '' ? -1 : hashShare(value)
 }
 

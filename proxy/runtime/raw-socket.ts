@@ -160,6 +160,16 @@ export class RawSocket implements WriteOwner {
     return ((this.socket as unknown as Internals)._handle?._parent?.writeQueueSize ?? 1) > 0
   }
 
+  /** Why nothing can be written any more: the peer reset the connection, and what it sent before may still be read. Null: it can. */
+  get writeError(): Error | null {
+    return this.#writeError
+  }
+
+  /** A failure to write means that the peer broke the connection. On a Unix socket it may have closed in order, and what it sent counts. */
+  get knowsReset(): boolean {
+    return !this.isTls && (this.socket as unknown as Internals)._handle?.reset !== undefined
+  }
+
   get isPaused(): boolean {
     return this.#paused
   }
@@ -309,7 +319,9 @@ export class RawSocket implements WriteOwner {
   #sendEnd(): void {
     if (this.#endSent) return
     this.#endSent = true
-    this.socket.end()
+    // Everything is with the kernel and the peer has said that it sends no more: closing says the same, and is one step in place of two.
+    if (this.ended && !this.isTls) this.destroy()
+    else this.socket.end()
   }
 
   /** Closes both directions now; data not yet sent is lost. */

@@ -21,6 +21,8 @@ const MEANINGS: readonly (readonly [part: string, meaning: string])[] = [
   ['ALERT_INSUFFICIENT_SECURITY', 'it wants stronger ciphers than we share with it; see its log'],
   ['ALERT_INTERNAL_ERROR', 'something went wrong inside it; see its log'],
   ['HANDSHAKE_FAILURE', 'it shares no cipher with us, or wants a client certificate; see its log'],
+  ['DECRYPTION_FAILED_OR_BAD_RECORD_MAC', 'what it sent was changed on its way'],
+  ['BAD_RECORD_TYPE', 'it does not keep to TLS; see what listens there'],
   ['UNEXPECTED_MESSAGE', 'it does not keep to TLS; see what listens there'],
   ['DATA_LENGTH_TOO_LONG', 'it does not keep to TLS; see what listens there'],
 ]

@@ -102,7 +102,7 @@ export function pickEndpoint(
 ): Endpoint | null {
   const { policy, panicThreshold, isStrict } = balancing
   if (tried.length === 0 && ((groups.length > 1 && !isStrict) || (panicThreshold !== null && panicThreshold > 0))) {
-    const share = shareOut(groups, now, random, panicThreshold ?? 0)
+    const share = shareOut(groups, now, random, policy === 'ConsistentHash' ? hash : NO_HASH, panicThreshold ?? 0)
     const group = share === null ? undefined : groups[share.index]
     if (group !== undefined) {
       const picked = pickIn(group, now, NONE, share?.isPanic === true ? ANY : DIALLED, random, policy, hash)
@@ -120,12 +120,13 @@ export function pickEndpoint(
 
 /**
  * Which group an attempt goes to, by the shares of their hosts that are available; null when none has one, or the first has enough.
- * `isPanic`: all groups together have too few, and this one fewer than the threshold.
+ * With a hash the same value goes to the same group. `isPanic`: all groups together have too few, and this one fewer than the threshold.
  */
 function shareOut(
   groups: readonly PriorityGroup[],
   now: Millis,
   random: Random,
+  hash: number,
   panicThreshold: number,
 ): { readonly index: number; readonly isPanic: boolean } | null {
   // As good as always: then nothing is made for a request.
@@ -136,7 +137,7 @@ function shareOut(
   const isShort = total < 1
   if (total === 0) return null
   // What the groups cannot take together is shared out among them all the same.
-  let left = random() * Math.min(1, total)
+  let left = (hash === NO_HASH ? random() : hash) * Math.min(1, total)
   for (let index = 0; index < groups.length; index++) {
     const share = shares[index] ?? 0
     left -= Math.min(1, OVERPROVISION * share)

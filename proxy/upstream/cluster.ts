@@ -17,6 +17,7 @@ import type { Address, Discovery, Halt } from './discovery/discovery.ts'
 import { addressKey, addressName, Endpoint, type Turns } from './endpoint.ts'
 import type { Prober } from './health/check.ts'
 import { Health, type HealthOptions } from './health/health.ts'
+import { Holds } from './holds.ts'
 import { HostClusters } from './host-clusters.ts'
 import type { RedisLogin } from './redis/login.ts'
 
@@ -66,14 +67,6 @@ export interface ClusterParts {
   readonly paced?: PacingCounts
 }
 
-interface Hold {
-  readonly done: (ready: boolean) => void
-  readonly timer: NodeJS.Timeout
-}
-
-/** Discovery is asked to look again this often while somebody waits for its first endpoints. */
-const HOLD_REFRESH_MS = 1_000
-
 export class Cluster {
   readonly name: string
   /** Slots for connections and the bounded queue for them. */
@@ -100,8 +93,7 @@ export class Cluster {
   readonly #health: Health
   readonly #departures: Departures
   readonly #turns: Turns = { at: 0 }
-  readonly #holds = new Set<Hold>()
-  #holdRefresh: NodeJS.Timeout | undefined
+  readonly #holds = new Holds(() => this.#discovery.refresh())
   #isClosed = false
   #halt: Halt = 'none'
   #switches = 0
@@ -134,7 +126,7 @@ export class Cluster {
         } else endpoint.failed('health_check', failure)
         parts.onHealth?.(this, endpoint, failure)
       },
-      onFailedCheck: () => this.#discovery.refresh(),
+      onFailedCheck: ({ host }) => this.#discovery.refresh(host),
     })
     this.#departures = new Departures(options.config.drainDeadlineMs ?? null)
     this.#discoveryKey = canonicalJson(withoutEndpoints(options.config.discovery))
@@ -201,7 +193,7 @@ export class Cluster {
     if (wasHalted !== this.isHalted) {
       for (const { pool } of this.#byKey.values()) pool?.halt?.(this.isHalted)
     }
-    if (this.isReady) for (const hold of this.#holds) this.#endHold(hold, true)
+    if (this.isReady) this.#holds.end(true)
   }
 
   /** When what DNS said of it was last confirmed, in monotonic milliseconds; null without DNS, or while it said nothing. */
@@ -236,7 +228,7 @@ export class Cluster {
 
   /** Nobody uses it now; connections may rest in its pools. */
   get isIdle(): boolean {
-    if (this.connections.pending > 0 || this.#holds.size > 0) return false
+    if (this.connections.pending > 0 || !this.#holds.isEmpty) return false
     for (const { active } of this.#byKey.values()) if (active > 0) return false
     return true
   }
@@ -317,11 +309,7 @@ export class Cluster {
       done(this.isReady)
       return () => {}
     }
-    const hold: Hold = { done, timer: setTimeout(() => this.#endHold(hold, false), timeoutMs) }
-    this.#holds.add(hold)
-    this.#discovery.refresh()
-    this.#holdRefresh ??= setInterval(() => this.#discovery.refresh(), HOLD_REFRESH_MS).unref()
-    return () => this.#removeHold(hold)
+    return this.#holds.add(timeoutMs, done)
   }
 
   /**
@@ -332,7 +320,7 @@ export class Cluster {
   dialFailed(endpoint: Endpoint, now: Millis, isSilent = false): void {
     endpoint.dialFailed(now)
     endpoint.heard(isSilent)
-    this.#discovery.refresh()
+    this.#discovery.refresh(endpoint.host)
   }
 
   /**
@@ -402,7 +390,7 @@ export class Cluster {
     this.hosts?.close()
     this.#discovery.stop()
     this.#health.close()
-    for (const hold of this.#holds) this.#endHold(hold, false)
+    this.#holds.end(false)
     for (const [key, endpoint] of this.#byKey) this.#departures.leave(key, endpoint)
   }
 
@@ -442,7 +430,7 @@ export class Cluster {
     this.#group()
     this.#health.setEndpoints(this.#byKey.values())
     for (const [key, endpoint] of left) this.#departures.leave(key, endpoint)
-    if (!isEmpty && this.#halt === 'none') for (const hold of this.#holds) this.#endHold(hold, true)
+    if (!isEmpty && this.#halt === 'none') this.#holds.end(true)
     this.#parts.onEndpoints?.(this)
   }
 
@@ -486,19 +474,6 @@ export class Cluster {
       this.#denials++
       this.#parts.onDenied?.(this, refusal)
     }
-  }
-
-  #endHold(hold: Hold, ready: boolean): void {
-    this.#removeHold(hold)
-    hold.done(ready)
-  }
-
-  #removeHold(hold: Hold): void {
-    clearTimeout(hold.timer)
-    this.#holds.delete(hold)
-    if (this.#holds.size > 0) return
-    clearInterval(this.#holdRefresh)
-    this.#holdRefresh = undefined
   }
 
   #configureOutlier(endpoint: Endpoint): void {

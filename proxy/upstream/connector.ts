@@ -258,9 +258,11 @@ class DialAttempt implements Dial, SocketHandler {
     })
   }
 
-  #header({ localAddress, localPort, remoteAddress, remotePort }: Socket): Buffer | null {
+  #header(socket: Socket): Buffer | null {
     const { proxyProtocol = null, isCheck = false } = this.#target
     if (proxyProtocol === null) return null
+    // Each two asks the kernel.
+    const { localAddress, localPort, remoteAddress, remotePort } = socket
     const from: Peer = { address: localAddress ?? '', port: localPort ?? 0 }
     const to: Peer = { address: remoteAddress ?? '', port: remotePort ?? 0 }
     return proxyHeader(proxyProtocol, isCheck ? null : { from, to })

@@ -7,12 +7,14 @@ import { run } from '../../build/machine/exec.ts'
 import type { Mode } from './contender.ts'
 
 export interface Load {
-  readonly requests: number
+  /** Of what the suite counts: requests, GiB or connections. */
+  readonly count: number
   /** Answers that were not 2xx, and connections that broke. */
   readonly errors: number
-  readonly requestsPerSecond: number
-  readonly p50Ms: number
-  readonly p99Ms: number
+  readonly perSecond: number
+  /** Null: the load asks for no answers. */
+  readonly p50Ms: number | null
+  readonly p99Ms: number | null
 }
 
 /** Eight fields with the Host and the Connection that wrk leaves out for keep-alive. */
@@ -46,13 +48,18 @@ export interface LoadOptions {
   /** For files of the load. */
   readonly directory: string
   readonly path?: string
+  /** Fields beside those that every request has. Default: none. */
+  readonly fields?: Readonly<Record<string, string>>
 }
 
 /** Loads one port for some seconds. */
 export const load = async (options: LoadOptions): Promise<Load> => {
   const script = join(options.directory, 'done.lua')
   writeFileSync(script, SCRIPT)
-  const fields = Object.entries(REQUEST_FIELDS).flatMap(([name, value]) => ['-H', `${name}: ${value}`])
+  const fields = Object.entries({ ...REQUEST_FIELDS, ...options.fields }).flatMap(([name, value]) => [
+    '-H',
+    `${name}: ${value}`,
+  ])
   const said = await run(
     'taskset',
     [
@@ -73,9 +80,9 @@ export const load = async (options: LoadOptions): Promise<Load> => {
   if (line === undefined) throw new Error(`wrk: printed no summary:\n${said}`)
   const { requests, durationUs, errors, p50Us, p99Us } = JSON.parse(line) as Record<string, number>
   return {
-    requests: requests!,
+    count: requests!,
     errors: errors!,
-    requestsPerSecond: requests! / (durationUs! / 1e6),
+    perSecond: requests! / (durationUs! / 1e6),
     p50Ms: p50Us! / 1000,
     p99Ms: p99Us! / 1000,
   }
@@ -86,7 +93,7 @@ export const withOpenConnections = async <T>(
   port: number,
   connections: number,
   mode: Mode,
-  look: () => T,
+  look: () => T | Promise<T>,
 ): Promise<T> => {
   const fields = Object.entries(REQUEST_FIELDS).map(([name, value]) => `${name}: ${value}\r\n`)
   const request = mode === 'Redis' ? 'PING\r\n' : `GET /v1/charges?limit=10 HTTP/1.1\r\n${fields.join('')}\r\n`
@@ -101,7 +108,7 @@ export const withOpenConnections = async <T>(
         socket.write(request)
       })
     }
-    return look()
+    return await look()
   } finally {
     for (const socket of sockets) socket.destroy()
   }

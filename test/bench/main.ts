@@ -5,18 +5,23 @@ import { parseArgs } from 'node:util'
 import { POSTGRES_ABOUT, postgresTable, runPostgres } from './postgres/run.ts'
 import { table } from './report.ts'
 import { runSuite } from './run-suite.ts'
+import { connections } from './suites/connections.ts'
 import { http, http1m, http16k, https, tcp, tls } from './suites/http.ts'
 import { redis } from './suites/redis.ts'
+import { streams } from './suites/streams.ts'
 import type { Suite } from './suites/suite.ts'
 
-const SUITES: readonly Suite[] = [http, http16k, http1m, https, tcp, tls, ...redis]
+const SUITES: readonly Suite[] = [http, http16k, http1m, https, tcp, tls, ...streams, ...connections, ...redis]
+const named = (prefix: string): readonly Suite[] =>
+  SUITES.filter(({ name }) => name === prefix || name.startsWith(`${prefix}-`))
 /** Names of several suites in one run. */
-const GROUPS: Readonly<Record<string, readonly Suite[]>> = { redis }
+const GROUPS: Readonly<Record<string, readonly Suite[]>> = { redis, 'tcp-all': named('tcp'), 'tls-all': named('tls') }
 
 const USAGE = `usage: npm run bench -- SUITE... [--json] [--seconds N] [--rounds N] [--only NAME,...]
 
 ${SUITES.map(({ name, about }) => `  ${name.padEnd(12)} ${about}`).join('\n')}
   ${'redis'.padEnd(12)} all four of them
+  ${'tcp-all'.padEnd(12)} tcp, its streams, and its connections; tls-all likewise
   ${'postgres'.padEnd(12)} ${POSTGRES_ABOUT}
 
   --seconds N   of load in each round (default: 5)

@@ -1,7 +1,6 @@
 /** Runs the documents of Redis; README.md says how they are written. */
 import assert from 'node:assert/strict'
-import { describe, it } from 'node:test'
-import { type Case, codecDocuments } from '../helpers/codec-documents.ts'
+import { type Case, testDocuments } from '../helpers/codec-documents.ts'
 import { tellCommands, tellReplies } from '../helpers/redis-codec.ts'
 
 function check({ blocks }: Case, chunkBytes: number): void {
@@ -18,20 +17,4 @@ function check({ blocks }: Case, chunkBytes: number): void {
   assert.equal(told.isIncomplete, find('incomplete') !== undefined)
 }
 
-for (const { file, cases } of codecDocuments('redis')) {
-  describe(file, () => {
-    for (const test of cases) {
-      it(test.title, () => {
-        const { length } = test.blocks[0]!.bytes
-        for (const chunkBytes of [length, ...Array.from({ length }, (_, i) => i + 1)]) {
-          try {
-            check(test, chunkBytes)
-          } catch (error) {
-            if (error instanceof Error) error.message = `in reads of ${chunkBytes} bytes: ${error.message}`
-            throw error
-          }
-        }
-      })
-    }
-  })
-}
+testDocuments('redis', check)

@@ -1,8 +1,7 @@
 /** Runs the documents of HTTP/1.1; README.md says how they are written. */
 import assert from 'node:assert/strict'
-import { describe, it } from 'node:test'
 import { type Relayed, relayRequests, relayResponse } from '../helpers/codec.ts'
-import { type Block, type Case, codecDocuments } from '../helpers/codec-documents.ts'
+import { type Block, type Case, testDocuments } from '../helpers/codec-documents.ts'
 
 function run({ blocks }: Case, chunkBytes: number): Relayed {
   const [input] = blocks
@@ -31,20 +30,4 @@ function check(test: Case, relayed: Relayed): void {
   if (refused === undefined) assert.equal(relayed.isIncomplete, incomplete !== undefined)
 }
 
-for (const { file, cases } of codecDocuments('http1')) {
-  describe(file, () => {
-    for (const test of cases) {
-      it(test.title, () => {
-        const { length } = test.blocks[0]!.bytes
-        for (const chunkBytes of [length, ...Array.from({ length }, (_, i) => i + 1)]) {
-          try {
-            check(test, run(test, chunkBytes))
-          } catch (error) {
-            if (error instanceof Error) error.message = `in reads of ${chunkBytes} bytes: ${error.message}`
-            throw error
-          }
-        }
-      })
-    }
-  })
-}
+testDocuments('http1', (test, chunkBytes) => check(test, run(test, chunkBytes)))

@@ -44,17 +44,17 @@ export const costOf = (counts: Counts, requests: number): Cost => {
 }
 
 /**
- * How far a figure may be above what is written down, by share or by number, whichever is more; and twice as far below. The counts are the
- * same in each run, so the room is for changes that nobody would notice: 80 steps are some 20 nanoseconds.
+ * How far a figure may be above what is written down, and twice as far below. The counts are the same in each run, so the room is for changes
+ * that nobody would notice: less than a look into a map and a string.
  */
-const ROOM: Readonly<Record<keyof Figures, { readonly share: number; readonly number: number }>> = {
-  steps: { share: 0.015, number: 80 },
-  calls: { share: 0.015, number: 5 },
-  nodeCalls: { share: 0.015, number: 5 },
-  // The process has a few of its own in a thousand requests.
-  reads: { share: 0, number: 0.05 },
-  writes: { share: 0, number: 0.05 },
-  turns: { share: 0, number: 0.05 },
+const ROOM: Readonly<Record<keyof Figures, number>> = {
+  steps: 80,
+  calls: 5,
+  nodeCalls: 5,
+  // One in twenty requests.
+  reads: 0.05,
+  writes: 0.05,
+  turns: 0.05,
 }
 
 const NAMES = Object.keys(ROOM) as (keyof Figures)[]
@@ -68,9 +68,7 @@ export const compare = (is: Cost, was: Cost): string[] => {
   for (const name of NAMES) {
     const [now, before] = [is[name], was[name]]
     if (now === null || before === null) continue
-    const { share, number } = ROOM[name]
-    const room = Math.max(share * before, number)
-    if (now <= before + room && now >= before - 2 * room) continue
+    if (now <= before + ROOM[name] && now >= before - 2 * ROOM[name]) continue
     const percent = Math.round((1000 * (now - before)) / before) / 10
     lines.push(`${name}: ${now} in place of ${before} (${percent > 0 ? '+' : ''}${percent} %)`)
   }

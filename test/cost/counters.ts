@@ -1,5 +1,5 @@
 /** Counts what a process does: how often each piece of our code runs, its system calls and turns of the event loop. */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, openSync, readSync } from 'node:fs'
 import { type Debugger, type Profiler, Session } from 'node:inspector'
 import { relative } from 'node:path'
 import { performance } from 'node:perf_hooks'
@@ -30,12 +30,21 @@ interface Level {
   readonly turns: number
 }
 
+const MOST: Level = {
+  reads: Number.POSITIVE_INFINITY,
+  writes: Number.POSITIVE_INFINITY,
+  turns: Number.POSITIVE_INFINITY,
+}
+
 export class Counters {
   readonly #session = new Session()
   readonly #root: string
   readonly #isOurs: (path: string) => boolean
   readonly #weights = new Map<string, readonly Weight[]>()
   #before: Level
+  /** Of the laps so far: how many, and the least of each figure in one. */
+  #laps = 0
+  #least: Level = MOST
 
   /**
    * Counts from now on, in what is compiled from now on: call it before the code to be counted is loaded.
@@ -52,9 +61,32 @@ export class Counters {
     this.#before = level()
   }
 
-  /** What was done since the last call. */
+  /** Forgets what was done so far. */
+  reset(): void {
+    this.#post('Profiler.takePreciseCoverage')
+    this.#laps = 0
+    this.#least = MOST
+    this.#before = level()
+  }
+
+  /**
+   * Ends a lap: system calls and turns are those of the lap that had least, times the number of laps, since V8 wakes the event loop by some
+   * when it likes.
+   */
+  lap(): void {
+    const [now, before, least] = [level(), this.#before, this.#least]
+    this.#laps++
+    this.#least = {
+      // A look at the level is a read.
+      reads: Math.min(least.reads, now.reads - before.reads - 1),
+      writes: Math.min(least.writes, now.writes - before.writes),
+      turns: Math.min(least.turns, now.turns - before.turns),
+    }
+    this.#before = now
+  }
+
+  /** What was done since reset(), up to the end of a lap. */
   take(): Counts {
-    const now = level()
     const { result } = this.#post<Profiler.TakePreciseCoverageReturnType>('Profiler.takePreciseCoverage')
     const functions = new Map<string, FunctionCount>()
     let nodeCalls = 0
@@ -62,20 +94,16 @@ export class Counters {
       if (url.startsWith('node:')) for (const { ranges } of counted) nodeCalls += ranges[0]?.count ?? 0
       if (!url.startsWith('file:')) continue
       const path = relative(this.#root, fileURLToPath(url))
-      if (this.#isOurs(path)) addCounts(functions, path, counted, this.#weightsOf(scriptId))
+      if (counted.length > 0 && this.#isOurs(path)) addCounts(functions, path, counted, this.#weightsOf(scriptId))
     }
-    const { reads, writes, turns } = this.#before
-    const counts: Counts = {
+    const { reads, writes, turns } = this.#least
+    return {
       functions,
       nodeCalls,
-      reads: now.reads - reads,
-      writes: now.writes - writes,
-      turns: now.turns - turns,
+      reads: this.#laps * reads,
+      writes: this.#laps * writes,
+      turns: this.#laps * turns,
     }
-    // What counting has run is not what is counted.
-    this.#post('Profiler.takePreciseCoverage')
-    this.#before = level()
-    return counts
   }
 
   #weightsOf(scriptId: string): readonly Weight[] {
@@ -152,11 +180,15 @@ const level = (): Level => ({
   turns: performance.nodeTiming.uvMetricsInfo.loopCount,
 })
 
-/** Reads and writes of the process so far, as Linux counts them: system calls, whatever they move. NaN elsewhere. */
+/** Where Linux counts the reads and writes of a process: system calls, whatever they move. */
+const IO = '/proc/self/io'
+const io = existsSync(IO) ? openSync(IO, 'r') : null
+const text = Buffer.alloc(1024)
+
+/** So far; NaN on other systems. */
 const systemCalls = (): { readonly reads: number; readonly writes: number } => {
-  const text = existsSync(IO) ? readFileSync(IO, 'latin1') : ''
-  const of = (name: string): number => Number(new RegExp(`^${name}: (\\d+)$`, 'm').exec(text)?.[1])
+  const length = io === null ? 0 : readSync(io, text, 0, text.length, 0)
+  const of = (name: string): number =>
+    Number(new RegExp(`^${name}: (\\d+)$`, 'm').exec(text.toString('latin1', 0, length))?.[1])
   return { reads: of('syscr'), writes: of('syscw') }
 }
-
-const IO = '/proc/self/io'

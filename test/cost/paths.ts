@@ -15,7 +15,10 @@ export interface Path {
   /** Sent once, and answered with what ends in `end`. */
   readonly greeting?: { readonly request: Buffer; readonly answer: Buffer; readonly end: Buffer }
   readonly request: Buffer
+  /** The upstream's. What a client gets may be longer. */
   readonly answer: Buffer
+  /** How many answers the upstream owes for what has come in one read. Default: one. */
+  readonly owed?: (chunk: Buffer) => number
 }
 
 const REQUEST = Buffer.from(`GET /v1/charges?limit=10 HTTP/1.1\r
@@ -43,6 +46,15 @@ X-Frame-Options: DENY\r
 \r
 ${'x'.repeat(100)}`)
 
+/** With a body that is kept for another try. */
+const POST = Buffer.from(`POST /v1/charges HTTP/1.1\r
+Host: api.example.com\r
+Content-Type: application/json\r
+Content-Length: 1000\r
+Idempotency-Key: 7c1f3a52\r
+\r
+${'y'.repeat(1000)}`)
+
 const READY = message('Z', 'I')
 const WELCOME = Buffer.concat([
   message('R', '\0\0\0\0'),
@@ -58,6 +70,10 @@ const ROW = Buffer.concat([
   READY,
 ])
 
+const GET = Buffer.from('*2\r\n$3\r\nGET\r\n$7\r\nkey:123\r\n')
+const BULK = Buffer.from(`$100\r\n${'x'.repeat(100)}\r\n`)
+const times = (count: number, bytes: Buffer): Buffer => Buffer.concat(Array.from({ length: count }, () => bytes))
+
 /** With everything on that a production Ambassador has. */
 const HTTP: Pick<Path, 'protocol' | 'settings' | 'spec' | 'request' | 'answer'> = {
   protocol: 'HTTP',
@@ -72,7 +88,13 @@ const HTTP: Pick<Path, 'protocol' | 'settings' | 'spec' | 'request' | 'answer'> 
 
 const BYTES: Pick<Path, 'protocol' | 'request' | 'answer'> = { protocol: 'TCP', request: REQUEST, answer: ANSWER }
 
-const POSTGRES: Pick<Path, 'protocol' | 'settings' | 'greeting' | 'request' | 'answer'> = {
+const messages = (chunk: Buffer): number => {
+  let count = 0
+  for (let at = 0; at < chunk.length; at += 1 + chunk.readInt32BE(at + 1)) count++
+  return count
+}
+
+const POSTGRES: Pick<Path, 'protocol' | 'settings' | 'greeting' | 'request' | 'answer' | 'owed'> = {
   protocol: 'PostgreSQL',
   settings: {
     auth: { postgres: { username: 'shop', password: { secretKeyRef: { name: 'db', key: 'password' } } } },
@@ -80,18 +102,21 @@ const POSTGRES: Pick<Path, 'protocol' | 'settings' | 'greeting' | 'request' | 'a
   greeting: { request: startup(0, 'user\0shop\0database\0shop\0\0'), answer: WELCOME, end: READY },
   request: query('select a + b as sum from things where id = 1234'),
   answer: ROW,
+  owed: messages,
 }
 
 export const PATHS: readonly Path[] = [
   { name: 'http', ...HTTP },
+  { name: 'http-post', ...HTTP, request: POST },
   { name: 'https', ...HTTP, hasTls: true },
   { name: 'tcp', ...BYTES },
   { name: 'tls', ...BYTES, hasTls: true },
-  {
-    name: 'redis',
-    protocol: 'Redis',
-    request: Buffer.from('*2\r\n$3\r\nGET\r\n$7\r\nkey:123\r\n'),
-    answer: Buffer.from(`$100\r\n${'x'.repeat(100)}\r\n`),
-  },
+  { name: 'redis', protocol: 'Redis', request: GET, answer: BULK },
+  { name: 'redis-16', protocol: 'Redis', request: times(16, GET), answer: times(16, BULK) },
   { name: 'postgres', ...POSTGRES },
+  {
+    name: 'postgres-pooled',
+    ...POSTGRES,
+    spec: { postgres: { pooling: { mode: 'Transaction' } } as AmbassadorSpec['postgres'] },
+  },
 ]

@@ -17,6 +17,7 @@ import { installVirtualTime } from './virtual-time.ts'
 
 /** Requests of a round: as many as request ids are made from one read of random bytes. */
 const ROUND = 512
+const LAP = 64
 
 // Both before anything of the proxy is loaded.
 const pass = installVirtualTime()
@@ -58,14 +59,16 @@ const settled = async <T>(work: Promise<T>): Promise<T> => {
 }
 
 /** Answers what comes, piece by piece. */
-const upstreamOf = async ({ greeting, answer, hasTls }: Path): Promise<{ server: Server; port: number }> => {
+const upstreamOf = async ({ greeting, answer, hasTls, owed }: Path): Promise<{ server: Server; port: number }> => {
   const serve = (socket: Socket): void => {
-    let next = greeting?.answer ?? answer
+    let isGreeted = greeting === undefined
     socket.setNoDelay(true)
     socket.on('error', () => {})
-    socket.on('data', () => {
-      socket.write(next)
-      next = answer
+    socket.on('data', (chunk) => {
+      if (!isGreeted) socket.write(greeting!.answer)
+      else if (owed === undefined) socket.write(answer)
+      else for (let left = owed(chunk as Buffer); left > 0; left--) socket.write(answer)
+      isGreeted = true
     })
   }
   const server = hasTls === true ? createTlsServer(leaf, serve) : createServer(serve)
@@ -125,7 +128,8 @@ const ask = (client: Socket, path: Path, count: number): Promise<void> =>
       if (got !== length) reject(new Error(`path '${path.name}': an answer has ${got} bytes in place of ${length}`))
       got = 0
       pass(1)
-      if (--left === 0) resolve()
+      if (--left % LAP === 0) counters.lap()
+      if (left === 0) resolve()
       else client.write(path.request)
     })
     client.write(path.request)
@@ -147,7 +151,7 @@ const countPath = async (path: Path): Promise<Cost> => {
   await once(client, 'connect')
   await greet(client, path)
   await ask(client, path, ROUND)
-  counters.take()
+  counters.reset()
   await ask(client, path, ROUND)
   const cost = costOf(counters.take(), ROUND)
   // A path that went wrong costs something else.

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { globSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { describe, it } from 'node:test'
 
 export interface Block {
   readonly kind: string
@@ -55,4 +56,25 @@ export function codecDocuments(protocol = '*'): { file: string; cases: readonly 
       assert.ok(cases.length > 0, `${file} has no case`)
       return { file, cases }
     })
+}
+
+/** A test for each case of a protocol: `check` is called with each number of bytes that a read of its first block may bring. */
+export function testDocuments(protocol: string, check: (test: Case, chunkBytes: number) => void): void {
+  for (const { file, cases } of codecDocuments(protocol)) {
+    describe(file, () => {
+      for (const test of cases) it(test.title, () => checkReads(test, check))
+    })
+  }
+}
+
+function checkReads(test: Case, check: (test: Case, chunkBytes: number) => void): void {
+  const { length } = test.blocks[0]!.bytes
+  for (const chunkBytes of [length, ...Array.from({ length }, (_, i) => i + 1)]) {
+    try {
+      check(test, chunkBytes)
+    } catch (error) {
+      if (error instanceof Error) error.message = `in reads of ${chunkBytes} bytes: ${error.message}`
+      throw error
+    }
+  }
 }

@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import { configHash } from '../../common/config-hash.ts'
 import { type ProxyConfig, proxyConfig } from '../../common/proxy-config.ts'
 import { plainConfig } from '../../proxy/config/plain.ts'
+import type { Ends } from './ends.ts'
 import { freePort } from './ports.ts'
-import type { Ends } from './postgres-client.ts'
 import { ProxyProcess } from './proxy-process.ts'
 
 const FILES = 120

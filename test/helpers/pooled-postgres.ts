@@ -1,7 +1,7 @@
 /** A PostgreSQL listener in front of real servers on loopback, whose connections clients share. */
 import type { AmbassadorSpec } from '../../operator/api/ambassador.ts'
+import type { Ends } from './ends.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER } from './postgres.ts'
-import type { Ends } from './postgres-client.ts'
 import { MountedFiles, type PostgresSpec, postgresProxy } from './postgres-proxy.ts'
 
 type Upstream = AmbassadorSpec['upstreams'][number]

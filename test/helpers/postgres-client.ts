@@ -1,9 +1,9 @@
 /** Applications of PostgreSQL: node-postgres, and a client of which a test writes and reads the bytes. */
 import pg from 'pg'
+import type { Ends } from './ends.ts'
 import { TestClient } from './tcp.ts'
 
-/** What ends that which a test has started; it is run from the last to the first. */
-export type Ends = (() => unknown)[]
+export type { Ends }
 
 /** Runs with what is started ended behind it. */
 export function scope(work: (ends: Ends) => Promise<void>): () => Promise<void> {

@@ -14,7 +14,7 @@ import { LISTEN_OPTIONS } from '../../proxy/runtime/raw-socket.ts'
 import { TlsContexts } from '../../proxy/tls/contexts.ts'
 import { discover } from '../../proxy/upstream/discovery/discover.ts'
 import { Resolver } from '../../proxy/upstream/dns/resolver.ts'
-import type { Ends } from './postgres-client.ts'
+import type { Ends } from './ends.ts'
 import { TestServer } from './tcp.ts'
 
 /** Mounted Secrets and ConfigMaps. */

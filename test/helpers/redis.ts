@@ -89,10 +89,7 @@ export async function redisProxy(
   for (const [name, data] of Object.entries(secrets)) volumes.secret(name, data)
   volumes.config('cache', configOf(upstream))
   const proxy = await ProxyProcess.start({
-    AMBASSADOR_NAMES: 'cache',
-    AMBASSADOR_CONFIG_DIR: volumes.configDir,
-    AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
-    AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+    ...volumes.env('cache'),
     // It drains as soon as it is told to stop, and has time for that.
     AMBASSADOR_SIDECAR_MODE: 'Native',
     AMBASSADOR_DRAIN_SECONDS: '20',

@@ -56,6 +56,19 @@ export function tcpServer(serve: (socket: Socket) => void, port = 0, host = '127
   return new TestServer(createServer({ allowHalfOpen: true }, serve)).listen(port, host)
 }
 
+/** What the first byte from there is, or the code of the error. */
+export async function firstByte(options: NetConnectOpts): Promise<string> {
+  const socket = connect(options)
+  try {
+    const [chunk] = (await once(socket, 'data')) as [Buffer]
+    return chunk.toString()
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? 'error'
+  } finally {
+    socket.destroy()
+  }
+}
+
 /** Sends back what it gets, and ends when the other side does. */
 export const echo = (socket: Socket): void => {
   socket.pipe(socket)

@@ -13,6 +13,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Env } from '../../common/names.ts'
 
 let versions = 0
 
@@ -53,6 +54,17 @@ export class Volumes {
 
   get dirs() {
     return { secrets: this.secretsDir, configMaps: this.configMapsDir, tokens: this.tokensDir }
+  }
+
+  /** The environment of a sidecar with these volumes. @param ambassadors their names, with commas between */
+  env(ambassadors: string): Record<string, string> {
+    return {
+      [Env.ambassadors]: ambassadors,
+      [Env.configDir]: this.configDir,
+      [Env.secretsDir]: this.secretsDir,
+      [Env.configMapsDir]: this.configMapsDir,
+      [Env.tokensDir]: this.tokensDir,
+    }
   }
 
   /** A token of the service account, by the name that tokenName() gives it. */

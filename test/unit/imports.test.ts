@@ -144,7 +144,7 @@ const BANS: readonly {
     what: /\bset(Timeout|Interval)\(/,
     where: ['proxy/protocol', 'proxy/policy', 'proxy/listener', 'proxy/upstream'],
     // Off the request path: looking for endpoints, and requests that wait for the first of them.
-    but: ['proxy/upstream/dns', 'proxy/upstream/discovery', 'proxy/upstream/cluster.ts'],
+    but: ['proxy/upstream/dns', 'proxy/upstream/discovery', 'proxy/upstream/holds.ts'],
     why: 'a timer on the request path is one of proxy/runtime/timers.ts, which costs a list operation',
   },
   {

@@ -3,7 +3,6 @@ import type { Reason } from '../../../common/reasons.ts'
 import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import type { Outcome } from '../../policy/policy.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
-import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { breakText } from '../../tls/alerts.ts'
 import type { PickRefusal } from '../../upstream/cluster.ts'
@@ -17,13 +16,13 @@ import {
   HttpPool,
   type UpstreamConnection,
 } from '../../upstream/http-pool.ts'
+import type { AttemptOwner } from './attempt-owner.ts'
 import { BodyKind } from './framing.ts'
 import type { ResponseFacts } from './headers.ts'
-import { type OutgoingRequest, protocols } from './outgoing.ts'
+import { protocols } from './outgoing.ts'
 import type { HeadParser } from './parser.ts'
 import { fieldText } from './request-view.ts'
 import { type ResponseOwner, ResponseRelay } from './response.ts'
-import type { HttpTarget } from './snapshot.ts'
 
 /** RFC 9110 section 10.1.1: nobody waits for a 100 forever; the upstream may not know the expectation. */
 const CONTINUE_MS = 1_000
@@ -41,58 +40,6 @@ type State =
   | 'checking'
   /** The request is on its way, or its answer is. */
   | 'sent'
-
-/** How an attempt failed before there was an answer, in the words of retry.on; null: in a way that is never tried again. */
-export type Condition = 'ConnectFailure' | 'Reset' | 'Timeout' | null
-
-/** The exchange that an attempt is part of. After each call the attempt does nothing more with the event that led to it. */
-export interface AttemptOwner {
-  readonly request: OutgoingRequest
-  readonly target: HttpTarget
-  /** The client's connection. */
-  readonly clientSocket: RawSocket
-  readonly isHead: boolean
-  /** The client speaks HTTP/1.0. */
-  readonly isOld: boolean
-  readonly isUpgrade: boolean
-  /** It does no harm when the upstream gets the request twice. */
-  readonly isIdempotent: boolean
-  /** The client waits for a 100 before it sends its body. */
-  expectsContinue: boolean
-  /** It got one from us. */
-  hasContinued: boolean
-  readonly deadlineAt: number
-  /** Endpoints of earlier attempts. */
-  readonly tried: readonly Endpoint[]
-  /** Of what ConsistentHash looks at. */
-  readonly hash: number
-  attempts: number
-  queueMs: number
-  connectMs: number
-  tlsMs: number
-  /** Nobody knows any more where the request goes: look for a connection from the begin. */
-  onLookAgain(time: number): void
-  /** The whole request was sent, and is to be sent a second time when no answer begins within this time. */
-  onAsked(time: number, hedgeMs: number): void
-  /** There is nobody to ask. */
-  onNoEndpoint(refusal: PickRefusal, time: number): void
-  onQueueFull(): void
-  onWaitedTooLong(ms: number): void
-  /** The attempt has ended without an answer. */
-  onFailed(attempt: Attempt, reason: Reason, detail: string, condition: Condition, proxyError?: string): void
-  /** The attempt has ended because the connection was closed, or may be, before the request came: nobody failed. */
-  onStale(attempt: Attempt): void
-  /** The client sends nothing while its body is waited for. */
-  onIdleClient(): void
-  /** The whole head of the final answer is there. False: it is not passed on. */
-  onAnswer(attempt: Attempt, head: HeadParser, time: number): boolean
-  closesClient(facts: ResponseFacts): boolean
-  onSwitched(attempt: Attempt, connection: UpstreamConnection, rest: Buffer): void
-  /** The answer has been written to the client. */
-  onAnswered(): void
-  /** The answer cannot be completed; the attempt has ended. */
-  onBroken(reason: Reason, detail: string): void
-}
 
 export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWaiter, ResponseOwner {
   // Bulkhead's links.
@@ -275,16 +222,17 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     owner.onFailed(this, failure.reason, failure.detail, 'ConnectFailure')
   }
 
-  /** Another attempt is sure to be possible, whatever still comes of the request. */
+  /** Another attempt is possible, for all that is known by now. */
   get #isRepeatable(): boolean {
-    const { isIdempotent, request } = this.#owner
-    return isIdempotent && request.isReplayable && (request.isComplete || request.body.kind === BodyKind.length)
+    return this.#owner.isIdempotent && this.#owner.request.isReplayable
   }
 
   #use(connection: UpstreamConnection): void {
     connection.use(this)
     this.#connection = connection
-    if (connection.requests > 1 && !this.#isRepeatable) {
+    const { request } = this.#owner
+    const mayGrow = !request.isComplete && request.body.kind === BodyKind.chunked
+    if (connection.requests > 1 && (mayGrow || !this.#isRepeatable)) {
       // A request that cannot be sent twice, or may turn out so while its body comes: one turn later, a FIN that has come by now is known and another connection is taken.
       this.state = 'checking'
       setImmediate(onChecked, this, connection)
@@ -423,6 +371,12 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     const owner = this.#owner
     const { status } = head
     const time = now()
+    if (status === 408 && !facts.isPersistent && this.#mayReplay) {
+      // RFC 9110 section 15.5.9: the server had given up waiting for a request when this one came, which is no answer to it.
+      this.end('abandoned')
+      owner.onStale(this)
+      return false
+    }
     const outcome: Outcome =
       status === 429 ? 'throttled' : status >= 500 && status !== 501 && status !== 505 ? 'failure' : 'success'
     if (outcome === 'success' && !isWhole && this.#endpoint?.judgesWholeAnswers) {
@@ -445,6 +399,13 @@ export class Attempt implements ConnectionUser, ConnectionCaller, ConnectionWait
     if (isWhole && facts.isPersistent) connection.pool.giveBack(connection, facts.keepAliveSeconds)
     else connection.destroy()
     return false
+  }
+
+  /** The whole request was sent on a connection that was used before, and may be sent once more on a new one. */
+  get #mayReplay(): boolean {
+    const { isIdempotent, request } = this.#owner
+    const wasUsed = (this.#connection?.requests ?? 0) > 1
+    return wasUsed && isIdempotent && request.isComplete && request.isReplayable && !this.#isFresh
   }
 
   closesClient(facts: ResponseFacts): boolean {

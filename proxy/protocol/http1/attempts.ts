@@ -1,7 +1,8 @@
 /** The attempts of one request that are under way: one, or two when the first is slow, of which the first answer counts. */
 import type { Outcome } from '../../policy/policy.ts'
 import { HttpPool } from '../../upstream/http-pool.ts'
-import { Attempt, type AttemptOwner } from './attempt.ts'
+import { Attempt } from './attempt.ts'
+import type { AttemptOwner } from './attempt-owner.ts'
 
 export class Attempts {
   readonly #owner: AttemptOwner

@@ -176,7 +176,10 @@ export class Login implements SocketHandler {
     if (this.#role === Role.standby) is = 'a standby (pg_is_in_recovery() is true)'
     else if (this.#role === Role.readOnly && role === 'Primary')
       is = 'read-only as a whole (default_transaction_read_only is on)'
-    this.#fail(`is ${is}, and the role of the upstream is ${role}`, 'no_healthy_endpoint')
+    this.#fail(
+      `is ${is}, and the role of the upstream is ${role}: add an endpoint of that role, or set role: Any`,
+      'no_healthy_endpoint',
+    )
     return true
   }
 

@@ -11,6 +11,7 @@ import type { PinReason } from './session-host.ts'
 import { Splitter, wantHeads } from './splitter.ts'
 import { SqlScanner } from './sql.ts'
 import { isOurName, Statement, type StatementEffects } from './statements.ts'
+import { UnnamedStatement } from './unnamed.ts'
 
 /** Whose requests they are. */
 export interface Requester {
@@ -41,8 +42,6 @@ const RAW = wantHeads()
 RAW[Front.terminate] = HEAD_BYTES
 
 const scanner = new SqlScanner()
-/** Gives each unnamed statement of any client a number of its own. */
-let unnamedMade = 0
 
 /**
  * Parameters by which the server reads a text when it is prepared, and not when it is run: `'2026-01-02'::date`, a time without its
@@ -62,7 +61,6 @@ const STATEMENT = 0x53 // S
 const FLEETING = /'\s*(?:now|today|tomorrow|yesterday)\b/i
 /** Parse of nothing as the unnamed statement: the server answers as to any other Parse. */
 const PARSE_NOTHING = Buffer.from([Front.parse, 0, 0, 0, 8, 0, 0, 0, 0])
-const CLOSE_UNNAMED = Buffer.from([Front.close, 0, 0, 0, 6, STATEMENT, 0])
 /** A statement that nobody has: to close it is no error. */
 const NOBODYS = Buffer.from('ambassador_none\0')
 const DEALLOCATE = /^\s*deallocate\s+(?:prepare\s+)?("(?:[^"]|"")+"|[a-z_\x80-\xff][\w$\x80-\xff]*)\s*;?\s*$/i
@@ -82,14 +80,7 @@ export class Requests {
   #long: SqlScanner | null = null
   /** How that text begins. */
   #longBegin: Buffer = NOTHING
-  /** The unnamed statement: its number, 0 while there is none, and what stands behind the name in its Parse. */
-  #unnamed = 0
-  #body: Buffer | null = null
-  #bodyBytes = 0
-  /** Of that text, beside what has made the client keep the connection. */
-  #bodyEffects: StatementEffects | null = null
-  /** Of the lexicon by which nothing was found in it that the session would have to know; -1: something was. */
-  #plainVersion = -1
+  readonly #unnamed = new UnnamedStatement()
   #valuesSeen: Values | null = null
   /** Something that was sent may set parameters, and is not answered yet: what is prepared behind it is read by values not known here. */
   #isSetting = false
@@ -217,8 +208,7 @@ export class Requests {
 
   #onQuery(server: Server, splitter: Splitter): boolean {
     const { bytes, from, to } = splitter
-    server.unnamed = 0
-    this.#unnamed = 0
+    this.#unnamed.end(server)
     if (splitter.isLast) {
       const textAt = from + HEAD_BYTES
       this.#scan(bytes, textAt, to - 1)
@@ -269,7 +259,7 @@ export class Requests {
     const { values, pool } = this.#requester
     if (values === this.#valuesSeen || values === null) return
     this.#valuesSeen = values
-    this.#plainVersion = -1
+    this.#unnamed.doubt()
     this.#isEscaping = pool.parameters.valueOf(values, 'standard_conforming_strings') === 'off'
     this.#dialectSeen = `${DIALECT.map((name) => pool.parameters.valueOf(values, name)).join('\x01')}\0`
   }
@@ -285,12 +275,13 @@ export class Requests {
   }
 
   #follow(server: Server, found: StatementEffects, bytes: Buffer | null, from: number, to: number): void {
-    const { pin, parameters, isDoubtful, open, isStored, isChange, resets } = found
+    const { pin, parameters, isDoubtful, open, isStored, isChange, resets, defines } = found
     if (open.length > 0) {
       const begin = bytes === null ? NOTHING : beginOf(bytes, from, to)
       for (const hash of open) if (!server.open.has(hash)) server.open.set(hash, begin)
     }
-    if (isDoubtful) server.isDoubtful = true
+    // A function that is called and dropped in one transaction is not there when the server is asked about it.
+    if (isDoubtful || defines) server.isDoubtful = true
     if (parameters !== 0 || pin !== null || isDoubtful || open.length > 0 || resets) this.#isSetting = true
     if (resets) this.#requester.resetsParameters()
     if (isChange) this.#requester.changesSchema()
@@ -339,22 +330,23 @@ export class Requests {
       return this.#onLongParse(server, splitter, textAt)
     }
     const isUnnamed = textAt === nameAt + 1
-    if (isUnnamed && this.#isAgain(bytes, textAt, to)) {
-      this.#unnamed = ++unnamedMade
-      server.sentParse(null, null, 'client')
-      server.unnamed = this.#unnamed
-      return true
+    if (isUnnamed) {
+      this.#look()
+      if (this.#unnamed.isAgain(this.#requester.pool.lexicon.version, bytes, textAt, to)) {
+        this.#unnamed.parse(server)
+        return true
+      }
     }
     const end = bytes.indexOf(0, textAt)
     const textEnd = end < 0 ? to : Math.min(end, to)
     this.#scan(bytes, textAt, textEnd)
     if (isUnnamed) {
       this.#note(server, scanner, bytes, textAt, textEnd)
-      this.#bodyEffects = scanner.isDoubtful || scanner.open.length > 0 ? effectsIn(scanner) : null
-      this.#keepUnnamed(bytes, textAt, to)
-      this.#plainVersion = isPlain(scanner) ? this.#requester.pool.lexicon.version : -1
-      server.sentParse(null, null, 'client')
-      server.unnamed = this.#unnamed
+      if (to - textAt > MAX_UNNAMED_BYTES) this.#requester.pin('large_statement', false, bytes.subarray(textAt, to))
+      const effects = scanner.isDoubtful || scanner.open.length > 0 ? effectsIn(scanner) : null
+      const plainVersion = isPlain(scanner) ? this.#requester.pool.lexicon.version : -1
+      this.#unnamed.keep(bytes, textAt, to, effects, plainVersion)
+      this.#unnamed.parse(server)
       return true
     }
     if (scanner.asksSequences) this.#note(server, scanner, bytes, textAt, textEnd)
@@ -398,12 +390,8 @@ export class Requests {
     const { bytes, from } = splitter
     const nameAt = from + HEAD_BYTES
     if (textAt === nameAt + 1) {
-      this.#unnamed = ++unnamedMade
-      this.#body = null
-      this.#bodyBytes = 0
-      this.#bodyEffects = null
-      server.sentParse(null, null, 'client')
-      server.unnamed = this.#unnamed
+      this.#unnamed.drop()
+      this.#unnamed.parse(server)
       return true
     }
     const name = bytes.toString('latin1', nameAt, textAt - 1)
@@ -414,25 +402,6 @@ export class Requests {
     this.#rename(splitter, nameAt, textAt, statement.name)
     server.sentParse(statement, name, 'client')
     return false
-  }
-
-  /** The unnamed statement is parsed anew with the same text, as drivers do for each execution: it was read and kept the last time. */
-  #isAgain(bytes: Buffer, from: number, to: number): boolean {
-    this.#look()
-    const body = this.#body
-    if (this.#plainVersion !== this.#requester.pool.lexicon.version || body === null || to - from !== this.#bodyBytes)
-      return false
-    for (let at = from; at < to; at++) if (bytes[at] !== body[at - from]) return false
-    return true
-  }
-
-  #keepUnnamed(bytes: Buffer, from: number, to: number): void {
-    const count = to - from
-    this.#unnamed = ++unnamedMade
-    if (count > MAX_UNNAMED_BYTES) this.#requester.pin('large_statement', false, bytes.subarray(from, to))
-    if (this.#body === null || this.#body.length < count) this.#body = Buffer.allocUnsafe(count)
-    bytes.copy(this.#body, 0, from, to)
-    this.#bodyBytes = count
   }
 
   /** The message with another name in it. */
@@ -478,23 +447,6 @@ export class Requests {
     server.sentClose(true)
   }
 
-  /** Has the server's unnamed statement be that of the client, be it none. */
-  #ensureUnnamed(server: Server): void {
-    if (server.unnamed === this.#unnamed) return
-    const body = this.#body
-    if (this.#unnamed === 0 || body === null) {
-      server.unnamed = 0
-      out.add(CLOSE_UNNAMED, 0, CLOSE_UNNAMED.length)
-      server.sentClose(true)
-      return
-    }
-    server.unnamed = this.#unnamed
-    out.head(Front.parse, HEAD_BYTES + 1 + this.#bodyBytes)
-    out.add(EMPTY_NAME, 0, 1)
-    out.add(body, 0, this.#bodyBytes)
-    server.sentParse(null, null, 'ours')
-  }
-
   #onBind(server: Server, splitter: Splitter): boolean {
     server.isUnsynced = true
     const { bytes, from, to } = splitter
@@ -514,10 +466,9 @@ export class Requests {
   /** A message that names a statement at [nameAt, behind). */
   #onUse(server: Server, splitter: Splitter, nameAt: number, behind: number): boolean {
     if (behind === nameAt + 1) {
-      if (this.#bodyEffects !== null && splitter.code === Front.bind) {
-        this.#follow(server, this.#bodyEffects, this.#body, 0, this.#bodyBytes)
-      }
-      this.#ensureUnnamed(server)
+      const { effects, body, length } = this.#unnamed
+      if (effects !== null && splitter.code === Front.bind) this.#follow(server, effects, body, 0, length)
+      this.#unnamed.ensure(server)
       return true
     }
     const name = splitter.bytes.toString('latin1', nameAt, behind - 1)
@@ -541,10 +492,7 @@ export class Requests {
     const nameAt = from + HEAD_BYTES + 1
     if (bytes[from + HEAD_BYTES] !== STATEMENT || to <= nameAt + 1) {
       server.sentClose(false)
-      if (bytes[from + HEAD_BYTES] === STATEMENT) {
-        server.unnamed = 0
-        this.#unnamed = 0
-      }
+      if (bytes[from + HEAD_BYTES] === STATEMENT) this.#unnamed.end(server)
       return true
     }
     const name = bytes.toString('latin1', nameAt, to - 1)
@@ -580,7 +528,7 @@ function beginOf(bytes: Buffer, from: number, to: number): Buffer {
 }
 
 /** A statement that was too long to be read: its client keeps the connection. */
-const UNREAD: StatementEffects = { ...DOUBT, open: [], isStored: false, isChange: true, resets: false }
+const UNREAD: StatementEffects = { ...DOUBT, open: [], isStored: false, isChange: true, resets: false, defines: true }
 
 /** Nothing has to be done about a statement of these effects. */
 function isPlain({ pin, parameters, asksSequences, isDoubtful, open, isChange, resets }: StatementEffects): boolean {
@@ -596,10 +544,10 @@ function effectsIn({
   isStored,
   isChange,
   resets,
+  defines,
 }: SqlScanner): StatementEffects {
-  return { pin, parameters, asksSequences, isDoubtful, open: [...open], isStored, isChange, resets }
+  return { pin, parameters, asksSequences, isDoubtful, open: [...open], isStored, isChange, resets, defines }
 }
 
 const NOTHING = Buffer.alloc(0)
 const KIND = Buffer.from([STATEMENT])
-const EMPTY_NAME = Buffer.from([0])

@@ -77,6 +77,8 @@ export class SqlScanner {
   isStored = false
   /** Something that is stored may have changed behind it. */
   isChange = false
+  /** It makes, changes or drops a function: what that did meanwhile may be gone before anybody can ask. */
+  defines = false
   /** It has parameters go back to what the session began with. */
   resets = false
   /** Asked about every word that may name something stored; null: nobody is. */
@@ -127,6 +129,7 @@ export class SqlScanner {
     this.isStored = false
     this.isChange = false
     this.resets = false
+    this.defines = false
     this.#isTemporary = false
     this.#state = 'normal'
     this.#isEscaping = isEscaping
@@ -576,6 +579,15 @@ export class SqlScanner {
           this.#found('temporary_table')
         }
         break
+      case WORD.function:
+      case WORD.procedure:
+      case WORD.routine:
+      case WORD.extension:
+      case WORD.schema:
+      case WORD.owned:
+        // CREATE OR REPLACE FUNCTION; what else is made has the names of functions in its text.
+        if (this.#position <= 3 && isDefinition(this.#kind)) this.defines = true
+        break
       case WORD.default:
       case WORD.local:
         if (this.#kind === WORD.set && this.parameters !== 0) this.resets = true
@@ -620,4 +632,8 @@ export class SqlScanner {
 
 function bitOf(name: (typeof REPORTED_PARAMETERS)[number]): number {
   return 1 << REPORTED_PARAMETERS.indexOf(name)
+}
+
+function isDefinition(kind: number): boolean {
+  return kind === WORD.create || kind === WORD.alter || kind === WORD.drop
 }

@@ -28,6 +28,7 @@ export interface StatementEffects extends Effects {
   readonly isStored: boolean
   readonly isChange: boolean
   readonly resets: boolean
+  readonly defines: boolean
 }
 
 export class Statement {

@@ -36,6 +36,11 @@ export interface RelayOptions {
   readonly onEnd: (end: RelayEnd) => void
 }
 
+/** How often a socket that is not read is asked whether its peer has reset it. */
+const PROBE_MS = 1_000
+/** To write nothing fails on a connection that was reset, and sends nothing on any other. */
+const NOTHING = Buffer.alloc(0)
+
 /** A client that was told that its connection ends has this long to end it too. */
 const FAREWELL_MS = 5_000
 
@@ -44,6 +49,9 @@ export class Relay {
   readonly #client: Side
   readonly #upstream: Side
   readonly #idle: CoarseTimer
+  /** Null: each socket has always been read. */
+  #probe: CoarseTimer | null = null
+  #isProbing = false
   #firstToEnd: SideName | null = null
   #end: RelayEnd | null = null
   #open = 2
@@ -69,7 +77,10 @@ export class Relay {
     const isTaken = early === null || upstream.write(early)
     if (clientEnded) this.#client.onEnd()
     else if (isTaken) client.resume()
-    else client.pause()
+    else {
+      client.pause()
+      this.watch()
+    }
   }
 
   /** Ends both connections at once, as a failure that both peers see. Idempotent. */
@@ -90,9 +101,28 @@ export class Relay {
     else this.#idle.clear()
   }
 
+  /** A socket is not read any more, for now or for good, and does not tell of a reset then. */
+  watch(): void {
+    if (this.#isProbing) return
+    this.#isProbing = true
+    this.#probe ??= new CoarseTimer(() => this.#onProbe())
+    this.#probe.set(now() + PROBE_MS)
+  }
+
+  #onProbe(): void {
+    const { client, upstream } = this.#options
+    this.#isProbing = false
+    // What an upstream sent that is reset now is for a client first, however slowly it reads.
+    const isClientUnread = client.isPaused || client.ended
+    if (isClientUnread) probe(client)
+    if (upstream.ended) probe(upstream)
+    if (this.#open > 0 && (isClientUnread || upstream.ended)) this.watch()
+  }
+
   onSideEnd(side: Side): void {
     this.#firstToEnd ??= side.name
     this.touch()
+    this.watch()
     if (side.name === 'upstream') this.#sayFarewell()
     side.peer.socket.end()
   }
@@ -125,6 +155,7 @@ export class Relay {
     if (side.name === 'upstream') this.#options.onUpstreamClosed()
     if (this.#open > 0) return
     this.#idle.release()
+    this.#probe?.release()
     this.#options.onEnd(this.#end ?? { kind: 'closed', by: this.#firstToEnd ?? side.name })
   }
 
@@ -139,6 +170,11 @@ export class Relay {
     this.#options.client.destroy()
     this.#options.upstream.destroy()
   }
+}
+
+/** Hears of a failure by onClose, or once what came before it is read. */
+function probe(socket: RawSocket): void {
+  if (socket.knowsReset && !socket.destroyed && socket.backlog === 0) socket.write(NOTHING)
 }
 
 /** One direction: what comes from `socket` goes to the peer's, and reading stops while the peer does not take it. */
@@ -159,6 +195,11 @@ class Side implements SocketHandler {
   onData(chunk: Buffer, length: number): void {
     this.#relay.touch()
     this.#own = passOn(this.#own, this.socket, this.peer.socket, chunk, 0, length)
+    if (!this.socket.isPaused) return
+    // An application that is gone does not wait until the upstream takes what it sent last.
+    const { writeError } = this.socket
+    if (writeError !== null && this.name === 'client' && this.socket.knowsReset) this.socket.destroy(writeError)
+    else this.#relay.watch()
   }
 
   onEnd(): void {

@@ -3,6 +3,7 @@ import type { Reason } from '../../../common/reasons.ts'
 import type { Bulkhead, Waiter } from '../../policy/bulkhead.ts'
 import { whyLimited } from '../../policy/rate-limit.ts'
 import { now, refreshClock } from '../../runtime/clock.ts'
+import { askWhetherGone } from '../../runtime/half-close.ts'
 import { dropRest, type RawSocket, type SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { breakText } from '../../tls/alerts.ts'
@@ -74,6 +75,15 @@ export interface Greeted {
   onGreetingFailed(failure: DialFailure, response: Buffer, isAlive: boolean): void
 }
 
+/**
+ * Before there is an upstream, reading stops when so much has come: with less, an application that resets its connection is seen.
+ */
+const EARLY_BYTES = 4 * 1024
+
+/** Whether an application that ended without a word is still there is asked so soon, and again and again. */
+const LOOK_SOON_MS = 50
+const LOOK_AGAIN_MS = 1_000
+
 /** Of a patient protocol, the first and the longest time between two rounds of dials; each is up to half longer by chance. */
 const REST_MS = 50
 const MAX_REST_MS = 500
@@ -81,7 +91,7 @@ const MAX_REST_MS = 500
 // delayed   => held       when the rate limit lets it go on
 // held      => queued     when discovery has found endpoints
 // queued    => dialling   when it has one of the upstream's connections
-// dialling  => queued     when the endpoint fails; it keeps its connection and goes on to another endpoint at once
+// dialling  => queued     when the endpoint fails, or has left; it keeps its connection and goes on to another endpoint at once
 // dialling  => greeting   when the endpoint is connected and the protocol has something to say first
 // dialling  => relaying   when the endpoint is connected
 // greeting  => relaying   when it has been said
@@ -94,7 +104,7 @@ type Phase =
   | { readonly kind: 'held'; readonly cancel: () => void }
   | { readonly kind: 'queued' }
   | { readonly kind: 'resting' }
-  | { readonly kind: 'dialling'; readonly dial: Dial }
+  | { readonly kind: 'dialling'; readonly dial: Dial; readonly endpoint: Endpoint }
   | { readonly kind: 'greeting'; readonly dial: Dial; readonly upstream: RawSocket; readonly endpoint: Endpoint }
   | { readonly kind: 'relaying'; readonly endpoint: Endpoint; readonly relay: Relay }
   | { readonly kind: 'ended' }
@@ -115,9 +125,11 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   readonly #timer: CoarseTimer
   readonly #openedAt = now()
   #phase: Phase = { kind: 'delayed' }
-  /** What the application sent before there was an upstream: one read, then reading stops. */
+  /** What the application sent before there was an upstream. */
   #early: Buffer | null = null
   #clientEnded = false
+  /** Null: there was no need to look whether the application is gone. */
+  #look: CoarseTimer | null = null
   readonly #attempts: DialAttempts
   #lastFailure: DialFailure | null = null
   #rests = 0
@@ -224,7 +236,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       timeoutMs: timeouts.connectMs,
       startTls: this.#greeter?.startTls ?? null,
     }
-    this.#phase = { kind: 'dialling', dial: dial(target, this) }
+    picked.tenants.add(this)
+    this.#phase = { kind: 'dialling', dial: dial(target, this), endpoint: picked }
   }
 
   // queued => resting
@@ -244,6 +257,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   // dialling => queued
   onDialFailed(failure: DialFailure): void {
     if (this.#phase.kind !== 'dialling' && this.#phase.kind !== 'greeting') return
+    this.#phase.endpoint.tenants.delete(this)
     this.#phase = { kind: 'queued' }
     const isOurs = failure.reason === 'overloaded'
     // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
@@ -257,6 +271,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   // dialling => relaying | greeting
   onDialled(upstream: RawSocket, times: DialTimes, address: Address): void {
     if (this.#phase.kind !== 'dialling') return
+    this.#phase.endpoint.tenants.delete(this)
     const endpoint = this.#attempts.moveTo(address)
     this.#times = times
     if (this.#greeter === null) {
@@ -309,14 +324,30 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     this.#phase = { kind: 'relaying', endpoint, relay }
     this.#early = null
     this.#timer.release()
+    this.#look?.release()
     relay.start()
   }
 
   onEndpointLeft(): void {
-    if (this.#upstream !== null) watchClosely(this.#upstream)
+    if (this.#phase.kind === 'dialling') this.#dialElsewhere(this.#phase.endpoint, this.#phase.dial)
+    else if (this.#upstream !== null) watchClosely(this.#upstream)
+  }
+
+  // dialling => queued
+  #dialElsewhere(endpoint: Endpoint, begun: Dial): void {
+    let isAlone = true
+    for (const other of this.#snapshot.cluster.endpoints) isAlone &&= other.retired
+    if (isAlone) return
+    endpoint.tenants.delete(this)
+    begun.cancel()
+    this.#phase = { kind: 'queued' }
+    this.#attempts.end('abandoned')
+    this.#dial()
   }
 
   evict(why: string): void {
+    // A dial has a deadline of its own.
+    if (this.#phase.kind !== 'relaying') return
     this.#evicted = why
     this.destroy()
   }
@@ -337,13 +368,31 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
 
   onData(chunk: Buffer, length: number): void {
     const read = Buffer.from(chunk.subarray(0, length))
-    // More than one read only by what was under way when reading stopped.
     this.#early = this.#early === null ? read : Buffer.concat([this.#early, read])
-    this.#client.pause()
+    if (this.#early.length >= EARLY_BYTES) this.#client.pause()
   }
 
   onEnd(): void {
     this.#clientEnded = true
+    // What it has sent before is for the upstream, whether it waits for an answer or not.
+    if (this.#early === null) this.#lookAgain(LOOK_SOON_MS)
+  }
+
+  #lookAgain(ms: number): void {
+    this.#look ??= new CoarseTimer(() => askWhetherGone(this.#client.socket, (isGone) => this.#onLooked(isGone)))
+    this.#look.set(now() + ms)
+  }
+
+  /** It may wait for a server that speaks first. One that is gone must not keep others from its place. */
+  #onLooked(isGone: boolean): void {
+    refreshClock()
+    if (this.#phase.kind === 'relaying' || this.#phase.kind === 'ended') return
+    if (!isGone) {
+      this.#lookAgain(LOOK_AGAIN_MS)
+      return
+    }
+    this.onClose(null)
+    this.#client.destroy()
   }
 
   onDrain(): void {}
@@ -395,6 +444,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     else if (phase.kind === 'queued') cluster.connections.cancel(this)
     else if (phase.kind === 'dialling' || phase.kind === 'greeting') {
       phase.dial.cancel()
+      phase.endpoint.tenants.delete(this)
       this.#attempts.end('abandoned')
     }
   }
@@ -409,6 +459,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     if (this.#phase.kind === 'ended') return
     this.#phase = { kind: 'ended' }
     this.#timer.release()
+    this.#look?.release()
     this.#early = null
     this.#releaseSlot()
     const at = refreshClock()

@@ -30,8 +30,11 @@ export interface Discovery {
     onFailure?: (failure: string | null) => void,
     onHalt?: (halt: Halt) => void,
   ): void
-  /** Looks again soon, after a failed connect. Rate-limited inside; safe to call for each failure. */
-  refresh(): void
+  /**
+   * Looks again soon, after a failed connect. Rate-limited inside; safe to call for each failure.
+   * @param host of the endpoint that it is for: no other name needs to be asked for. Default: all are
+   */
+  refresh(host?: string): void
   /** Why the newest look-up failed, in words for a person; null when it succeeded. */
   readonly failure: string | null
   /** When the oldest of its look-ups in DNS that are in use last succeeded, in monotonic milliseconds; null: it has none. */

@@ -27,8 +27,8 @@ export class EndpointsDiscovery implements Discovery {
     this.#names.setTargets(this.#endpoints)
   }
 
-  refresh(): void {
-    this.#names.refresh()
+  refresh(host?: string): void {
+    this.#names.refresh(host)
   }
 
   get failure(): string | null {

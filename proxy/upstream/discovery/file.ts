@@ -38,8 +38,8 @@ export class FileDiscovery implements Discovery {
     this.#read()
   }
 
-  refresh(): void {
-    this.#names.refresh()
+  refresh(host?: string): void {
+    this.#names.refresh(host)
   }
 
   get failure(): string | null {

@@ -25,16 +25,31 @@ export interface NameSetOptions {
   readonly weightOf?: (target: Target, count: number) => number
 }
 
+/**
+ * What is found of many names is told of together, this much later for each of them (0.1 s for a thousand): each telling looks at all of
+ * them. Of few it is told at once.
+ */
+const TELL_MS = 0.1
+const FEW = 50
+
+/** Failures that a sentence tells of. */
+const MAX_FAILURES = 5
+
 /** A name that is slow to answer does not hold back the others for longer than this. */
 const FIRST_LOOK_MS = 1_000
 
 export class NameSet {
   readonly #options: NameSetOptions
   #targets: readonly Target[] = []
+  /** Of them. */
+  #hosts: ReadonlySet<string> = new Set()
   readonly #watches = new Map<string, NameWatch>()
   /** Hosts without a first look-up: none of a priority should get traffic only because its name was the quickest. */
   #waiting = new Set<string>()
   #firstLook: NodeJS.Timeout | undefined
+  #telling: NodeJS.Timeout | undefined
+  /** Of the names whose newest look-up failed. */
+  readonly #failures = new Map<string, string>()
   #told = ''
   #isStopped = false
 
@@ -47,34 +62,40 @@ export class NameSet {
     if (this.#isStopped) return
     this.#targets = targets
     const hosts = new Set(targets.map(({ host }) => host))
+    this.#hosts = hosts
     const added = [...hosts].filter((host) => !this.#watches.has(host))
     this.#waiting = new Set([...[...this.#waiting].filter((host) => hosts.has(host)), ...added])
-    clearTimeout(this.#firstLook)
-    this.#firstLook = setTimeout(() => {
-      this.#waiting.clear()
-      this.#tell()
-    }, FIRST_LOOK_MS)
-    this.#firstLook.unref()
+    // One that runs already goes on: sets that follow each other every second must not put it off for ever.
+    if (this.#waiting.size > 0) this.#firstLook ??= setTimeout(() => this.#endFirstLook(), FIRST_LOOK_MS).unref()
     const watches = added.map((host) => {
-      const onLookUp = (_addresses: readonly string[], changed: boolean) => this.#onLookUp(host, changed)
       const { resolver, areFull = false } = this.#options
+      const onLookUp = (_addresses: readonly string[], changed: boolean) => {
+        this.#onLookUp(host, watch.failure, changed)
+      }
       const watch = new NameWatch({ resolver, host, isFull: areFull, onLookUp })
       this.#watches.set(host, watch)
       return watch
     })
+    for (const host of this.#failures.keys()) if (!hosts.has(host)) this.#failures.delete(host)
     for (const watch of watches) watch.start()
-    if (added.length === 0) this.#onLookUp(null, true)
+    if (added.length === 0) {
+      if (this.#waiting.size === 0) this.#tell()
+      this.#options.onFailure()
+    }
   }
 
-  refresh(): void {
-    for (const watch of this.#watches.values()) watch.refresh()
+  /** @param host this one alone. Default: all */
+  refresh(host?: string): void {
+    if (host !== undefined) this.#watches.get(host)?.refresh()
+    else for (const watch of this.#watches.values()) watch.refresh()
   }
 
   /** Why the newest look-ups of names failed; null when none did. */
   get failure(): string | null {
-    const hosts = new Set(this.#targets.map(({ host }) => host))
-    const failures = [...hosts].map((host) => this.#watches.get(host)?.failure ?? null).filter((text) => text !== null)
-    return failures.length === 0 ? null : failures.join('; ')
+    if (this.#failures.size === 0) return null
+    const failures = [...this.#failures.values()]
+    const more = failures.length - MAX_FAILURES
+    return failures.slice(0, MAX_FAILURES).join('; ') + (more > 0 ? `; and ${more} more names` : '')
   }
 
   /** The oldest of the last good look-ups of the names; null: there is none. */
@@ -85,17 +106,37 @@ export class NameSet {
   stop(): void {
     this.#isStopped = true
     clearTimeout(this.#firstLook)
+    clearTimeout(this.#telling)
     for (const watch of this.#watches.values()) watch.stop()
   }
 
-  #onLookUp(host: string | null, changed: boolean): void {
-    const wasWaiting = host !== null && this.#waiting.delete(host)
-    if (this.#waiting.size === 0 && (changed || wasWaiting)) this.#tell()
+  #onLookUp(host: string, failure: string | null, changed: boolean): void {
+    const wasWaiting = this.#waiting.delete(host)
+    const isNews = failure !== (this.#failures.get(host) ?? null)
+    // A name that the newest set does not have is watched on until that set has an address.
+    if (failure === null || !this.#hosts.has(host)) this.#failures.delete(host)
+    else this.#failures.set(host, failure)
+    const isFound = this.#waiting.size === 0 && (changed || wasWaiting)
+    if (!isFound && !isNews) return
+    if (this.#watches.size <= FEW || (wasWaiting && this.#waiting.size === 0)) this.#tellAll(isFound)
+    else this.#telling ??= setTimeout(() => this.#tellAll(true), TELL_MS * this.#watches.size).unref()
+  }
+
+  #tellAll(isFound: boolean): void {
+    clearTimeout(this.#telling)
+    this.#telling = undefined
+    if (isFound && this.#waiting.size === 0) this.#tell()
     this.#options.onFailure()
+  }
+
+  #endFirstLook(): void {
+    this.#waiting.clear()
+    this.#tell()
   }
 
   #tell(): void {
     clearTimeout(this.#firstLook)
+    this.#firstLook = undefined
     const { weightOf = ({ weight }: Target) => weight } = this.#options
     const addresses = this.#targets.flatMap((target) => {
       const ips = this.#watches.get(target.host)?.addresses ?? []
@@ -105,9 +146,8 @@ export class NameSet {
     })
     // The last good ones stay, and their names are watched on for them.
     if (addresses.length === 0) return
-    const hosts = new Set(this.#targets.map(({ host }) => host))
     for (const [host, watch] of this.#watches) {
-      if (hosts.has(host)) continue
+      if (this.#hosts.has(host)) continue
       watch.stop()
       this.#watches.delete(host)
     }

@@ -39,9 +39,9 @@ export class SrvDiscovery implements Discovery {
     this.#loop.start()
   }
 
-  refresh(): void {
+  refresh(host?: string): void {
     this.#loop.refresh()
-    this.#names.refresh()
+    this.#names.refresh(host)
   }
 
   get failure(): string | null {

@@ -1,6 +1,7 @@
 /** Turns a name into addresses as the machine is told to: hosts file, search list, every nameserver, with the time that the answer holds. */
 import { isIP } from 'node:net'
 import { askNameserver, type DnsQuestion, type Nameserver } from './exchange.ts'
+import { InTurn } from './in-turn.ts'
 import { type ReadRecords, type Records, readAddresses, readServices, type SrvRecord } from './records.ts'
 import { candidateNames, hostsAddresses, parseResolvConf, type ResolvConf, readSystemFile } from './resolv-conf.ts'
 import { SharedLooks } from './shared-looks.ts'
@@ -70,6 +71,9 @@ const ROUNDS = 2
 /** How long the records of the second family are waited for when those of the first are there. */
 const OTHER_FAMILY_MS = 300
 
+/** At a time, of two questions each: a list of a thousand names, all asked for at once, is more than a nameserver takes in. */
+const MAX_LOOK_UPS = 100
+
 /** How long an entry of the hosts file holds, which says nothing of it. */
 const HOSTS_TTL_MS = 10_000
 
@@ -77,6 +81,7 @@ export class Resolver {
   readonly #options: ResolverOptions
   readonly #addresses = new SharedLooks<Resolution>()
   readonly #services = new SharedLooks<ServiceResolution>()
+  readonly #inTurn = new InTurn(MAX_LOOK_UPS)
 
   constructor(options: ResolverOptions = {}) {
     this.#options = options
@@ -89,7 +94,8 @@ export class Resolver {
   resolve(name: string, known: string | null = null): Promise<Resolution> {
     const key = name.toLowerCase()
     return this.#addresses.look(key, async () => {
-      return this.#withoutDns(key) ?? this.#find(key, known, (full, conf) => this.#lookUp(full, conf))
+      const find = () => this.#find(key, known, (full, conf) => this.#lookUp(full, conf))
+      return this.#withoutDns(key) ?? this.#inTurn.run(find)
     })
   }
 
@@ -100,7 +106,8 @@ export class Resolver {
    */
   resolveService(name: string, known: string | null = null): Promise<ServiceResolution> {
     const key = name.toLowerCase()
-    return this.#services.look(key, () => this.#find(key, known, (full, conf) => this.#lookUpService(full, conf)))
+    const find = () => this.#find(key, known, (full, conf) => this.#lookUpService(full, conf))
+    return this.#services.look(key, () => this.#inTurn.run(find))
   }
 
   async #find<R extends { readonly ok: true }>(name: string, known: string | null, lookUp: LookUp<R>) {
@@ -108,6 +115,8 @@ export class Resolver {
     if (known !== null) {
       const resolution = await lookUp(known, conf)
       if (resolution.ok || !resolution.isDefinite) return resolution
+      const candidates = candidateNames(name, conf)
+      if (candidates.length === 1 && candidates[0] === known) return resolution
     }
     return search(name, conf, lookUp)
   }

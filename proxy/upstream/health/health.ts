@@ -24,7 +24,7 @@ export interface HealthParts {
   /** An endpoint has become healthy (null) or unhealthy, with the reason. */
   readonly onHealth: (endpoint: Endpoint, failure: string | null) => void
   /** A check could not be made or failed: discovery may look again. */
-  readonly onFailedCheck: () => void
+  readonly onFailedCheck: (endpoint: Endpoint) => void
 }
 
 /** The state of one endpoint. */
@@ -117,7 +117,7 @@ export class Health {
   }
 
   #ended(endpoint: Endpoint, checked: Checked, config: HealthCheckConfig, failure: string | null): void {
-    if (failure !== null) this.#parts.onFailedCheck()
+    if (failure !== null) this.#parts.onFailedCheck(endpoint)
     const isSame = (failure === null) === endpoint.isHealthy
     checked.streak = isSame ? 0 : checked.streak + 1
     const { healthyThreshold, unhealthyThreshold } = config

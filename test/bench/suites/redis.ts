@@ -21,8 +21,8 @@ interface Shape {
 /** Loads one port for about so many seconds: redis-benchmark counts commands, not time. */
 const loadRedis = async (shape: Shape, options: LoadOptions): Promise<Load> => {
   const first = await benchmark(shape, options, FIRST)
-  const rest = await benchmark(shape, options, Math.max(FIRST, Math.round(first.requestsPerSecond * options.seconds)))
-  return { ...rest, requests: first.requests + rest.requests, errors: first.errors + rest.errors }
+  const rest = await benchmark(shape, options, Math.max(FIRST, Math.round(first.perSecond * options.seconds)))
+  return { ...rest, count: first.count + rest.count, errors: first.errors + rest.errors }
 }
 
 const benchmark = async ({ command, pipeline }: Shape, options: LoadOptions, requests: number): Promise<Load> => {
@@ -38,7 +38,7 @@ const benchmark = async ({ command, pipeline }: Shape, options: LoadOptions, req
   if (rate === undefined || p50 === undefined || p99 === undefined || !(rate > 0))
     throw new Error(`redis-benchmark: printed no figures:\n${said}`)
   const errors = said.match(/error/gi)?.length ?? 0
-  return { requests, errors, requestsPerSecond: rate, p50Ms: p50, p99Ms: p99 }
+  return { count: requests, errors, perSecond: rate, p50Ms: p50, p99Ms: p99 }
 }
 
 const suite = (name: string, shape: Shape): Suite => ({

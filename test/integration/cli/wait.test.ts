@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, getTestContext, it, type TestContext } from 'node:test'
 import { programArgs } from '../../helpers/built.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
+import { silentPort } from '../../helpers/silent-port.ts'
 import { closedPort, tcpServer } from '../../helpers/tcp.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
@@ -105,6 +108,56 @@ describe('ambassador wait', { concurrency: 3 }, () => {
     await proxy.admin('POST', '/drain')
     const { code, err } = await waiting(ports, '--timeout', '0s')
     assert.deepEqual([code, err], [1, 'ambassador wait: draining\n'])
+  })
+
+  it('dials the endpoints side by side, and ends in time when all are silent', async () => {
+    const ports = await freePorts()
+    const ends: (() => unknown)[] = []
+    atEnd(() => {
+      for (const end of ends.reverse()) end()
+    })
+    const silent = await silentPort(ends, false, '0.0.0.0')
+    const endpoints = Array.from({ length: 12 }, (_, i) => `{ host: 127.0.0.${i + 2}, port: ${silent} }`)
+    const directory = mkdtempSync(join(tmpdir(), 'ambassador-wait-'))
+    atEnd(() => rmSync(directory, { recursive: true }))
+    const file = join(directory, 'silent.yaml')
+    writeFileSync(
+      file,
+      `apiVersion: ambassador.dev/v1alpha1
+kind: Ambassador
+metadata: { name: silent }
+spec:
+  protocol: TCP
+  listen: { port: ${await freePort()} }
+  upstreams: [ { name: live, endpoints: [ ${endpoints.join(', ')} ] } ]
+`,
+    )
+    const own = { AMBASSADOR_TELEMETRY_PORT: String(ports.telemetry), AMBASSADOR_ADMIN_PORT: String(ports.admin) }
+    const proxy = await ProxyProcess.start({ AMBASSADOR_CONFIG: file, ...own })
+    atEnd(() => proxy.kill('SIGKILL'))
+    await proxy.ready()
+    const startedAt = performance.now()
+    const { code, err } = await waiting(ports, '--timeout', '1s', '--upstream', 'live')
+    assert.equal(code, 1)
+    assert.match(err, /no endpoint takes a connection: (127\.0\.0\.\d+:\d+ \(no answer\)(, )?){10} and 2 more$/m)
+    // One after the other they took 24 s and more.
+    assert.ok(performance.now() - startedAt < 15_000)
+  })
+
+  it('knows another program by its answer', async () => {
+    const ports = await freePorts()
+    await (await sidecar(ports, await closedPort())).ready()
+    const says = (port: number) =>
+      `ambassador wait: what answers on 127.0.0.1:${port} is no sidecar, or an older one: name the ports of the sidecar\n`
+    const { admin, telemetry } = ports
+    assert.deepEqual(await waiting({ telemetry: admin, admin }, '--timeout', '0s'), {
+      code: 1,
+      out: '',
+      err: says(admin),
+    })
+    const both = { telemetry, admin: telemetry }
+    const { code, err } = await waiting(both, '--timeout', '0s', '--upstream', 'upstream')
+    assert.deepEqual([code, err], [1, says(telemetry)])
   })
 
   it('refuses arguments that it does not understand', async () => {

@@ -6,10 +6,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { promisify } from 'node:util'
+import type { Ends } from '../../helpers/ends.ts'
 import { Pki } from '../../helpers/pki.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, type PostgresServer, postgresServer } from '../../helpers/postgres.ts'
-import { connected, type Ends, one, scope } from '../../helpers/postgres-client.ts'
+import { connected, one, scope } from '../../helpers/postgres-client.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 
 const EXAMPLES = join(import.meta.dirname, '../../../examples')

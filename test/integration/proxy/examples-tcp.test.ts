@@ -2,18 +2,20 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import { createServer, type TLSSocket } from 'node:tls'
 import { load } from 'js-yaml'
+import { parseRuntime } from '../../../build/image-runtime.ts'
 import { parseDocuments } from '../../../cli/documents.ts'
 import type { Ambassador } from '../../../operator/api/ambassador.ts'
 import { render } from '../../../operator/render/render.ts'
 import { discover } from '../../../proxy/upstream/discovery/discover.ts'
 import { Resolver } from '../../../proxy/upstream/dns/resolver.ts'
+import { built } from '../../helpers/built.ts'
 import { DnsServer } from '../../helpers/dns-server.ts'
 import { endsOfEach } from '../../helpers/ends.ts'
 import { HttpTestClient } from '../../helpers/http-client.ts'
@@ -35,6 +37,18 @@ function folder(): string {
   const root = mkdtempSync(join(tmpdir(), 'ambassador-example-'))
   ends.push(() => rmSync(root, { recursive: true }))
   return root
+}
+
+/** What a container of the image runs: its ENTRYPOINT and CMD, on the files that go into it. `program`: the command `ambassador`. */
+async function imageCommand() {
+  const { dist } = await built()
+  const dockerfile = readFileSync(join(EXAMPLES, '../Dockerfile.proxy'), 'utf8')
+  const { flags, env } = parseRuntime(dockerfile)
+  const [, cmd = ''] = /^CMD (\[.*\])$/m.exec(dockerfile) ?? []
+  const inImage = (path: string) => path.replace('/app/', `${dist}/`)
+  // Which is a link into /app in the image.
+  const program = inImage(readlinkSync(join(dist, 'bin/ambassador')))
+  return { command: [...flags, ...(JSON.parse(cmd) as string[]).map(inImage)], env, program }
 }
 
 /** Starts a sidecar process that is ended with the test. */
@@ -264,12 +278,51 @@ describe('the example', () => {
     assert.ok(Object.hasOwn(others, UPSTREAM_HOST))
     assert.equal(UPSTREAM_PORT, '80')
     for (const value of Object.values(ambassador.environment ?? {})) assert.equal(typeof value, 'string')
+    // It has no command of its own, so it is what the image starts, with the files of the image and its environment.
+    assert.deepEqual(Object.keys(ambassador).sort(), ['environment', 'image', 'network_mode'])
+    const { command, env } = await imageCommand()
     const api = await scriptedUpstream(ends, () => ok('api'))
     const port = await freePort()
-    await started({ ...rest, UPSTREAM_HOST: '127.0.0.1', UPSTREAM_PORT: `${api.port}`, LISTEN_PORT: `${port}` })
+    const places = { UPSTREAM_HOST: '127.0.0.1', UPSTREAM_PORT: `${api.port}`, LISTEN_PORT: `${port}` }
+    await started({ ...env, ...rest, ...places }, command)
     const client = new HttpTestClient({ port })
     ends.push(() => client.socket.destroy())
     assert.equal((await client.get().response()).body, 'api')
+  })
+
+  it('the Compose file of docs/lifecycle.md starts the image, and its check waits for the upstream', async () => {
+    const text = /In Compose[^:]*:\n\n((?: {4}.*\n)+)/.exec(
+      readFileSync(join(EXAMPLES, '../docs/lifecycle.md'), 'utf8'),
+    )?.[1]
+    const { ambassador, app } = load(text ?? '') as Record<
+      string,
+      {
+        environment: Record<string, string>
+        healthcheck: { test: string[] }
+        network_mode: string
+        depends_on: object
+      }
+    >
+    assert.deepEqual(
+      [app?.network_mode, app?.depends_on],
+      ['service:ambassador', { ambassador: { condition: 'service_healthy' } }],
+    )
+    const { command, env, program } = await imageCommand()
+    const upstreamPort = await freePort()
+    const places = { UPSTREAM_HOST: '127.0.0.1', UPSTREAM_PORT: `${upstreamPort}`, LISTEN_PORT: `${await freePort()}` }
+    const proxy = await started({ ...env, ...ambassador!.environment, ...places }, command)
+    const [kind, name, ...args] = ambassador!.healthcheck.test
+    assert.deepEqual([kind, name], ['CMD', 'ambassador'])
+    // As Docker runs it: in the container, by its name, for the exit code.
+    const check = async () => {
+      const ports = { AMBASSADOR_TELEMETRY_PORT: `${proxy.telemetryPort}`, AMBASSADOR_ADMIN_PORT: `${proxy.adminPort}` }
+      const child = spawn(process.execPath, [program, ...args], { env: ports, stdio: 'ignore' })
+      return ((await once(child, 'exit')) as [number])[0]
+    }
+    assert.equal(await check(), 1)
+    const server = await tcpServer((socket) => socket.end(), upstreamPort)
+    ends.push(() => server.close())
+    assert.equal(await check(), 0)
   })
 
   it('compose says which variable is wrong, and ends', async () => {

@@ -36,10 +36,7 @@ describe('a limit of the whole fleet', { timeout: 60_000 }, () => {
     ends.push(() => volumes.remove())
     volumes.config('orders', config(port, upstream, 4))
     const proxy = await ProxyProcess.start({
-      AMBASSADOR_NAMES: 'orders',
-      AMBASSADOR_CONFIG_DIR: volumes.configDir,
-      AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
-      AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+      ...volumes.env('orders'),
       POD_NAMESPACE: 'shop',
     })
     ends.push(() => proxy.end())

@@ -3,12 +3,16 @@ import type { Socket } from 'node:net'
 import { after, describe, it } from 'node:test'
 import { createServer } from 'node:tls'
 import type { BreakerConfig, ClusterConfig, HealthCheckConfig, OutlierConfig } from '../../../common/proxy-config.ts'
-import { refreshClock } from '../../../proxy/runtime/clock.ts'
+import { NO_GUARD } from '../../../proxy/policy/dial-guard.ts'
+import { now, refreshClock } from '../../../proxy/runtime/clock.ts'
+import { CoarseTimer } from '../../../proxy/runtime/timers.ts'
 import { TlsContexts } from '../../../proxy/tls/contexts.ts'
 import type { UpstreamTls } from '../../../proxy/tls/upstream-tls.ts'
 import { Cluster } from '../../../proxy/upstream/cluster.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
-import type { Endpoint } from '../../../proxy/upstream/endpoint.ts'
+import { Endpoint } from '../../../proxy/upstream/endpoint.ts'
+import { Health } from '../../../proxy/upstream/health/health.ts'
+import { SeededRandom } from '../../fuzz/random.ts'
 import { endsOfEach } from '../../helpers/ends.ts'
 import { Pki } from '../../helpers/pki.ts'
 import { closedPort, TestServer, tcpServer } from '../../helpers/tcp.ts'
@@ -111,6 +115,37 @@ async function server(serve: (socket: Socket) => void = () => {}, port = 0) {
 }
 
 describe('active checks', () => {
+  it('of a fleet that began together are spread over the first tenth of the interval, and drift apart with each gap', async (t) => {
+    const made = await server((socket) => socket.end())
+    const random = new SeededRandom(11)
+    const waits: number[] = []
+    const set = CoarseTimer.prototype.set
+    t.mock.method(CoarseTimer.prototype, 'set', function (this: CoarseTimer, at: number) {
+      // The others are deadlines.
+      if (at - now() < CHECK.timeoutMs / 2) waits.push(at - now())
+      set.call(this, at)
+    })
+    const options = { tls: null, proxyProtocol: null, guard: NO_GUARD, prober: null }
+    for (let i = 0; i < 50; i++) {
+      const health = new Health(
+        { config: { ...CHECK, intervalMs: 1000 }, ...options },
+        { random: () => random.next(), onHealth: () => {}, onFailedCheck: () => {} },
+      )
+      ends.push(() => health.close())
+      const address = { host: 'db.example', ip: '127.0.0.1', port: made.port, weight: 1, priority: 0 }
+      health.setEndpoints([new Endpoint(address, { config: null, probeTimeoutMs: 1000 })])
+    }
+    while (waits.length < 100) await new Promise((resolve) => setTimeout(resolve, 5))
+    const evenly = (some: readonly number[], from: number, to: number) => {
+      const fifths = [0, 0, 0, 0, 0]
+      for (const each of some) fifths[Math.floor((5 * (each - from)) / (to - from))]!++
+      // Ten each, were they quite even.
+      assert.ok(fifths.length === 5 && Math.min(...fifths) >= 3, `${fifths} between ${from} and ${to} ms`)
+    }
+    evenly(waits.slice(0, 50), 0, 100)
+    evenly(waits.slice(50, 100), 900, 1100)
+  })
+
   it('take an endpoint out of use that does not accept connections, and back when it does', async () => {
     const one = await server()
     const port = await closedPort()

@@ -174,7 +174,8 @@ describe('a connection that its server closes as a request comes', () => {
     const client = open()
     client.get('/first')
     await client.response()
-    client.write(lined('PUT /second', 'Transfer-Encoding: chunked')).write('5\r\nhello\r\n0\r\nX: y\r\n\r\n')
+    // In one piece: what is not known to be short enough to be kept is not trusted to a connection that rested.
+    client.write(`${lined('PUT /second', 'Transfer-Encoding: chunked')}5\r\nhello\r\n0\r\nX: y\r\n\r\n`)
     assert.equal((await client.response()).status, 200)
     const bodies = seen().map(({ body }) => body)
     assert.deepEqual(bodies.slice(1), Array(2).fill('5\r\nhello\r\n0\r\nX: y\r\n\r\n'))

@@ -134,7 +134,10 @@ spec:
 
   it('carries bytes both ways, also a half-close', async () => {
     const sent = 'x'.repeat(300_000)
-    assert.equal(await tcp(path.tcp).end(sent).ended(), sent)
+    const client = tcp(path.tcp).end(sent)
+    const received = await client.ended()
+    assert.deepEqual({ length: received.length, error: client.error }, { length: sent.length, error: null })
+    assert.ok(received === sent)
   })
 
   it('serves Redis: ioredis and redis-cli', async () => {
@@ -231,10 +234,7 @@ describe('a sidecar with listen.unix', () => {
 
   async function sidecar(names = 'payments'): Promise<ProxyProcess> {
     const proxy = await ProxyProcess.start({
-      AMBASSADOR_NAMES: names,
-      AMBASSADOR_CONFIG_DIR: volumes.configDir,
-      AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
-      AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+      ...volumes.env(names),
       POD_NAMESPACE: 'shop',
     })
     ends.push(() => proxy.end())

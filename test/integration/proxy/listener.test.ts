@@ -5,23 +5,11 @@ import { networkInterfaces } from 'node:os'
 import { describe, it } from 'node:test'
 import { Listener } from '../../../proxy/listener/listener.ts'
 import { freePort } from '../../helpers/ports.ts'
+import { firstByte } from '../../helpers/tcp.ts'
 
 const outside = Object.values(networkInterfaces())
   .flat()
   .find((each) => each?.family === 'IPv4' && !each.internal)?.address
-
-/** What the first byte from a host and port is, or the code of the error. */
-async function firstByte(port: number, host: string): Promise<string> {
-  const socket = connect(port, host)
-  try {
-    const [chunk] = (await once(socket, 'data')) as [Buffer]
-    return chunk.toString()
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? 'error'
-  } finally {
-    socket.destroy()
-  }
-}
 
 const listening = (port: number, host: string) =>
   new Promise<Server>((resolve) => {
@@ -34,9 +22,9 @@ describe('Listener', () => {
     const listener = new Listener(port, (socket) => socket.end('x'))
     await listener.bind()
     assert.deepEqual(listener.addresses, ['127.0.0.1', '::1'])
-    assert.equal(await firstByte(port, '127.0.0.1'), 'x')
-    assert.equal(await firstByte(port, '::1'), 'x')
-    if (outside !== undefined) assert.equal(await firstByte(port, outside), 'ECONNREFUSED')
+    assert.equal(await firstByte({ port, host: '127.0.0.1' }), 'x')
+    assert.equal(await firstByte({ port, host: '::1' }), 'x')
+    if (outside !== undefined) assert.equal(await firstByte({ port, host: outside }), 'ECONNREFUSED')
     await listener.close()
   })
 
@@ -51,7 +39,7 @@ describe('Listener', () => {
       })
       assert.deepEqual(listener.addresses, [])
       const free = address === '::1' ? '127.0.0.1' : '::1'
-      assert.equal(await firstByte(port, free), 'ECONNREFUSED')
+      assert.equal(await firstByte({ port, host: free }), 'ECONNREFUSED')
       other.close()
     }
   })
@@ -79,9 +67,9 @@ describe('Listener', () => {
     const port = await freePort()
     const listener = new Listener(port, (socket) => socket.end('1'))
     await listener.bind()
-    assert.equal(await firstByte(port, '127.0.0.1'), '1')
+    assert.equal(await firstByte({ port, host: '127.0.0.1' }), '1')
     listener.handOver((socket) => socket.end('2'))
-    assert.equal(await firstByte(port, '127.0.0.1'), '2')
+    assert.equal(await firstByte({ port, host: '127.0.0.1' }), '2')
     await listener.close()
   })
 })

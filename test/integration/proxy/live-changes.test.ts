@@ -10,6 +10,7 @@ import { plainConfig } from '../../../proxy/config/plain.ts'
 import { endsOfEach } from '../../helpers/ends.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
+import { routeConfig } from '../../helpers/routes.ts'
 import { SteadyLoad } from '../../helpers/steady-load.ts'
 import { closedPort, echo, tcpServer } from '../../helpers/tcp.ts'
 import { Volumes } from '../../helpers/volume.ts'
@@ -70,17 +71,8 @@ function get(port: number, path: string, agent: Agent | false): Promise<string> 
 
 const BREAKER = { consecutiveFailures: 1, failureRate: null, openMs: 600_000, maxOpenMs: 600_000, halfOpenRequests: 1 }
 
-const route = (prefix: string, cluster: string): RouteConfig => ({
-  match: { methods: null, path: { kind: 'prefix', value: prefix }, headers: [], query: [], cookies: [] },
-  to: [{ cluster, weight: 1 }],
-  stickyOn: null,
-  rewritePrefix: null,
-  requestHeaders: { set: [], add: [], remove: [] },
-  responseHeaders: { set: [], add: [], remove: [] },
-  timeouts: null,
-  retry: null,
-  rateLimit: null,
-})
+const route = (prefix: string, cluster: string): RouteConfig =>
+  routeConfig({ path: { kind: 'prefix', value: prefix } }, { to: [{ cluster, weight: 1 }] })
 
 describe('a hundred changes of the config under load', { timeout: 300_000 }, () => {
   it('fail no request and drop no connection, whatever is added, removed and moved', async (t) => {
@@ -156,10 +148,7 @@ describe('a hundred changes of the config under load', { timeout: 300_000 }, () 
     volumes.config('api', api(1))
     volumes.config('db', db(1))
     const proxy = await ProxyProcess.start({
-      AMBASSADOR_NAMES: 'api,db,moving',
-      AMBASSADOR_CONFIG_DIR: volumes.configDir,
-      AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
-      AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+      ...volumes.env('api,db,moving'),
       AMBASSADOR_SIDECAR_MODE: 'Native',
       POD_NAMESPACE: 'shop',
     })

@@ -74,10 +74,7 @@ function config(
 
 async function sidecar(env: Readonly<Record<string, string>> = {}): Promise<ProxyProcess> {
   const proxy = await ProxyProcess.start({
-    AMBASSADOR_NAMES: 'payments',
-    AMBASSADOR_CONFIG_DIR: volumes.configDir,
-    AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
-    AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+    ...volumes.env('payments'),
     AMBASSADOR_SIDECAR_MODE: 'Native',
     POD_NAMESPACE: 'shop',
     ...env,

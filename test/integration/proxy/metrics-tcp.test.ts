@@ -1,7 +1,6 @@
 /** What the metrics of TCP tell after real traffic, and of an upstream whose certificate nobody verifies. */
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
-import { Env } from '../../../common/names.ts'
 import type { Ambassador } from '../../../operator/api/ambassador.ts'
 import { render } from '../../../operator/render/render.ts'
 import { freePort } from '../../helpers/ports.ts'
@@ -32,10 +31,7 @@ describe('the metrics of TCP', () => {
       volumes.config(name, config)
     }
     proxy = await ProxyProcess.start({
-      [Env.ambassadors]: 'plain,verified,unverified',
-      [Env.configDir]: volumes.configDir,
-      [Env.secretsDir]: volumes.secretsDir,
-      [Env.configMapsDir]: volumes.configMapsDir,
+      ...volumes.env('plain,verified,unverified'),
     })
     ends.push(() => proxy.end())
     await proxy.ready()

@@ -8,19 +8,10 @@ import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
 import pg from 'pg'
 import postgres from 'postgres'
+import type { Ends } from '../../helpers/ends.ts'
 import { type PooledSetup, pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
-import {
-  connected,
-  copyData,
-  type Ends,
-  message,
-  one,
-  query,
-  rawClient,
-  refusal,
-  scope,
-} from '../../helpers/postgres-client.ts'
+import { connected, copyData, message, one, query, rawClient, refusal, scope } from '../../helpers/postgres-client.ts'
 import { closedPort, TestClient, tcpServer } from '../../helpers/tcp.ts'
 
 const lasting: Ends = []

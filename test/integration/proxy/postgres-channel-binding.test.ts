@@ -3,10 +3,11 @@ import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { after, before, describe, it } from 'node:test'
 import { createServer, connect as tlsConnect } from 'node:tls'
+import type { Ends } from '../../helpers/ends.ts'
 import { Pki } from '../../helpers/pki.ts'
 import { pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { postgresServer } from '../../helpers/postgres.ts'
-import { connected, type Ends, one, refusal, scope } from '../../helpers/postgres-client.ts'
+import { connected, one, refusal, scope } from '../../helpers/postgres-client.ts'
 import { TestServer, tcpServer } from '../../helpers/tcp.ts'
 
 const pki = new Pki()

@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import pg from 'pg'
+import type { Ends } from '../../helpers/ends.ts'
 import { type PooledSetup, pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
-import { connected, type Ends, one, refusal, scope } from '../../helpers/postgres-client.ts'
+import { connected, one, refusal, scope } from '../../helpers/postgres-client.ts'
 
 const lasting: Ends = []
 let first = 0

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict'
 import { after, it } from 'node:test'
 import pg from 'pg'
+import type { Ends } from '../../helpers/ends.ts'
 import { pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
-import type { Ends } from '../../helpers/postgres-client.ts'
 
 const ends: Ends = []
 after(async () => {

@@ -3,9 +3,10 @@ import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import pg from 'pg'
 import { redact } from '../../../proxy/protocol/postgres/redact.ts'
+import type { Ends } from '../../helpers/ends.ts'
 import { type PooledSetup, pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
-import { connected, type Ends, message, one, rawClient, resume, scope } from '../../helpers/postgres-client.ts'
+import { connected, message, one, rawClient, resume, scope } from '../../helpers/postgres-client.ts'
 
 const lasting: Ends = []
 let port = 0
@@ -161,6 +162,25 @@ describe('PostgreSQL pooling by transaction, and what is stored in the database'
       }),
     )
   }
+
+  it(
+    'undoes what a function did that is gone again when its transaction ends',
+    scope(async (ends) => {
+      const proxy = await pool(ends)
+      const [a, b] = [await connected(proxy.options, ends), await connected(proxy.options, ends)]
+      const made = (body: string): string => plpgsql('fleeting()', `${body}; return true;`, 'boolean')
+      const question = `select current_setting('work_mem') || (select count(*) from pg_locks where locktype = 'advisory')`
+      for (const [body, end] of [
+        ["perform set_config('work_mem', '7MB', false)", 'drop function fleeting(); commit'],
+        // Its name is known by now, as that of nothing.
+        ["perform set_config('work_mem', '7MB', false)", 'drop function fleeting(); commit'],
+        ['perform pg_advisory_lock(9)', 'rollback'],
+      ] as const) {
+        await a.query(`begin; ${made(body)}; select fleeting(); ${end}`)
+        assert.equal(await one(b, question), '4MB0', body)
+      }
+    }),
+  )
 
   it(
     'sees it by the extended protocol, with a name and without, and by a function call',

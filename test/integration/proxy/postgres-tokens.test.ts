@@ -61,6 +61,7 @@ afterEach(async () => {
 const VARIABLES = [
   'AWS_ACCESS_KEY_ID',
   'AWS_SECRET_ACCESS_KEY',
+  'AWS_CONTAINER_CREDENTIALS_FULL_URI',
   'GCE_METADATA_HOST',
   'IDENTITY_ENDPOINT',
   'IDENTITY_HEADER',
@@ -116,7 +117,7 @@ const refusal = (options: pg.ClientConfig): Promise<pg.DatabaseError> =>
   )
 
 describe('a token of RDS (a PostgreSQL with TLS stands for RDS)', () => {
-  it('is signed for host, port and user, and used for later connections too', async () => {
+  it('is signed for host, port and user', async () => {
     process.env['AWS_ACCESS_KEY_ID'] = 'AKIDEXAMPLE'
     process.env['AWS_SECRET_ACCESS_KEY'] = 'wJalrXUtnFEMI'
     accepts = (token) => {
@@ -135,9 +136,39 @@ describe('a token of RDS (a PostgreSQL with TLS stands for RDS)', () => {
     assert.equal(await who(options), 'orders')
     await Promise.all([who(options), who(options)])
     assert.equal(passwords.length, 3)
-    assert.equal(new Set(passwords).size, 1)
     const left = (compiler.clusters[0]?.login?.expiresAt ?? 0) - Date.now()
     assert.ok(left > 600_000 && left <= 900_000, `${left}`)
+  })
+
+  it('is made for each connection, by keys that are asked for once and once more when they end', async () => {
+    let asked = 0
+    let lifeMs = 3_600_000
+    const agent = await scriptedUpstream(ends, () => {
+      const Expiration = new Date(Date.now() + lifeMs).toISOString()
+      const keys = { AccessKeyId: `AKID${++asked}`, SecretAccessKey: 'wJalrXUtnFEMI', Token: 'session', Expiration }
+      return ok(JSON.stringify(keys), 'content-type: application/json')
+    })
+    process.env['AWS_CONTAINER_CREDENTIALS_FULL_URI'] = `http://127.0.0.1:${agent.port}/keys`
+    accepts = () => true
+    const proof = { awsRdsIam: { region: 'eu-west-1' } }
+    const first = await proxy(proof)
+    const from = Math.floor(Date.now() / 1000)
+    for (let n = 0; n < 3; n++) await who(first.options)
+    const keysOf = (token: string) => new URL(`https://${token}`).searchParams.get('X-Amz-Credential')?.split('/')[0]
+    assert.deepEqual([asked, passwords.map(keysOf)], [1, ['AKID1', 'AKID1', 'AKID1']])
+    for (const token of passwords) {
+      const [, date = '', time = ''] =
+        /^(\d{8})T(\d{6})Z$/.exec(new URL(`https://${token}`).searchParams.get('X-Amz-Date') ?? '') ?? []
+      const at = `${date.slice(0, 4)}-${date.slice(4, 6)}-${date.slice(6)}T${time.slice(0, 2)}:${time.slice(2, 4)}:${time.slice(4)}Z`
+      assert.ok(Date.parse(at) / 1000 >= from, at)
+    }
+    // So short that others are asked for at once: the next connections are of those, and not of a token that was kept.
+    lifeMs = 60_000
+    const second = await proxy(proof)
+    await who(second.options)
+    assert.equal(keysOf(passwords[3] ?? ''), 'AKID2')
+    while (keysOf(passwords.at(-1) ?? '') === 'AKID2') await who(second.options)
+    assert.equal(keysOf(passwords.at(-1) ?? ''), 'AKID3')
   })
 
   it('that cannot be had is 28000 with what to do about it, and no secret in it', async () => {

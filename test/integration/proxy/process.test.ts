@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, getTestContext, it, type TestContext } from 'node:test'
+import { which } from '../../../build/machine/exec.ts'
 import { plainConfig } from '../../../proxy/config/plain.ts'
+import { programArgs } from '../../helpers/built.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { Volumes, writeVolume } from '../../helpers/volume.ts'
@@ -190,10 +193,7 @@ spec:
     const config = (generation: number) => ({ ...base, ambassador: { namespace: 'shop', name: 'orders', generation } })
     volumes.config('orders', config(1))
     const proxy = await start({
-      AMBASSADOR_NAMES: 'orders',
-      AMBASSADOR_CONFIG_DIR: volumes.configDir,
-      AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
-      AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+      ...volumes.env('orders'),
       AMBASSADOR_SIDECAR_MODE: 'Native',
       POD_NAME: 'pod-1',
       POD_NAMESPACE: 'shop',
@@ -419,6 +419,9 @@ describe('as process 1 of a container', { skip, concurrency: 3 }, () => {
   })
 })
 
+const hasNoTerminal = which('script') === undefined && process.env['CI'] !== 'true'
+const skipTerminal = hasNoTerminal && 'script is not installed: apt-get install bsdutils'
+
 describe('other ways to end', { concurrency: 3 }, () => {
   it('SIGINT of a person drains at once, whatever the order', async () => {
     const { proxy } = await plain({ AMBASSADOR_SIDECAR_MODE: 'Legacy' })
@@ -428,6 +431,50 @@ describe('other ways to end', { concurrency: 3 }, () => {
     // The order of old would wait for two seconds of quiet.
     assert.ok(performance.now() - startedAt < 10_000)
     assert.ok(proxy.log.some(({ msg, detail }) => msg === 'stopping' && detail === 'Native'))
+  })
+
+  it('SIGHUP ends nothing: what is open goes on, and files are read again', async () => {
+    const { proxy, port } = await plain()
+    const socket = await application(port)
+    await echoes(socket, 'before')
+    proxy.kill('SIGHUP')
+    proxy.kill('SIGHUP')
+    assert.equal((await proxy.logged('signal received'))['detail'], 'SIGHUP')
+    await echoes(socket, 'after')
+    const other = await application(port)
+    await echoes(other, 'new')
+    for (const each of [socket, other]) each.on('error', () => {})
+    proxy.kill('SIGTERM')
+    proxy.kill('SIGINT')
+    assert.equal(await proxy.exit, 0)
+  })
+
+  it('SIGHUP of a terminal that is closed ends ambassador run as SIGINT does', { skip: skipTerminal }, async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'ambassador-terminal-'))
+    const file = join(directory, 'x.yaml')
+    const [listen, telemetry, admin] = [await freePort(), await freePort(), await freePort()]
+    writeFileSync(
+      file,
+      `{ apiVersion: ambassador.dev/v1alpha1, kind: Ambassador, metadata: { name: x }, spec: { protocol: TCP, listen: { port: ${listen} }, upstreams: [ { name: live, endpoints: [ { host: 127.0.0.1, port: ${echoPort} } ] } ] } }`,
+    )
+    const args = ['run', '-f', file, '--telemetry-port', `${telemetry}`, '--admin-port', `${admin}`]
+    const command = [process.execPath, ...(await programArgs(['cli/main.ts', ...args]))]
+      .map((word) => `'${word}'`)
+      .join(' ')
+    // A terminal of its own, whose exit code is that of the command. It has the process itself for its child.
+    const terminal = spawn('script', ['-qec', `exec ${command}`, '/dev/null'], { stdio: ['pipe', 'pipe', 'ignore'] })
+    let said = ''
+    terminal.stdout.setEncoding('utf8').on('data', (text: string) => (said += text))
+    const ended = once(terminal, 'close')
+    try {
+      while (!said.includes('page for people')) await once(terminal.stdout, 'data')
+      const [pid] = readFileSync(`/proc/${terminal.pid}/task/${terminal.pid}/children`, 'utf8').trim().split(' ')
+      process.kill(Number(pid), 'SIGHUP')
+      assert.deepEqual(await ended, [0, null])
+    } finally {
+      terminal.kill('SIGKILL')
+      rmSync(directory, { recursive: true })
+    }
   })
 
   it('a second signal ends at once', async () => {

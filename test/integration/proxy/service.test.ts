@@ -72,10 +72,7 @@ async function sidecar(first: ProxyConfig): Promise<void> {
   volumes = new Volumes()
   volumes.config('orders', first)
   proxy = await ProxyProcess.start({
-    AMBASSADOR_NAMES: 'orders',
-    AMBASSADOR_CONFIG_DIR: volumes.configDir,
-    AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
-    AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+    ...volumes.env('orders'),
     POD_NAMESPACE: 'shop',
   })
   await proxy.ready()

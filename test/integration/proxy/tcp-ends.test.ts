@@ -170,10 +170,7 @@ before(async () => {
     volumes.config(nameOf(end), configOf(end, place, 1, cluster))
   }
   proxy = await ProxyProcess.start({
-    AMBASSADOR_NAMES: [...places.keys()].map(nameOf).join(','),
-    AMBASSADOR_CONFIG_DIR: volumes.configDir,
-    AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
-    AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+    ...volumes.env([...places.keys()].map(nameOf).join(',')),
     AMBASSADOR_SIDECAR_MODE: 'Native',
     AMBASSADOR_DRAIN_SECONDS: '1',
     POD_NAMESPACE: 'shop',

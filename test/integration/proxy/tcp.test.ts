@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { createServer, type Socket } from 'node:net'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, afterEach, describe, it } from 'node:test'
 import type { BreakerConfig } from '../../../common/proxy-config.ts'
 import { TcpDriver } from '../../../proxy/protocol/tcp/driver.ts'
 import { LISTEN_OPTIONS } from '../../../proxy/runtime/raw-socket.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
+import { silentPort } from '../../helpers/silent-port.ts'
 import { closedPort, echo, settled, TestClient, TestServer, tcpServer } from '../../helpers/tcp.ts'
 import { type TcpProxySetup, tcpProxy } from '../../helpers/tcp-proxy.ts'
 
@@ -275,6 +279,116 @@ describe('TCP relay', () => {
 })
 
 // Waits for times of the product, so at the same time.
+describe('a peer that is gone while nothing is read from it', { concurrency: true, timeout: 120_000 }, () => {
+  after(endAll)
+  const bulk = Buffer.alloc(1 << 20)
+
+  it('is noticed when it is the application and the upstream neither reads nor is read', async () => {
+    const upstream = await server((socket) => {
+      const more = () => {
+        while (!socket.destroyed && socket.write(bulk)) {}
+      }
+      socket.pause().on('drain', more)
+      more()
+    })
+    const { client, record, driver } = await proxy({ ports: [upstream.port] })
+    const app = client()
+    app.socket.pause()
+    app.write(Buffer.alloc(30_000_000))
+    await settled(() => driver.totals.bytesIn + driver.totals.bytesOut)
+    app.socket.resetAndDestroy()
+    const { end, detail } = await record()
+    assert.equal(end, 'client_gone')
+    assert.match(detail ?? '', /^the application broke the connection: (ECONNRESET|EPIPE)$/)
+  })
+
+  it('is noticed when it is the application and the upstream does not read', async () => {
+    const upstream = await server((socket) => socket.pause())
+    const { client, record, driver } = await proxy({ ports: [upstream.port] })
+    const app = client().write(Buffer.alloc(30_000_000))
+    await settled(() => driver.totals.bytesIn)
+    app.socket.resetAndDestroy()
+    const { end, detail } = await record()
+    assert.equal(end, 'client_gone')
+    assert.match(detail ?? '', /^the application broke the connection: (ECONNRESET|EPIPE)$/)
+  })
+
+  it('is noticed when it is the application, which closed, and gets a last word', async () => {
+    const upstream = await server((socket) => {
+      socket.resume().on('end', () => socket.write('too late'))
+    })
+    const { client, record } = await proxy({ ports: [upstream.port] })
+    const app = client().write('hello')
+    await upstream.connections(1)
+    app.socket.destroy()
+    assert.equal((await record()).end, 'client_gone')
+  })
+
+  it('is noticed when it is the upstream, which closed, and gets a last word', async () => {
+    const upstream = await server((socket) => {
+      socket.once('data', () => socket.destroy())
+    })
+    const { client, record } = await proxy({ ports: [upstream.port] })
+    const app = client().write('hello')
+    await app.ended()
+    app.write('too late')
+    assert.equal((await record()).end, 'upstream_reset')
+  })
+
+  it('is waited for when it is only slow, or has only half-closed', async () => {
+    const size = 30_000_000
+    const go = Promise.withResolvers<void>()
+    const upstream = await server((socket) => {
+      let length = 0
+      socket.pause().on('data', (chunk: Buffer) => {
+        length += chunk.length
+      })
+      socket.on('end', () => socket.end(`got ${length}`))
+      void go.promise.then(() => socket.resume())
+    })
+    const { client, record, driver } = await proxy({ ports: [upstream.port] })
+    const [slow, patient] = [client(), client().end('x')]
+    slow.socket.end(Buffer.alloc(size))
+    await settled(() => driver.totals.bytesIn)
+    // Long enough for both to be asked whether they are there.
+    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    go.resolve()
+    assert.deepEqual([await slow.ended(), await patient.ended()], [`got ${size}`, 'got 1'])
+    assert.deepEqual([(await record(0)).end, (await record(1)).end], ['client_closed', 'client_closed'])
+  })
+
+  it('is not taken for broken when it closed a Unix socket: what it sent is for the upstream', async () => {
+    const go = Promise.withResolvers<void>()
+    const got = Promise.withResolvers<number | string>()
+    const upstream = await server((socket) => {
+      let length = 0
+      socket.pause().on('data', (chunk: Buffer) => {
+        length += chunk.length
+      })
+      socket.on('error', ({ message }) => got.resolve(message))
+      socket.on('end', () => {
+        got.resolve(length)
+        socket.end()
+      })
+      void go.promise.then(() => socket.resume())
+    })
+    const { driver, record } = await proxy({ ports: [upstream.port] })
+    const dir = mkdtempSync(join(tmpdir(), 'amb-relay-'))
+    ends.push(() => rmSync(dir, { recursive: true }))
+    const listener = createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket)).listen(join(dir, 'app.sock'))
+    ends.push(() => listener.close())
+    const app = connect(join(dir, 'app.sock'))
+    app.end(Buffer.alloc(100_000))
+    await until(() => driver.totals.bytesIn === 100_000)
+    app.destroy()
+    // Long enough for it to be asked whether it is there.
+    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    go.resolve()
+    assert.equal(await got.promise, 100_000)
+    assert.equal((await record()).end, 'client_closed')
+  })
+})
+
 describe('TCP connection set-up', { concurrency: true, timeout: 120_000 }, () => {
   after(endAll)
 
@@ -360,6 +474,32 @@ describe('TCP connection set-up', { concurrency: true, timeout: 120_000 }, () =>
     assert.equal(await client().closed(), 'ECONNRESET')
     const { end, detail } = await record()
     assert.deepEqual([end, detail], ['dns_failed', "upstream 'live' has no endpoint yet"])
+  })
+
+  it('goes on to another endpoint at once when the one that it dials leaves discovery', async () => {
+    const upstream = await server(echo)
+    const silent = await silentPort(ends)
+    const { client, found, record, cluster } = await proxy({ ports: [silent], timeouts: { connectMs: 600_000 } })
+    const [old] = cluster.endpoints
+    const app = client().end('x')
+    await until(() => old?.active === 1)
+    found([upstream.port])
+    assert.equal(await app.ended(), 'x')
+    const { end, attempts } = await record()
+    assert.deepEqual([end, attempts], ['client_closed', 2])
+    assert.deepEqual([old?.active, old?.failures, old?.tenants.size], [0, 0, 0])
+  })
+
+  it('stays with the endpoint that it dials when that has left and there is no other', async () => {
+    const silent = await silentPort(ends)
+    const { client, record, cluster } = await proxy({ ports: [silent], timeouts: { connectMs: 500 } })
+    const [old] = cluster.endpoints
+    const app = client()
+    await until(() => old?.active === 1)
+    cluster.close()
+    assert.equal(await app.closed(), 'ECONNRESET')
+    assert.equal((await record()).end, 'connect_timeout')
+    assert.deepEqual([old?.active, old?.tenants.size], [0, 0])
   })
 
   it('forgets a connection whose application leaves while it is held', async () => {
@@ -458,6 +598,51 @@ describe('TCP limits', { concurrency: true, timeout: 120_000 }, () => {
     waiting.socket.resetAndDestroy()
     assert.equal((await record()).end, 'client_gone')
     assert.equal(cluster.connections.pending, 0)
+  })
+
+  it('frees the place of a connection that leaves the queue after it has spoken', async () => {
+    const upstream = await server(echo)
+    const { client, record, driver, cluster } = await proxy({
+      ports: [upstream.port],
+      limits: { maxConnections: 1, maxPendingRequests: 1 },
+      timeouts: { connectMs: 60_000 },
+    })
+    await client().write('1').read(1)
+    const waiting = client().write('hello')
+    await until(() => driver.totals.bytesIn === 6)
+    waiting.socket.resetAndDestroy()
+    const { end, bytesIn } = await record()
+    assert.deepEqual([end, bytesIn, cluster.connections.pending], ['client_gone', 5, 0])
+  })
+
+  it('frees the place of a connection that is closed in the queue, and not that of one that half-closed', async () => {
+    const upstream = await server((socket) => {
+      socket.write('ready')
+      socket.resume().on('end', () => socket.end())
+    })
+    const { client, record, driver, cluster } = await proxy({
+      ports: [upstream.port],
+      limits: { maxConnections: 1, maxPendingRequests: 3 },
+      timeouts: { connectMs: 60_000 },
+    })
+    const first = client()
+    await first.read(5)
+    const [halfClosed, spoke, closed] = [client().end(), client().write('bye'), client()]
+    await until(() => cluster.connections.pending === 3)
+    await until(() => driver.totals.bytesIn === 3)
+    spoke.socket.destroy()
+    closed.socket.destroy()
+    const { end, detail } = await record()
+    assert.deepEqual(
+      [end, detail],
+      ['client_gone', 'the application left before there was a connection to the upstream'],
+    )
+    assert.equal(cluster.connections.pending, 2)
+    first.socket.resetAndDestroy()
+    // What was sent before the end is for the upstream, though nobody waits for an answer.
+    assert.equal(await halfClosed.ended(), 'ready')
+    assert.equal((await record(2)).end, 'client_closed')
+    assert.equal((await record(3)).bytesIn, 3)
   })
 
   it('refuses connections above the rate', async () => {

@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import { openSocket, UnixListener } from '../../../proxy/listener/unix-listener.ts'
 import { endsOfEach } from '../../helpers/ends.ts'
+import { firstByte } from '../../helpers/tcp.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'amb-listen-'))
 after(() => rmSync(dir, { recursive: true }))
@@ -16,19 +17,6 @@ const ends = endsOfEach()
 
 let sockets = 0
 const freePath = () => join(dir, `${++sockets}.sock`)
-
-/** What the first byte is, or the code of the error. */
-async function firstByte(path: string): Promise<string> {
-  const socket = connect(path)
-  try {
-    const [chunk] = (await once(socket, 'data')) as [Buffer]
-    return chunk.toString()
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? 'error'
-  } finally {
-    socket.destroy()
-  }
-}
 
 async function bound(path: string, serve: (socket: Socket) => void = (socket) => socket.end('x')) {
   const listener = new UnixListener(path, serve)
@@ -54,15 +42,15 @@ describe('UnixListener', () => {
     const { path } = await bound(freePath())
     assert.equal((statSync(path).mode & 0o777).toString(8), '666')
     assert.equal(process.umask(), 0o077)
-    assert.equal(await firstByte(path), 'x')
+    assert.equal(await firstByte({ path }), 'x')
   })
 
   it('replaces what a process left behind that was killed', async () => {
     const path = freePath()
     await stale(path)
-    assert.equal(await firstByte(path), 'ECONNREFUSED')
+    assert.equal(await firstByte({ path }), 'ECONNREFUSED')
     await bound(path)
-    assert.equal(await firstByte(path), 'x')
+    assert.equal(await firstByte({ path }), 'x')
   })
 
   it('leaves a socket alone on which another process listens', async () => {
@@ -74,7 +62,7 @@ describe('UnixListener', () => {
       name: 'BindError',
       message: `socket '${path}' cannot be made: another process listens there, give one of the two another path`,
     })
-    assert.equal(await firstByte(path), 'o')
+    assert.equal(await firstByte({ path }), 'o')
   })
 
   it('leaves a file alone that is no socket', async () => {
@@ -118,8 +106,8 @@ describe('UnixListener', () => {
 
   it('gives new connections to another taker, without being bound anew', async () => {
     const listener = await bound(freePath(), (socket) => socket.end('1'))
-    assert.equal(await firstByte(listener.path), '1')
+    assert.equal(await firstByte({ path: listener.path }), '1')
     listener.handOver((socket) => socket.end('2'))
-    assert.equal(await firstByte(listener.path), '2')
+    assert.equal(await firstByte({ path: listener.path }), '2')
   })
 })

@@ -74,10 +74,7 @@ describe('loadBalancing.zonePreference', () => {
   }
   const sidecar = (zone: string) =>
     started({
-      AMBASSADOR_NAMES: 'orders',
-      AMBASSADOR_CONFIG_DIR: volumes.configDir,
-      AMBASSADOR_SECRETS_DIR: volumes.secretsDir,
-      AMBASSADOR_CONFIGMAPS_DIR: volumes.configMapsDir,
+      ...volumes.env('orders'),
       AMBASSADOR_ZONE: zone,
     })
 

@@ -28,6 +28,15 @@ describe('a list of hosts', () => {
     ['[2001:db8::7]:443', '2001:db8:0::7', 443, true],
     ['[2001:db8::7]:443', '2001:db8::7', 80, false],
     ['10.0.0.0/8', '10.example.com', 80, false],
+    ['::/0', '2001:db8::7', 80, true],
+    ['::/0', '::1', 80, true],
+    ['::/0', '127.0.0.1', 80, false],
+    ['::/0', '::ffff:127.0.0.1', 80, false],
+    ['::/64', '10.0.0.1', 80, false],
+    ['0.0.0.0/0', '::1', 80, false],
+    ['10.0.0.0/8', '::ffff:10.0.0.1', 80, true],
+    ['10.0.0.0/8', '::ffff:a00:1', 80, true],
+    ['10.0.0.0/8', '::ffff:11.0.0.1', 80, false],
   ]
   for (const [entry, host, port, allows] of cases) {
     it(`with ${entry} ${allows ? 'allows' : 'does not allow'} ${host}, port ${port}`, () => {

@@ -17,6 +17,8 @@ const path = (request: string): string => request.split(' ')[1]!
 const UPGRADE = get('/chat', 'Upgrade: websocket', 'Connection: Upgrade')
 const SWITCH = 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n'
 const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
+/** Of a server that waited for a request too long. */
+const GIVEN_UP = 'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n'
 
 /** Answers each request with its path. */
 const echo = (wire: UpstreamWire, request: string): void => void wire.send(ok(path(request)))
@@ -332,13 +334,33 @@ export const STALE: readonly ConnectionCase[] = conversation({
   'bytes that came on an idle connection before the next POST are no answer to it': async (bench) => {
     const { client, wire } = await warm(bench)
     await bench.frozen(async () => {
-      await wire.send('HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+      await wire.send(GIVEN_UP)
       wire.end()
       await client.send(post('once'))
     })
     bench.upstream.respond = echo
     await client.has(/\/$/)
     assert.equal(client.text.includes('408'), false)
+    assert.equal(bench.upstream.requests.length, 1)
+  },
+  'a 408 that meets the next GET is not the answer to it, but is to a POST': async (bench) => {
+    const { client, wire } = await warm(bench)
+    await client.send(get('/again'))
+    await wire.request(1)
+    bench.upstream.respond = echo
+    await wire.send(GIVEN_UP)
+    await client.has(/again$/)
+    assert.equal(client.text.includes('408'), false)
+    bench.upstream.respond = (each) => void each.send(GIVEN_UP)
+    await client.send(post('once'))
+    await client.has(/ 408 /)
+    assert.equal(bench.upstream.requests.length, 2)
+  },
+  'a 408 on a new connection is the answer': async (bench) => {
+    bench.upstream.respond = (wire) => void wire.send(GIVEN_UP)
+    const client = bench.client()
+    await client.send(get('/new'))
+    await client.has(/ 408 /)
     assert.equal(bench.upstream.requests.length, 1)
   },
   'a FIN that came before the next POST is noticed': async (bench) => {

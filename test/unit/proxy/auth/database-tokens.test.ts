@@ -4,13 +4,14 @@ import { DatabaseTokenCache } from '../../../../proxy/auth/database-tokens.ts'
 import type { Token } from '../../../../proxy/auth/token-credential.ts'
 
 /** A cache over answers in order, with a clock that the test moves. */
-function setup(t: TestContext, answers: (Token | Error)[], isPerServer = false) {
+function setup(t: TestContext, answers: (Token | Error)[], isPerServer = false, isLocal = false) {
   let time = 1000
   t.mock.method(performance, 'now', () => time)
   const asked: string[] = []
   const told: string[] = []
   const source = {
     isPerServer,
+    isLocal,
     async fetch(host: string, port: number): Promise<Token> {
       asked.push(`${host}:${port}`)
       const answer = answers.shift() ?? new Error('nothing more')
@@ -55,6 +56,16 @@ describe('tokens for databases', () => {
     )
     assert.deepEqual([await get('a'), await get('b'), await get('a')], ['one', 'two', 'one'])
     assert.deepEqual(asked, ['a:5432', 'b:5432'])
+  })
+
+  it('are made anew for each login where that asks nobody, and the last one is used while it cannot be done', async (t) => {
+    const answers = ['one', 'two', new Error('keys: no')].map((each) => {
+      return each instanceof Error ? each : { value: each, lifeMs: 1000 }
+    })
+    const { asked, get, told } = setup(t, answers, true, true)
+    assert.deepEqual(await Promise.all([get(), get()]), ['one', 'one'])
+    assert.deepEqual([await get(), await get()], ['two', 'two'])
+    assert.deepEqual([asked.length, told], [3, ['keys: no']])
   })
 
   it('go on until they end while another cannot be had, and whoever fails is asked again ever later', async (t) => {

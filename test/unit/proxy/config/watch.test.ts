@@ -106,6 +106,24 @@ describe('FileWatcher', () => {
     slower.watcher.close()
   })
 
+  it('sees a change beside a neighbour that is written all the time', { timeout: 20_000 }, async () => {
+    const directory = join(volumes.root, 'busy')
+    mkdirSync(directory)
+    const file = join(directory, 'list')
+    writeFileSync(file, 'one')
+    const it = watching([file], 600_000, 50)
+    let isFirst = true
+    const storm = setInterval(() => {
+      writeFileSync(join(directory, 'log'), String(performance.now()))
+      // Not before the storm has begun.
+      if (isFirst) writeFileSync(file, 'another')
+      isFirst = false
+    }, 1)
+    await it.next()
+    clearInterval(storm)
+    it.watcher.close()
+  })
+
   it('finds by polling what the kernel does not report', { timeout: 5000 }, async () => {
     // A link to a file elsewhere: nothing happens in the directory of the link.
     const target = join(volumes.root, 'elsewhere', 'target')

@@ -2,21 +2,9 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { RouteConfig, ValueMatchConfig } from '../../../../common/proxy-config.ts'
 import { type RequestView, Router, rewritten } from '../../../../proxy/routing/router.ts'
+import { routeConfig as route } from '../../../helpers/routes.ts'
 
 /** Every edge of matching and rewriting in one table each, as a reader of the Gateway API would ask for them. */
-
-const route = (match: Partial<RouteConfig['match']>, over: Partial<RouteConfig> = {}): RouteConfig => ({
-  match: { methods: null, path: null, headers: [], query: [], cookies: [], ...match },
-  to: [{ cluster: 'a', weight: 1 }],
-  stickyOn: null,
-  rewritePrefix: null,
-  requestHeaders: { set: [], add: [], remove: [] },
-  responseHeaders: { set: [], add: [], remove: [] },
-  timeouts: null,
-  retry: null,
-  rateLimit: null,
-  ...over,
-})
 
 const view = (target: string, headers: Readonly<Record<string, string>> = {}): RequestView => ({
   method: () => 'GET',
@@ -126,6 +114,8 @@ describe('a value match', () => {
     [isThere, '/?xk=1', false],
     [isThere, '/?&&k', true],
     [is('%zz'), '/?k=%zz', true],
+    [is('v'), '/??k=v', false],
+    [is('v'), '/??x&k=v', true],
     [{ ...isThere, present: false }, '/?other', true],
   ]
   for (const [match, target, isMatch] of query) {

@@ -3,21 +3,10 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import type { RouteConfig } from '../../../../common/proxy-config.ts'
 import { cookieOf, hashShare, type RequestView, Router, rewritten } from '../../../../proxy/routing/router.ts'
+import { routeConfig } from '../../../helpers/routes.ts'
 
-const route = (
-  over: Partial<Omit<RouteConfig, 'match'>> & { match?: Partial<RouteConfig['match']> } = {},
-): RouteConfig => ({
-  to: [{ cluster: 'a', weight: 1 }],
-  stickyOn: null,
-  rewritePrefix: null,
-  requestHeaders: { set: [], add: [], remove: [] },
-  responseHeaders: { set: [], add: [], remove: [] },
-  timeouts: null,
-  retry: null,
-  rateLimit: null,
-  ...over,
-  match: { methods: null, path: null, headers: [], query: [], cookies: [], ...over.match },
-})
+type Route = Partial<Omit<RouteConfig, 'match'>> & { match?: Partial<RouteConfig['match']> }
+const route = ({ match, ...over }: Route = {}): RouteConfig => routeConfig(match, over)
 
 const view = (target: string, headers: Record<string, string> = {}, method = 'GET'): RequestView => ({
   method: () => method,

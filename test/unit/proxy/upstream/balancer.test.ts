@@ -439,6 +439,25 @@ describe('consistent hashing', () => {
     near(moved.length / before.length, 0.25, 0.02)
   })
 
+  it('sends a value to one endpoint also while a priority or zone shares its traffic with the next', () => {
+    const endpoints = [1, 2, 3, 4, 5].map((port) => endpoint(port, 1, port > 4 ? 1 : 0))
+    for (const each of endpoints.slice(0, 2)) each.isHealthy = false
+    const groups = groupByPriority(endpoints)
+    const some = keys.slice(0, 2_000)
+    const chosen = some.map((key, i) => {
+      const own = new Set(
+        Array.from({ length: 10 }, (_, n) => pickEndpoint(groups, 0, NONE, seeded(i + n), HASHED, key)),
+      )
+      assert.equal(own.size, 1, `${own.size} endpoints for one value`)
+      return [...own][0]!.port
+    })
+    // Two of four are up, and 1.4 times that is 70 %.
+    near(chosen.filter((port) => port === 5).length / chosen.length, 0.3, 0.04)
+    near(chosen.filter((port) => port === 3).length / chosen.length, 0.35, 0.04)
+    const without = new Set(Array.from({ length: 50 }, (_, n) => pickEndpoint(groups, 0, NONE, seeded(n), HASHED)))
+    assert.equal(without.size, 3)
+  })
+
   it('passes on what is more than a quarter above the share, and goes back', () => {
     const endpoints = made([1, 2, 3, 4])
     const groups = groupByPriority(endpoints)

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { refreshClock } from '../../../../proxy/runtime/clock.ts'
+import { DialGuard } from '../../../../proxy/policy/dial-guard.ts'
+import { now, refreshClock } from '../../../../proxy/runtime/clock.ts'
 import type { UpstreamTls } from '../../../../proxy/tls/upstream-tls.ts'
 import { Cluster } from '../../../../proxy/upstream/cluster.ts'
 import type { DialFailure } from '../../../../proxy/upstream/connector.ts'
@@ -9,7 +10,7 @@ import { Endpoint } from '../../../../proxy/upstream/endpoint.ts'
 
 const REFUSED: DialFailure = { reason: 'connect_refused', detail: 'it refused' }
 
-function clusterOf(count: number, tls: UpstreamTls | null = null): Cluster {
+function clusterOf(count: number, tls: UpstreamTls | null = null, allow: readonly string[] | null = null): Cluster {
   const addresses = Array.from({ length: count }, (_, i) => ({
     host: 'db.example',
     ip: `10.0.0.${i + 1}`,
@@ -28,6 +29,7 @@ function clusterOf(count: number, tls: UpstreamTls | null = null): Cluster {
         limits: { maxConnections: 1, maxPendingRequests: 1, maxConcurrentRetries: 2 },
       },
       tls,
+      guard: new DialGuard({ ownPort: 0, allow }),
       budget: null,
       probeTimeoutMs: 1000,
       queue: 'Oldest',
@@ -101,9 +103,27 @@ describe('attempts to get a connection', () => {
     const other = [...cluster.endpoints].find((each) => each !== chosen)!
     assert.equal(attempts.moveTo(other), other)
     assert.deepEqual([chosen.active, other.active, attempts.count], [0, 1, 2])
-    assert.equal(chosen.isAvoided(refreshClock()), true)
+    assert.equal(chosen.isAvoided(now()), true)
     attempts.succeed()
     assert.deepEqual([other.active, other.failures, attempts.last], [1, 0, other])
+  })
+
+  it('says which rule denies the endpoints', () => {
+    const why = new DialAttempts(clusterOf(1, null, ['other.example'])).next(null) as DialFailure
+    assert.equal(why.reason, 'egress_denied')
+    assert.match(why.detail, /db\.example.*egress\.allow/)
+  })
+
+  it('tells that nobody answered, which counts towards an endpoint that is gone', () => {
+    const cluster = clusterOf(1)
+    const endpoint = [...cluster.endpoints][0]!
+    for (let n = 0; n < 2; n++) {
+      const attempts = new DialAttempts(cluster)
+      attempts.begin(attempts.next(null) as Endpoint)
+      attempts.end('failure')
+      attempts.blame({ reason: 'connect_timeout', detail: 'no answer', isSilent: true })
+    }
+    assert.equal(endpoint.isSilent, true)
   })
 
   it('names the upstream that has no endpoint yet', () => {

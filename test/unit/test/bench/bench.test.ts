@@ -3,14 +3,14 @@ import { describe, it } from 'node:test'
 import { anonymousBytes, cpuSeconds, freePort, start, tree } from '../../../bench/process.ts'
 import { table } from '../../../bench/report.ts'
 import { median, type Result } from '../../../bench/run-suite.ts'
-import { http } from '../../../bench/suites/http.ts'
+import { http, tcp } from '../../../bench/suites/http.ts'
 
 const result = (name: string, overrides: Partial<Result>): Result => ({
   name,
   version: '1',
   features: 'retries',
-  cpuMicrosPerRequest: 10,
-  requestsPerSecond: 20_000,
+  cpuMicros: 10,
+  perSecond: 20_000,
   p50Ms: 0.5,
   p99Ms: 1,
   errors: 0,
@@ -18,6 +18,7 @@ const result = (name: string, overrides: Partial<Result>): Result => ({
   anonymousIdle: 5e6,
   anonymousAfter: 6e6,
   anonymousOpen: 7e6,
+  bytesPerConnection: null,
   rounds: [],
   ...overrides,
 })
@@ -29,12 +30,28 @@ describe('the bench', () => {
   })
 
   it('prints each figure with its ratio to HAProxy, and errors where there are any', () => {
-    const text = table(http, [
-      result('ambassador', { cpuMicrosPerRequest: 12.5, p50Ms: 0.4, errors: 3 }),
-      result('haproxy', {}),
-    ])
+    const text = table(http, [result('ambassador', { cpuMicros: 12.5, p50Ms: 0.4, errors: 3 }), result('haproxy', {})])
     const row = text.split('\n').find((line) => line.startsWith('ambassador '))
     assert.match(row ?? '', /12\.5 +× 1\.25 +20000 +× 1\.00 +0\.40 +× 0\.80 .* 3 errors$/)
+  })
+
+  it('tells streams by the GiB, connections by the connection, and leaves out what was not looked at', () => {
+    const memory = { p50Ms: null, p99Ms: null, anonymousOpen: null }
+    const bulk = table({ ...tcp, unit: 'GiB' }, [
+      result('ambassador', { ...memory, cpuMicros: 800_000, perSecond: 1.5 }),
+      result('haproxy', { ...memory, cpuMicros: 1_000_000, perSecond: 1 }),
+    ])
+    assert.match(bulk, /CPU s\/GiB +MiB\/s +start ms +idle MB +after MB\n/)
+    assert.match(bulk, /\nambassador +0\.800 +× 0\.80 +1536 +× 1\.50 /)
+    const connections = table({ ...tcp, unit: 'conn' }, [result('haproxy', { cpuMicros: 80, perSecond: 9000 })])
+    assert.match(connections, /CPU µs\/conn +conn\/s +p50 ms/)
+  })
+
+  it('tells of open connections that nobody uses what each takes, and nothing of a load that there was not', () => {
+    const text = table({ ...tcp, load: null }, [result('ambassador', { bytesPerConnection: 10_100 })])
+    assert.match(text, /open MB +kB\/conn\n/)
+    assert.match(text, / 10\.1\n/)
+    assert.doesNotMatch(text, /req/)
   })
 
   it('counts CPU and memory of a process with its children, and ends them all', async () => {
@@ -45,7 +62,7 @@ describe('the bench', () => {
     const program = `
       require('node:child_process').spawn(process.execPath, ['-e', ${JSON.stringify(worker)}])
       setInterval(() => {}, 1e6)`
-    const running = await start(0, process.execPath, ['-e', program], { port })
+    const running = await start(0, process.execPath, ['-e', program], { port, timeoutMs: 60_000 })
     const pids = tree(running.pid)
     assert.equal(pids.length, 2)
     assert.ok(cpuSeconds(running.pid) >= 0.1, `${cpuSeconds(running.pid)} s of CPU`)

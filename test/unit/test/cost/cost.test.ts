@@ -64,10 +64,10 @@ const cost = (change: Partial<Cost> = {}): Cost => ({
 
 describe('the comparison of costs', () => {
   it('says nothing of what is within bounds', () => {
-    assert.deepEqual(compare(cost({ steps: 10_149, calls: 105, nodeCalls: 91, reads: 4.04, turns: 3.92 }), cost()), [])
+    assert.deepEqual(compare(cost({ steps: 10_080, calls: 105, nodeCalls: 90, reads: 4.04, turns: 3.92 }), cost()), [])
   })
 
-  it('names the figure that rose by more than its share, and the functions that do more', () => {
+  it('names the figure that rose by more, and the functions that do more', () => {
     const more = cost({ steps: 10_151, functions: { 'a.ts f': [1, 5000], 'b.ts g': [1, 5100], 'c.ts h': [2, 51] } })
     assert.deepEqual(compare(more, cost()), [
       'steps: 10151 in place of 10000 (+1.5 %)',
@@ -76,13 +76,8 @@ describe('the comparison of costs', () => {
     ])
   })
 
-  it('lets a path of few steps have some more', () => {
-    assert.deepEqual(compare(cost({ steps: 580 }), cost({ steps: 500 })), [])
-    assert.equal(compare(cost({ steps: 581 }), cost({ steps: 500 }))[0], 'steps: 581 in place of 500 (+16.2 %)')
-  })
-
   it('names what fell so far that it should be written down', () => {
-    assert.equal(compare(cost({ steps: 9699 }), cost())[0], 'steps: 9699 in place of 10000 (-3 %)')
+    assert.equal(compare(cost({ steps: 9839 }), cost())[0], 'steps: 9839 in place of 10000 (-1.6 %)')
     assert.deepEqual(compare(cost({ calls: 89 }), cost()), ['calls: 89 in place of 100 (-11 %)'])
   })
 

@@ -183,6 +183,29 @@ describe('SqlScanner', () => {
     }
   })
 
+  it('sees that functions are made, changed or dropped', () => {
+    const scanner = new SqlScanner()
+    const defines = (text: string): boolean => {
+      const bytes = Buffer.from(text)
+      scanner.begin(false)
+      scanner.feed(bytes, 0, bytes.length)
+      scanner.end()
+      return scanner.defines
+    }
+    for (const text of [
+      'create or replace function f() …',
+      'select 1; DROP PROCEDURE p',
+      'alter routine f() rename to g',
+      'drop schema s cascade',
+      'create extension if not exists e',
+    ]) {
+      assert.equal(defines(text), true, text)
+    }
+    for (const text of ['alter table t add a int', 'create trigger t after insert on u execute function f()']) {
+      assert.equal(defines(text), false, text)
+    }
+  })
+
   it('asks about every word that may name something, and not about those that are new each time', () => {
     const asked = (text: string): string[] => {
       const words = ['select', 'savepoint', 's1', 'leak', 'Quoted', 'say"so', 'declare', 'c1', 'cursor', 'for', 'sum']

@@ -245,6 +245,21 @@ describe('discovery by endpoints', { concurrency: true, timeout: 60_000 }, () =>
     assert.equal(server.queries.length, 2)
   })
 
+  it('asks again for the name of an endpoint that failed, and for no other', async () => {
+    const { server, resolver } = await nameserver()
+    const hosts = ['a.example', 'b.example', 'c.example']
+    for (const [i, host] of hosts.entries()) server.addresses(host, [`10.0.0.${i + 1}`], 300)
+    const endpoints = hosts.map((host) => ({ host, port: 80, weight: 1, priority: 0 }))
+    const sets = new Sets({ kind: 'endpoints', endpoints }, resolver)
+    await sets.ips(0)
+    server.queries.length = 0
+    server.addresses('b.example', ['10.0.0.9'], 300)
+    sets.discovery.refresh('b.example')
+    sets.discovery.refresh('10.0.0.77')
+    assert.deepEqual(await sets.ips(1), ['10.0.0.1', '10.0.0.9', '10.0.0.3'])
+    assert.deepEqual([...new Set(server.queries.map(({ name }) => name))], ['b.example'])
+  })
+
   it('waits for the slower name, so that a standby does not get the first traffic', async () => {
     const { server, resolver } = await nameserver()
     server.reply('primary.example', 'A', {
@@ -284,6 +299,53 @@ describe('discovery by endpoints', { concurrency: true, timeout: 60_000 }, () =>
     const sets = new Sets(list(['slow.example', 80, 1, 0], ['10.0.0.2', 80, 1, 1]), slow)
     assert.deepEqual(await sets.ips(0), ['10.0.0.2'])
     assert.ok(performance.now() - begin >= 900)
+  })
+})
+
+describe('discovery of very many names', { concurrency: true, timeout: 60_000 }, () => {
+  const COUNT = 300
+  const listOf = (hosts: readonly string[]): DiscoveryConfig => ({
+    kind: 'endpoints',
+    endpoints: hosts.map((host) => ({ host, port: 80, weight: 1, priority: 0 })),
+  })
+  const name = (i: number) => `n${i}.example`
+  const ip = (i: number) => `10.0.${i >> 8}.${i & 255}`
+
+  it('asks for a hundred at a time, and tells of what comes late together', async () => {
+    const { server, resolver } = await nameserver()
+    const late = 90
+    let under = 0
+    let most = 0
+    server.fallback = ({ name: asked, type }) => {
+      const i = Number(/\d+/.exec(asked)?.[0])
+      // Longer than what waits for the first look.
+      const delayMs = i < late ? 1_300 : 20
+      under++
+      most = Math.max(most, under)
+      setTimeout(() => under--, delayMs - 1)
+      return { delayMs, answers: type === 'A' ? [{ type, name: asked, ttl: 300, data: ip(i) }] : [] }
+    }
+    const sets = new Sets(listOf(Array.from({ length: COUNT }, (_, i) => name(i))), resolver)
+    await until(() => sets.all.at(-1)?.length === COUNT)
+    // Two questions for each.
+    assert.ok(most <= 200, `${most} questions at a time`)
+    // One at a time, they would be more than late.
+    assert.ok(sets.all.length <= late / 2, `${sets.all.length} sets`)
+    assert.deepEqual(sets.failures, [])
+  })
+
+  it('names five of those that fail, and counts the others', async () => {
+    const { server, resolver } = await nameserver()
+    for (let i = 20; i < COUNT; i++) server.addresses(name(i), [ip(i)])
+    const sets = new Sets(listOf(Array.from({ length: COUNT }, (_, i) => name(i))), resolver)
+    await until(() => /; and 15 more names$/.test(sets.discovery.failure ?? ''))
+    const failure = sets.discovery.failure ?? ''
+    assert.equal(failure.match(/^name 'n\d+\.example' does not exist in DNS/)?.length, 1)
+    assert.equal(failure.split(' does not exist in DNS').length - 1, 5)
+    await until(() => sets.failures.at(-1) === failure)
+    for (let i = 0; i < 20; i++) server.addresses(name(i), [ip(i)])
+    await until(() => sets.all.at(-1)?.length === COUNT && sets.failures.at(-1) === null)
+    assert.equal(sets.discovery.failure, null)
   })
 })
 
@@ -363,6 +425,27 @@ describe('discovery by srv', { concurrency: true, timeout: 60_000 }, () => {
     await sets.ips(3)
     assert.deepEqual(shown(sets.all[3]), [['b.example', '10.0.0.3', 3, 1, 0]])
     assert.equal(server.queries.filter(({ name }) => name === 'a.example').length, asked)
+  })
+
+  it('waits a second for a silent target, also when the records are looked up again and again meanwhile', async () => {
+    const { server, resolver } = await nameserver(3_000)
+    server.addresses('a.example', ['10.0.0.1'], 300)
+    for (const type of ['A', 'AAAA']) server.reply('silent.example', type, { isSilent: true })
+    // The records change with each question, and hold for 50 ms.
+    let port = 0
+    server.fallback = ({ name }) => {
+      const targets = ['a.example', 'silent.example']
+      const answers = targets.map((target) => {
+        return { type: 'SRV' as const, name, ttl: 0, data: { priority: 0, weight: 1, port: ++port, target } }
+      })
+      return { answers }
+    }
+    const sets = new Sets(SRV, resolver)
+    const first = sets.ips(0)
+    // A set that is put off again and again would never come.
+    await until(() => sets.all.length > 0 || port > 100)
+    assert.ok(sets.all.length > 0, `${port} records were told of, and nothing came of them`)
+    assert.deepEqual([...new Set(await first)], ['10.0.0.1'])
   })
 
   it('keeps the old targets until the new one has an address, and says that it has none', async () => {

@@ -115,6 +115,20 @@ describe('a look-up', () => {
     assert.deepEqual(await resolver.resolve('db', 'db.svc'), ok(['10.0.0.9'], 60_000, 'db.shop.svc'))
   })
 
+  it('asks once for a complete name that is gone', async () => {
+    const server = await start()
+    const { resolver } = resolverFor([server], { conf: 'search shop.svc svc\noptions ndots:5\n' })
+    const resolution = await resolver.resolve('db.example.', 'db.example')
+    assert.equal(
+      !resolution.ok && resolution.why,
+      "name 'db.example' does not exist in DNS, check the host of the upstream",
+    )
+    assert.deepEqual(server.queries.map(({ name, type }) => `${name} ${type}`).sort(), [
+      'db.example A',
+      'db.example AAAA',
+    ])
+  })
+
   it('goes on behind a search domain whose nameserver fails', async () => {
     const server = await start()
     server.reply('db.corp', 'A', { rcode: 2 })
