@@ -1,7 +1,7 @@
 /** Follows what an application and its server say to each other: which replies are awaited, and what state the connection has by now. */
 import { now } from '../../runtime/clock.ts'
 import type { RedisCells } from './cells.ts'
-import { type Command, commands, Kind } from './commands.ts'
+import { type Command, commands, Kind, OTHER } from './commands.ts'
 import { CommandParser, type CommandSink, ReplyParser, type ReplySink, Type, wordHash } from './parser.ts'
 import { Pending } from './pending.ts'
 import {
@@ -9,6 +9,7 @@ import {
   effectOf,
   injectedAuth,
   injectedHello,
+  isReplyMode,
   isUnanswered,
   PINS,
   type Replay,
@@ -26,6 +27,7 @@ const OK = wordHash('OK')
 const READONLY = wordHash('READONLY')
 const LOADING = wordHash('LOADING')
 const MASTERDOWN = wordHash('MASTERDOWN')
+const EXECABORT = wordHash('EXECABORT')
 const RESET = wordHash('RESET')
 const MESSAGES = new Set(['message', 'pmessage', 'smessage'].map(wordHash))
 const PATTERNS = new Set(['psubscribe', 'punsubscribe'].map(wordHash))
@@ -55,7 +57,6 @@ export class Conversation implements CommandSink, ReplySink {
   /** Commands of ours without their replies. */
   ours = 0
   isInMulti = false
-  isQuitting = false
   /** The bytes of the server are not replies any more. */
   isOpaque = false
   readonly #cells: RedisCells
@@ -71,18 +72,26 @@ export class Conversation implements CommandSink, ReplySink {
   #blocking = 0
   /** A channel was asked for: what comes may be a message. */
   #hears = false
-  /** It was asked for where nothing confirms it, so that only messages tell. */
-  #hearsUnseen = false
+  /** What comes cannot be told from what was asked: channels without a confirmation, replies that were switched off in a transaction. */
+  #isUnsure = false
   #channels = 0
   #patterns = 0
   #shards = 0
   /** Messages are pushes, and an array is a reply whatever it begins with. */
   #isResp3 = false
   #isMonitor = false
+  /** Commands that end the connection and were not refused. */
+  #quits = 0
+  /** After a QUIT that is not answered the server takes no commands, and does not close the connection. */
+  #hasQuitUnseen = false
   /** The connection has a state that no other can be given. */
   #isPinned = false
   #isSilent = false
   #skipsNext = false
+  /** Replies that come before the server has done what it does not answer; -1: it has done it. */
+  #unheard = -1
+  /** Commands among those that wait which may turn the connection into one of replication. */
+  #replications = 0
   #resets = 0
 
   constructor(cells: RedisCells, host: ConversationHost) {
@@ -116,9 +125,14 @@ export class Conversation implements CommandSink, ReplySink {
 
   /** Only the server knows when it has done what it was asked: the first of the commands waits itself, or none is answered. */
   get isServersToEnd(): boolean {
-    if (this.isOpaque || this.#isSilent || this.#skipsNext || this.#hearsUnseen) return true
+    if (this.isOpaque || this.#isMonitor || this.isUnheard || this.#isUnsure) return true
     const pending = this.#pending
     return pending.count > 0 && pending.command !== OURS && commands()[pending.command]!.kind === Kind.blocking
+  }
+
+  /** Nothing tells whether the server has everything by now. */
+  get isUnheard(): boolean {
+    return this.#isSilent || this.#skipsNext || this.#unheard >= 0
   }
 
   /** The only reply that is awaited is that of a command which is not complete. */
@@ -126,8 +140,23 @@ export class Conversation implements CommandSink, ReplySink {
     return this.#pending.count === 1 && !this.commands.isAtBoundary && !this.isOpaque
   }
 
+  /** The server is about to end the connection. */
+  get isQuitting(): boolean {
+    return this.#quits > 0
+  }
+
   get #isSubscribed(): boolean {
     return this.#channels + this.#patterns + this.#shards > 0
+  }
+
+  /** A server before RESP3 takes no commands but those of channels. */
+  get #isRestricted(): boolean {
+    return this.#isSubscribed && !this.#isResp3
+  }
+
+  get #isResetNext(): boolean {
+    const { command, extra } = this.#pending
+    return command !== OURS && commands()[command]!.kind === Kind.reset && extra === 0
   }
 
   /** RESET has not been answered. */
@@ -141,10 +170,9 @@ export class Conversation implements CommandSink, ReplySink {
       this.#pending.count === 0 &&
       this.commands.isAtBoundary &&
       !this.isInMulti &&
-      !this.#isSilent &&
-      !this.#skipsNext &&
+      !this.isUnheard &&
       !this.#isSubscribed &&
-      !this.#hearsUnseen &&
+      !this.#isUnsure &&
       !this.#isMonitor &&
       !this.isOpaque
     )
@@ -158,13 +186,7 @@ export class Conversation implements CommandSink, ReplySink {
   /** It has what no other connection can be given, whether something is under way or not; a transaction apart, which has an end. */
   get isTied(): boolean {
     return (
-      this.#isWatching ||
-      this.#isSubscribed ||
-      this.#isMonitor ||
-      this.isOpaque ||
-      this.#isPinned ||
-      this.#isSilent ||
-      this.#skipsNext
+      this.#isWatching || this.#isSubscribed || this.#isMonitor || this.isOpaque || this.#isPinned || this.isUnheard
     )
   }
 
@@ -186,8 +208,7 @@ export class Conversation implements CommandSink, ReplySink {
     this.count++
     this.#cells.onCommand(command.index)
     if (this.#isSilent || this.#skipsNext || this.#isMonitor) {
-      this.#skipsNext = false
-      if (command.kind !== Kind.plain) this.#onUnanswered(command)
+      this.#onUnanswered(command, args)
       return
     }
     if (command.kind === Kind.plain) {
@@ -198,19 +219,27 @@ export class Conversation implements CommandSink, ReplySink {
   }
 
   /** Nothing tells what becomes of it, so that the connection may have any state from here on. */
-  #onUnanswered({ kind }: Command): void {
+  #onUnanswered({ kind, name }: Command, args: number): void {
+    this.#skipsNext = false
+    this.#unheard = this.#pending.count
+    if (kind === Kind.plain) return
     this.#isPinned = true
-    if (kind === Kind.multi) this.isInMulti = true
-    else if (kind === Kind.exec) this.isInMulti = false
-    else if (kind === Kind.subscribe) this.#listen()
-    else if (kind === Kind.monitor) this.#isMonitor = true
-    else if (kind === Kind.quit) this.isQuitting = true
-    else if (kind === Kind.replication) this.isOpaque = true
+    if (kind === Kind.multi && args === 1) this.isInMulti = this.#isUnsure = true
+    else if (kind === Kind.exec && args === 1) this.isInMulti = false
+    else if (kind === Kind.subscribe || kind === Kind.unsubscribe) {
+      this.#isUnsure = true
+      this.#listen()
+    } else if (kind === Kind.monitor) this.#beginMonitor()
+    else if (kind === Kind.quit) {
+      this.#quits++
+      this.#isUnsure = true
+      this.#hasQuitUnseen = name === 'quit'
+    } else if (kind === Kind.replication) this.isOpaque = true
   }
 
   #listen(): void {
     this.#hears = true
-    this.#hearsUnseen ||= this.isInMulti || this.#isSilent
+    this.#isUnsure ||= this.isInMulti
     this.replies.isWordWanted = true
   }
 
@@ -249,12 +278,40 @@ export class Conversation implements CommandSink, ReplySink {
         if (this.isInMulti) this.#isPinned = true
         break
       case Kind.quit:
-        this.isQuitting = true
+        this.#quits++
         break
       case Kind.replication:
-        this.isOpaque = true
+        this.#replications++
         break
     }
+  }
+
+  /** Whether it depends on replies that have not come if this command gets one. */
+  isUnclear(command: Command, args: readonly Buffer[]): boolean {
+    if (this.#pending.count === 0 || this.isOpaque || this.#hasQuitUnseen) return false
+    if (!(this.isInMulti || (this.#hears && !this.#isResp3))) return false
+    return command.kind === Kind.client ? isReplyMode(args) : command.kind === Kind.replconf && isUnanswered(args)
+  }
+
+  /** The server is about to answer a command that turns the connection into one of replication, and `byte` does not begin a refusal. */
+  turnsOpaque(byte: number): boolean {
+    // What begins the data is a status, a bulk string, or an empty line while they are made ready.
+    const isData = byte === Type.simple || byte === Type.bulk || byte === 0x0a
+    if (this.#replications === 0 || !isData || !this.replies.isAtBoundary) return false
+    const pending = this.#pending
+    if (pending.count === 0 || pending.command === OURS) return false
+    this.isOpaque = commands()[pending.command]!.kind === Kind.replication
+    return this.isOpaque
+  }
+
+  /** Replies have to be looked at one by one. */
+  get isOneByOne(): boolean {
+    return this.ours > 0 || this.#replications > 0
+  }
+
+  #shift(): void {
+    this.#pending.shift()
+    if (this.#unheard >= 0) this.#unheard--
   }
 
   /**
@@ -264,12 +321,15 @@ export class Conversation implements CommandSink, ReplySink {
   onGathered(command: Command, args: readonly Buffer[], line: Buffer | null): Buffer | null {
     const { kind } = command
     if (kind === Kind.client && this.#onClientReply(args)) return null
-    if (kind === Kind.replconf && !this.isInMulti && isUnanswered(args)) {
+    if (kind === Kind.replconf && this.isInMulti && isUnanswered(args)) this.#isUnsure = true
+    else if (kind === Kind.replconf && !this.#isRestricted && isUnanswered(args)) {
       this.count++
       this.#cells.onCommand(command.index)
+      this.#onUnanswered(OTHER, args.length)
       return null
     }
-    if (kind === Kind.reset && args.length === 1) return this.#onResetCommand(command, line)
+    if (kind === Kind.reset && args.length === 1 && !this.isOpaque && !this.#hasQuitUnseen)
+      return this.#onResetCommand(command, line)
     this.#effect = effectOf(kind, args, line !== null)
     this.onCommand(command, args.length)
     this.#effect = null
@@ -301,13 +361,18 @@ export class Conversation implements CommandSink, ReplySink {
 
   /** CLIENT REPLY decides which commands get a reply. True when it gets none itself. */
   #onClientReply(args: readonly Buffer[]): boolean {
-    if (args.length !== 3 || args[1]!.toString('latin1').toLowerCase() !== 'reply' || this.isInMulti) return false
+    if (!isReplyMode(args) || this.#isRestricted) return false
+    if (this.isInMulti) {
+      this.#isUnsure = true
+      return false
+    }
     const mode = args[2]!.toString('latin1').toLowerCase()
     // With channels, a server before RESP3 refuses it, in silence too.
-    if (mode === 'on' && !(this.#hearsUnseen && !this.#isResp3)) this.#isSilent = false
+    if (mode === 'on' && !(this.#isUnsure && !this.#isResp3)) this.#isSilent = false
     if (mode !== 'off' && mode !== 'skip') return false
     this.count++
     this.#cells.onCommand(commands().find(({ name }) => name === 'client')?.index ?? 0)
+    this.#onUnanswered(OTHER, args.length)
     if (mode === 'off') this.#isSilent = true
     else this.#skipsNext = !this.#isSilent
     return true
@@ -331,14 +396,16 @@ export class Conversation implements CommandSink, ReplySink {
     if (pending.count === 0) return
     const index = pending.command
     const { extra } = pending
+    // Before it there may be replies that nobody could expect.
+    if (this.#resets > 0 && type === Type.simple && word !== RESET && this.#isResetNext) return
     if (index === OURS) {
-      pending.shift()
+      this.#shift()
       this.ours--
       if (type === Type.error) this.#host.onOursRefused(extra === VITAL)
       return
     }
     this.#cells.onReply(index, now() - pending.time)
-    pending.shift()
+    this.#shift()
     if (type === Type.error) this.#onError(word)
     const { kind } = commands()[index]!
     if (kind !== Kind.plain) this.#onSpecialReply(index, type, word, extra)
@@ -351,7 +418,7 @@ export class Conversation implements CommandSink, ReplySink {
     if (isPush) this.#isResp3 = true
     const isHead = pending.count > 0 && pending.command !== OURS && this.#isSubscription(pending.command)
     // Before RESP3 a message is an array like a reply: of those, a server with subscriptions sends none but PONG.
-    const mayBeMessage = isPush || (type === Type.array && !this.#isResp3 && (this.#isSubscribed || this.#hearsUnseen))
+    const mayBeMessage = isPush || (type === Type.array && !this.#isResp3 && (this.#isSubscribed || this.#isUnsure))
     if ((mayBeMessage || (isHead && type === Type.array)) && CONFIRMATIONS.has(word)) {
       const before = this.#onConfirmation(word, Math.max(0, integer))
       if (!isHead) return true
@@ -387,7 +454,7 @@ export class Conversation implements CommandSink, ReplySink {
 
   #endSubscription(): void {
     this.#cells.onReply(this.#pending.command, now() - this.#pending.time)
-    this.#pending.shift()
+    this.#shift()
   }
 
   #onSpecialReply(index: number, type: number, word: number, extra: number): void {
@@ -395,21 +462,27 @@ export class Conversation implements CommandSink, ReplySink {
     const isError = type === Type.error
     switch (kind) {
       case Kind.multi:
-        if (isError && extra !== NESTED) this.isInMulti = false
+        if (extra === NESTED) this.#isUnsure ||= !isError
+        else if (isError) this.isInMulti = false
+        break
+      case Kind.exec:
+        // An EXEC with arguments ends the transaction too, in newer servers.
+        if (word !== EXECABORT || extra === 0) break
+        this.isInMulti = false
+        this.#isWatching = false
         break
       case Kind.blocking:
         this.#blocking--
         break
       case Kind.quit:
         // SHUTDOWN that succeeds is not answered.
-        this.isQuitting = !isError && name === 'quit'
+        if (isError || name === 'shutdown') this.#quits--
+        break
+      case Kind.replication:
+        this.#replications--
         break
       case Kind.monitor:
-        if (word !== OK) break
-        this.#isMonitor = true
-        // Their replies cannot be told from what it sees.
-        this.#pending.clear()
-        this.#blocking = 0
+        if (word === OK) this.#beginMonitor()
         break
       case Kind.reset:
         if (extra > 0) break
@@ -434,6 +507,17 @@ export class Conversation implements CommandSink, ReplySink {
     }
   }
 
+  /** What is awaited cannot be told from what it sees. */
+  #beginMonitor(): void {
+    this.#isMonitor = true
+    this.#pending.clear()
+    this.ours = 0
+    this.#effects = null
+    this.#unheard = -1
+    this.#blocking = 0
+    this.#replications = 0
+  }
+
   /** RESET took everything back, the login too. */
   #onReset(): void {
     this.#clear()
@@ -456,8 +540,9 @@ export class Conversation implements CommandSink, ReplySink {
     this.#isPinned = false
     this.#isSilent = false
     this.#skipsNext = false
+    this.#unheard = -1
     this.#hears = false
-    this.#hearsUnseen = false
+    this.#isUnsure = false
     this.#isResp3 = false
     this.#channels = 0
     this.#patterns = 0

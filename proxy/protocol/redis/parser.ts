@@ -330,6 +330,8 @@ export class ReplyParser {
   #isNegative = false
   #word = 0
   #isWordOpen = false
+  /** What is read now is the reply itself, not an element of it. */
+  #isOutermost = false
   /** The element to come is the first one of an array or push. */
   #isFirst = false
   #integer = -1
@@ -353,7 +355,8 @@ export class ReplyParser {
           }
           at++
           this.#type = byte
-          if (this.#left === 0) {
+          this.#isOutermost = this.#left === 0
+          if (this.#isOutermost) {
             this.#left = 1
             this.#top = byte
             this.#word = 0
@@ -467,8 +470,8 @@ export class ReplyParser {
       return null
     }
     if (value > MAX_COUNT) return `answered with an aggregate of ${value} elements`
-    const isTop = this.#left === 1 && this.#type === this.#top
-    this.#isFirst = isTop && value > 0 && (this.#top === Type.push || (this.isWordWanted && this.#top === Type.array))
+    this.#isFirst =
+      this.#isOutermost && value > 0 && (this.#top === Type.push || (this.isWordWanted && this.#top === Type.array))
     this.#left += this.#shape === IS_PAIRS ? 2 * value : value
     // What an attribute says belongs to the reply that follows it.
     if (this.#type === Type.attribute) this.#left++

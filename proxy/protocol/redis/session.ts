@@ -65,6 +65,8 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
   #isEndSent = false
   /** What is wrong with a command, told when those before it are answered; null: nothing. */
   #refusal: string | null = null
+  /** The next command must wait for the replies to those before it. */
+  #isWaitingForReplies = false
   /** The server has not confirmed what makes the connection like the one before, or the login after RESET. */
   #isReplaying = false
   /** Memory that the two sockets read into; null: what all sockets share. */
@@ -147,6 +149,10 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     for (;;) {
       at = parser.run(chunk, at, length, conversation)
       if (parser.stop !== 'gathered') break
+      if (conversation.isUnclear(parser.command, parser.args)) {
+        this.#isWaitingForReplies = true
+        break
+      }
       this.#toServer(chunk, sent, at)
       const own = conversation.onGathered(parser.command, parser.args, this.#snapshot.credential?.line ?? null)
       if (own === null) this.#toServer(chunk, at, parser.next)
@@ -158,7 +164,7 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     if (parser.stop === 'bad') this.#refuse(`the application's command ${parser.failure}`)
     else if (at < length) {
       this.#keep(chunk, at, length)
-      if (parser.stop === 'boundary') this.#client.pause()
+      if (parser.stop === 'boundary' || this.#isWaitingForReplies) this.#client.pause()
       this.#waitForEnd()
     }
   }
@@ -187,7 +193,8 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
 
   /** Reads from the application, unless its next command has to wait. */
   #readOn(): void {
-    if (!this.#conversation.commands.isStopWanted && this.#refusal === null) this.#client.resume()
+    if (this.#conversation.commands.isStopWanted || this.#isWaitingForReplies || this.#refusal !== null) return
+    this.#client.resume()
   }
 
   #updateStop(): void {
@@ -252,7 +259,7 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
       if (this.#kept === null) this.#finish('client_closed', null)
       return
     }
-    if (this.#kept !== null && conversation.commands.isStopWanted) return
+    if (this.#kept !== null && (conversation.commands.isStopWanted || this.#isWaitingForReplies)) return
     if (conversation.isServersToEnd) {
       // It ends a wait: an element that is popped for an application that has left would be lost.
       if (!this.#isEndSent) phase.socket.end()
@@ -396,7 +403,9 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     if (this.#phase.kind !== 'open') return
     const { socket, endpoint, pool } = this.#phase
     socket.handler = NO_HANDLER
-    socket.destroy()
+    // What nobody confirms may still be on its way.
+    if (this.#conversation.isUnheard) socket.end()
+    else socket.destroy()
     pool.leave(this)
     endpoint.leave()
     this.#snapshot.cluster.connections.release()
@@ -418,7 +427,11 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     const { replies } = conversation
     let sent = 0
     let at = 0
-    while (conversation.ours > 0 && at < length) {
+    while (conversation.isOneByOne && at < length) {
+      if (conversation.turnsOpaque(chunk[at]!)) {
+        this.#toClient(chunk, sent, length)
+        return
+      }
       const isOurs = conversation.isNextOurs(chunk[at]!)
       if (isOurs) this.#toClient(chunk, sent, at)
       replies.isOneWanted = true
@@ -438,6 +451,10 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
       this.#isReplaying = false
       this.#updateStop()
     } else if (this.#isLeaving) this.#updateStop()
+    if (this.#isWaitingForReplies && conversation.isAnswered) {
+      this.#isWaitingForReplies = false
+      this.#goOn()
+    }
     if (!conversation.isWaiting || this.#clientEnded || this.#refusal !== null) this.#atBoundary()
   }
 

@@ -73,6 +73,11 @@ export function replayOf(replays: ReadonlyMap<string, Buffer>): readonly Replay[
   ]
 }
 
+/** Whether a CLIENT decides which commands get a reply. */
+export function isReplyMode(args: readonly Buffer[]): boolean {
+  return args.length === 3 && /^reply$/i.test(args[1]!.toString('latin1'))
+}
+
 /** Whether a REPLCONF is one that a server takes in silence. */
 export function isUnanswered(args: readonly Buffer[]): boolean {
   if (args.length % 2 === 0) return false
