@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import type { SecureContext } from 'node:tls'
 import type { RefReport, RefState } from '../../common/configz.ts'
 import type { DataRef, TlsConfig } from '../../common/proxy-config.ts'
+import { groupsWith, KeyShare } from './key-share.ts'
 import { type Certificates, parseCertificates, parsePrivateKey, subjectOf, validityProblem } from './pem.ts'
 import type { UpstreamTls } from './upstream-tls.ts'
 
@@ -46,6 +47,9 @@ export interface TlsReload {
   readonly failure: string | null
 }
 
+/** Makes the context that sends the key share of a group; null: those of OpenSSL. */
+type Predict = (group: string | null) => SecureContext
+
 /** The TLS of one upstream, as files and references say. */
 export class FileTls implements UpstreamTls {
   context: SecureContext | null = null
@@ -59,6 +63,10 @@ export class FileTls implements UpstreamTls {
   /** What the context was made of. */
   fingerprint: string | null = null
   readonly #sessions = new Map<string, Buffer>()
+  #share = new KeyShare()
+  /** All of these files: they differ in what they predict. */
+  readonly #contexts = new Set<SecureContext>()
+  #predict: Predict | null = null
 
   constructor(config: TlsConfig) {
     this.config = config
@@ -77,18 +85,38 @@ export class FileTls implements UpstreamTls {
 
   keepSession(key: string, session: Buffer, context: SecureContext | null): void {
     // A ticket may come at any time in the life of a connection, also after the files were replaced.
-    if (context !== this.context) return
+    if (context === null || !this.#contexts.has(context)) return
     this.#sessions.delete(key)
     this.#sessions.set(key, session)
     if (this.#sessions.size > MAX_SESSIONS) this.#sessions.delete(this.#sessions.keys().next().value as string)
   }
 
-  /** Takes a new context into use. A session was verified by the files of its time and must not outlive them. */
-  replace(context: SecureContext, fingerprint: string, expiry: TlsExpiry): void {
+  agreed(context: SecureContext | null, group: string | null): void {
+    // The context of another moment says nothing of what is predicted now.
+    if (context !== this.context || this.#predict === null || !this.#share.agreed(group)) return
+    try {
+      const predicting = this.#predict(this.#share.predicted)
+      this.#contexts.add(predicting)
+      this.context = predicting
+    } catch {
+      // An OpenSSL that cannot be told so: what it does by itself is right, only dearer.
+      this.#predict = null
+    }
+  }
+
+  /**
+   * Takes a new context into use. A session was verified by the files of its time and must not outlive them.
+   * @param predict null: it is used as it is
+   */
+  replace(context: SecureContext, fingerprint: string, expiry: TlsExpiry, predict: Predict | null = null): void {
     this.context = context
     this.fingerprint = fingerprint
     this.expiry = expiry
     this.#sessions.clear()
+    this.#share = new KeyShare()
+    this.#contexts.clear()
+    this.#contexts.add(context)
+    this.#predict = predict
   }
 }
 
@@ -157,7 +185,10 @@ export class TlsContexts {
     try {
       const fingerprint = fingerprintOf(tls.config, material)
       if (fingerprint !== tls.fingerprint) {
-        tls.replace(this.#contextOf(fingerprint, tls.config, material), fingerprint, material.expiry)
+        const good = material
+        const make = (group: string | null) => this.#contextOf(fingerprint, tls.config, good, group)
+        // A second set of all roots would cost more than it saves.
+        tls.replace(make(null), fingerprint, good.expiry, good.ca === null ? null : make)
       }
       tls.failure = null
     } catch (error) {
@@ -166,8 +197,9 @@ export class TlsContexts {
     }
   }
 
-  #contextOf(fingerprint: string, config: TlsConfig, material: Material): SecureContext {
-    const known = this.#contexts.get(fingerprint)
+  #contextOf(fingerprint: string, config: TlsConfig, material: Material, group: string | null): SecureContext {
+    const id = group === null ? fingerprint : `${fingerprint}/${group}`
+    const known = this.#contexts.get(id)
     if (known !== undefined) return known
     const context = process.getBuiltinModule('node:tls').createSecureContext({
       minVersion: config.minVersion,
@@ -177,8 +209,9 @@ export class TlsContexts {
       allowPartialTrustChain: material.ca !== null,
       cert: material.pair?.certificate,
       key: material.pair?.privateKey,
+      ecdhCurve: group === null ? undefined : groupsWith(group),
     })
-    this.#contexts.set(fingerprint, context)
+    this.#contexts.set(id, context)
     return context
   }
 
@@ -279,7 +312,7 @@ export class TlsContexts {
 
   #prune(): void {
     const used = new Set([...this.#opened].map((tls) => tls.fingerprint))
-    for (const fingerprint of this.#contexts.keys()) if (!used.has(fingerprint)) this.#contexts.delete(fingerprint)
+    for (const id of this.#contexts.keys()) if (!used.has(id.split('/', 1)[0] ?? id)) this.#contexts.delete(id)
   }
 }
 

@@ -14,4 +14,10 @@ export interface UpstreamTls {
   session(key: string): Buffer | undefined
   /** @param context that its connection was verified with: a session of an earlier one would carry the trust of files that are gone */
   keepSession(key: string, session: Buffer, context: SecureContext | null): void
+  /**
+   * A handshake is over, and both sides agreed on a group for the key exchange.
+   * @param context that it was done with
+   * @param group as OpenSSL calls it (`X25519`, `prime256v1`, `X25519MLKEM768`); null: none, or not known
+   */
+  agreed(context: SecureContext | null, group: string | null): void
 }

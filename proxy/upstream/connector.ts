@@ -345,6 +345,8 @@ class DialAttempt implements Dial, SocketHandler {
       this.#chain = untrustedChain(socket)
     })
     socket.once('secureConnect', () => {
+      const { name: group = null } = (socket.getEphemeralKeyInfo() ?? {}) as { readonly name?: string }
+      tls.agreed(context, group)
       const { alpn, address: at } = this.#target
       const chosen = socket.alpnProtocol
       // HTTP/1.1 is what a server without ALPN speaks; of another protocol it has to say so.

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { connect, type Socket } from 'node:net'
 import { after, describe, it } from 'node:test'
-import { createServer } from 'node:tls'
+import { createServer, type TLSSocket } from 'node:tls'
 import type { ProxyProtocol } from '../../../common/proxy-config.ts'
 import { NO_GUARD } from '../../../proxy/policy/dial-guard.ts'
 import type { RawSocket } from '../../../proxy/runtime/raw-socket.ts'
@@ -219,5 +219,65 @@ describe('a certificate that is not trusted', () => {
     assert.equal(refused.outcome.reason, 'tls_verify_failed')
     const { outcome } = await dialled(address(port), { tls: trusting({ reason: 'a test' }) })
     assert.ok('raw' in outcome, JSON.stringify(outcome))
+  })
+})
+
+describe('the key share that is sent', () => {
+  /** A server whose groups may change, and how many bytes each of its clients has sent. */
+  async function choosing(groups: string | undefined) {
+    const leaf = authority.issue({ names: ['db.example'] })
+    const listening = async (ecdhCurve: string | undefined): Promise<number> => {
+      const inner = createServer({ ...leaf, ecdhCurve }, (socket) => socket.on('error', () => {}))
+      const secure = await new TestServer(inner, 'secureConnection').listen()
+      ends.push(() => secure.close())
+      return secure.port
+    }
+    let port = await listening(groups)
+    const sent: number[] = []
+    const made = await server((socket) => {
+      const nth = sent.push(0) - 1
+      const to = connect(port, '127.0.0.1')
+      ends.push(() => to.destroy())
+      for (const each of [socket, to]) each.on('error', () => {})
+      socket.on('data', (chunk: Buffer) => {
+        sent[nth]! += chunk.length
+        to.write(chunk)
+      })
+      to.on('data', (chunk: Buffer) => socket.write(chunk))
+    })
+    const change = async (to: string | undefined): Promise<void> => {
+      port = await listening(to)
+    }
+    return { port: made.port, sent, change }
+  }
+
+  const handshake = async (port: number, tls: FileTls): Promise<string | undefined> => {
+    const { outcome } = await dialled(address(port), { tls })
+    assert.ok('raw' in outcome, JSON.stringify(outcome))
+    return ((outcome.raw.socket as TLSSocket).getEphemeralKeyInfo() as { name?: string }).name
+  }
+
+  it('is the one that the server takes, once it took it three times', async () => {
+    const { port, sent } = await choosing('X25519')
+    const tls = trusting()
+    for (let i = 0; i < 5; i++) assert.equal(await handshake(port, tls), 'X25519')
+    // The share of the hybrid alone has 1,216 bytes.
+    assert.ok(Math.min(...sent.slice(0, 3)) > 1300, sent.join())
+    assert.ok(Math.max(...sent.slice(3)) < 1000, sent.join())
+  })
+
+  it('saves a server that takes no X25519 from asking again', async () => {
+    const { port, sent } = await choosing('P-256')
+    const tls = trusting()
+    for (let i = 0; i < 4; i++) assert.equal(await handshake(port, tls), 'prime256v1')
+    assert.ok((sent[3] ?? 0) < 1000 && (sent[2] ?? 0) > 1300, sent.join())
+  })
+
+  it('does not keep a server that learns the hybrid from having it', async () => {
+    const { port, change } = await choosing('X25519')
+    const tls = trusting()
+    for (let i = 0; i < 4; i++) await handshake(port, tls)
+    await change(undefined)
+    for (let i = 0; i < 4; i++) assert.equal(await handshake(port, tls), 'X25519MLKEM768')
   })
 })

@@ -60,6 +60,7 @@ function trust(pem: string | null, serverName: string | null = null): UpstreamTl
     sessions,
     session: (key) => sessions.get(key),
     keepSession: (key, session) => void sessions.set(key, session),
+    agreed: () => {},
   }
 }
 

@@ -165,8 +165,10 @@ const CONVERSATIONS: Readonly<Record<string, readonly Conversation[]>> = {
     sqls("set client_encoding = 'latin1'", "select '\xe9'", "set names 'utf8'", "set client_encoding = 'nosuch'"),
     sqls('set standard_conforming_strings = off', "select '\\'; set work_mem = 5; --'", "select 'a\\'b'"),
     {
-      login: 'user\0postgres\0database\0postgres\0options\0-c statement_timeout=200ms -c search_path=pg_catalog\0\0',
-      steps: ['show statement_timeout', 'show search_path', 'select pg_sleep(60)', 'select 1'].map(query),
+      login: 'user\0postgres\0database\0postgres\0options\0-c statement_timeout=77s -c search_path=pg_catalog\0\0',
+      steps: ['show statement_timeout', 'show search_path', 'reset statement_timeout', 'show statement_timeout'].map(
+        query,
+      ),
     },
     {
       login: 'user\0postgres\0database\0postgres\0work_mem\x005MB\0my.app\0x\0\0',

@@ -396,15 +396,17 @@ describe('TCP connection set-up', { concurrency: true, timeout: 120_000 }, () =>
     const upstream = await server(echo)
     const dead = await closedPort()
     const { client, record, driver } = await proxy({ ports: [dead, upstream.port], breaker: BREAKER })
+    const begin = performance.now()
     const app = client().end('hello')
     assert.equal(await app.ended(), 'hello')
     const { end, attempts, endpoint } = await record()
     assert.deepEqual([end, attempts, endpoint], ['client_closed', 2, `127.0.0.1:${upstream.port}`])
     assert.deepEqual([driver.totals.dials, driver.totals.redials], [2, 1])
     assert.equal(driver.snapshot.cluster.budget.successes, 1)
-    // The dead one is avoided from now on: no second dial.
+    // The dead one is avoided for half a second at first: no second dial.
     assert.equal(await client().end('again').ended(), 'again')
-    assert.equal((await record(1)).attempts, 1)
+    const { attempts: next } = await record(1)
+    assert.ok(next === 1 || performance.now() - begin >= 500, `${next} attempts`)
   })
 
   it('resets the application when nobody accepts, with the reason', async () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { anonymousBytes, cpuSeconds, freePort, start, tree } from '../../../bench/process.ts'
 import { table } from '../../../bench/report.ts'
-import { median, type Result } from '../../../bench/run-suite.ts'
+import { inTurn, median, type Result } from '../../../bench/run-suite.ts'
 import { http, tcp } from '../../../bench/suites/http.ts'
 
 const result = (name: string, overrides: Partial<Result>): Result => ({
@@ -27,6 +27,11 @@ describe('the bench', () => {
   it('tells the middle of its rounds', () => {
     assert.equal(median([3, 1, 2]), 2)
     assert.equal(median([4, 1, 2, 3]), 2.5)
+  })
+
+  it('lets each be the first in its turn', () => {
+    assert.deepEqual(inTurn(['a', 'b', 'c'], 4), ['b', 'c', 'a'])
+    assert.deepEqual(inTurn(['a', 'b', 'c'], 6), ['a', 'b', 'c'])
   })
 
   it('prints each figure with its ratio to HAProxy, and errors where there are any', () => {
