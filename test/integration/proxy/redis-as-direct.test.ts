@@ -464,7 +464,9 @@ describe('Redis through the sidecar, beside the same server without it', { timeo
         const whole = version + script
         const expected = await answerOf(server.port, whole)
         assert.equal(await answerOf(own.port, whole), expected, 'without a credential')
-        assert.equal(await answerOf(own.port, whole, 5), expected, 'in pieces')
+        // What comes after the server has closed resets the connection, and with it goes what was not read, without the sidecar too.
+        const isClosed = /^QUIT|a quote too many/.test(what)
+        if (!isClosed) assert.equal(await answerOf(own.port, whole, 5), expected, 'in pieces')
         if (!/AUTH|WHOAMI|ACL/.test(script)) assert.equal(await answerOf(injecting.port, whole), expected, 'with one')
       }
     })
