@@ -1,7 +1,7 @@
 /** The process that a proxy runs best in: the flags of Node and the settings of malloc that the image has. */
 
 /** As in the ENTRYPOINT of Dockerfile.proxy, which gives the reasons; a test keeps the two equal. */
-export const NODE_FLAGS = ['--single-threaded-gc'] as const
+export const NODE_FLAGS = ['--single-threaded-gc', '--max-semi-space-size=4'] as const
 
 /** As in the ENV of Dockerfile.proxy. A value of the person who starts it stands. */
 export const MALLOC_ENV = {
@@ -20,9 +20,14 @@ type Execve = (file: string, args: readonly string[], env: NodeJS.ProcessEnv) =>
  * or where a process cannot do that (Windows).
  */
 export function becomeProxy(host: Host = process): void {
-  const missing = NODE_FLAGS.filter((flag) => !host.execArgv.includes(flag))
+  const given = new Set(host.execArgv.map(nameOf))
+  const missing = NODE_FLAGS.filter((flag) => !given.has(nameOf(flag)))
   const isSet = Object.keys(MALLOC_ENV).every((name) => host.env[name] !== undefined)
   if ((missing.length === 0 && isSet) || host.execve === undefined) return
   const args = [host.execPath, ...host.execArgv, ...missing, ...host.argv.slice(1)]
   host.execve(host.execPath, args, { ...MALLOC_ENV, ...host.env })
+}
+
+function nameOf(flag: string): string {
+  return flag.split('=', 1)[0]!
 }

@@ -9,6 +9,7 @@ import { problemText } from '../../operator/render/problems.ts'
 import { render } from '../../operator/render/render.ts'
 import { injectable } from '../../operator/webhook/ambassador.ts'
 import type { JsonObject } from '../../operator/webhook/json.ts'
+import { NODE_FLAGS } from '../proxy-process.ts'
 import { Admission } from './admission.ts'
 import { Application, count } from './application.ts'
 import { EXAMPLE, type Example, forProvider, OPEN_MS, readExample } from './example.ts'
@@ -112,7 +113,7 @@ async function demo(story: Story, example: Example): Promise<void> {
       ]),
       secrets: new Map([['payments-token', { token: example.token }]]),
     },
-    [process.execPath, '--single-threaded-gc', join(ROOT, 'proxy', 'main.ts')],
+    [process.execPath, ...NODE_FLAGS, join(ROOT, 'proxy', 'main.ts')],
   )
   const application = new Application(listenPort)
   try {

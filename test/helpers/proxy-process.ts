@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { NODE_FLAGS } from '../../cli/proxy-process.ts'
 import { programArgs } from './built.ts'
 import { freePort } from './ports.ts'
 
@@ -45,7 +46,7 @@ export class ProxyProcess {
     const admin = env['AMBASSADOR_ADMIN_PORT'] ?? String(await freePort())
     const { NODE_COMPILE_CACHE: cache } = process.env
     const compiled = args[0]?.endsWith('.ts') && cache !== undefined ? { NODE_COMPILE_CACHE: cache } : {}
-    const [command, ...rest] = [...within, process.execPath, '--single-threaded-gc', ...(await programArgs(args))]
+    const [command, ...rest] = [...within, process.execPath, ...NODE_FLAGS, ...(await programArgs(args))]
     const child = spawn(command ?? '', rest, {
       cwd: ROOT,
       env: {

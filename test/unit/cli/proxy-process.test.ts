@@ -23,10 +23,10 @@ describe('the process of ambassador run', () => {
   })
 
   it('starts itself anew with the flags that are missing, and keeps those of the person who started it', () => {
-    assert.deepEqual(started(['--expose-gc', '--inspect'], { MALLOC_ARENA_MAX: '2', HOME: '/' }), [
+    assert.deepEqual(started(['--expose-gc', '--max-semi-space-size=16'], { MALLOC_ARENA_MAX: '2', HOME: '/' }), [
       [
         '/node',
-        ['/node', '--expose-gc', '--inspect', '--single-threaded-gc', '/main.ts', 'run', '-f', 'x'],
+        ['/node', '--expose-gc', '--max-semi-space-size=16', '--single-threaded-gc', '/main.ts', 'run', '-f', 'x'],
         { ...MALLOC_ENV, MALLOC_ARENA_MAX: '2', HOME: '/' },
       ],
     ])
