@@ -15,10 +15,14 @@ const TUPLES: readonly (readonly string[])[] = [
   ['ffdhe2048', 'ffdhe3072'],
 ]
 
-/** Names that a finished handshake tells, and those of the list above. The hybrid is not among them: its share is sent by default. */
+/**
+ * Names that a finished handshake tells, in lower case, and those of the list above: OpenSSL says `X25519` of a whole handshake and
+ * `x25519` of one that resumes a session. The hybrid is not among them: its share is sent by default.
+ */
 const PREDICTED: ReadonlyMap<string, string> = new Map([
-  ['X25519', 'X25519'],
+  ['x25519', 'X25519'],
   ['prime256v1', 'secp256r1'],
+  ['secp256r1', 'secp256r1'],
   ['secp384r1', 'secp384r1'],
   ['secp521r1', 'secp521r1'],
 ])
@@ -28,8 +32,13 @@ const ENOUGH = 3
 
 /** Groups of a context whose ClientHello has a share of `group` alone. */
 export function groupsWith(group: string): string {
-  const predicted = PREDICTED.get(group)
+  const predicted = nameOf(group)
   return TUPLES.map((tuple) => tuple.map((each) => `?${each === predicted ? '*' : ''}${each}`).join(':')).join(' / ')
+}
+
+/** The one name of a group that a handshake may call by several. */
+function nameOf(group: string): string {
+  return PREDICTED.get(group.toLowerCase()) ?? group
 }
 
 /** What the servers of one upstream choose. */
@@ -42,8 +51,9 @@ export class KeyShare {
   #isOff = false
 
   /** Takes note of what a handshake agreed on. @returns whether another share is to be sent from now on */
-  agreed(group: string | null): boolean {
+  agreed(told: string | null): boolean {
     if (this.#isOff) return false
+    const group = told === null ? null : nameOf(told)
     if (group !== this.#last) this.#inTurn = 0
     this.#last = group
     this.#inTurn++
@@ -53,7 +63,7 @@ export class KeyShare {
       this.predicted = null
       return true
     }
-    if (group === null || this.#inTurn < ENOUGH || !PREDICTED.has(group)) return false
+    if (group === null || this.#inTurn < ENOUGH || !PREDICTED.has(group.toLowerCase())) return false
     this.predicted = group
     return true
   }

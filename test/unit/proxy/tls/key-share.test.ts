@@ -33,6 +33,20 @@ describe('the key share of a ClientHello', () => {
     assert.deepEqual(agreed(share, 'X25519', 'X25519', 'X25519', 'X25519'), [false, false, false, false])
   })
 
+  it('takes what a whole handshake and a resumed one call a group for the same', () => {
+    const share = new KeyShare()
+    assert.deepEqual(agreed(share, 'X25519', 'x25519', 'x25519', 'X25519', 'x25519'), [
+      false,
+      false,
+      true,
+      false,
+      false,
+    ])
+    assert.match(groupsWith(share.predicted ?? ''), /\?\*X25519/)
+    const other = new KeyShare()
+    assert.deepEqual(agreed(other, 'prime256v1', 'secp256r1', 'secp256r1', 'prime256v1'), [false, false, true, false])
+  })
+
   it('leaves the groups that are offered, and their order, as they are', () => {
     const names = (list: string) => list.replaceAll(/[?*]/g, '')
     assert.equal(names(groupsWith('prime256v1')), names(groupsWith('X25519')))
