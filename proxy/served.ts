@@ -216,6 +216,20 @@ export class Served {
     return { open, busy }
   }
 
+  /** Requests that may come to hold more memory than they do now. */
+  get growing(): number {
+    let growing = 0
+    for (const driver of [this.#driver, ...this.#leaving]) growing += driver?.growing ?? 0
+    return growing
+  }
+
+  /** Ends up to `count` requests that wait for slow peers; returns how many. */
+  endSome(count: number, detail: string): number {
+    let ended = 0
+    for (const driver of [this.#driver, ...this.#leaving]) ended += driver?.endSome?.(count - ended, detail) ?? 0
+    return ended
+  }
+
   /** Another source for the same Ambassador, whose content the next reload() reads. */
   setSource(source: ConfigSource): void {
     this.#source = source

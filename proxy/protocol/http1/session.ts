@@ -91,6 +91,21 @@ export class Session implements SocketHandler, ExchangeClient {
     return this.#host.isDraining
   }
 
+  /** A request is under way, and nothing is held for a slow peer yet. A tunnel may rest for hours. */
+  get isGrowing(): boolean {
+    return this.#exchange !== null && this.raw.backlog === 0 && !this.raw.isPaused
+  }
+
+  /** A peer does not take what is held for it: the client its answer, or the upstream its request. */
+  get isHeldUp(): boolean {
+    return this.#exchange !== null && !this.#isConsuming && (this.raw.backlog > 0 || this.raw.isPaused)
+  }
+
+  /** Gives up the request under way for the sake of its memory. */
+  shed(detail: string): void {
+    this.#exchange?.onShed(detail)
+  }
+
   /** Nothing goes on that a close would cut. A connection that is new is about to send its request. */
   mayGiveWay(time: number): boolean {
     if (this.isBusy || this.#isClosing || this.#reader.isPartial || this.raw.destroyed) return false
