@@ -144,11 +144,12 @@ class LoginAttempt implements Dial, Dialler {
   }
 }
 
-/** What speaks against the answer to ROLE; null: nothing, or the user may not ask. */
+/** Errors that say nothing of the role: the user may not ask, or a script runs, which only somebody who is connected can stop. */
+const NO_ANSWER: ReadonlySet<string> = new Set(['NOPERM', 'ERR', 'NOAUTH', 'BUSY'])
+
+/** What speaks against the answer to ROLE; null: nothing, or it cannot be had. */
 function wrongRole(reply: Reply, wanted: 'Master' | 'Replica'): string | null {
-  if (reply instanceof ReplyError) {
-    return ['NOPERM', 'ERR', 'NOAUTH'].includes(reply.code) ? null : `answered ROLE with: ${reply.text}`
-  }
+  if (reply instanceof ReplyError) return NO_ANSWER.has(reply.code) ? null : `answered ROLE with: ${reply.text}`
   const [role, , , link] = Array.isArray(reply) ? reply : []
   if (wanted === 'Master') return role === 'master' ? null : `is not the master, its role is '${role}'`
   if (role === 'slave' && link === 'connected') return null
