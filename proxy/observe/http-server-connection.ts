@@ -1,11 +1,12 @@
 /** One connection to a port of the sidecar's own: requests one after the other, each answered at once when it is complete. */
-import type { Socket } from 'node:net'
+
 import { BodyReader } from '../protocol/http1/framing.ts'
 import { HeadReader } from '../protocol/http1/head-reader.ts'
 import { RequestFacts } from '../protocol/http1/headers.ts'
 import type { Fault, HeadParser } from '../protocol/http1/parser.ts'
 import { statusText } from '../protocol/http1/status-text.ts'
 import { refreshClock } from '../runtime/clock.ts'
+import type { Accepted } from '../runtime/listen.ts'
 import { adopt, type RawSocket, type SocketHandler } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
 import type { Answer, Asked, Handler, HttpServerOptions, Method } from './http-server.ts'
@@ -51,7 +52,7 @@ export class HttpServerConnection implements SocketHandler {
   #isClosing = false
 
   /** @param onGone the connection has ended */
-  constructor(socket: Socket, options: HttpServerOptions, onGone: () => void) {
+  constructor(socket: Accepted, options: HttpServerOptions, onGone: () => void) {
     this.#options = options
     this.#onGone = onGone
     this.#raw = adopt(socket, this)

@@ -1,6 +1,6 @@
 /** Serves the connections of a TCP listener: each is a session of its own, which the newest configuration lets in. */
-import type { Socket } from 'node:net'
 import { refreshClock } from '../../runtime/clock.ts'
+import type { Accepted } from '../../runtime/listen.ts'
 import { adopt, type RawSocket } from '../../runtime/raw-socket.ts'
 import type { Driver } from '../driver.ts'
 import { Ledger, type LedgerOptions, type LedgerTotals } from '../ledger.ts'
@@ -38,7 +38,7 @@ export class TcpDriver implements Driver {
     this.#snapshot = snapshot
   }
 
-  serve(socket: Socket): void {
+  serve(socket: Accepted): void {
     refreshClock()
     this.#begin(new TcpSession(this, (handler) => adopt(socket, handler)))
   }

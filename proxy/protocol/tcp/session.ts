@@ -379,7 +379,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   }
 
   #lookAgain(ms: number): void {
-    this.#look ??= new CoarseTimer(() => askWhetherGone(this.#client.socket, (isGone) => this.#onLooked(isGone)))
+    this.#look ??= new CoarseTimer(() => askWhetherGone(this.#client, (isGone) => this.#onLooked(isGone)))
     this.#look.set(now() + ms)
   }
 
