@@ -25,7 +25,10 @@ export function clean(server: Server, pin: PinReason | 'mode' | null, over: () =
   const last = (failure: Buffer | null): void => {
     done(failure)
     if (isBad) server.isDoomed = true
-    else if (pin !== null) server.isDoubtful = false
+    else if (pin !== null) {
+      server.isDoubtful = false
+      server.isUnsettled = false
+    }
     over()
   }
   if (server.status !== Transaction.idle) server.run('rollback', pin === null ? last : done)

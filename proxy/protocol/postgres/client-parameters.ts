@@ -40,6 +40,11 @@ export class ClientParameters {
     return this.values !== reported
   }
 
+  /** A connection was asked for what it does not report. @param bits of what that is */
+  hear(told: Values, bits: number): void {
+    this.values = this.#parameters!.merge(this.values!, told, bits)
+  }
+
   /** The server owes nothing: what it reports from here on was not set before. */
   settle(): void {
     this.#settled = this.values

@@ -34,6 +34,7 @@ export function beginAt(
   const sql = beginSql(pool.parameters, isReset ? initial : server.values, initial, settings)
   if (sql === '' && !isReset) return false
   server.run(sql, (failure) => {
+    if (failure === null) server.take(initial)
     if (failure === null && !server.isDoubtful) pool.profiles.learn(settings, server.values)
     done(failure)
   })

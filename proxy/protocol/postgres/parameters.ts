@@ -1,6 +1,6 @@
-/** The parameters that a server reports: what each client has set, so that it finds them on whatever connection it gets. */
+/** The parameters that a server reports, or tells when it is asked: what each client has set, so that it finds them on whatever connection it gets. */
 import { Back, HEAD_BYTES, message } from './messages.ts'
-import { REPORTED_PARAMETERS } from './pins.ts'
+import { RESTORABLE_PARAMETERS } from './pins.ts'
 
 /** Reported and not to be set. */
 const FIXED = new Set([
@@ -21,17 +21,24 @@ export interface Values {
 
 const MAX_INTERNED = 1024
 
+/** The value of a parameter that the server does not report, while it is as at the begin of the connection. */
+const UNSET = '\x02'
+
 /** What a server says at the login, taken apart. */
 export class Parameters {
-  /** Those that a client may set, as the server spells them. */
+  /** Those that a client may set, as the server spells them: first those that it reports, then those that it is asked about. */
   readonly names: readonly string[]
   /** Those of a new connection. */
   readonly initial: Values
-  /** Bits of REPORTED_PARAMETERS that this server reports. */
-  readonly reported: number
+  /** Bits of RESTORABLE_PARAMETERS that this server does not report. */
+  readonly asked: number
   /** The first number of the server's version; 0: it does not tell. */
   readonly serverVersion: number
   readonly #index: ReadonlyMap<string, number>
+  /** Where those begin in `names` that are asked about. */
+  readonly #reported: number
+  /** The bit of each of `names`; 0: it is none of RESTORABLE_PARAMETERS. */
+  readonly #bits: readonly number[]
   /** The others, ready to be sent. */
   readonly #fixed: Buffer
   readonly #interned = new Map<string, Values>()
@@ -49,11 +56,15 @@ export class Parameters {
       else settable.push([name, value])
     }
     this.serverVersion = Number.isNaN(version) ? 0 : version
-    this.names = settable.map(([name]) => name)
+    const reported = new Set(settable.map(([name]) => name.toLowerCase()))
+    const asked = RESTORABLE_PARAMETERS.filter((name) => !reported.has(name))
+    this.#reported = settable.length
+    this.names = [...settable.map(([name]) => name), ...asked]
     this.#index = new Map(this.names.map((name, at) => [name.toLowerCase(), at]))
     this.#fixed = Buffer.concat(fixed)
-    this.reported = REPORTED_PARAMETERS.reduce((bits, name, bit) => bits | (this.#index.has(name) ? 1 << bit : 0), 0)
-    this.initial = this.intern(settable.map(([, value]) => value))
+    this.asked = RESTORABLE_PARAMETERS.reduce((bits, name, bit) => bits | (reported.has(name) ? 0 : 1 << bit), 0)
+    this.#bits = this.names.map((name) => bitOf(name.toLowerCase()))
+    this.initial = this.intern([...settable.map(([, value]) => value), ...asked.map(() => UNSET)])
   }
 
   intern(list: readonly string[]): Values {
@@ -68,6 +79,11 @@ export class Parameters {
 
   has(name: string): boolean {
     return this.#index.has(name.toLowerCase())
+  }
+
+  /** The servers of the pool are asked about it, even those that report it. */
+  isAsked(name: string): boolean {
+    return (bitOf(name.toLowerCase()) & this.asked) !== 0
   }
 
   /** With one of them set; the same when it is none of them. */
@@ -85,7 +101,32 @@ export class Parameters {
   /** Values of another pool, as far as this one has the parameters. */
   translate(from: Parameters, values: Values): Values {
     if (from === this) return values
-    return this.intern(this.names.map((name, at) => from.valueOf(values, name.toLowerCase()) ?? this.initial.list[at]!))
+    return this.intern(
+      this.names.map((name, at) => {
+        const value = from.valueOf(values, name.toLowerCase()) ?? UNSET
+        return value === UNSET ? this.initial.list[at]! : value
+      }),
+    )
+  }
+
+  /** With those of some bits as in `told`. */
+  merge(values: Values, told: Values, bits: number): Values {
+    if (values === told) return values
+    return this.intern(values.list.map((value, at) => ((this.#bits[at]! & bits) === 0 ? value : told.list[at]!)))
+  }
+
+  /** With what a server has answered to askSql() of some bits. */
+  withAnswer(values: Values, bits: number, rows: readonly (readonly (string | null)[])[]): Values {
+    let found = this.merge(values, this.initial, bits)
+    for (const [name, value] of rows) if (name != null && value != null) found = this.with(found, name, value)
+    return found
+  }
+
+  /** Whether one of those that the server is asked about is not as at the begin of the connection. */
+  hasAsked(values: Values): boolean {
+    const { list } = values
+    for (let at = this.#reported; at < list.length; at++) if (list[at] !== UNSET) return true
+    return false
   }
 
   /** Of `now`, what has gone back to the begin of the connection since `before` goes back to `own`; null: all that is as at its begin. */
@@ -102,11 +143,16 @@ export class Parameters {
   change(from: Values, to: Values): string | null {
     if (from === to) return null
     const settings: [string, string][] = []
+    const resets: string[] = []
     for (const [at, name] of this.names.entries()) {
       const value = to.list[at]!
-      if (from.list[at] !== value) settings.push([name, value])
+      if (from.list[at] === value) continue
+      if (value === UNSET) resets.push(`reset ${name}`)
+      else settings.push([name, value])
     }
-    return setSql(settings)
+    const sets = setSql(settings)
+    if (resets.length === 0) return sets
+    return [...resets, ...(sets === null ? [] : [sets])].join('; ')
   }
 
   /** ParameterStatus of each, for a client. */
@@ -118,13 +164,29 @@ export class Parameters {
   /** ParameterStatus of those that a client has been told otherwise. */
   difference(told: Values, values: Values): Buffer {
     return Buffer.concat(
-      this.names.flatMap((name, at) => (told.list[at] === values.list[at] ? [] : [statusOf(name, values.list[at]!)])),
+      this.#told.flatMap((name, at) => (told.list[at] === values.list[at] ? [] : [statusOf(name, values.list[at]!)])),
     )
   }
 
-  #reportOf(values: Values): Buffer {
-    return Buffer.concat([this.#fixed, ...this.names.map((name, at) => statusOf(name, values.list[at]!))])
+  /** Names of those that the server reports. */
+  get #told(): readonly string[] {
+    return this.names.slice(0, this.#reported)
   }
+
+  #reportOf(values: Values): Buffer {
+    return Buffer.concat([this.#fixed, ...this.#told.map((name, at) => statusOf(name, values.list[at]!))])
+  }
+}
+
+/** Asks for parameters by their bits: a row for each that is not as at the begin of the connection, with its value in the unit of set_config(). */
+export function askSql(bits: number): string {
+  const names = RESTORABLE_PARAMETERS.filter((_, bit) => (bits & (1 << bit)) !== 0)
+  return `select name, setting from pg_catalog.pg_settings where name operator(pg_catalog.=) any ('{${names.join()}}'::pg_catalog.text[]) and setting is distinct from reset_val`
+}
+
+function bitOf(name: string): number {
+  const bit = (RESTORABLE_PARAMETERS as readonly string[]).indexOf(name)
+  return bit < 0 ? 0 : 1 << bit
 }
 
 function statusOf(name: string, value: string): Buffer {

@@ -27,7 +27,7 @@ export function stronger(one: Pin | null, other: Pin | null): Pin | null {
 /** What a word may mean beside what is read here: a stored function, or a table or view that calls one. */
 export interface Effects {
   readonly pin: Pin | null
-  /** Bits of REPORTED_PARAMETERS that are set. */
+  /** Bits of RESTORABLE_PARAMETERS that are set. */
   readonly parameters: number
   readonly asksSequences: boolean
   /** What it leaves behind cannot be told. */
@@ -42,7 +42,7 @@ export interface Words {
 
 /** For a log line: the kind of statement, nothing of its text. */
 export const PIN_TEXT: Readonly<Record<Pin, string>> = {
-  set: 'SET or set_config() of a parameter that the server does not report',
+  set: 'SET or set_config() of a parameter that is not restored on another connection',
   role: 'SET ROLE or SET SESSION AUTHORIZATION',
   prepare: 'PREPARE',
   listen: 'LISTEN',
@@ -56,8 +56,8 @@ export const PIN_TEXT: Readonly<Record<Pin, string>> = {
   other: 'a statement that changes the session',
 }
 
-/** Parameters that may be reported by the server (ParameterStatus), so that a pool can restore them; a bit of each. */
-export const REPORTED_PARAMETERS = [
+/** Parameters that servers of some version report (ParameterStatus). */
+const REPORTED_PARAMETERS = [
   'application_name',
   'client_encoding',
   'datestyle',
@@ -68,3 +68,26 @@ export const REPORTED_PARAMETERS = [
   'standard_conforming_strings',
   'timezone',
 ] as const
+
+/**
+ * What applications and their drivers set when they connect, or around a transaction, and no server reports, or not each: the server is
+ * asked what they are when one may have been set.
+ */
+const ASKED_PARAMETERS = [
+  'bytea_output',
+  'check_function_bodies',
+  'client_min_messages',
+  'default_transaction_deferrable',
+  'default_transaction_isolation',
+  'extra_float_digits',
+  'idle_in_transaction_session_timeout',
+  'idle_session_timeout',
+  'lock_timeout',
+  'row_security',
+  'statement_timeout',
+  'transaction_timeout',
+  'xmloption',
+] as const
+
+/** Parameters that a pool can restore on another connection; a bit of each. */
+export const RESTORABLE_PARAMETERS = [...REPORTED_PARAMETERS, ...ASKED_PARAMETERS] as const

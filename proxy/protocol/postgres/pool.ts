@@ -7,7 +7,7 @@ import { catalogueSql, FINGERPRINT, MAX_CATALOGUE_BYTES, readCatalogue } from '.
 import { type ConnectFailed, Connecting } from './connecting.ts'
 import { Lexicon } from './lexicon.ts'
 import { Transaction } from './messages.ts'
-import { Parameters } from './parameters.ts'
+import { askSql, Parameters } from './parameters.ts'
 import { Profiles } from './profiles.ts'
 import { fieldOf, stateOf } from './respond.ts'
 import { Rows } from './rows.ts'
@@ -111,8 +111,9 @@ export class Pool implements ServerOwner {
       onConnected: ({ raw, endpoint, welcome, key }) => {
         client.connecting = null
         this.#parameters ??= new Parameters(welcome)
-        const server = new Server(this, raw, endpoint, key)
-        this.#greet(server, welcome)
+        const own = new Parameters(welcome)
+        const server = new Server(this, raw, endpoint, key, own.asked)
+        this.#greet(server, own)
         this.#all.add(server)
         poolOf(endpoint).add(server)
         this.#refresh(server)
@@ -129,10 +130,11 @@ export class Pool implements ServerOwner {
   }
 
   /** Another server may begin with other values. */
-  #greet(server: Server, welcome: Buffer): void {
-    const { initial, names } = new Parameters(welcome)
-    names.forEach((name, at) => {
-      server.values = this.parameters.with(server.values, name, initial.list[at]!)
+  #greet(server: Server, own: Parameters): void {
+    const { parameters } = this
+    own.names.forEach((name, at) => {
+      if (!own.isAsked(name) && !parameters.isAsked(name))
+        server.values = parameters.with(server.values, name, own.initial.list[at]!)
     })
     server.initial = server.values
   }
@@ -199,6 +201,23 @@ export class Pool implements ServerOwner {
     server.run(catalogueSql(this.parameters.serverVersion >= 14), over, all)
   }
 
+  /**
+   * Asks the server for the parameters that it does not report, behind what it was sent; `asker` hears of it. They stay unsettled when it
+   * does not say.
+   */
+  askValues(server: Server): void {
+    const rows = new Rows(MAX_CATALOGUE_BYTES)
+    const over = (failure: Buffer | null): void => {
+      const isKnown = failure === null && !rows.isCut
+      if (isKnown) {
+        server.values = this.parameters.withAnswer(server.values, server.asked, rows.list)
+        server.isUnsettled = false
+      }
+      server.asker?.onSettled(isKnown)
+    }
+    server.run(askSql(server.asked), over, rows)
+  }
+
   /** Asks whether what is known is true still, when it is time for that. Only those who share by transaction have to know. */
   #refresh(server: Server): void {
     const { pooling } = this.#owner.snapshot
@@ -219,7 +238,7 @@ export class Pool implements ServerOwner {
   give(server: Server): void {
     server.user = null
     server.asker = null
-    if (server.open.size > 0) {
+    if (server.open.size > 0 || server.isUnsettled) {
       server.isDoubtful = true
       server.open.clear()
     }

@@ -49,7 +49,7 @@ const TEXT: Readonly<Record<PinReason, string>> = {
   copy: 'COPY or a pipeline that did not end as the protocol says',
   replication: 'the startup parameter replication',
 }
-/** Every server reports these; of the other REPORTED_PARAMETERS it depends on its version whether a value can be restored. */
+/** Every server reports these; of the other RESTORABLE_PARAMETERS it depends on its version whether it tells their values. */
 const SETTABLE: ReadonlySet<string> = new Set([
   'application_name',
   'client_encoding',

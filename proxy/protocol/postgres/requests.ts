@@ -45,7 +45,7 @@ const scanner = new SqlScanner()
 
 /**
  * Parameters by which the server reads a text when it is prepared, and not when it is run: `'2026-01-02'::date`, a time without its
- * zone and names without their schema are looked up then. (A server that does not report search_path has its client keep the connection.)
+ * zone and names without their schema are looked up then.
  */
 const DIALECT = [
   'client_encoding',
@@ -149,7 +149,7 @@ export class Requests {
       case Front.bind:
       case Front.describe:
       case Front.execute:
-        server.isUnsynced = true
+        server.sentStep()
         break
       default:
         break
@@ -169,12 +169,12 @@ export class Requests {
       case Front.bind:
         return this.#onBind(server, splitter)
       case Front.describe:
-        server.isUnsynced = true
+        server.sentStep()
         return this.#onDescribe(server, splitter)
       case Front.close:
         return this.#onClose(server, splitter)
       case Front.execute:
-        server.isUnsynced = true
+        server.sentStep()
         return true
       case Front.sync:
         server.sentSync()
@@ -282,15 +282,12 @@ export class Requests {
     }
     // A function that is called and dropped in one transaction is not there when the server is asked about it.
     if (isDoubtful || defines) server.isDoubtful = true
+    if ((parameters & server.asked) !== 0 || (resets && server.hasAsked)) server.isUnsettled = true
     if (parameters !== 0 || pin !== null || isDoubtful || open.length > 0 || resets) this.#isSetting = true
     if (resets) this.#requester.resetsParameters()
     if (isChange) this.#requester.changesSchema()
     const requester = this.#requester
-    const isSet = (parameters & ~requester.pool.parameters.reported) !== 0
-    if (pin === null && !isSet) return
-    const text = bytes?.subarray(from, to) ?? null
-    if (pin === null) requester.pin('set', false, text)
-    else requester.pin(pin, isStored, text)
+    if (pin !== null) requester.pin(pin, isStored, bytes?.subarray(from, to) ?? null)
   }
 
   /** Of a statement that was prepared, as far as is known by now. */
@@ -362,7 +359,7 @@ export class Requests {
       return false
     }
     const text = bytes.toString('latin1', textAt, to)
-    const isOwn = this.#isSetting || this.#requester.isPinned || FLEETING.test(text)
+    const isOwn = this.#isSetting || server.isUnsettled || this.#requester.isPinned || FLEETING.test(text)
     const key = isOwn ? null : this.#dialect() + text
     let statement = key === null ? undefined : pool.statements.get(key)
     if (statement === undefined) {
@@ -448,7 +445,7 @@ export class Requests {
   }
 
   #onBind(server: Server, splitter: Splitter): boolean {
-    server.isUnsynced = true
+    server.sentStep()
     const { bytes, from, to } = splitter
     const nameAt = bytes.indexOf(0, from + HEAD_BYTES) + 1
     if (nameAt === 0 || nameAt >= to) return true
@@ -509,7 +506,7 @@ export class Requests {
 
 /** Draws the consequences of words that were not known when they were sent, and are by now. */
 export function settle(server: Server, requester: Requester): void {
-  const { lexicon, parameters } = requester.pool
+  const { lexicon } = requester.pool
   for (const [hash, begin] of server.open) {
     const effects = lexicon.effectsOf(hash)
     if (effects === undefined) continue
@@ -517,8 +514,8 @@ export function settle(server: Server, requester: Requester): void {
     if (effects === null) continue
     if (effects.isDoubtful) server.isDoubtful = true
     if (effects.asksSequences) requester.asksSequences = true
+    if ((effects.parameters & server.asked) !== 0) server.isUnsettled = true
     if (effects.pin !== null) requester.pin(effects.pin, true, begin)
-    else if ((effects.parameters & ~parameters.reported) !== 0) requester.pin('set', true, begin)
   }
 }
 

@@ -27,6 +27,8 @@ export interface ServerUser {
   onCloseFailed(name: string, statement: Statement): void
   /** Something is known of the words that it was asked about. */
   onAnswered(): void
+  /** It was asked for the parameters that it does not report. @param isKnown it has told them */
+  onSettled(isKnown: boolean): void
   /** The server refuses plans that are older than a change of a table. */
   onOldPlan(): void
   /** The server takes CopyData and has got no end of it. Called behind what it sent. */
@@ -102,6 +104,11 @@ for (const code of [
   Back.closeComplete,
   Back.copyIn,
   Back.copyBoth,
+  Back.bindComplete,
+  Back.rowDescription,
+  Back.noData,
+  Back.emptyQuery,
+  Back.portalSuspended,
 ]) {
   PLAIN[code] = 0
 }
@@ -122,6 +129,10 @@ export class Server implements SocketHandler {
   isUnsynced = false
   /** What its user has left behind cannot be told: it is reset before another one uses it. */
   isDoubtful = false
+  /** Parameters that it does not report may be others than `values` says: it is asked before another one uses it. */
+  isUnsettled = false
+  /** Bits of RESTORABLE_PARAMETERS that it is asked about. */
+  readonly asked: number
   /** Words of its user's statements that were not known when they were sent, each with how its statement begins. */
   readonly open = new Map<number, Buffer>()
   /** It is being asked about words. */
@@ -160,15 +171,29 @@ export class Server implements SocketHandler {
   readonly #over: (() => void)[] = []
   #ignoredSyncs = 0
   #uses = 0
+  /** Answers to come that end in ReadyForQuery. */
+  #rounds = 0
+  /** Messages of the extended protocol behind the last Sync that are not answered yet. */
+  #steps = 0
+  /** One of them has failed: the server passes over everything up to the Sync. */
+  #isSkipping = false
 
-  constructor(owner: ServerOwner, raw: RawSocket, endpoint: Endpoint, key: Buffer | null) {
+  /** @param unreported bits of RESTORABLE_PARAMETERS that this server does not report, whatever others of its pool do */
+  constructor(owner: ServerOwner, raw: RawSocket, endpoint: Endpoint, key: Buffer | null, unreported: number) {
     this.#owner = owner
+    this.asked = owner.parameters.asked | unreported
     this.raw = raw
     this.endpoint = endpoint
     this.key = key
     this.values = owner.parameters.initial
     this.initial = this.values
     raw.handler = this
+  }
+
+  /** One of the parameters that it is asked about may not be as at its begin. */
+  get hasAsked(): boolean {
+    const { parameters } = this.#owner
+    return this.asked !== parameters.asked || parameters.hasAsked(this.values)
   }
 
   /** Nothing is owed, and no transaction is open. */
@@ -184,8 +209,14 @@ export class Server implements SocketHandler {
   // --- what was sent ------------------------------------------------------------------------------------------------------------
 
   sentQuery(): void {
-    // After an error the server passes over everything up to the Sync, and nobody knows here whether there was one.
-    if (this.isUnsynced) this.user?.onUnsure()
+    if (this.isUnsynced) {
+      if (this.#isSkipping) return
+      // After an error the server passes over everything up to the Sync, and nobody knows here whether there will be one.
+      if (this.#steps > 0 || this.#rounds > 0) this.user?.onUnsure()
+      // Its end is also that of what was sent without a Sync.
+      else this.isUnsynced = false
+    }
+    this.#rounds++
     this.#push(QUERY_OWED)
   }
 
@@ -195,7 +226,16 @@ export class Server implements SocketHandler {
       return
     }
     this.isUnsynced = false
+    this.#steps = 0
+    this.#isSkipping = false
+    this.#rounds++
     this.#push(SYNC)
+  }
+
+  /** A Bind, Describe or Execute. */
+  sentStep(): void {
+    this.isUnsynced = true
+    this.#steps++
   }
 
   sentCopyEnd(): void {
@@ -210,7 +250,7 @@ export class Server implements SocketHandler {
    * that the server has had before
    */
   sentParse(statement: Statement | null, name: string | null, of: 'client' | 'ours' | 'shared'): void {
-    this.isUnsynced = true
+    this.sentStep()
     const isOurs = of === 'ours'
     if (statement === null) this.#push(isOurs ? OUR_UNNAMED : UNNAMED)
     else this.#push({ kind: enumOf.parse, isOurs, statement, name, isShared: of === 'shared', done: null, rows: null })
@@ -221,7 +261,7 @@ export class Server implements SocketHandler {
    * @param name what the client called it
    */
   sentClose(isOurs: boolean, statement: Statement | null = null, name: string | null = null): void {
-    this.isUnsynced = true
+    this.sentStep()
     if (statement === null) this.#push(isOurs ? OUR_CLOSE : CLOSE)
     else this.#push({ kind: enumOf.close, isOurs, statement, name, isShared: false, done: null, rows: null })
   }
@@ -248,6 +288,7 @@ export class Server implements SocketHandler {
    */
   run(sql: string, done: Done | null, rows: Rows | null = null): void {
     this.#ours++
+    this.#rounds++
     this.unnamed = 0
     this.#push({ kind: enumOf.own, isOurs: true, statement: null, name: null, isShared: false, done, rows })
     this.raw.write(message(QUERY, Buffer.from(`${sql}\0`, 'latin1')))
@@ -257,10 +298,18 @@ export class Server implements SocketHandler {
   reset(done: Done | null): void {
     this.statements.clear()
     this.run(`${RESET}; select pg_catalog.setseed(${Math.random()})`, (failure) => {
-      if (failure === null) this.isDoubtful = false
-      else this.isDoomed = true
+      if (failure === null) {
+        this.isDoubtful = false
+        this.isUnsettled = false
+        this.take(this.initial)
+      } else this.isDoomed = true
       done?.(failure)
     })
+  }
+
+  /** Of these, it has those that it does not report; the others it tells of. */
+  take(values: Values): void {
+    this.values = this.#owner.parameters.merge(this.values, values, this.asked)
   }
 
   // --- what comes ---------------------------------------------------------------------------------------------------------------
@@ -319,9 +368,18 @@ export class Server implements SocketHandler {
       }
       case Back.commandComplete:
         this.#onTag(bytes, at)
+        if (this.#rounds === 0) this.#steps--
+        break
+      case Back.bindComplete:
+      case Back.rowDescription:
+      case Back.noData:
+      case Back.emptyQuery:
+      case Back.portalSuspended:
+        if (this.#rounds === 0) this.#steps--
         break
       case Back.parseComplete:
       case Back.closeComplete:
+        if (this.#rounds === 0) this.#steps--
         if (head?.kind === enumOf.parse || head?.kind === enumOf.close) {
           this.#first++
           return !head.isOurs
@@ -348,6 +406,7 @@ export class Server implements SocketHandler {
       if (each.kind === enumOf.parse) this.#onUnparsed(each)
       else if (each.name !== null && each.statement !== null) this.user?.onCloseFailed(each.name, each.statement)
       if (each.kind !== enumOf.sync && each.kind !== enumOf.query && each.kind !== enumOf.own) continue
+      this.#rounds--
       this.#compact()
       if (each.kind !== enumOf.own) {
         this.#isQuiet = true
@@ -391,6 +450,7 @@ export class Server implements SocketHandler {
 
   #onParameter(body: Buffer, isOurs: boolean): void {
     const [name, value] = pairOf(body)
+    if (this.#owner.parameters.isAsked(name)) return
     this.values = this.#owner.parameters.with(this.values, name, value)
     if (!isOurs) this.user?.onValues(this.values)
   }
@@ -400,6 +460,7 @@ export class Server implements SocketHandler {
       this.#failure = Buffer.from(response)
       return
     }
+    if (this.#rounds === 0 && this.isUnsynced) this.#isSkipping = true
     if (this.isCopyIn) {
       this.isCopyIn = false
       // One of them may be read only now, and then it is answered.
@@ -430,6 +491,8 @@ export class Server implements SocketHandler {
       this.statements.clear()
       this.unnamed = 0
     }
+    // What was sent behind it may set some again, so they stay unsettled.
+    if (tag === 'DISCARD ALL') this.take(this.initial)
     if (this.#ours === 0) this.user?.onTag(tag)
   }
 
@@ -443,7 +506,12 @@ export class Server implements SocketHandler {
     const isSimple = list[at]?.kind === enumOf.query
     if (isSimple) at++
     else this.isUnsynced = true
-    while (at < list.length && list[at]!.kind === enumOf.sync) list.splice(at, 1)
+    while (at < list.length && list[at]!.kind === enumOf.sync) {
+      list.splice(at, 1)
+      this.#rounds--
+      // The Execute is still to be answered.
+      if (!isSimple) this.#steps = 1
+    }
     if (at === list.length) {
       this.isCopyIn = true
       this.#isCopyInNew = true

@@ -202,7 +202,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   /** The parameters of the startup packet are set, and the server has said what they are now. */
   #onBegun(server: Server, failure: Buffer | null): void {
     if (this.#phase === 'ended') return
-    if (server.isDoubtful) {
+    if (server.isDoubtful || isTimedOut(server, failure)) {
       this.#takeAnother()
       return
     }
@@ -230,8 +230,9 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   #onSetup(failure: Buffer | null): void {
-    if (this.#phase !== 'setup') return
-    if (this.#server?.isDoubtful === true) {
+    const server = this.#server
+    if (this.#phase !== 'setup' || server === null) return
+    if (server.isDoubtful || isTimedOut(server, failure)) {
       this.#takeAnother()
       return
     }
@@ -240,7 +241,8 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
       this.#end('upstream_reset', detail, errorResponse('upstream_reset', detail))
       return
     }
-    this.#parameters.values = this.#server!.values
+    server.take(this.#parameters.values!)
+    this.#parameters.values = server.values
     this.#phase = 'attached'
     this.#goOn()
   }
@@ -465,6 +467,11 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
         return
       }
       if (server.open.size > 0 && this.#isOpen(server)) return
+      if (server.isUnsettled) {
+        this.pool.askValues(server)
+        this.#ask(server)
+        return
+      }
       const rest = this.#requests?.takeHeld() ?? null
       if (rest !== null) this.#held.add(rest, 0, rest.length)
       this.#detach()
@@ -493,13 +500,26 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
     settle(server, this)
     if (this.#pin !== null) return true
     if (server.open.size === 0 || (!server.isAsked && !pool.ask(server))) return false
+    this.#ask(server)
+    return true
+  }
+
+  /** Waits for an answer of the server to a question of ours: until then the connection stays with the client. */
+  #ask(server: Server): void {
     const begun = this.#requests?.takeHeld() ?? null
     if (begun !== null) this.#held.add(begun, 0, begun.length)
     server.asker = this
     server.user = null
     this.#phase = 'asking'
     this.#timer.clear()
-    return true
+  }
+
+  onSettled(isKnown: boolean): void {
+    const server = this.#server
+    if (this.#phase !== 'asking' || server === null) return
+    if (isKnown) this.#parameters.hear(server.values, server.asked)
+    else this.pin('set', false, null)
+    this.onAnswered()
   }
 
   onAnswered(): void {
@@ -616,7 +636,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
   /** The client sends no more: it may wait for its answers, or be gone. */
   #lookWhetherGone(): void {
-    askWhetherGone(this.client.socket, (isGone) => {
+    askWhetherGone(this.client, (isGone) => {
       refreshClock()
       if (this.#phase === 'ended' || this.#phase === 'leaving') return
       if (isGone) this.onClose()
@@ -776,6 +796,13 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
       durationMs: at - this.#openedAt,
     })
   }
+}
+
+/** What is set for a client has run into the statement_timeout of the one before: nobody uses that connection any more. */
+function isTimedOut(server: Server, failure: Buffer | null): boolean {
+  if (failure === null || stateOf(failure) !== '57014') return false
+  server.isDoomed = true
+  return true
 }
 
 const NOTHING = Buffer.alloc(0)

@@ -1,5 +1,5 @@
 /** What the bytes and the words of SQL mean to whoever reads it only for what it leaves behind. */
-import { REPORTED_PARAMETERS } from './pins.ts'
+import { RESTORABLE_PARAMETERS } from './pins.ts'
 
 // Words that mean something. Keywords come first: in double quotes they are names.
 export const WORD = {
@@ -131,7 +131,7 @@ export function codeOf(firstLetter: number, length: number, hash: number): numbe
 for (const [word, code] of [
   ...Object.entries(WORD),
   ['then', THEN] as const,
-  ...REPORTED_PARAMETERS.map((name, bit) => [name, FIRST_PARAMETER + bit] as const),
+  ...RESTORABLE_PARAMETERS.map((name, bit) => [name, FIRST_PARAMETER + bit] as const),
 ]) {
   if (code === WORD.none) continue
   candidates[word.charCodeAt(0) * LONGEST + word.length] = 1

@@ -1,5 +1,5 @@
 /** Reads SQL only as far as it takes to see whether it leaves something behind in the session that it runs in. */
-import { type Pin, REPORTED_PARAMETERS, stronger, type Words } from './pins.ts'
+import { type Pin, RESTORABLE_PARAMETERS, stronger, type Words } from './pins.ts'
 import {
   CALLS_NOTHING,
   CLASS,
@@ -61,7 +61,7 @@ const MAX_TAG_BYTES = 64
 export class SqlScanner {
   /** What was found that needs the session again, the first thing or the one that counts more; null: nothing. */
   pin: Pin | null = null
-  /** Bits of REPORTED_PARAMETERS that SET names. */
+  /** Bits of RESTORABLE_PARAMETERS that SET names. */
   parameters = 0
   /** It asks what the session did with sequences: currval() or lastval(). */
   asksSequences = false
@@ -106,7 +106,7 @@ export class SqlScanner {
   #isConfigLocal = false
   /** Whether its first argument is a name that is written out; that counts when a comma follows. */
   #configName: 'next' | 'read' | 'sure' | 'none' = 'none'
-  /** The bit of that parameter; 0: the server does not report it. */
+  /** The bit of that parameter; 0: it cannot be restored. */
   #configBit = 0
   #blockDepth = 0
   #tag: number[] = []
@@ -114,6 +114,8 @@ export class SqlScanner {
   #isUnicode = false
   /** It makes a temporary table, which lasts unless ON COMMIT DROP follows. */
   #isTemporary = false
+  /** It sets the user of the session, unless DEFAULT follows. */
+  #isRole = false
   /** What `isChange` was before this statement. */
   #wasChange = false
 
@@ -131,6 +133,7 @@ export class SqlScanner {
     this.resets = false
     this.defines = false
     this.#isTemporary = false
+    this.#isRole = false
     this.#state = 'normal'
     this.#isEscaping = isEscaping
     this.#isDo = false
@@ -150,8 +153,7 @@ export class SqlScanner {
 
   #startStatement(): void {
     this.#wasChange = this.isChange
-    if (this.#isTemporary) this.#found('temporary_table')
-    this.#isTemporary = false
+    this.#endStatement()
     this.#position = 0
     this.#kind = WORD.none
     this.#previous = WORD.none
@@ -376,9 +378,16 @@ export class SqlScanner {
     if (this.#state === 'word') this.#endWord(false)
     else if (this.#state === 'nameQuote') this.#endWord(true)
     if (this.#configDepth > 0) this.#found('set')
-    if (this.#isTemporary) this.#found('temporary_table')
-    this.#isTemporary = false
+    this.#endStatement()
     this.#state = 'normal'
+  }
+
+  /** What the rest of a statement might have taken back. */
+  #endStatement(): void {
+    if (this.#isTemporary) this.#found('temporary_table')
+    if (this.#isRole) this.#found('role')
+    this.#isTemporary = false
+    this.#isRole = false
   }
 
   #found(pin: Pin): void {
@@ -461,7 +470,7 @@ export class SqlScanner {
     this.#length = 0
   }
 
-  /** For the session: a parameter that the server reports can be restored. */
+  /** For the session. */
   #onConfigSet(): void {
     if (this.#configName === 'sure' && this.#configBit !== 0) this.parameters |= this.#configBit
     else this.#found('set')
@@ -557,10 +566,12 @@ export class SqlScanner {
       if (code === WORD.session) return
     }
     this.#isSetDone = true
-    if (code === WORD.role || code === WORD.authorization || code === WORD.session_authorization) this.#found('role')
+    if (code === WORD.role) this.#found('role')
+    else if (code === WORD.authorization || code === WORD.session_authorization) this.#isRole = true
     else if (code === WORD.time) this.parameters |= bitOf('timezone')
     else if (code === WORD.names) this.parameters |= bitOf('client_encoding')
     else if (code === WORD.schema) this.parameters |= bitOf('search_path')
+    else if (code === WORD.characteristics) this.parameters |= CHARACTERISTICS
     else if (code >= FIRST_PARAMETER) this.parameters |= 1 << (code - FIRST_PARAMETER)
     else this.#found('set')
   }
@@ -589,6 +600,9 @@ export class SqlScanner {
         if (this.#position <= 3 && isDefinition(this.#kind)) this.defines = true
         break
       case WORD.default:
+        this.#isRole = false
+        if (this.#kind === WORD.set && this.parameters !== 0) this.resets = true
+        break
       case WORD.local:
         if (this.#kind === WORD.set && this.parameters !== 0) this.resets = true
         break
@@ -630,9 +644,15 @@ export class SqlScanner {
   }
 }
 
-function bitOf(name: (typeof REPORTED_PARAMETERS)[number]): number {
-  return 1 << REPORTED_PARAMETERS.indexOf(name)
+function bitOf(name: (typeof RESTORABLE_PARAMETERS)[number]): number {
+  return 1 << RESTORABLE_PARAMETERS.indexOf(name)
 }
+
+/** What SET SESSION CHARACTERISTICS AS TRANSACTION may set. */
+const CHARACTERISTICS =
+  bitOf('default_transaction_isolation') |
+  bitOf('default_transaction_read_only') |
+  bitOf('default_transaction_deferrable')
 
 function isDefinition(kind: number): boolean {
   return kind === WORD.create || kind === WORD.alter || kind === WORD.drop

@@ -21,6 +21,9 @@ for (const version of [undefined, 'newest'] as const) {
       const direct = await connected(DIRECT(), lasting)
       await direct.query('create table things (id int primary key, name text)')
       await direct.query(
+        "create function impatient() returns void language plpgsql as $$ begin set statement_timeout = '1min'; end $$",
+      )
+      await direct.query(
         "create function tenant() returns void language plpgsql as $$ begin set app.tenant = 'a'; end $$",
       )
     })
@@ -39,25 +42,80 @@ for (const version of [undefined, 'newest'] as const) {
       )
 
     it(
-      'restores search_path for each client where the server reports it, and keeps the connection where it does not',
+      'restores search_path, time-outs and what else clients set when they connect, be it reported or not',
       scope(async (ends) => {
         const proxy = await pool(ends)
         const [a, b] = [await connected(proxy.options, ends), await connected(proxy.options, ends)]
-        const isReported = Number(await one(b, "select current_setting('server_version_num')")) >= 180_000
-        if (version === 'newest') assert.ok(isReported)
-        const initial = await one(b, 'show search_path')
-        await a.query('set search_path = pg_catalog')
-        assert.equal(await one(a, 'show search_path'), 'pg_catalog')
-        assert.deepEqual(proxy.pooling.pinned, isReported ? {} : { set: 1 })
-        if (!isReported) await a.query('discard all')
-        assert.equal(await one(b, 'show search_path'), initial)
-        assert.equal(await one(a, 'show search_path'), isReported ? 'pg_catalog' : initial)
+        const names = ['search_path', 'statement_timeout', 'client_min_messages', 'default_transaction_isolation']
+        const show = `select concat_ws('|', ${names.map((name) => `current_setting('${name}')`).join()})`
+        const initial = '"$user", public|0|notice|read committed'
+        const check = async (own: string, why: string): Promise<void> => {
+          assert.equal(await one(b, show), initial, `another client after ${why}`)
+          assert.equal(await one(a, show), own, why)
+          assert.equal(await one(a, show), own, `${why}, once more`)
+        }
+        await check(initial, 'nothing')
+        await a.query("set search_path = pg_catalog, public; set statement_timeout = '17s'")
+        await check('pg_catalog, public|17s|notice|read committed', 'SET')
+        await a.query({ text: 'set client_min_messages to warning', name: 'prepared' })
+        await a.query('set session characteristics as transaction isolation level serializable')
+        await check('pg_catalog, public|17s|warning|serializable', 'SET by the extended protocol')
+        await a.query({ text: "select set_config('statement_timeout', '70s', false)", name: 'configured' })
+        await check('pg_catalog, public|70s|warning|serializable', 'set_config()')
+        await a.query('begin')
+        await a.query('set search_path to x')
+        await a.query("set local statement_timeout = '5s'")
+        await a.query('rollback')
+        await check('pg_catalog, public|70s|warning|serializable', 'ROLLBACK')
+        await assert.rejects(a.query("set client_min_messages to error; set statement_timeout to '1s'; select 1/0"))
+        await check('pg_catalog, public|70s|warning|serializable', 'an error')
+        await a.query('begin; set client_min_messages to error; set search_path to default')
+        await a.query('select 1')
+        await a.query('commit')
+        await check('"$user", public|70s|error|serializable', 'COMMIT')
+        await a.query('reset statement_timeout')
+        await check('"$user", public|0|error|serializable', 'RESET')
+        await a.query('select impatient()')
+        await check('"$user", public|1min|error|serializable', 'a function')
+        await a.query('reset all')
+        await check(initial, 'RESET ALL')
+        await a.query("set statement_timeout = '18s'; set search_path = pg_catalog")
+        await a.query('discard all')
+        await check(initial, 'DISCARD ALL')
+        const raw = await rawClient(proxy.port, ends)
+        raw.write(Buffer.concat([query('discard all'), query("set statement_timeout = '19s'")]))
+        await raw.readUntil(/SET\0Z\0\0\0\x05I$/)
+        await check(initial, 'a client that sets one behind DISCARD ALL')
+        raw.write(query('show statement_timeout'))
+        await raw.readUntil(/19s/)
+        raw.write(query('begin; set statement_timeout = 7'))
+        await raw.readUntil(/Z\0\0\0\x05T$/)
+        raw.socket.destroy()
+        await check(initial, 'a client that vanishes')
+        assert.deepEqual(proxy.pooling.pinned, {})
         assert.equal(proxy.pooling.connections, 1)
       }),
     )
 
+    it(
+      'lets nobody suffer from the shortest statement_timeout of another client',
+      scope(async (ends) => {
+        const proxy = await pool(ends, { limits: { maxConnections: 2 } })
+        const b = await connected(proxy.options, ends)
+        for (let n = 0; n < 20; n++) {
+          const a = await connected(proxy.options, ends)
+          await a.query('set statement_timeout = 1')
+          assert.equal(await one(b, 'show statement_timeout'), '0')
+          const late = await connected({ ...proxy.options, application_name: `late ${n}` }, ends)
+          assert.equal(await one(late, 'show statement_timeout'), '0')
+          await late.end()
+          await a.end()
+        }
+      }),
+    )
+
     for (const [reason, statement, question, answer] of [
-      ['set', "set statement_timeout = '17s'", 'show statement_timeout', '0'],
+      ['set', "set vacuum_cost_delay = '17ms'", 'show vacuum_cost_delay', '0'],
       ['set', 'select tenant()', "select coalesce(current_setting('app.tenant', true), '')", ''],
       [
         'temporary_table',

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { REPORTED_PARAMETERS } from '../../../../../proxy/protocol/postgres/pins.ts'
+import { RESTORABLE_PARAMETERS } from '../../../../../proxy/protocol/postgres/pins.ts'
 import { SqlScanner } from '../../../../../proxy/protocol/postgres/sql.ts'
 import { hashOf } from '../../../../../proxy/protocol/postgres/sql-words.ts'
 
@@ -14,7 +14,7 @@ function found(text: string, isEscaping = false) {
     for (let at = 0; at < bytes.length; at += step) scanner.feed(bytes, at, Math.min(bytes.length, at + step))
     scanner.end()
     const { pin, parameters, asksSequences, statements, isDeallocate } = scanner
-    const names = REPORTED_PARAMETERS.filter((_, bit) => parameters & (1 << bit))
+    const names = RESTORABLE_PARAMETERS.filter((_, bit) => parameters & (1 << bit))
     const result = { pin, names, asksSequences, statements, isDeallocate }
     if (first === null) first = result
     else assert.deepEqual(result, first, `in pieces of ${step}: ${text}`)
@@ -29,10 +29,9 @@ function found(text: string, isEscaping = false) {
 }
 
 const PINS: readonly (readonly [string, string])[] = [
-  ['set', 'SET statement_timeout = 5'],
+  ['set', 'SET enable_seqscan = off'],
   ['set', 'set session work_mem to 5'],
   ['set', 'select 1; /* two */ SET work_mem = 1'],
-  ['set', 'SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY'],
   ['set', 'SET my.thing = 1'],
   ['set', "select set_config('work_mem', '1MB', false)"],
   ['set', "select pg_catalog.set_config('work_mem', $1, $2)"],
@@ -50,6 +49,9 @@ const PINS: readonly (readonly [string, string])[] = [
   ['role', 'set session role other'],
   ['role', '-- a comment\nSET SESSION AUTHORIZATION other'],
   ['role', 'SET "role" TO other'],
+  ['role', "SET SESSION AUTHORIZATION 'default'"],
+  ['role', 'SET SESSION AUTHORIZATION "default"; select 1'],
+  ['role', 'set session_authorization = other; reset all'],
   ['prepare', 'PREPARE one AS SELECT 1'],
   ['prepare', 'prepare "two" (int) as select $1'],
   ['listen', 'LISTEN news'],
@@ -93,6 +95,8 @@ const FREE: readonly string[] = [
   'BEGIN',
   'START TRANSACTION ISOLATION LEVEL SERIALIZABLE',
   'SET LOCAL statement_timeout = 5',
+  'SET SESSION AUTHORIZATION DEFAULT; RESET ALL',
+  'set session_authorization to default',
   'SET TRANSACTION READ ONLY',
   'set constraints all deferred',
   "select set_config('a.b', 'c', true)",
