@@ -3,6 +3,7 @@ import { canonicalJson, withoutEndpoints } from '../common/config-hash.ts'
 import type { AmbassadorReport, LoadFailure, RefReport } from '../common/configz.ts'
 import type { Log } from '../common/log.ts'
 import type { ProxyConfig } from '../common/proxy-config.ts'
+import { changesText } from './config/changes.ts'
 import { type Candidate, type CompileParts, Compiler, type Snapshot } from './config/compile.ts'
 import type { ConfigRead, ConfigSource } from './config/load.ts'
 import { refPaths } from './config/refs.ts'
@@ -348,12 +349,14 @@ export class Served {
     this.#parts.onLoad('applied')
     const { hash, ambassador, listener: at } = config
     const fields = { ...this.#keys(), hash, generation: ambassador.generation, port: at.port }
-    if (candidate.problem === null) this.#parts.log.info(fields, 'config in force')
-    else
-      this.#parts.log.warn(
-        { ...fields, detail: candidate.problem.message },
-        'config in force, but what it refers to is not usable',
-      )
+    const changes = before === null ? '' : changesText(before.config, config)
+    const changed = changes === '' ? [] : [`changed: ${changes}`]
+    if (candidate.problem === null) {
+      this.#parts.log.info({ ...fields, ...(changed.length > 0 && { detail: changed[0] }) }, 'config in force')
+    } else {
+      const detail = [candidate.problem.message, ...changed].join('; ')
+      this.#parts.log.warn({ ...fields, detail }, 'config in force, but what it refers to is not usable')
+    }
     for (const { name: cluster, tls } of config.clusters) {
       if (tls?.insecureSkipVerify === undefined) continue
       const detail = tls.insecureSkipVerify.reason
