@@ -5,6 +5,18 @@ import { pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { postgresServer } from '../../helpers/postgres.ts'
 import { copyData, type Ends, message, query, scope } from '../../helpers/postgres-client.ts'
 import {
+  atEnd,
+  type Conversation,
+  cat,
+  isReady,
+  LOGIN,
+  none,
+  sqls,
+  steps,
+  talk,
+  upTo,
+} from '../../helpers/postgres-conversation.ts'
+import {
   answersTo,
   bind,
   callFunction,
@@ -39,60 +51,11 @@ after(async () => {
   for (const end of lasting.reverse()) await end()
 })
 
-const LOGIN = 'user\0postgres\0database\0postgres\0\0'
 const SCHEMA = `
 create role other; create table things (id int primary key, name text); create table numbers (n int); create sequence counter;
 create function tell() returns void language plpgsql as $$ begin raise notice 'hello'; raise warning 'oh'; end $$;
 create function prepares() returns int language plpgsql as $$ begin execute 'prepare inner1 as select 1'; return 1; end $$`
 const MODES = ['Transaction', 'Session', 'Disabled'] as const
-
-/** What is sent at once, and when the direct answer to it is complete: by default when all is answered that a server answers. */
-type Step = Buffer | readonly [bytes: Buffer, isComplete: (messages: readonly string[]) => boolean]
-
-interface Conversation {
-  /** Parameters at its begin. */
-  readonly login?: string
-  readonly steps: readonly Step[]
-}
-
-const isReady =
-  (count: number) =>
-  (messages: readonly string[]): boolean =>
-    messages.filter((each) => each.startsWith('Z')).length >= count
-const upTo =
-  (letter: string) =>
-  (messages: readonly string[]): boolean =>
-    messages.at(-1)?.startsWith(letter) === true
-const atEnd = (): boolean => false
-const none = (): boolean => true
-const cat = (...parts: readonly Buffer[]): Buffer => Buffer.concat(parts)
-const sqls = (...texts: readonly string[]): Conversation => ({ steps: texts.map(query) })
-const steps = (...each: readonly Step[]): Conversation => ({ steps: each })
-
-/** @param expected what the server itself has answered to each step; null: it is the server itself */
-async function talk(at: number, { login, steps }: Conversation, expected: readonly string[][] | null) {
-  const client = await new StreamClient({ port: at }).begin(login ?? LOGIN)
-  const heard: string[][] = []
-  try {
-    for (const [n, step] of steps.entries()) {
-      const [bytes, isComplete] = step instanceof Buffer ? [step, isReady(answersTo(step))] : (step as never)
-      client.write(bytes)
-      const wanted = expected?.[n]
-      const isSame = (messages: readonly string[]): boolean =>
-        wanted !== undefined && messages.length >= wanted.length && wanted.at(-1) !== 'END'
-      heard.push(await client.until(expected === null ? isComplete : isSame))
-      if (heard.at(-1)?.at(-1) === 'END') return heard
-    }
-    // Nothing more than that has come before the answer to the next question.
-    client.write(query("select 'next'"))
-    heard.push(await client.until(isReady(1)))
-    return heard
-  } finally {
-    client.write(message('X', ''))
-    await client.ended()
-    client.socket.destroy()
-  }
-}
 
 /** Empties what a conversation may have filled. */
 async function reset(): Promise<void> {
@@ -405,12 +368,18 @@ describe('clients that share a connection', () => {
   }
 
   it(
-    'are told the last value of a parameter that was reset',
+    'are told of a reset as by a connection of their own: what has changed, once, and before it is ready',
     scope(async (ends) => {
       const client = await clientOf(await pooled(ends), ends, inZone('Asia/Tokyo'))
-      client.write(query('reset timezone'))
-      const told = await client.until((messages) => messages.at(-1) === 'S "TimeZone\\u0000Asia/Tokyo\\u0000"')
-      assert.equal(told.filter((each) => each.startsWith('Z')).length, 1)
+      const tokyo = 'S "TimeZone\\u0000Asia/Tokyo\\u0000"'
+      for (const undo of ['reset timezone', 'set timezone to default', 'discard all']) {
+        assert.ok(!(await answer(client, query(undo))).join().includes('TimeZone'), `${undo}, when nothing was set`)
+        await answer(client, query("set timezone = 'Europe/Paris'"))
+        const told = await answer(client, query(undo))
+        assert.deepEqual(told.slice(-2), [tokyo, 'Z "I"'], undo)
+        assert.equal(told.join().match(/TimeZone/g)?.length, 1, undo)
+      }
+      assert.equal(await value(client, query('show timezone')), 'Asia/Tokyo')
     }),
   )
 
