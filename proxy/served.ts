@@ -1,5 +1,4 @@
 /** One Ambassador as this process serves it: the config in force, its port, its driver, and the newest config that is not in force. */
-import type { Socket } from 'node:net'
 import { canonicalJson, withoutEndpoints } from '../common/config-hash.ts'
 import type { AmbassadorReport, LoadFailure, RefReport } from '../common/configz.ts'
 import type { Log } from '../common/log.ts'
@@ -15,6 +14,7 @@ import type { HttpDriver } from './protocol/http1/driver.ts'
 import type { Pooling } from './protocol/postgres/pooling.ts'
 import type { RedisDriver } from './protocol/redis/driver.ts'
 import type { TcpDriver } from './protocol/tcp/driver.ts'
+import { type Accepted, drop } from './runtime/listen.ts'
 import type { SpanSender } from './tracing/sender.ts'
 
 /** A driver that takes over new snapshots. */
@@ -294,7 +294,7 @@ export class Served {
     const owner = this.#parts.portOwner(port, this)
     if (owner !== null) return new PortInUseError(port, null, owner)
     await this.#parts.releasePort(port)
-    const listener = new Listener(port, (socket) => socket.destroy(), this.#onAcceptError)
+    const listener = new Listener(port, drop, this.#onAcceptError)
     try {
       await listener.bind()
       return listener
@@ -321,7 +321,7 @@ export class Served {
         void left.drain().then(() => this.#leaving.delete(left))
       }
     }
-    const serve = (accepted: Socket) => this.#driver?.serve(accepted)
+    const serve = (accepted: Accepted) => this.#driver?.serve(accepted)
     listener.handOver(serve)
     socket?.handOver(serve)
     const old = this.#listener

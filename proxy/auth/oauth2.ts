@@ -69,6 +69,11 @@ export class OAuth2Source implements TokenSource {
     const isTls = tokenUrl.protocol === 'https:'
     const where = `token URL '${tokenUrl.origin}${tokenUrl.pathname}'`
     return new Promise((resolve, reject) => {
+      const fail = (error: NodeJS.ErrnoException) => {
+        const isGivenUp = error.name === 'AbortError'
+        const why = isGivenUp ? ((signal.reason as Error)?.message ?? 'given up') : (error.code ?? error.message)
+        reject(new Error(`${where}: ${why}`))
+      }
       const options = {
         lookup: guardedLookup(guard(), tokenUrl.hostname, Number(tokenUrl.port || (isTls ? 443 : 80))),
         method: 'POST',
@@ -89,17 +94,13 @@ export class OAuth2Source implements TokenSource {
         response.on('data', (chunk: Buffer) => {
           size += chunk.length
           if (size > MAX_ANSWER_BYTES)
-            response.destroy(new Error(`${where}: answered more than ${MAX_ANSWER_BYTES} bytes`))
+            response.destroy(new Error(`answered more than ${MAX_ANSWER_BYTES} bytes, check the address`))
           else chunks.push(chunk)
         })
         response.on('end', () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString() }))
-        response.on('error', reject)
+        response.on('error', fail)
       })
-      request.on('error', (error: NodeJS.ErrnoException) => {
-        if (error.name === 'AbortError')
-          reject(new Error(`${where}: ${(signal.reason as Error)?.message ?? 'given up'}`))
-        else reject(new Error(`${where}: ${error.code ?? error.message}`))
-      })
+      request.on('error', fail)
       request.end(form)
     })
   }

@@ -89,6 +89,8 @@ export class TokenCredential implements HeaderCredential {
    */
   refused(line: Buffer): boolean {
     if (line !== this.#line || this.#isStopped) return false
+    // Whichever request or renewal began it: its token is for this request too.
+    if (this.#fetching !== null) return true
     if (performance.now() - this.#forcedAt < FORCED_INTERVAL_MS) return false
     this.#forcedAt = performance.now()
     this.#fetch()

@@ -10,7 +10,7 @@ import { credentialRefs, type RefDirs, readRefText, refText } from './refs.ts'
 export type FileAuth = Exclude<AuthConfig, { kind: 'oauth2ClientCredentials' | 'awsSigV4' | 'gcpIdToken' | 'postgres' }>
 
 /** However often the upstream refuses a credential, its files are looked at no more than this often. */
-const REREAD_INTERVAL_MS = 1_000
+const REREAD_INTERVAL_MS = 100
 
 /** Reads the files of a credential; keeps the last good line when they become unusable, so that a slip does not stop traffic. */
 export class Credential implements OwnedCredential, RenewedCredential {

@@ -1,7 +1,5 @@
 /** A data port: bound on 127.0.0.1 and [::1] and on nothing else, whatever the config says. */
-import { createServer, type Server, type Socket } from 'node:net'
-import { listenAt } from '../runtime/listen.ts'
-import { LISTEN_OPTIONS } from '../runtime/raw-socket.ts'
+import { type Accepted, type ListeningSocket, listenAt } from '../runtime/listen.ts'
 
 /** The port is taken. */
 export class PortInUseError extends Error {
@@ -32,15 +30,15 @@ const NO_IPV6 = new Set(['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'EINVAL'])
 
 export class Listener {
   readonly port: number
-  #serve: (socket: Socket) => void
+  #serve: (accepted: Accepted) => void
   readonly #onError: (error: Error) => void
-  readonly #servers: Server[] = []
+  readonly #sockets: ListeningSocket[] = []
 
   /**
-   * `serve` takes over each accepted socket, as proxy/protocol/driver.ts says. `onError` is told when a connection could not be
+   * `serve` takes over each accepted connection, as proxy/protocol/driver.ts says. `onError` is told when a connection could not be
    * accepted (no file descriptors left); the next one may be.
    */
-  constructor(port: number, serve: (socket: Socket) => void, onError: (error: Error) => void = () => {}) {
+  constructor(port: number, serve: (accepted: Accepted) => void, onError: (error: Error) => void = () => {}) {
     this.port = port
     this.#serve = serve
     this.#onError = onError
@@ -48,10 +46,7 @@ export class Listener {
 
   /** Addresses that are bound now, for people. */
   get addresses(): readonly string[] {
-    return this.#servers.map((server) => {
-      const address = server.address()
-      return typeof address === 'object' && address !== null ? address.address : ''
-    })
+    return this.#sockets.map(({ name }) => name?.address ?? '')
   }
 
   /**
@@ -61,11 +56,9 @@ export class Listener {
    */
   async bind(): Promise<void> {
     for (const address of LOOPBACK) {
-      const server = createServer(LISTEN_OPTIONS, (socket) => this.#serve(socket))
       try {
-        await listenAt(server, { port: this.port, host: address, backlog: BACKLOG, ipv6Only: true })
-        server.on('error', this.#onError)
-        this.#servers.push(server)
+        const where = { port: this.port, host: address, backlog: BACKLOG, ipv6Only: true }
+        this.#sockets.push(listenAt(where, (accepted) => this.#serve(accepted), this.#onError))
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
         if (address === '::1' && NO_IPV6.has(code ?? '')) continue
@@ -80,15 +73,14 @@ export class Listener {
   }
 
   /** Connections from now on go to another driver; those that are open stay with theirs. */
-  handOver(serve: (socket: Socket) => void): void {
+  handOver(serve: (accepted: Accepted) => void): void {
     this.#serve = serve
   }
 
   /** Accepts no more. Connections that were accepted live on. Resolves when the port is free. Idempotent. */
   async close(): Promise<void> {
-    const servers = this.#servers.splice(0)
-    for (const server of servers) server.close()
-    // close() of a Server tells its callback only when the last connection has ended; the handle is gone a tick later.
+    for (const socket of this.#sockets.splice(0)) socket.close()
+    // The handle is gone a tick later.
     await new Promise((resolve) => setImmediate(resolve))
   }
 }

@@ -1,9 +1,8 @@
 /** A Unix socket that leads to the same driver as the port, for whoever in the pod may see its file. */
 import { lstatSync, statSync, unlinkSync } from 'node:fs'
-import { connect, createServer, type Server, type Socket } from 'node:net'
 import { dirname } from 'node:path'
-import { listenAtPath } from '../runtime/listen.ts'
-import { LISTEN_OPTIONS } from '../runtime/raw-socket.ts'
+import { type Accepted, drop, type ListeningSocket, listenAtPath } from '../runtime/listen.ts'
+import { NO_HANDLER, openTcp } from '../runtime/raw-socket.ts'
 import { BACKLOG, BindError } from './listener.ts'
 
 /** The directory of the socket is not there, which in a pod only a restart can mend. */
@@ -13,12 +12,12 @@ export class NoDirectoryError extends Error {
 
 export class UnixListener {
   readonly path: string
-  #serve: (socket: Socket) => void
+  #serve: (accepted: Accepted) => void
   readonly #onError: (error: Error) => void
-  #server: Server | null = null
+  #socket: ListeningSocket | null = null
 
   /** As of Listener. */
-  constructor(path: string, serve: (socket: Socket) => void, onError: (error: Error) => void = () => {}) {
+  constructor(path: string, serve: (accepted: Accepted) => void, onError: (error: Error) => void = () => {}) {
     this.path = path
     this.#serve = serve
     this.#onError = onError
@@ -32,21 +31,20 @@ export class UnixListener {
    */
   async bind(): Promise<void> {
     try {
-      await this.#bind()
+      this.#bind()
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw this.#bindError(error as NodeJS.ErrnoException)
       await this.#removeStale()
-      await this.#bind().catch((again) => {
-        throw this.#bindError(again)
-      })
+      try {
+        this.#bind()
+      } catch (again) {
+        throw this.#bindError(again as NodeJS.ErrnoException)
+      }
     }
   }
 
-  async #bind(): Promise<void> {
-    const server = createServer(LISTEN_OPTIONS, (socket) => this.#serve(socket))
-    await listenAtPath(server, this.path, BACKLOG)
-    server.on('error', this.#onError)
-    this.#server = server
+  #bind(): void {
+    this.#socket = listenAtPath(this.path, BACKLOG, (accepted) => this.#serve(accepted), this.#onError)
   }
 
   #bindError(error: NodeJS.ErrnoException): Error {
@@ -78,14 +76,14 @@ export class UnixListener {
   }
 
   /** As of Listener. */
-  handOver(serve: (socket: Socket) => void): void {
+  handOver(serve: (accepted: Accepted) => void): void {
     this.#serve = serve
   }
 
   /** Accepts no more and removes the file. Connections that were accepted live on. Idempotent. */
   close(): void {
-    this.#server?.close()
-    this.#server = null
+    this.#socket?.close()
+    this.#socket = null
   }
 }
 
@@ -103,7 +101,7 @@ export async function openSocket(
   { owner, isPod, onError }: SocketContext,
 ): Promise<UnixListener | Error> {
   if (owner !== null) return new BindError(`socket '${path}' is that of ${owner}, give one of the two another path`)
-  const listener = new UnixListener(path, (socket) => socket.destroy(), onError)
+  const listener = new UnixListener(path, drop, onError)
   try {
     await listener.bind()
     return listener
@@ -119,11 +117,7 @@ export async function openSocket(
 /** Null when somebody accepts there. */
 function codeOfConnect(path: string): Promise<string | null> {
   return new Promise((resolve) => {
-    const socket = connect(path)
-    socket.once('connect', () => {
-      socket.destroy()
-      resolve(null)
-    })
-    socket.once('error', ({ code = 'error' }: NodeJS.ErrnoException) => resolve(code))
+    const onClose = (error: Error | null): void => resolve((error as NodeJS.ErrnoException | null)?.code ?? null)
+    openTcp({ path }, { ...NO_HANDLER, onConnect: (socket) => socket.destroy(), onClose })
   })
 }

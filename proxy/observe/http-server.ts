@@ -1,7 +1,5 @@
 /** A small HTTP server for the sidecar's own two ports: fixed paths, short answers, bounded in every direction. */
-import { createServer, type Server } from 'node:net'
-import { listenAt } from '../runtime/listen.ts'
-import { LISTEN_OPTIONS } from '../runtime/raw-socket.ts'
+import { type Accepted, type ListeningSocket, listenAt } from '../runtime/listen.ts'
 import { HttpServerConnection } from './http-server-connection.ts'
 
 export interface Answer {
@@ -14,8 +12,8 @@ export interface Answer {
 
 export type Method = 'GET' | 'POST' | 'PUT'
 
-/** Gets the body as text (empty for GET) and what follows the question mark in the request target. */
-export type Handler = (body: string, query: string) => Answer
+/** Gets the body as text (empty for GET), what follows the question mark in the request target, and Accept (empty when there is none). */
+export type Handler = (body: string, query: string, accept: string) => Answer
 
 /** Path → method → handler. HEAD is answered wherever GET is. */
 export type Routes = Readonly<Record<string, Partial<Record<Method, Handler>>>>
@@ -41,14 +39,21 @@ export class ServerPortError extends Error {
 /** One more closes the oldest: whoever holds connections open must not keep kubelet out. */
 const MAX_CONNECTIONS = 64
 
+/** Codes of a kernel without IPv6, or with it turned off. */
+const NO_IPV6: ReadonlySet<string> = new Set(['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'EINVAL'])
+
 /**
  * Speaks HTTP by the codec of the data path, which is as strict and there anyway: with Node's own server each sidecar would carry
  * half a megabyte more.
  */
 export class HttpServer {
   readonly #options: HttpServerOptions
-  readonly #servers: Server[] = []
+  readonly #sockets: ListeningSocket[] = []
   readonly #connections = new Set<HttpServerConnection>()
+  /** Connections that are not closed, those included that were told to. */
+  #open = 0
+  /** Who waits for the last of them. */
+  #onEmpty: (() => void) | null = null
 
   constructor(options: HttpServerOptions) {
     this.#options = options
@@ -56,8 +61,7 @@ export class HttpServer {
 
   /** The port that is bound; 0 before listen(). */
   get port(): number {
-    const address = this.#servers[0]?.address()
-    return typeof address === 'object' && address !== null ? address.port : 0
+    return this.#sockets[0]?.name?.port ?? 0
   }
 
   /**
@@ -69,15 +73,9 @@ export class HttpServer {
   async listen(port: number, scope: 'any' | 'loopback', what: string): Promise<void> {
     try {
       if (scope === 'loopback') {
-        await this.#bind(port, '127.0.0.1')
-        await this.#bind(this.port, '::1').catch(onlyWithoutIpv6)
-      } else {
-        // `::` takes the addresses of both families.
-        await this.#bind(port, '::').catch((error: NodeJS.ErrnoException) => {
-          onlyWithoutIpv6(error)
-          return this.#bind(port, '0.0.0.0')
-        })
-      }
+        this.#bind(port, '127.0.0.1')
+        this.#bindIpv6(this.port, '::1')
+      } else if (!this.#bindIpv6(port, '::')) this.#bind(port, '0.0.0.0')
     } catch (error) {
       await this.close()
       const { code, message } = error as NodeJS.ErrnoException
@@ -88,25 +86,39 @@ export class HttpServer {
 
   /** Accepts no more and cuts what is open. Idempotent. */
   async close(): Promise<void> {
-    const closed = this.#servers.splice(0).map((server) => new Promise((resolve) => server.close(resolve)))
+    for (const socket of this.#sockets.splice(0)) socket.close()
     for (const connection of this.#connections) connection.destroy()
-    await Promise.all(closed)
+    if (this.#open > 0) await new Promise<void>((resolve) => (this.#onEmpty = resolve))
   }
 
-  async #bind(port: number, host: string): Promise<void> {
-    const server = this.#create()
-    await listenAt(server, { port, host, ipv6Only: host === '::1' })
+  #bind(port: number, host: string): void {
+    const where = { port, host, ipv6Only: host === '::1' }
     // An accept that fails must not end the process; whoever asked will ask again.
-    server.on('error', () => {})
-    this.#servers.push(server)
+    const onError = (): void => {}
+    this.#sockets.push(listenAt(where, (accepted) => this.#serve(accepted), onError))
   }
 
-  #create(): Server {
-    return createServer(LISTEN_OPTIONS, (socket) => {
-      if (this.#connections.size >= MAX_CONNECTIONS) this.#closeOldest()
-      const connection = new HttpServerConnection(socket, this.#options, () => this.#connections.delete(connection))
-      this.#connections.add(connection)
-    })
+  /** `::` takes the addresses of both families. @returns false when the kernel has no IPv6, or has it turned off */
+  #bindIpv6(port: number, host: '::' | '::1'): boolean {
+    try {
+      this.#bind(port, host)
+      return true
+    } catch (error) {
+      if (NO_IPV6.has((error as NodeJS.ErrnoException).code ?? '')) return false
+      throw error
+    }
+  }
+
+  #serve(accepted: Accepted): void {
+    if (this.#connections.size >= MAX_CONNECTIONS) this.#closeOldest()
+    const connection = new HttpServerConnection(accepted, this.#options, () => this.#onGone(connection))
+    this.#connections.add(connection)
+    this.#open++
+  }
+
+  #onGone(connection: HttpServerConnection): void {
+    this.#connections.delete(connection)
+    if (--this.#open === 0) this.#onEmpty?.()
   }
 
   #closeOldest(): void {
@@ -117,9 +129,4 @@ export class HttpServer {
       return
     }
   }
-}
-
-/** Swallows the errors of a kernel without IPv6, or with it turned off. */
-function onlyWithoutIpv6(error: NodeJS.ErrnoException): void {
-  if (!['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'EINVAL'].includes(error.code ?? '')) throw error
 }

@@ -1,6 +1,6 @@
 /** Tells a peer that closed its socket from one that only said it will send no more: on the wire both are the same FIN. */
 import { close, open, read } from 'node:fs'
-import type { Socket } from 'node:net'
+import type { RawSocket } from './raw-socket.ts'
 
 /*
  * An application that is killed while it waits must free its upstream at once, and one that half-closes behind its request (`nc -N`,
@@ -31,36 +31,24 @@ let isBusy = false
 let hasTable = false
 const buffer = Buffer.allocUnsafeSlow(32 * 1024)
 
-/** What Node has and its types do not show. */
-interface Internals {
-  readonly _handle: { readonly getpeername?: unknown } | null
-  _write(data: Buffer, encoding: 'buffer', done: (error?: Error | null) => void): void
-}
-
-const NOTHING = Buffer.alloc(0)
-
 /**
  * Of a Unix socket the kernel tells by itself: a write, of no byte even, fails as soon as nobody holds the other end, and does not
  * while that end has only said that it sends no more.
  */
-function askUnix(socket: Internals, done: (isGone: boolean) => void): void {
-  setImmediate(() => {
-    if (socket._handle === null) done(true)
-    else socket._write(NOTHING, 'buffer', (error) => done(error != null))
-  })
+function askUnix(socket: RawSocket, done: (isGone: boolean) => void): void {
+  setImmediate(() => done(socket.isAbandoned()))
 }
 
 /**
  * Calls `done` soon, never at once: false when a process still holds the other end.
  * @param otherwise what is said without such a table. Default true: of a peer that sent FIN
  */
-export function askWhetherGone(socket: Socket, done: (isGone: boolean) => void, otherwise = true): void {
-  const internals = socket as unknown as Internals
-  if (internals._handle !== null && internals._handle.getpeername === undefined) {
-    askUnix(internals, done)
+export function askWhetherGone(socket: RawSocket, done: (isGone: boolean) => void, otherwise = true): void {
+  if (socket.isUnix) {
+    askUnix(socket, done)
     return
   }
-  waiting.push({ key: keyOf(socket.remotePort ?? 0, socket.localPort ?? 0), done, otherwise })
+  waiting.push({ key: keyOf(socket.remote?.port ?? 0, socket.local?.port ?? 0), done, otherwise })
   if (isBusy) return
   isBusy = true
   setImmediate(readTables)

@@ -1,10 +1,24 @@
 /** A socket that reads into one buffer shared by all sockets and says after each write whether the memory is free again. */
-import { connect as connectTcp, type NetConnectOpts, Socket } from 'node:net'
-import type { ConnectionOptions, TLSSocket } from 'node:tls'
 import { keepScratch, lend, SHARED_READ_BUFFER, takeBack } from './buffers.ts'
 import { refreshClock } from './clock.ts'
-import { watchEnd } from './close-notify.ts'
-import { canWriteDirectly, type DirectHandle, type WriteOwner, writeDirectly } from './direct-write.ts'
+import {
+  ALREADY_READING,
+  beginConnect,
+  type ConnectionHandle,
+  close,
+  type Destination,
+  END_OF_STREAM,
+  type HandleOwner,
+  ioError,
+  type Name,
+  newPipe,
+  newTcp,
+  own,
+  type StreamHandle,
+  shutDown,
+  writeTo,
+} from './handles.ts'
+import type { Accepted } from './listen.ts'
 
 /** What a socket tells its owner. The owner may be replaced at any time by assigning `handler`. */
 export interface SocketHandler {
@@ -22,6 +36,12 @@ export interface SocketHandler {
   onClose(error: Error | null): void
 }
 
+/** Of a connection that is not there yet. */
+export interface ConnectHandler extends SocketHandler {
+  /** It is: it may be written to. Nothing is read before start(). */
+  onConnect(socket: RawSocket): void
+}
+
 /** Sees what goes through a socket, whoever owns it, and changes nothing. The bytes are good for the call alone. */
 export interface SocketTap {
   onRead(chunk: Buffer, length: number): void
@@ -37,31 +57,15 @@ export function dropRest(socket: RawSocket): void {
   socket.resume()
 }
 
-/** What Node has and its types do not show. raw-socket.test.ts fails when a new Node changes one of these. */
-interface Internals {
-  _handle: Handle | null
-  _server: object | null
-  server: object | null
-  _write(data: Buffer, encoding: 'buffer', done: (error?: Error | null) => void): void
-}
-
-interface Handle extends DirectHandle {
-  readonly writeQueueSize: number
-  readonly reset?: () => unknown
-  readonly useUserBuffer?: (buffer: Buffer) => void
-  /** Below TLS: the connection itself. */
-  readonly _parent?: Handle
-}
+/** Where a connection is in its life: `taken` when another socket, TLS on top of it, has its handle. */
+type State = 'connecting' | 'open' | 'taken' | 'closing' | 'closed'
 
 /**
- * A TCP or TLS connection. Writing goes past the queue of Node's Writable straight to the handle (one write call, no tick, no
- * copy); what the kernel does not take at once is kept by libuv and reported by onDrain.
+ * A TCP connection or a Unix socket, or TLS on one of them (tls-socket.ts). Writing goes straight to the handle (one write call, no
+ * tick, no copy); what the kernel does not take at once is kept by libuv and reported by onDrain.
  */
-export class RawSocket implements WriteOwner {
+export class RawSocket implements HandleOwner {
   handler: SocketHandler
-  /** The socket of Node below: addresses, TLS details and events of the connect. Never write to it or end it directly. */
-  readonly socket: Socket
-  readonly isTls: boolean
   /** Bytes received and sent so far. */
   bytesRead = 0
   bytesWritten = 0
@@ -74,14 +78,23 @@ export class RawSocket implements WriteOwner {
   destroyed = false
   /** Null: nobody looks on. */
   tap: SocketTap | null = null
+  /** Called when it is closed, whoever owns it by then; null: nobody asks. */
+  afterClose: (() => void) | null = null
 
-  #sending = false
-  #taken = false
+  /** What the kernel knows. */
+  protected readonly connection: ConnectionHandle
+  /** What is read and written: the connection itself, or TLS on it. */
+  readonly #handle: StreamHandle
+  #state: State
+  #isReading = false
+  #paused = false
   #endWanted = false
   #endSent = false
-  #paused = false
+  #isEndDone = false
   readonly #shared: Buffer
-  #nextReadBuffer: Buffer | undefined
+  /** In use, which keeps it from the collector; and from the next read on. */
+  #readBuffer: Buffer
+  #nextReadBuffer: Buffer
   #error: Error | null = null
   #writeError: Error | null = null
   /** TLS takes one write at a time; the others wait here. */
@@ -93,61 +106,101 @@ export class RawSocket implements WriteOwner {
   #oldestBytes = 0
   #otherBytes: number[] | null = null
 
-  /** Use adopt(), openTcp() or openTls(). `make` is given the options that every socket of this kind needs. */
+  /** Use adopt(), openTcp() or TlsSocket. */
   constructor(
-    make: (shared: SharedOptions) => Socket,
-    isTls: boolean,
+    connection: ConnectionHandle,
+    handle: StreamHandle,
+    state: 'connecting' | 'open',
     handler: SocketHandler,
     readBuffer: Buffer = SHARED_READ_BUFFER,
   ) {
+    this.connection = connection
+    this.#handle = handle
+    this.#state = state
     this.handler = handler
     this.#shared = readBuffer
+    this.#readBuffer = readBuffer
     this.#nextReadBuffer = readBuffer
-    this.isTls = isTls
-    const socket = make({
-      allowHalfOpen: true,
-      onread: {
-        // Asked at the start and after each onData for a buffer to go on with; undefined keeps the one in use.
-        buffer: () => {
-          const next = this.#nextReadBuffer
-          this.#nextReadBuffer = undefined
-          return next as Buffer
-        },
-        callback: (length, chunk) => {
-          this.#receive(chunk as Buffer, length)
-          return true
-        },
-      },
-    })
-    this.socket = socket
-    if (isTls) {
-      watchEnd(
-        socket,
-        () => this.#paused,
-        () => {
-          this.isCut = true
-        },
-      )
-    }
-    socket.on('end', () => this.#onEnd())
-    socket.on('error', (error) => {
-      this.#error ??= error
-      // After its handshake a TLSSocket tells of an alert or a damaged record and then of an end, as if the peer were done.
-      if (isTls && !socket.connecting) socket.destroy()
-    })
-    socket.on('close', () => this.#onClose())
+    connection.owner = this
   }
 
-  #receive(chunk: Buffer, length: number): void {
+  get isTls(): boolean {
+    return this.#handle !== this.connection
+  }
+
+  /** For the handle alone. */
+  onConnected(status: number): void {
+    // Closed before it was there.
+    if (this.#state !== 'connecting') return
+    if (status !== 0) {
+      this.destroy(ioError('connect', status))
+      return
+    }
+    this.#state = 'open'
+    ;(this.handler as ConnectHandler).onConnect(this)
+  }
+
+  /** Begins to read, unless somebody has paused it. */
+  start(): void {
+    if (this.#state !== 'open') return
+    own(this.#handle, this, this.#readBuffer)
+    if (!this.#paused) this.#read()
+    if (this.#endWanted && this.#inFlight === 0) this.#sendEnd()
+  }
+
+  #read(): void {
+    if (this.ended) return
+    const errno = this.#handle.readStart()
+    if (errno === 0 || errno === ALREADY_READING) this.#isReading = true
+    else this.fail(ioError('read', errno))
+  }
+
+  /** For the handle alone. */
+  onRead(length: number): Buffer | undefined {
+    if (this.#state !== 'open') return undefined
+    if (length > 0) {
+      const chunk = this.#readBuffer
+      refreshClock()
+      this.bytesRead += length
+      if (this.tap !== null) this.tap.onRead(chunk, length)
+      this.handler.onData(chunk, length)
+      const next = this.#nextReadBuffer
+      if (next === chunk) return undefined
+      this.#readBuffer = next
+      return next
+    }
+    if (length === END_OF_STREAM) this.#onEnd()
+    else if (length < 0) this.fail(ioError('read', length))
+    return undefined
+  }
+
+  #onEnd(): void {
+    if (this.ended) return
+    this.ended = true
+    if (this.isTls && !this.#paused) this.isCut = this.#isEndedBelow()
+    if (this.#writeError !== null) {
+      this.fail(this.#writeError)
+      return
+    }
     refreshClock()
-    this.bytesRead += length
-    if (this.tap !== null) this.tap.onRead(chunk, length)
-    this.handler.onData(chunk, length)
+    this.handler.onEnd()
+    if (this.#isEndDone) this.destroy()
+  }
+
+  /**
+   * TLS tells of its own end (close_notify) and of a FIN below it, which anybody on the way may send, as the same. But behind a FIN the
+   * connection is read no more, and behind a close_notify it still is.
+   */
+  #isEndedBelow(): boolean {
+    const { connection } = this
+    if (connection.readStart() !== 0) return false
+    connection.readStop()
+    return true
   }
 
   /** Of `backlog`, what the kernel has not taken at this moment: it shrinks while a slow peer reads, long before onDrain. */
   get unsent(): number {
-    return this.backlog === 0 ? 0 : ((this.socket as unknown as Internals)._handle?.writeQueueSize ?? 0)
+    return this.backlog === 0 || this.#isGone ? 0 : this.#handle.writeQueueSize
   }
 
   /**
@@ -157,7 +210,7 @@ export class RawSocket implements WriteOwner {
   get isSlow(): boolean {
     if (this.backlog === 0) return false
     if (!this.isTls || (this.#queue !== null && this.#queue.length > 0)) return true
-    return ((this.socket as unknown as Internals)._handle?._parent?.writeQueueSize ?? 1) > 0
+    return this.#isGone || this.connection.writeQueueSize > 0
   }
 
   /** Why nothing can be written any more: the peer reset the connection, and what it sent before may still be read. Null: it can. */
@@ -167,11 +220,52 @@ export class RawSocket implements WriteOwner {
 
   /** A failure to write means that the peer broke the connection. On a Unix socket it may have closed in order, and what it sent counts. */
   get knowsReset(): boolean {
-    return !this.isTls && (this.socket as unknown as Internals)._handle?.reset !== undefined
+    return !this.isTls && !this.isUnix
+  }
+
+  /** It leads to another process of this host, and has no addresses. */
+  get isUnix(): boolean {
+    return this.connection.getpeername === undefined
   }
 
   get isPaused(): boolean {
     return this.#paused
+  }
+
+  get #isGone(): boolean {
+    return this.#state === 'closing' || this.#state === 'closed'
+  }
+
+  /** The other end, asked from the kernel; null on a Unix socket, and once it is closed. */
+  get remote(): Name | null {
+    const name: Partial<Name> = {}
+    return this.#isGone || this.connection.getpeername?.(name) !== 0 ? null : (name as Name)
+  }
+
+  /** This end, as `remote`. */
+  get local(): Name | null {
+    const name: Partial<Name> = {}
+    return this.#isGone || this.connection.getsockname?.(name) !== 0 ? null : (name as Name)
+  }
+
+  /**
+   * Has the kernel send at once what is written, and ask a silent peer whether it is there: after `idleMs`, then each second, ten times.
+   * Nothing on a Unix socket.
+   */
+  tune(idleMs: number): void {
+    if (this.#isGone) return
+    this.connection.setNoDelay?.(true)
+    this.keepAlive(idleMs)
+  }
+
+  /** The second half of tune(). */
+  keepAlive(idleMs: number): void {
+    if (!this.#isGone) this.connection.setKeepAlive?.(true, idleMs / 1000)
+  }
+
+  /** Asks a Unix socket, whose kernel tells by itself: true when nobody holds the other end any more. */
+  isAbandoned(): boolean {
+    return this.#isGone || writeTo(this.#handle, NOTHING, this) instanceof Error
   }
 
   /**
@@ -183,7 +277,7 @@ export class RawSocket implements WriteOwner {
     if (this.destroyed || this.#endWanted || this.#writeError !== null) return true
     this.bytesWritten += data.length
     if (this.tap !== null) this.tap.onWrite(data)
-    if (this.isTls && this.#inFlight > 0) {
+    if (this.#inFlight > 0 && this.isTls) {
       this.#queue ??= []
       this.#queue.push(data)
       this.backlog += data.length
@@ -212,7 +306,13 @@ export class RawSocket implements WriteOwner {
   }
 
   #send(data: Buffer): boolean {
-    if (this.#isTaken(data)) return true
+    const said = writeTo(this.#handle, data, this)
+    if (said === true) return true
+    if (said !== false) {
+      this.#writeError ??= said
+      this.#onWriteError()
+      return true
+    }
     if (this.#inFlight++ === 0) this.#oldestBytes = data.length
     else {
       this.#otherBytes ??= []
@@ -223,40 +323,9 @@ export class RawSocket implements WriteOwner {
     return this.isTls
   }
 
-  /** Writes. True: it is over by now, for good or ill; false: it is under way. */
-  #isTaken(data: Buffer): boolean {
-    const handle = (this.socket as unknown as Internals)._handle
-    if (this.isTls || !canWriteDirectly || handle === null || this.socket.connecting) return this.#isTakenByNode(data)
-    const said = writeDirectly(handle, data, this)
-    if (typeof said === 'boolean') return said
-    this.#writeError ??= said
-    this.#onWriteError()
-    return true
-  }
-
-  /** The same by Node's own way, which TLS needs for what it says of errors. */
-  #isTakenByNode(data: Buffer): boolean {
-    this.#sending = true
-    this.#taken = false
-    ;(this.socket as unknown as Internals)._write(data, 'buffer', this.#onWritten)
-    this.#sending = false
-    return this.#taken
-  }
-
-  readonly #onWritten = (error?: Error | null): void => {
-    if (!this.#sending) {
-      this.onWriteEnd(error ?? null)
-      return
-    }
-    this.#taken = true
-    if (!error) return
-    this.#writeError ??= error
-    this.#onWriteError()
-  }
-
-  /** For the write below alone. */
-  onWriteEnd(error: Error | null): void {
-    if (error !== null) this.#writeError ??= error
+  /** For the handle alone: the oldest write under way has ended. */
+  onWritten(status: number, detail: string | undefined): void {
+    if (status < 0) this.#writeError ??= ioError('write', status, detail)
     this.backlog -= this.#oldestBytes
     this.#oldestBytes = --this.#inFlight > 0 ? (this.#otherBytes?.shift() ?? 0) : 0
     if (this.destroyed) return
@@ -283,7 +352,7 @@ export class RawSocket implements WriteOwner {
    * rest of an upload). So the read side is read to its end, which a reset connection reaches at once, and only then closed.
    */
   #onWriteError(): void {
-    if (this.ended) this.socket.destroy(this.#writeError ?? undefined)
+    if (this.ended && this.#writeError !== null) this.fail(this.#writeError)
     else if (this.#paused) this.resume()
   }
 
@@ -291,13 +360,15 @@ export class RawSocket implements WriteOwner {
   pause(): void {
     if (this.#paused || this.destroyed) return
     this.#paused = true
-    this.socket.pause()
+    if (!this.#isReading) return
+    this.#isReading = false
+    this.#handle.readStop()
   }
 
   resume(): void {
     if (!this.#paused || this.destroyed) return
     this.#paused = false
-    this.socket.resume()
+    if (this.#state === 'open') this.#read()
   }
 
   /**
@@ -313,22 +384,38 @@ export class RawSocket implements WriteOwner {
   end(): void {
     if (this.#endWanted || this.destroyed) return
     this.#endWanted = true
-    if (this.#inFlight === 0) this.#sendEnd()
+    if (this.#inFlight === 0 && this.#state === 'open') this.#sendEnd()
   }
 
   #sendEnd(): void {
     if (this.#endSent) return
     this.#endSent = true
     // Everything is with the kernel and the peer has said that it sends no more: closing says the same, and is one step in place of two.
-    if (this.ended && !this.isTls) this.destroy()
-    else this.socket.end()
+    if (this.ended && !this.isTls) {
+      this.destroy()
+      return
+    }
+    const said = shutDown(this.#handle, this)
+    if (said === true) this.onShutdown()
+    else if (said !== false) this.fail(said)
+  }
+
+  /** For the handle alone: what end() asked for is done. */
+  onShutdown(): void {
+    this.#isEndDone = true
+    if (this.ended) this.destroy()
   }
 
   /** Closes both directions now; data not yet sent is lost. */
   destroy(error?: Error): void {
     if (this.destroyed) return
-    this.destroyed = true
-    this.socket.destroy(error)
+    this.#error ??= error ?? null
+    this.#close(false)
+  }
+
+  /** The connection cannot go on: `error` is what the owner hears. */
+  protected fail(error: Error): void {
+    this.destroy(error)
   }
 
   /**
@@ -337,110 +424,55 @@ export class RawSocket implements WriteOwner {
    */
   reset(): void {
     if (this.destroyed) return
-    this.destroyed = true
-    const { _handle } = this.socket as unknown as Internals
-    // In the turn in which it sends a FIN, behind everything written, libuv refuses to reset a socket. Node then loses the descriptor,
-    // and waits for it without end where the process ends by itself.
-    const isEnding = this.#endSent && !this.socket.writableFinished
-    if (this.isTls || isEnding || (_handle !== null && _handle.reset === undefined)) this.socket.destroy()
-    else this.socket.resetAndDestroy()
+    // In the turn in which it sends a FIN, behind everything written, libuv refuses to reset a socket, and Node then loses the descriptor.
+    const isEnding = this.#endSent && !this.#isEndDone
+    this.#close(this.#state === 'open' && !this.isTls && !isEnding)
   }
 
-  #onEnd(): void {
-    if (this.ended) return
-    this.ended = true
-    if (this.#writeError !== null) {
-      this.socket.destroy(this.#writeError)
-      return
-    }
-    refreshClock()
-    this.handler.onEnd()
+  #close(isReset: boolean): void {
+    this.destroyed = true
+    this.#state = 'closing'
+    close(this.connection, isReset)
   }
 
-  #onClose(): void {
-    this.destroyed = true
+  /** Gives the connection to another socket, which reads it from now on; this one hears and does nothing more. */
+  protected static release(socket: RawSocket): ConnectionHandle {
+    if (socket.#isReading) socket.#handle.readStop()
+    socket.#state = 'taken'
+    socket.destroyed = true
+    socket.handler = NO_HANDLER
+    return socket.connection
+  }
+
+  /** For the handle alone. */
+  onClosed(): void {
+    this.#state = 'closed'
     this.backlog = 0
     this.#queue = null
     this.#giveBack()
     refreshClock()
-    const handler = this.handler
+    const { handler } = this
     this.handler = NO_HANDLER
     handler.onClose(this.#error)
+    this.afterClose?.()
   }
 }
 
-interface SharedOptions {
-  readonly allowHalfOpen: true
-  readonly onread: { buffer: () => Buffer; callback: (length: number, chunk: Uint8Array) => boolean }
-}
+const NOTHING = Buffer.alloc(0)
 
-/** Options for the net.Server whose sockets are given to adopt(). */
-export const LISTEN_OPTIONS = { allowHalfOpen: true, pauseOnConnect: true, noDelay: true, keepAlive: true } as const
-
-/**
- * Takes the handle out of a socket that a server with LISTEN_OPTIONS accepted, and reads it into the shared buffer, or a part of
- * it. The accepted socket itself is left empty; the server goes on counting the connection through the new one.
- */
-export function adopt(accepted: Socket, handler: SocketHandler, readBuffer?: Buffer): RawSocket {
-  const from = accepted as unknown as Internals
-  const handle = from._handle
-  const server = from._server
-  from._handle = null
-  from._server = null
-  from.server = null
-  const raw = new RawSocket((shared) => new Socket({ ...shared, handle } as never), false, handler, readBuffer)
-  const to = raw.socket as unknown as Internals
-  to.server = server
-  to._server = server
+/** Takes a connection that was accepted, and reads it into the shared buffer, or a part of it, from now on. */
+export function adopt(accepted: Accepted, handler: SocketHandler, readBuffer?: Buffer): RawSocket {
+  const connection = accepted as ConnectionHandle
+  const raw = new RawSocket(connection, connection, 'open', handler, readBuffer)
+  raw.start()
   return raw
 }
 
-/** Begins to connect; listen for 'connect' on `.socket`. */
-export function openTcp(options: NetConnectOpts, handler: SocketHandler, readBuffer?: Buffer): RawSocket {
-  return new RawSocket((shared) => connectTcp({ ...options, ...shared } as NetConnectOpts), false, handler, readBuffer)
-}
-
-/** Begins to connect and to shake hands; listen for 'connect', 'secureConnect' and 'session' on `.socket` (a TLSSocket). */
-export function openTls(
-  options: ConnectionOptions,
-  handler: SocketHandler,
-  readBuffer?: Buffer,
-): RawSocket & { readonly socket: TLSSocket } {
-  // Loaded here: 3 MB and 25 ms that a sidecar without TLS never needs.
-  const { connect } = process.getBuiltinModule('node:tls')
-  const make = (shared: SharedOptions): Socket => connect({ ...options, ...shared } as ConnectionOptions)
-  return new RawSocket(make, true, handler, readBuffer) as RawSocket & { readonly socket: TLSSocket }
-}
-
-/** Begins TLS on a connection of Node's that is open already. */
-export function upgradeTls(
-  plain: Socket,
-  options: ConnectionOptions,
-  handler: SocketHandler,
-): RawSocket & { readonly socket: TLSSocket } {
-  const { connect } = process.getBuiltinModule('node:tls')
-  const make = ({ onread }: SharedOptions): Socket => {
-    const socket = connect({ ...options, socket: plain })
-    // Otherwise what arrives comes in memory of its own, which is dearer.
-    if (!readWith(socket, onread)) socket.on('data', (chunk: Buffer) => onread.callback(chunk.length, chunk))
-    return socket
-  }
-  return new RawSocket(make, true, handler) as RawSocket & { readonly socket: TLSSocket }
-}
-
-/**
- * Has a socket that does not read yet read as if it were made with the option `onread`, which tls.connect() ignores where it is
- * given a socket. False: this version of Node is made in another way.
- */
-function readWith(socket: Socket, { buffer, callback }: SharedOptions['onread']): boolean {
-  const symbols = Object.getOwnPropertySymbols(socket)
-  const [first, generator, told] = ['kBuffer', 'kBufferGen', 'kBufferCb'].map((name) =>
-    symbols.find(({ description }) => description === name),
-  )
-  const handle = (socket as unknown as Internals)._handle
-  if (first === undefined || generator === undefined || told === undefined || !handle?.useUserBuffer) return false
-  const memory = buffer()
-  Object.assign(socket, { [first]: memory, [generator]: buffer, [told]: callback })
-  handle.useUserBuffer(memory)
-  return true
+/** Begins to connect. The owner hears of the end by onConnect or onClose, both of them later. */
+export function openTcp(to: Destination, handler: ConnectHandler, readBuffer?: Buffer): RawSocket {
+  const connection = 'path' in to ? newPipe() : newTcp()
+  const raw = new RawSocket(connection, connection, 'connecting', handler, readBuffer)
+  const errno = beginConnect(connection, to)
+  if (errno !== 0) raw.destroy(ioError('connect', errno))
+  return raw
 }

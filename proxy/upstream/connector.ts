@@ -1,14 +1,15 @@
 /** Dials one endpoint: TCP or TLS, within a deadline, the certificate's chain and name verified; tells why when it fails. */
-import { connect, isIP, type NetConnectOpts, type Socket } from 'node:net'
-import type { ConnectionOptions, PeerCertificate, TLSSocket } from 'node:tls'
+import { isIP } from 'node:net'
 import type { ProxyProtocol } from '../../common/proxy-config.ts'
 import type { Reason } from '../../common/reasons.ts'
 import type { DialGuard } from '../policy/dial-guard.ts'
 import { now, refreshClock } from '../runtime/clock.ts'
-import { openTcp, openTls, type RawSocket, type SocketHandler, upgradeTls } from '../runtime/raw-socket.ts'
+import type { Destination } from '../runtime/handles.ts'
+import { type ConnectHandler, openTcp, type RawSocket } from '../runtime/raw-socket.ts'
 import { CoarseTimer } from '../runtime/timers.ts'
+import { type SecureHandler, TlsSocket, UntrustedError } from '../runtime/tls-socket.ts'
 import { breakText } from '../tls/alerts.ts'
-import { type Chain, describeUntrusted, untrustedChain } from '../tls/untrusted.ts'
+import { describeUntrusted } from '../tls/untrusted.ts'
 import type { UpstreamTls } from '../tls/upstream-tls.ts'
 import type { Address } from './discovery/discovery.ts'
 import { type Peer, proxyHeader } from './proxy-protocol.ts'
@@ -61,8 +62,8 @@ export function exhaustedDials(): number {
 const LEFT_KEEP_ALIVE_MS = 1_000
 
 /** The endpoint of a connection that goes on has left. */
-export function watchClosely({ socket }: RawSocket): void {
-  socket.setKeepAlive(true, LEFT_KEEP_ALIVE_MS)
+export function watchClosely(socket: RawSocket): void {
+  socket.keepAlive(LEFT_KEEP_ALIVE_MS)
 }
 
 /** RFC 8305 section 5: the recommended delay between the begins of two attempts. */
@@ -181,18 +182,16 @@ class DialRace implements Dial {
   }
 }
 
-class DialAttempt implements Dial, SocketHandler {
+class DialAttempt implements Dial, ConnectHandler, SecureHandler {
   readonly #target: DialTarget
   readonly #onAccepted: () => void
   #dialler: Dialler | null
   #socket: RawSocket | null = null
-  /** Below the TLS that is not there yet. */
-  #plain: Socket | null = null
   readonly #deadline: CoarseTimer
   readonly #startedAt = refreshClock()
   #connectedAt = 0
-  /** Null when it is trusted. */
-  #chain: Chain | null = null
+  /** What was written before TLS is not with the kernel yet. */
+  #isWriting = false
 
   /** @param onAccepted called when TCP is connected, before the handshake */
   constructor(target: DialTarget, dialler: Dialler, onAccepted: () => void = () => {}) {
@@ -212,14 +211,7 @@ class DialAttempt implements Dial, SocketHandler {
       return
     }
     this.#deadline.set(now() + target.timeoutMs)
-    try {
-      if (tls === null) this.#dialTcp(address)
-      else if (target.startTls != null) this.#startTls(address, tls, target.startTls)
-      else if (target.proxyProtocol != null) this.#tlsBehindHeader(address, tls)
-      else this.#dialTls(address, tls)
-    } catch (error) {
-      setImmediate(() => this.#failToConnect(error as NodeJS.ErrnoException))
-    }
+    this.#socket = openTcp(destination(address), this, target.readBuffer)
   }
 
   /** It has told how it ended, or was cancelled. */
@@ -227,149 +219,85 @@ class DialAttempt implements Dial, SocketHandler {
     return this.#dialler === null
   }
 
-  #dialTcp(address: Address): void {
-    const raw = openTcp(connectOptions(address), this, this.#target.readBuffer)
-    this.#socket = raw
-    raw.socket.once('connect', () => {
-      this.#accepted()
-      const header = this.#header(raw.socket)
-      if (header !== null) raw.write(header)
-      this.#succeed(raw, 0)
-    })
-  }
-
-  /** The header of the PROXY protocol is not encrypted. */
-  #tlsBehindHeader(address: Address, tls: UpstreamTls): void {
-    const plain = connect({ ...connectOptions(address), allowHalfOpen: true })
-    this.#plain = plain
-    let broken: Error | null = null
-    const onClose = (): void => this.onClose(broken)
-    plain.on('error', (error) => {
-      broken = error
-    })
-    plain.on('close', onClose)
-    plain.once('connect', () => {
-      // From here on the end of the connection is that of TLS.
-      plain.off('close', onClose)
-      this.#accepted()
-      const header = this.#header(plain)
-      if (header !== null) plain.write(header)
-      this.#secure(upgradeTls(plain, this.#tlsOptions(address, tls), this), address, tls)
-    })
-  }
-
-  #header(socket: Socket): Buffer | null {
-    const { proxyProtocol = null, isCheck = false } = this.#target
-    if (proxyProtocol === null) return null
-    // Each two asks the kernel.
-    const { localAddress, localPort, remoteAddress, remotePort } = socket
-    const from: Peer = { address: localAddress ?? '', port: localPort ?? 0 }
-    const to: Peer = { address: remoteAddress ?? '', port: remotePort ?? 0 }
-    return proxyHeader(proxyProtocol, isCheck ? null : { from, to })
-  }
-
-  #accepted(): void {
+  onConnect(raw: RawSocket): void {
+    const { tls, startTls, proxyProtocol } = this.#target
     this.#connectedAt = refreshClock()
     this.#onAccepted()
+    raw.tune(KEEP_ALIVE_MS)
+    // The header of the PROXY protocol is not encrypted.
+    if (proxyProtocol != null) raw.write(this.#header(raw, proxyProtocol))
+    if (tls === null) {
+      this.#succeed(raw, 0)
+      raw.start()
+    } else if (startTls != null) {
+      raw.write(startTls.question)
+      raw.start()
+    } else if (raw.backlog > 0) this.#isWriting = true
+    else this.#secure(raw, tls)
   }
 
-  #dialTls(address: Address, tls: UpstreamTls): void {
-    const raw = openTls(
-      { ...connectOptions(address), ...this.#tlsOptions(address, tls) },
-      this,
-      this.#target.readBuffer,
-    )
-    raw.socket.once('connect', () => {
-      this.#accepted()
-      raw.socket.setNoDelay(true)
-      raw.socket.setKeepAlive(true, KEEP_ALIVE_MS)
-    })
-    this.#secure(raw, address, tls)
+  #header({ local, remote }: RawSocket, version: ProxyProtocol): Buffer {
+    const nobody: Peer = { address: '', port: 0 }
+    return proxyHeader(version, this.#target.isCheck ? null : { from: local ?? nobody, to: remote ?? nobody })
   }
 
-  /** A server that sends more than the one byte before TLS begins may have been spoken for by somebody between (CVE-2021-23222). */
-  #startTls(address: Address, tls: UpstreamTls, { question, yes, refused }: StartTls): void {
-    const where = name(address)
-    const plain = connect({ ...connectOptions(address), allowHalfOpen: true })
-    this.#plain = plain
-    const onData = (answer: Buffer): void => {
-      if (answer.length > 1) {
-        this.#fail('tls_verify_failed', `${where} sent bytes in plain text before TLS began: somebody may be between`)
-      } else if (answer[0] !== yes) this.#fail('tls_verify_failed', `${where} ${refused}`)
-      else if (this.#dialler !== null) {
-        plain.off('data', onData)
-        plain.off('end', onEnd)
-        plain.off('close', onClose)
-        this.#secure(upgradeTls(plain, this.#tlsOptions(address, tls), this), address, tls)
-      }
-    }
-    const onEnd = (): void => this.#fail('upstream_reset', `${where} closed the connection before TLS began`)
-    let broken: Error | null = null
-    const onClose = (): void => this.onClose(broken)
-    plain.on('data', onData)
-    plain.on('end', onEnd)
-    plain.on('close', onClose)
-    plain.on('error', (error) => {
-      broken = error
-    })
-    plain.once('connect', () => {
-      this.#accepted()
-      const header = this.#header(plain)
-      if (header !== null) plain.write(header)
-      plain.write(question)
-    })
+  /**
+   * The answer to the question whether TLS may begin. A server that sends more than the one byte before TLS begins may have been spoken
+   * for by somebody between (CVE-2021-23222).
+   */
+  onData(chunk: Buffer, length: number): void {
+    const { address, startTls, tls } = this.#target
+    const raw = this.#socket
+    if (startTls == null || tls === null || raw === null || raw.isTls) return
+    if (length > 1) {
+      this.#fail(
+        'tls_verify_failed',
+        `${name(address)} sent bytes in plain text before TLS began: somebody may be between`,
+      )
+    } else if (chunk[0] !== startTls.yes) this.#fail('tls_verify_failed', `${name(address)} ${startTls.refused}`)
+    else if (this.#dialler !== null) this.#secure(raw, tls)
   }
 
-  #tlsOptions(address: Address, tls: UpstreamTls): ConnectionOptions {
-    const serverName = withoutDot(tls.serverName ?? address.host)
-    return {
-      secureContext: tls.context ?? undefined,
-      session: tls.session(sessionKey(address, tls)),
-      // RFC 6066 section 3: an IP address is not a server name. It is verified against the IP SANs all the same.
-      servername: isIP(serverName) === 0 ? serverName : '',
-      checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
-        process.getBuiltinModule('node:tls').checkServerIdentity(serverName, certificate),
-      // Said here because NODE_TLS_REJECT_UNAUTHORIZED=0 would turn it off silently.
-      rejectUnauthorized: !tls.isUnverified,
-      ALPNProtocols: this.#target.alpn === null ? undefined : [...this.#target.alpn],
-    }
+  onDrain(): void {
+    const { tls } = this.#target
+    if (!this.#isWriting || this.#socket === null || tls === null) return
+    this.#isWriting = false
+    this.#secure(this.#socket, tls)
   }
 
-  #secure(raw: RawSocket & { readonly socket: TLSSocket }, address: Address, tls: UpstreamTls): void {
-    const key = sessionKey(address, tls)
+  #secure(plain: RawSocket, tls: UpstreamTls): void {
+    const { address, alpn, readBuffer } = this.#target
     const { context } = tls
-    this.#socket = raw
-    const { socket } = raw
-    // Before Node verifies, and closes what it does not trust: afterwards the chain cannot be asked for.
-    socket.prependOnceListener('secure', () => {
-      this.#chain = untrustedChain(socket)
-    })
-    socket.once('secureConnect', () => {
-      const { name: group = null } = (socket.getEphemeralKeyInfo() ?? {}) as { readonly name?: string }
-      tls.agreed(context, group)
-      const { alpn, address: at } = this.#target
-      const chosen = socket.alpnProtocol
-      // HTTP/1.1 is what a server without ALPN speaks; of another protocol it has to say so.
-      if (alpn !== null && !alpn.includes('http/1.1') && !alpn.includes(String(chosen))) {
-        this.#fail(
-          'tls_verify_failed',
-          `${name(at)} does not speak ${alpn.join(' or ')} (ALPN) over TLS from the first byte`,
-        )
-      } else this.#succeed(raw, refreshClock() - this.#connectedAt)
-    })
-    // TLS 1.3 sends its tickets after the handshake, so this outlives the dial.
-    socket.on('session', (session: Buffer) => tls.keepSession(key, session, context))
+    if (context === null) return
+    const key = sessionKey(address, tls)
+    const serverName = withoutDot(tls.serverName ?? address.host)
+    const options = {
+      context,
+      serverName,
+      sentName: isIP(serverName) === 0 ? serverName : null,
+      session: tls.session(key),
+      alpn,
+      isUnverified: tls.isUnverified,
+    }
+    this.#socket = new TlsSocket(plain, options, this, (session) => tls.keepSession(key, session, context), readBuffer)
+  }
+
+  onSecure(socket: TlsSocket): void {
+    const { alpn, address, tls } = this.#target
+    tls?.agreed(socket.context, socket.group)
+    // HTTP/1.1 is what a server without ALPN speaks; of another protocol it has to say so.
+    if (alpn !== null && !alpn.includes('http/1.1') && !alpn.includes(String(socket.alpn))) {
+      this.#fail(
+        'tls_verify_failed',
+        `${name(address)} does not speak ${alpn.join(' or ')} (ALPN) over TLS from the first byte`,
+      )
+    } else this.#succeed(socket, refreshClock() - this.#connectedAt)
   }
 
   cancel(): void {
     this.#dialler = null
     this.#deadline.release()
-    this.#destroy()
-  }
-
-  #destroy(): void {
     this.#socket?.destroy()
-    this.#plain?.destroy()
   }
 
   #succeed(raw: RawSocket, tlsMs: number): void {
@@ -385,7 +313,7 @@ class DialAttempt implements Dial, SocketHandler {
     if (dialler === null) return
     this.#dialler = null
     this.#deadline.release()
-    this.#destroy()
+    this.#socket?.destroy()
     dialler.onDialFailed({ reason, detail, isSilent })
   }
 
@@ -395,11 +323,10 @@ class DialAttempt implements Dial, SocketHandler {
     this.#fail('connect_timeout', `${name(address)} ${what} within ${timeoutMs} ms`, this.#connectedAt === 0)
   }
 
-  onData(): void {}
-  onDrain(): void {}
-
   onEnd(): void {
-    this.#fail('upstream_reset', `${name(this.#target.address)} closed the connection during the TLS handshake`)
+    const isTls = this.#socket?.isTls === true
+    const when = isTls ? 'during the TLS handshake' : 'before TLS began'
+    this.#fail('upstream_reset', `${name(this.#target.address)} closed the connection ${when}`)
   }
 
   onClose(error: Error | null): void {
@@ -409,9 +336,8 @@ class DialAttempt implements Dial, SocketHandler {
       return
     }
     const { code } = error as NodeJS.ErrnoException
-    const untrusted = (this.#socket?.socket as TLSSocket | undefined)?.authorizationError
-    if (tls !== null && untrusted) {
-      const why = describeUntrusted(tls.serverName ?? address.host, error, this.#chain)
+    if (tls !== null && error instanceof UntrustedError) {
+      const why = describeUntrusted(tls.serverName ?? address.host, error)
       this.#fail('tls_verify_failed', `${name(address)}: ${why}`)
     } else if (this.#connectedAt > 0) {
       this.#fail('upstream_reset', `${name(address)} ended the TLS handshake: ${breakText(error) ?? error.message}`)
@@ -431,9 +357,8 @@ class DialAttempt implements Dial, SocketHandler {
   }
 }
 
-function connectOptions({ ip, port }: Address): NetConnectOpts {
-  if (ip.startsWith('/')) return { path: ip }
-  return { host: ip, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS }
+function destination({ ip, port }: Address): Destination {
+  return ip.startsWith('/') ? { path: ip } : { address: ip, port }
 }
 
 /** A dot at the end keeps DNS from its search list; certificates, SNI (RFC 6066 section 3) and servers know the name without it. */

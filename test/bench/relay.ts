@@ -3,17 +3,11 @@
  * `node relay.ts PORT UPSTREAM_PORT [CA_FILE SERVER_NAME]`; with the two, TLS begins as PostgreSQL asks for it.
  */
 import { readFileSync } from 'node:fs'
-import { connect, createServer, type Socket } from 'node:net'
-import { createSecureContext } from 'node:tls'
+import { createSecureContext, type SecureContext } from 'node:tls'
 import { firstBytes, scratchFor } from '../../proxy/runtime/buffers.ts'
-import {
-  adopt,
-  LISTEN_OPTIONS,
-  openTcp,
-  type RawSocket,
-  type SocketHandler,
-  upgradeTls,
-} from '../../proxy/runtime/raw-socket.ts'
+import { type Accepted, drop, listenAt } from '../../proxy/runtime/listen.ts'
+import { adopt, NO_HANDLER, openTcp, type RawSocket, type SocketHandler } from '../../proxy/runtime/raw-socket.ts'
+import { TlsSocket } from '../../proxy/runtime/tls-socket.ts'
 
 const [port, upstreamPort, caFile, serverName] = process.argv.slice(2)
 const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
@@ -45,31 +39,46 @@ class Way implements SocketHandler {
   }
 }
 
-/** The upstream is there: the application is read from now on. */
-const join = (accepted: Socket, there: RawSocket, back: Way): void => {
+/** The upstream is there: both sides are read from now on. */
+const join = (accepted: Accepted, there: RawSocket): void => {
   const out = new Way()
+  const back = new Way()
   out.to = there
   back.from = there
   out.from = adopt(accepted, out)
   back.to = out.from
-  out.from.socket.resume()
+  there.handler = back
 }
 
-const serve = (accepted: Socket): void => {
-  const back = new Way()
-  const address = { host: '127.0.0.1', port: Number(upstreamPort), noDelay: true }
-  if (secureContext === null) {
-    const raw = openTcp(address, back)
-    raw.socket.once('connect', () => join(accepted, raw, back))
-    return
-  }
-  const plain = connect(address, () => plain.write(SSL_REQUEST))
-  plain.once('error', () => accepted.destroy())
-  plain.once('data', () => {
-    const raw = upgradeTls(plain, { servername: serverName ?? '', secureContext }, back)
-    raw.socket.once('secureConnect', () => join(accepted, raw, back))
-  })
+const secure = (accepted: Accepted, plain: RawSocket, context: SecureContext): void => {
+  const name = serverName ?? ''
+  const options = { context, serverName: name, sentName: name, session: undefined, alpn: null, isUnverified: false }
+  const onSecure = (there: RawSocket): void => join(accepted, there)
+  new TlsSocket(plain, options, { ...NO_HANDLER, onSecure, onClose: () => drop(accepted) }, () => {})
 }
 
-const secureContext = caFile === undefined ? null : createSecureContext({ ca: readFileSync(caFile) })
-createServer(LISTEN_OPTIONS, serve).listen(Number(port), '127.0.0.1')
+const serve = (accepted: Accepted): void => {
+  openTcp(
+    { address: '127.0.0.1', port: Number(upstreamPort) },
+    {
+      ...NO_HANDLER,
+      onClose: () => drop(accepted),
+      onConnect: (there) => {
+        there.tune(30_000)
+        if (context === null) join(accepted, there)
+        else {
+          there.handler = {
+            ...NO_HANDLER,
+            onData: () => secure(accepted, there, context),
+            onClose: () => drop(accepted),
+          }
+          there.write(SSL_REQUEST)
+        }
+        there.start()
+      },
+    },
+  )
+}
+
+const context = caFile === undefined ? null : createSecureContext({ ca: readFileSync(caFile) })
+listenAt({ port: Number(port), host: '127.0.0.1', ipv6Only: true }, serve, console.error)

@@ -4,9 +4,9 @@
  * prints what came through.
  */
 import { readFileSync } from 'node:fs'
-import { connect, createServer, type Socket } from 'node:net'
+import { connect, Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
-import { adopt, LISTEN_OPTIONS, NO_HANDLER, type RawSocket } from '../../proxy/runtime/raw-socket.ts'
+import { type Accepted, listenAt } from '../../proxy/runtime/listen.ts'
 
 const MIB = 1024 * 1024
 const PIECE = Buffer.alloc(MIB / 4, 'ambassador ')
@@ -33,17 +33,22 @@ const receiver = (socket: Socket): ((chunk: Buffer, length: number) => void) => 
 
 const serve = (port: number, certificate: string | undefined, key: string | undefined): void => {
   if (certificate === undefined || key === undefined) {
-    createServer(LISTEN_OPTIONS, (accepted) => {
+    const buffer = Buffer.allocUnsafeSlow(MIB / 16)
+    const onAccepted = (handle: Accepted): void => {
       // As the proxy reads: a sink that allocates for each read would be the bottleneck.
       let onData: (chunk: Buffer, length: number) => void = () => {}
-      const raw: RawSocket = adopt(accepted, {
-        ...NO_HANDLER,
-        onData: (chunk, length) => onData(chunk, length),
-        onEnd: () => raw.destroy(),
-      })
-      onData = receiver(raw.socket)
-      raw.socket.resume()
-    }).listen(port, '127.0.0.1')
+      const onread = {
+        buffer,
+        callback: (length: number) => {
+          onData(buffer, length)
+          return true
+        },
+      }
+      const socket = new Socket({ handle, onread } as never)
+      socket.on('error', () => socket.destroy())
+      onData = receiver(socket)
+    }
+    listenAt({ port, host: '127.0.0.1', ipv6Only: true }, onAccepted, console.error)
     return
   }
   createTlsServer({ cert: readFileSync(certificate), key: readFileSync(key) }, (socket) => {

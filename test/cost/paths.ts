@@ -17,6 +17,8 @@ export interface Path {
   readonly request: Buffer
   /** The upstream's. What a client gets may be longer. */
   readonly answer: Buffer
+  /** A connection for each request, which the upstream ends behind its answer. Default: one for all of them. */
+  readonly isBrief?: boolean
   /** How many answers the upstream owes for what has come in one read. Default: one. */
   readonly owed?: (chunk: Buffer) => number
 }
@@ -119,4 +121,6 @@ export const PATHS: readonly Path[] = [
     ...POSTGRES,
     spec: { postgres: { pooling: { mode: 'Transaction' } } as AmbassadorSpec['postgres'] },
   },
+  { name: 'tcp-connect', ...BYTES, isBrief: true },
+  { name: 'tls-connect', ...BYTES, hasTls: true, isBrief: true },
 ]

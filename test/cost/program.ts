@@ -17,6 +17,8 @@ import { installVirtualTime } from './virtual-time.ts'
 
 /** Requests of a round: as many as request ids are made from one read of random bytes. */
 const ROUND = 512
+/** Connections of a round: what happens in one of them is the same for each. */
+const BRIEF_ROUND = 128
 const LAP = 64
 
 // Both before anything of the proxy is loaded.
@@ -59,13 +61,20 @@ const settled = async <T>(work: Promise<T>): Promise<T> => {
 }
 
 /** Answers what comes, piece by piece. */
-const upstreamOf = async ({ greeting, answer, hasTls, owed }: Path): Promise<{ server: Server; port: number }> => {
+const upstreamOf = async ({
+  greeting,
+  answer,
+  hasTls,
+  isBrief,
+  owed,
+}: Path): Promise<{ server: Server; port: number }> => {
   const serve = (socket: Socket): void => {
     let isGreeted = greeting === undefined
     socket.setNoDelay(true)
     socket.on('error', () => {})
     socket.on('data', (chunk) => {
       if (!isGreeted) socket.write(greeting!.answer)
+      else if (isBrief === true) socket.end(answer)
       else if (owed === undefined) socket.write(answer)
       else for (let left = owed(chunk as Buffer); left > 0; left--) socket.write(answer)
       isGreeted = true
@@ -135,6 +144,26 @@ const ask = (client: Socket, path: Path, count: number): Promise<void> =>
     client.write(path.request)
   })
 
+/** Does the same with a connection for each, which is over when the upstream, too, has seen its end. */
+const askAnew = async (server: Server, port: number, path: Path, count: number): Promise<void> => {
+  for (let left = count - 1; left >= 0; left--) {
+    const accepted = once(server, path.hasTls === true ? 'secureConnection' : 'connection')
+    const client = connect(port, '127.0.0.1', () => client.write(path.request)).setNoDelay(true)
+    let got = 0
+    client.on('data', (chunk) => {
+      got += chunk.length
+    })
+    await once(client, 'close')
+    const [upstream] = (await accepted) as [Socket]
+    if (!upstream.closed) await once(upstream, 'close')
+    if (got !== path.answer.length) throw new Error(`path '${path.name}': an answer has ${got} bytes`)
+    // What closes a socket tells of it a turn later.
+    await new Promise((resolve) => setImmediate(resolve))
+    pass(1)
+    if (left % LAP === 0) counters.lap()
+  }
+}
+
 const greet = async (client: Socket, { greeting }: Path): Promise<void> => {
   if (greeting === undefined) return
   client.write(greeting.request)
@@ -147,17 +176,19 @@ const greet = async (client: Socket, { greeting }: Path): Promise<void> => {
 const countPath = async (path: Path): Promise<Cost> => {
   const { server, port: upstreamPort } = await upstreamOf(path)
   const { app, port, told } = await appOf(path, upstreamPort)
-  const client = connect(port, '127.0.0.1').setNoDelay(true)
-  await once(client, 'connect')
-  await greet(client, path)
-  await ask(client, path, ROUND)
+  const client = path.isBrief === true ? null : connect(port, '127.0.0.1').setNoDelay(true)
+  if (client !== null) await once(client, 'connect')
+  if (client !== null) await greet(client, path)
+  const count = client === null ? BRIEF_ROUND : ROUND
+  const round = (): Promise<void> => (client === null ? askAnew(server, port, path, count) : ask(client, path, count))
+  await round()
   counters.reset()
-  await ask(client, path, ROUND)
-  const cost = costOf(counters.take(), ROUND)
+  await round()
+  const cost = costOf(counters.take(), count)
   // A path that went wrong costs something else.
   if (told.length > 0) throw new Error(`path '${path.name}': ${told.join('')}`)
-  client.removeAllListeners()
-  client.destroy()
+  client?.removeAllListeners()
+  client?.destroy()
   await settled(app.stop())
   server.close()
   return cost

@@ -1,5 +1,4 @@
 /** An HTTP driver in front of endpoints on loopback, behind a listener as the proxy makes it. */
-import { createServer } from 'node:net'
 import type {
   AccessLogConfig,
   BreakerConfig,
@@ -14,12 +13,11 @@ import { RateLimit } from '../../proxy/policy/rate-limit.ts'
 import { HttpDriver } from '../../proxy/protocol/http1/driver.ts'
 import type { HttpRecord } from '../../proxy/protocol/http1/record.ts'
 import { type HttpSnapshot, httpUpstream, retryPlan } from '../../proxy/protocol/http1/snapshot.ts'
-import { LISTEN_OPTIONS } from '../../proxy/runtime/raw-socket.ts'
 import type { UpstreamTls } from '../../proxy/tls/upstream-tls.ts'
 import { Cluster } from '../../proxy/upstream/cluster.ts'
 import type { Address, Discovery } from '../../proxy/upstream/discovery/discovery.ts'
 import { HttpTestClient } from './http-client.ts'
-import { TestServer } from './tcp.ts'
+import { serving } from './serving.ts'
 
 export interface HttpProxySetup {
   /** Of the endpoints. */
@@ -130,11 +128,11 @@ export async function httpProxy(setup: HttpProxySetup, ends: (() => unknown)[]) 
     },
     onTrouble: (reason, detail) => troubles.push({ reason, detail }),
   })
-  const listener = await new TestServer(createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket))).listen()
+  const listener = serving((accepted) => driver.serve(accepted))
   ends.push(async () => {
     driver.destroy()
     cluster.destroy()
-    await listener.close()
+    listener.close()
   })
   return {
     driver,

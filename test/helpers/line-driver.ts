@@ -1,7 +1,9 @@
 /** A fake driver: it answers each line that it is sent with what it would serve the next request by. Real sockets, no protocol. */
 import type { Socket } from 'node:net'
 import type { Snapshot } from '../../proxy/config/compile.ts'
+import type { Accepted } from '../../proxy/runtime/listen.ts'
 import type { OnTrouble, SnapshotDriver } from '../../proxy/served.ts'
+import { socketOf } from './serving.ts'
 
 /** The answer to one line. */
 export interface LineAnswer {
@@ -56,7 +58,8 @@ export class LineDriver implements SnapshotDriver {
   readonly answers = {}
   readonly counts = null
 
-  serve(socket: Socket): void {
+  serve(accepted: Accepted): void {
+    const socket = socketOf(accepted)
     this.#sockets.add(socket)
     socket.on('data', (chunk) => {
       for (const line of chunk.toString().split('\n').filter(Boolean)) this.#onLine(socket, line)

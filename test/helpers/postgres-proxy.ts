@@ -1,7 +1,6 @@
 /** A PostgreSQL listener that serves a spec as the operator renders it, and the files that the spec refers to. */
 import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Log } from '../../common/log.ts'
@@ -10,12 +9,11 @@ import { render } from '../../operator/render/render.ts'
 import { Compiler } from '../../proxy/config/compile.ts'
 import { readRef, refText } from '../../proxy/config/refs.ts'
 import { driverMaker } from '../../proxy/drivers.ts'
-import { LISTEN_OPTIONS } from '../../proxy/runtime/raw-socket.ts'
 import { TlsContexts } from '../../proxy/tls/contexts.ts'
 import { discover } from '../../proxy/upstream/discovery/discover.ts'
 import { Resolver } from '../../proxy/upstream/dns/resolver.ts'
 import type { Ends } from './ends.ts'
-import { TestServer } from './tcp.ts'
+import { serving } from './serving.ts'
 
 /** Mounted Secrets and ConfigMaps. */
 export class MountedFiles {
@@ -69,12 +67,12 @@ export async function postgresProxy(
   const log: Log = { debug: keep, info: keep, warn: keep, error: keep }
   const make = driverMaker((line) => lines.push(JSON.parse(line)), { pod: null, log })
   const driver = make(commit(given), (reason, detail) => troubles.push(`${reason}: ${detail}`))
-  const listener = await new TestServer(createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket))).listen()
+  const listener = serving((accepted) => driver.serve(accepted))
   ends.push(async () => {
     driver.destroy()
     for (const { cluster } of compiler.clusters) cluster.destroy()
     compiler.close()
-    await listener.close()
+    listener.close()
   })
   return {
     driver,

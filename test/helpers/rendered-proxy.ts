@@ -1,18 +1,16 @@
 /** An HTTP listener that serves a spec as the operator renders it: schema, rendering, compiler and driver are the real ones. */
 import assert from 'node:assert/strict'
-import { createServer } from 'node:net'
 import type { Ambassador, AmbassadorSpec } from '../../operator/api/ambassador.ts'
 import { render } from '../../operator/render/render.ts'
 import { Compiler } from '../../proxy/config/compile.ts'
 import { readRef, refText } from '../../proxy/config/refs.ts'
 import { checkRoutes } from '../../proxy/config/routes.ts'
 import { driverMaker } from '../../proxy/drivers.ts'
-import { LISTEN_OPTIONS } from '../../proxy/runtime/raw-socket.ts'
 import { TlsContexts } from '../../proxy/tls/contexts.ts'
 import { discover } from '../../proxy/upstream/discovery/discover.ts'
 import { Resolver } from '../../proxy/upstream/dns/resolver.ts'
 import { HttpTestClient } from './http-client.ts'
-import { TestServer } from './tcp.ts'
+import { serving } from './serving.ts'
 
 type HttpSpec = Omit<AmbassadorSpec, 'protocol' | 'listen' | 'accessLog'>
 
@@ -43,12 +41,12 @@ export async function renderedProxy(given: HttpSpec, ends: (() => unknown)[], se
     for (const each of wake.splice(0)) each()
   }
   const driver = driverMaker(write)(commit(given), () => {})
-  const listener = await new TestServer(createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket))).listen()
+  const listener = serving((accepted) => driver.serve(accepted))
   ends.push(async () => {
     driver.destroy()
     for (const { cluster } of compiler.clusters) cluster.destroy()
     compiler.close()
-    await listener.close()
+    listener.close()
   })
   return {
     driver,

@@ -1,15 +1,14 @@
 /** A TCP driver in front of endpoints on loopback, behind a listener as the proxy makes it. */
-import { createServer } from 'node:net'
 import type { BreakerConfig, ClusterConfig, RateLimitConfig, TimeoutsConfig } from '../../common/proxy-config.ts'
 import { RateLimit } from '../../proxy/policy/rate-limit.ts'
 import { TcpDriver } from '../../proxy/protocol/tcp/driver.ts'
 import type { TcpRecord } from '../../proxy/protocol/tcp/session.ts'
 import type { TcpSnapshot } from '../../proxy/protocol/tcp/snapshot.ts'
-import { LISTEN_OPTIONS } from '../../proxy/runtime/raw-socket.ts'
 import type { UpstreamTls } from '../../proxy/tls/upstream-tls.ts'
 import { Cluster, type ClusterOptions } from '../../proxy/upstream/cluster.ts'
 import type { Address, Discovery } from '../../proxy/upstream/discovery/discovery.ts'
-import { TestClient, TestServer } from './tcp.ts'
+import { serving } from './serving.ts'
+import { TestClient } from './tcp.ts'
 
 export interface TcpProxySetup {
   /** Of the endpoints. Default: none. */
@@ -84,11 +83,11 @@ export async function tcpProxy(setup: TcpProxySetup, ends: (() => unknown)[]) {
       for (const each of wake.splice(0)) each()
     },
   })
-  const listener = await new TestServer(createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket))).listen()
+  const listener = serving((accepted) => driver.serve(accepted))
   ends.push(async () => {
     driver.destroy()
     cluster.destroy()
-    await listener.close()
+    listener.close()
   })
   return {
     driver,

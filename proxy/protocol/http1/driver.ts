@@ -1,8 +1,9 @@
 /** Serves the connections of an HTTP listener, and hands out the exchanges that their requests become. */
-import type { Socket } from 'node:net'
+
 import type { AccessLogConfig } from '../../../common/proxy-config.ts'
 import { SMALL_READ_BUFFER } from '../../runtime/buffers.ts'
 import { refreshClock } from '../../runtime/clock.ts'
+import { type Accepted, drop } from '../../runtime/listen.ts'
 import { adopt, type SocketHandler } from '../../runtime/raw-socket.ts'
 import type { Driver } from '../driver.ts'
 import { TROUBLE } from '../ledger.ts'
@@ -75,7 +76,7 @@ export class HttpDriver implements Driver, SessionHost {
     this.#snapshot = snapshot
   }
 
-  serve(socket: Socket): void {
+  serve(socket: Accepted): void {
     const time = refreshClock()
     this.accepted++
     const open = (handler: SocketHandler) => adopt(socket, handler, SMALL_READ_BUFFER)
@@ -84,7 +85,7 @@ export class HttpDriver implements Driver, SessionHost {
     } else if (this.#turnedAway.size < this.#room.maxTurnedAway) {
       const gone = (its: TurnedAway) => this.#turnedAway.delete(its)
       this.#turnedAway.add(new TurnedAway(open, (isHead) => this.#turnAway(isHead), gone))
-    } else socket.destroy()
+    } else drop(socket)
   }
 
   #turnAway(isHead: boolean): Buffer {
@@ -136,7 +137,10 @@ export class HttpDriver implements Driver, SessionHost {
       onLogged(recordOf(exchange))
     }
     const { trace, snapshot } = exchange
-    if (trace !== null && snapshot.tracing !== null && isTraced(exchange, trace, snapshot.tracing)) onTraced?.(exchange)
+    if (trace === null || snapshot.tracing === null || !isTraced(exchange, trace, snapshot.tracing)) return
+    const durationMs = exchange.endedAt - exchange.startedAt
+    exchange.target.upstream.cells.exemplify(exchange.status, { traceId: trace.traceId, durationMs, atMs: Date.now() })
+    onTraced?.(exchange)
   }
 
   onTunnelEnd(record: HttpRecord): void {

@@ -138,7 +138,8 @@ export class OutgoingRequest {
     const kept = this.#length - this.marks.end
     replayBytes += kept - this.#counted
     this.#counted = kept
-    if (kept > this.#limit || replayBytes > MAX_REPLAY_BYTES) this.isReplayable = false
+    // The bound is of the content, however it is cut into chunks; all that is kept counts for what requests keep together.
+    if (body.contentBytes > this.#limit || replayBytes > MAX_REPLAY_BYTES) this.isReplayable = false
     return behind
   }
 

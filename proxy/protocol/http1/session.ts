@@ -214,7 +214,7 @@ export class Session implements SocketHandler, ExchangeClient {
       if (isGone) exchange.onClientGone()
       else this.#timer.set(now() + againMs)
     }
-    askWhetherGone(raw.socket, answered, raw.ended)
+    askWhetherGone(raw, answered, raw.ended)
   }
 
   onDrain(): void {

@@ -1,8 +1,9 @@
 /** Serves the connections of a PostgreSQL listener: each gets a connection to a server of its own, which the proxy logs in at. */
-import type { Socket } from 'node:net'
+
 import type { Reason } from '../../../common/reasons.ts'
 import type { ClientPassword } from '../../policy/credential.ts'
 import { refreshClock } from '../../runtime/clock.ts'
+import type { Accepted } from '../../runtime/listen.ts'
 import { adopt, NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
 import { dial } from '../../upstream/connector.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
@@ -75,7 +76,7 @@ export class PostgresDriver implements Driver, StartupOwner {
     this.pooled.update(snapshot)
   }
 
-  serve(socket: Socket): void {
+  serve(socket: Accepted): void {
     refreshClock()
     this.#fronts.add(new Startup(this, (handler) => adopt(socket, handler)))
   }
@@ -204,15 +205,14 @@ export class PostgresDriver implements Driver, StartupOwner {
 
   #remember(key: Buffer, upstream: RawSocket, dialled: Address, snapshot: PostgresSnapshot): void {
     // A Unix socket has no address, and no other address of its host.
-    const { remoteAddress = dialled.ip, remotePort = dialled.port } = upstream.socket
-    const found = [...snapshot.cluster.endpoints].find(({ ip, port }) => ip === remoteAddress && port === remotePort)
-    const host = found?.host ?? remoteAddress
+    const { address: ip, port } = upstream.remote ?? { address: dialled.ip, port: dialled.port }
+    const host = [...snapshot.cluster.endpoints].find((each) => each.ip === ip && each.port === port)?.host ?? ip
     const name = key.toString('hex')
-    const entry = { address: { host, ip: remoteAddress, port: remotePort, weight: 1, priority: 0 }, snapshot }
+    const entry = { address: { host, ip, port, weight: 1, priority: 0 }, snapshot }
     this.#cancelable.set(name, entry)
-    upstream.socket.once('close', () => {
+    upstream.afterClose = () => {
       if (this.#cancelable.get(name) === entry) this.#cancelable.delete(name)
-    })
+    }
   }
 
   #refuse(front: Startup, response: Buffer): void {

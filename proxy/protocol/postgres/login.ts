@@ -1,11 +1,11 @@
 /** Logs in at a server with a credential of ours, and hands on what it says of the session once it has let us in. */
-import type { TLSSocket } from 'node:tls'
 import type { RoleConfig } from '../../../common/proxy-config.ts'
 import type { Reason } from '../../../common/reasons.ts'
 import type { PostgresLogin } from '../../policy/credential.ts'
 import { now } from '../../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
+import { TlsSocket } from '../../runtime/tls-socket.ts'
 import type { DialFailure } from '../../upstream/connector.ts'
 import { Auth, Back, HEAD_BYTES, message, PASSWORD, QUERY, Transaction } from './messages.ts'
 import { errorResponse, withHint } from './respond.ts'
@@ -243,7 +243,7 @@ export class Login implements SocketHandler {
     const { upstream } = this.#options
     const isOffered = offered.includes('SCRAM-SHA-256-PLUS')
     const known = isOffered ? endPoint : () => 'not offered' as const
-    const binding = upstream.isTls ? known(upstream.socket as TLSSocket) : null
+    const binding = upstream instanceof TlsSocket ? known(upstream) : null
     if (!Buffer.isBuffer(binding) && !offered.includes('SCRAM-SHA-256')) {
       this.#fail('offers no kind of SASL that is supported: use scram-sha-256')
       return
@@ -307,12 +307,12 @@ function md5(text: string | Buffer): string {
 }
 
 /** RFC 5929 section 4.1: the hash of the certificate, by the hash of its signature; SHA-256 for MD5 and SHA-1. Null: it has none. */
-function endPoint(socket: TLSSocket): Buffer | null {
-  const certificate = socket.getPeerX509Certificate()
-  if (certificate === undefined) return null
-  const { signatureAlgorithm = '' } = certificate as { signatureAlgorithm?: string }
+function endPoint({ peerCertificate }: TlsSocket): Buffer | null {
+  if (peerCertificate === null) return null
+  const { createHash, X509Certificate } = process.getBuiltinModule('node:crypto')
+  const { signatureAlgorithm = '' } = new X509Certificate(peerCertificate) as { signatureAlgorithm?: string }
   const found = /(?:MD5|SHA-?(1|224|256|384|512))(?![0-9])/i.exec(signatureAlgorithm)
   if (found === null) return null
   const bits = found[1] === undefined || found[1] === '1' ? '256' : found[1]
-  return process.getBuiltinModule('node:crypto').createHash(`sha${bits}`).update(certificate.raw).digest()
+  return createHash(`sha${bits}`).update(peerCertificate).digest()
 }

@@ -658,7 +658,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
   /** The client sends no more: it may wait for its answers, or be gone. */
   #lookWhetherGone(): void {
-    askWhetherGone(this.client.socket, (isGone) => {
+    askWhetherGone(this.client, (isGone) => {
       refreshClock()
       if (this.#phase === 'ended' || this.#phase === 'leaving') return
       if (isGone) this.onClose()

@@ -1,6 +1,6 @@
 /** Serves the connections of a Redis listener: each is a session of its own over one connection to a server. */
-import type { Socket } from 'node:net'
 import { now, refreshClock } from '../../runtime/clock.ts'
+import type { Accepted } from '../../runtime/listen.ts'
 import { adopt } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { RedisPool } from '../../upstream/redis-pool.ts'
@@ -44,7 +44,7 @@ export class RedisDriver implements Driver {
     this.#look()
   }
 
-  serve(socket: Socket): void {
+  serve(socket: Accepted): void {
     refreshClock()
     if (this.#snapshot.credential !== null && this.#renew.at === Number.POSITIVE_INFINITY)
       this.#renew.set(now() + RENEW_MS)

@@ -32,6 +32,8 @@ export interface LoginVisitor {
 
 const PING = encodeCommand(['PING'])
 const ROLE = encodeCommand(['ROLE'])
+/** Of a server whose commands were renamed. */
+const UNKNOWN = /^ERR unknown command/
 /** Of a server with `maxclients` connections, and of one in protected mode. */
 const UNWELCOME = /^(ERR max number of clients|DENIED )/
 
@@ -130,8 +132,8 @@ class LoginAttempt implements Dial, Dialler {
 
   #wrongPong(reply: Reply): string | null {
     if (!(reply instanceof ReplyError)) return null
-    // Without a credential of ours, NOAUTH is what a server says that waits for the application's own.
-    if (!this.#isCheck || reply.code === 'NOAUTH' || reply.code === 'NOPERM') return null
+    // Without a credential of ours, NOAUTH is what a server says that waits for the application's own; one may forbid PING, or not have it.
+    if (!this.#isCheck || reply.code === 'NOAUTH' || reply.code === 'NOPERM' || UNKNOWN.test(reply.text)) return null
     return `answered PING with: ${reply.text}`
   }
 
@@ -144,11 +146,12 @@ class LoginAttempt implements Dial, Dialler {
   }
 }
 
-/** What speaks against the answer to ROLE; null: nothing, or the user may not ask. */
+/** Errors that say nothing of the role: the user may not ask, or a script runs, which only somebody who is connected can stop. */
+const NO_ANSWER: ReadonlySet<string> = new Set(['NOPERM', 'ERR', 'NOAUTH', 'BUSY'])
+
+/** What speaks against the answer to ROLE; null: nothing, or it cannot be had. */
 function wrongRole(reply: Reply, wanted: 'Master' | 'Replica'): string | null {
-  if (reply instanceof ReplyError) {
-    return ['NOPERM', 'ERR', 'NOAUTH'].includes(reply.code) ? null : `answered ROLE with: ${reply.text}`
-  }
+  if (reply instanceof ReplyError) return NO_ANSWER.has(reply.code) ? null : `answered ROLE with: ${reply.text}`
   const [role, , , link] = Array.isArray(reply) ? reply : []
   if (wanted === 'Master') return role === 'master' ? null : `is not the master, its role is '${role}'`
   if (role === 'slave' && link === 'connected') return null

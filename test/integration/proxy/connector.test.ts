@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { connect, type Socket } from 'node:net'
 import { after, describe, it } from 'node:test'
-import { createServer, type TLSSocket } from 'node:tls'
+import { createServer } from 'node:tls'
 import type { ProxyProtocol } from '../../../common/proxy-config.ts'
 import { NO_GUARD } from '../../../proxy/policy/dial-guard.ts'
 import type { RawSocket } from '../../../proxy/runtime/raw-socket.ts'
+import type { TlsSocket } from '../../../proxy/runtime/tls-socket.ts'
 import { type FileTls, TlsContexts } from '../../../proxy/tls/contexts.ts'
 import { type DialFailure, dial } from '../../../proxy/upstream/connector.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
@@ -152,7 +153,7 @@ describe('the PROXY protocol', () => {
     const upstream = await server((socket) => socket.once('data', (chunk: Buffer) => heard.resolve(chunk.toString())))
     const { outcome } = await dialled(address(upstream.port), { proxyProtocol: 'V1' })
     assert.ok('raw' in outcome)
-    const { localPort } = outcome.raw.socket
+    const localPort = outcome.raw.local?.port
     assert.equal(await heard.promise, `PROXY TCP4 127.0.0.1 127.0.0.1 ${localPort} ${upstream.port}\r\n`)
   })
 
@@ -254,7 +255,7 @@ describe('the key share that is sent', () => {
   const handshake = async (port: number, tls: FileTls): Promise<string | undefined> => {
     const { outcome } = await dialled(address(port), { tls })
     assert.ok('raw' in outcome, JSON.stringify(outcome))
-    return ((outcome.raw.socket as TLSSocket).getEphemeralKeyInfo() as { name?: string }).name
+    return (outcome.raw as TlsSocket).group ?? undefined
   }
 
   it('is the one that the server takes, once it took it three times', async () => {

@@ -95,6 +95,13 @@ describe('a token of an issuer', () => {
     assert.doesNotMatch(response.body, /s1/)
   })
 
+  it('that is too long to be one is told with its address, once', async () => {
+    const { client } = await setup(() => token('x'.repeat(100_000)))
+    const { reason, detail } = JSON.parse((await client.get('/').response()).body)
+    assert.equal(reason, 'auth_unavailable')
+    assert.match(detail, /^token URL 'http:[^']+': answered more than 65536 bytes, check the address$/)
+  })
+
   it('is fetched again, with the secret as it is now, when the upstream refuses it, and the request is sent again', async () => {
     const { client, issuer, upstream, writeSecret } = await setup(
       (count) => token(`t${count}`),
@@ -116,6 +123,27 @@ describe('a token of an issuer', () => {
     assert.equal(secrets.at(-1), 'shop:s2')
     assert.equal((await client.get('/').response()).status, 200)
     assert.equal(issuer.requests.length, 2)
+  })
+
+  it('that is refused for many requests at a time is fetched again once, and each of them is sent again', async () => {
+    let release = (_: string) => {}
+    const second = new Promise<string>((resolve) => (release = resolve))
+    const { proxy, client, issuer, upstream } = await setup(
+      (count) => (count === 1 ? token('t1') : second),
+      (authorization) => authorization !== 'Bearer t1',
+    )
+    const clients = [client, ...Array.from({ length: 9 }, () => proxy.connect())]
+    const responses = clients.map((each) => each.get('/').response())
+    await issuer.request(1)
+    // All ten are refused before the issuer answers.
+    await upstream.request(9)
+    release(token('t2'))
+    assert.deepEqual(
+      (await Promise.all(responses)).map(({ status }) => status),
+      clients.map(() => 200),
+    )
+    assert.equal(issuer.requests.length, 2)
+    assert.equal(upstream.requests.length, 20)
   })
 
   it('that is refused again reaches the application as the upstream’s own 401, without a storm at the issuer', async () => {

@@ -275,10 +275,21 @@ describe('a retry', () => {
     assert.equal(large.status, 502)
     assert.equal(large.field('x-ambassador-reason'), 'body_too_large_to_retry')
     assert.equal(upstream.requests.length, 5)
-    const chunk = `400\r\n${'x'.repeat(1024)}\r\n`
-    const chunked = `PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n${chunk}0\r\n\r\n`
-    const unknown = await proxy.connect().write(chunked).response()
+    const chunked = (chunks: string): string =>
+      `PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n${chunks}0\r\n\r\n`
+    const unknown = await proxy
+      .connect()
+      .write(chunked(`3e9\r\n${'x'.repeat(1001)}\r\n`))
+      .response()
     assert.equal(unknown.field('x-ambassador-reason'), 'body_too_large_to_retry')
+    assert.equal(upstream.requests.length, 6)
+    // What chunks it came in is no part of its size.
+    for (const chunks of [`3e8\r\n${'x'.repeat(1000)}\r\n`, '1\r\nx\r\n'.repeat(1000)]) {
+      const before: number = upstream.requests.length
+      const repeated = await proxy.connect().write(chunked(chunks)).response()
+      assert.equal(repeated.field('x-ambassador-reason'), 'upstream_reset')
+      assert.equal(upstream.requests.length, before + 4)
+    }
   })
 
   it('is made only of as many bodies as all requests together may keep: of three of 14 MiB, two', async () => {

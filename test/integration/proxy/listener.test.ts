@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { connect, createServer, type Server } from 'node:net'
+import { connect, createServer, type Server, type Socket } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { describe, it } from 'node:test'
 import { Listener } from '../../../proxy/listener/listener.ts'
+import { drop } from '../../../proxy/runtime/listen.ts'
 import { freePort } from '../../helpers/ports.ts'
+import { saying, socketOf } from '../../helpers/serving.ts'
 import { firstByte } from '../../helpers/tcp.ts'
 
 const outside = Object.values(networkInterfaces())
@@ -19,7 +21,7 @@ const listening = (port: number, host: string) =>
 describe('Listener', () => {
   it('is on both loopback addresses and on no other', async () => {
     const port = await freePort()
-    const listener = new Listener(port, (socket) => socket.end('x'))
+    const listener = new Listener(port, saying('x'))
     await listener.bind()
     assert.deepEqual(listener.addresses, ['127.0.0.1', '::1'])
     assert.equal(await firstByte({ port, host: '127.0.0.1' }), 'x')
@@ -32,7 +34,7 @@ describe('Listener', () => {
     for (const address of ['127.0.0.1', '::1']) {
       const port = await freePort()
       const other = await listening(port, address)
-      const listener = new Listener(port, (socket) => socket.destroy())
+      const listener = new Listener(port, drop)
       await assert.rejects(listener.bind(), {
         name: 'PortInUseError',
         message: `port ${port} on ${address} is in use by another process of this pod, give one of the two another port`,
@@ -46,14 +48,14 @@ describe('Listener', () => {
 
   it('frees the port when it closes, and leaves the connections alone', async () => {
     const port = await freePort()
-    const accepted: import('node:net').Socket[] = []
-    const listener = new Listener(port, (socket) => accepted.push(socket))
+    const accepted: Socket[] = []
+    const listener = new Listener(port, (each) => accepted.push(socketOf(each)))
     await listener.bind()
     const client = connect(port, '127.0.0.1')
     await once(client, 'connect')
     while (accepted.length === 0) await new Promise((resolve) => setImmediate(resolve))
     await listener.close()
-    const second = new Listener(port, (socket) => socket.destroy())
+    const second = new Listener(port, drop)
     await second.bind()
     accepted[0]?.write('still here')
     const [chunk] = (await once(client, 'data')) as [Buffer]
@@ -65,10 +67,10 @@ describe('Listener', () => {
 
   it('gives new connections to another taker, without being bound anew', async () => {
     const port = await freePort()
-    const listener = new Listener(port, (socket) => socket.end('1'))
+    const listener = new Listener(port, saying('1'))
     await listener.bind()
     assert.equal(await firstByte({ port, host: '127.0.0.1' }), '1')
-    listener.handOver((socket) => socket.end('2'))
+    listener.handOver(saying('2'))
     assert.equal(await firstByte({ port, host: '127.0.0.1' }), '2')
     await listener.close()
   })

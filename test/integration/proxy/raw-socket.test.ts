@@ -1,22 +1,16 @@
 /** raw-socket.ts on real sockets: also the alarm for a Node release that changes the internals it leans on. */
 import assert from 'node:assert/strict'
+import { X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
-import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { after, describe, it } from 'node:test'
-import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import { createSecureContext, createServer as createTlsServer, type TLSSocket } from 'node:tls'
 import { SHARED_READ_BUFFER } from '../../../proxy/runtime/buffers.ts'
-import {
-  adopt,
-  LISTEN_OPTIONS,
-  NO_HANDLER,
-  openTcp,
-  openTls,
-  type RawSocket,
-  type SocketHandler,
-  upgradeTls,
-} from '../../../proxy/runtime/raw-socket.ts'
+import { adopt, NO_HANDLER, openTcp, type RawSocket, type SocketHandler } from '../../../proxy/runtime/raw-socket.ts'
+import { type TlsOptions, TlsSocket, UntrustedError } from '../../../proxy/runtime/tls-socket.ts'
 import { Pki } from '../../helpers/pki.ts'
 import { rudeTlsServer } from '../../helpers/rude-tls.ts'
+import { serving } from '../../helpers/serving.ts'
 
 /** A handler that keeps what it hears. */
 class Recorder implements SocketHandler {
@@ -47,28 +41,57 @@ class Recorder implements SocketHandler {
   }
 }
 
-async function pair(): Promise<{
-  server: Server
-  client: Socket
-  raw: RawSocket
-  heard: Recorder
-  close: () => Promise<void>
-}> {
+async function pair(): Promise<{ client: Socket; raw: RawSocket; heard: Recorder; close: () => Promise<void> }> {
   const heard = new Recorder()
-  const server = createServer(LISTEN_OPTIONS)
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const client = connect({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true })
-  const [accepted] = (await once(server, 'connection')) as [Socket]
-  const raw = adopt(accepted, heard)
+  const accepted = Promise.withResolvers<RawSocket>()
+  const server = serving((connection) => accepted.resolve(adopt(connection, heard)))
+  const client = connect({ port: server.port, host: '127.0.0.1', allowHalfOpen: true })
+  const raw = await accepted.promise
+  const closed = new Promise<void>((resolve) => (raw.afterClose = resolve))
   const close = async (): Promise<void> => {
     raw.destroy()
     client.destroy()
     server.close()
-    await once(server, 'close')
+    await closed
   }
-  return { server, client, raw, heard, close }
+  return { client, raw, heard, close }
 }
+
+/** Connected, and read from now on. */
+const connected = (port: number, handler: SocketHandler): Promise<RawSocket> =>
+  new Promise((resolve, reject) => {
+    const onConnect = (raw: RawSocket): void => {
+      raw.handler = handler
+      raw.start()
+      resolve(raw)
+    }
+    openTcp({ address: '127.0.0.1', port }, { ...NO_HANDLER, onConnect, onClose: reject })
+  })
+
+/** TLS to a server that is trusted by `trust`, or without asking who it is. */
+const secured = (
+  port: number,
+  handler: SocketHandler,
+  trust: Partial<TlsOptions> = { isUnverified: true },
+): Promise<TlsSocket> =>
+  new Promise((resolve, reject) => {
+    const onSecure = (raw: TlsSocket): void => {
+      raw.handler = handler
+      resolve(raw)
+    }
+    const options = {
+      context: createSecureContext(),
+      serverName: 'localhost',
+      sentName: null,
+      session: undefined,
+      alpn: null,
+      isUnverified: false,
+      ...trust,
+    }
+    const secure = { ...NO_HANDLER, onSecure, onClose: reject }
+    const onConnect = (plain: RawSocket): void => void new TlsSocket(plain, options, secure, () => {})
+    openTcp({ address: '127.0.0.1', port }, { ...NO_HANDLER, onConnect, onClose: reject })
+  })
 
 describe('RawSocket', () => {
   it('reads an accepted connection into one buffer that all sockets share', async () => {
@@ -92,19 +115,6 @@ describe('RawSocket', () => {
     assert.equal(chunks.size, 1)
     await one.close()
     await two.close()
-  })
-
-  it('counts the adopted connection on the server until it closes', async () => {
-    const { server, raw, client, close } = await pair()
-    const count = (): Promise<number> => new Promise((resolve) => server.getConnections((_e, n) => resolve(n)))
-    assert.equal(await count(), 1)
-    const closed = once(client, 'close')
-    raw.destroy()
-    client.resume()
-    client.end()
-    await closed
-    assert.equal(await count(), 0)
-    await close()
   })
 
   it('sends all that was written before the end when it closes for a peer that has ended', async () => {
@@ -277,8 +287,7 @@ describe('RawSocket', () => {
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
     const heard = new Recorder()
-    const raw = openTcp({ port: (server.address() as AddressInfo).port, host: '127.0.0.1' }, heard)
-    await once(raw.socket, 'connect')
+    const raw = await connected((server.address() as AddressInfo).port, heard)
     const piece = Buffer.alloc(1 << 20)
     while (raw.backlog === 0 && !raw.destroyed) raw.write(piece)
     await heard.next('close')
@@ -287,24 +296,20 @@ describe('RawSocket', () => {
   })
 })
 
-describe('upgradeTls', () => {
+describe('TlsSocket', () => {
   const pki = new Pki()
   after(() => pki.remove())
 
-  /** TLS on a connection that was open before, and the other end of it. */
-  async function upgraded() {
+  /** TLS, and the other end of it. */
+  async function pairOverTls() {
     const leaf = pki.authority().issue()
     const server = createTlsServer({ cert: leaf.cert, key: leaf.key })
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
-    const plain = connect((server.address() as AddressInfo).port, '127.0.0.1')
-    await once(plain, 'connect')
     const heard = new Recorder()
-    const raw = upgradeTls(plain, { rejectUnauthorized: false }, heard)
-    const [[peer]] = (await Promise.all([once(server, 'secureConnection'), once(raw.socket, 'secureConnect')])) as [
-      [TLSSocket],
-      unknown,
-    ]
+    const accepted = once(server, 'secureConnection') as Promise<[TLSSocket]>
+    const raw = await secured((server.address() as AddressInfo).port, heard)
+    const [peer] = await accepted
     peer.on('error', () => {})
     const close = async (): Promise<void> => {
       raw.destroy()
@@ -316,7 +321,7 @@ describe('upgradeTls', () => {
   }
 
   it('reads into the buffer that all sockets share, counts, and stops while it is paused', async () => {
-    const { raw, heard, peer, close } = await upgraded()
+    const { raw, heard, peer, close } = await pairOverTls()
     const chunks = new Set<Buffer>()
     raw.handler = {
       ...NO_HANDLER,
@@ -342,7 +347,7 @@ describe('upgradeTls', () => {
   })
 
   it('is not slow while the kernel takes its records, and is when the peer does not read', async () => {
-    const { raw, peer, close } = await upgraded()
+    const { raw, peer, close } = await pairOverTls()
     peer.pause()
     raw.write(Buffer.from('little'))
     assert.ok(raw.backlog > 0)
@@ -357,7 +362,7 @@ describe('upgradeTls', () => {
   })
 
   it('tells of the end of the peer, and ends', async () => {
-    const { heard, raw, peer, close } = await upgraded()
+    const { heard, raw, peer, close } = await pairOverTls()
     peer.end('bye')
     await heard.next('end')
     assert.equal(heard.received, 'bye')
@@ -365,6 +370,75 @@ describe('upgradeTls', () => {
     await heard.next('close')
     assert.equal(heard.events.at(-1), 'close')
     await close()
+  })
+})
+
+describe('a server of TLS', () => {
+  const pki = new Pki()
+  const ends: (() => unknown)[] = []
+  after(async () => {
+    for (const end of ends.splice(0).reverse()) await end()
+    pki.remove()
+  })
+  const authority = pki.authority()
+
+  /** Its port. */
+  async function serverOf(leaf: { readonly cert: string; readonly key: string }): Promise<number> {
+    const server = createTlsServer({ cert: leaf.cert, key: leaf.key }, (socket) =>
+      socket.on('error', () => {}).resume(),
+    )
+    server.on('tlsClientError', () => {})
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    ends.push(() => server.close())
+    return (server.address() as AddressInfo).port
+  }
+
+  /** The error that the owner heard. */
+  const refusal = (port: number, trust: Partial<TlsOptions>): Promise<unknown> =>
+    secured(port, NO_HANDLER, trust).then(
+      (raw) => raw.destroy(),
+      (error) => error,
+    )
+
+  it('is written to when its chain and its name are right, and is heard of by its certificate', async () => {
+    const leaf = authority.issue()
+    const raw = await secured(await serverOf(leaf), NO_HANDLER, {
+      context: createSecureContext({ ca: authority.cert }),
+    })
+    assert.equal(raw.peerCertificate?.equals(new X509Certificate(leaf.cert).raw), true)
+    raw.destroy()
+  })
+
+  it('is refused when nobody trusted issued its certificate, with the chain that it showed', async () => {
+    const error = await refusal(await serverOf(authority.issue()), {
+      context: createSecureContext({ ca: pki.authority().cert }),
+    })
+    assert.ok(error instanceof UntrustedError, String(error))
+    assert.match(error.code, /UNABLE_TO|SELF_SIGNED/)
+    assert.ok(error.chain.length > 0)
+  })
+
+  it('is refused when its certificate is for another name', async () => {
+    const error = await refusal(await serverOf(authority.issue()), {
+      context: createSecureContext({ ca: authority.cert }),
+      serverName: 'other.example.com',
+      sentName: 'other.example.com',
+    })
+    assert.ok(error instanceof UntrustedError, String(error))
+    assert.equal(error.code, 'ERR_TLS_CERT_ALTNAME_INVALID')
+  })
+
+  it('is refused whatever NODE_TLS_REJECT_UNAUTHORIZED says', async () => {
+    process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'
+    try {
+      const error = await refusal(await serverOf(pki.authority().issue()), {
+        context: createSecureContext({ ca: authority.cert }),
+      })
+      assert.ok(error instanceof UntrustedError, String(error))
+    } finally {
+      delete process.env.NODE_TLS_REJECT_UNAUTHORIZED
+    }
   })
 })
 
@@ -382,49 +456,40 @@ describe('the end of TLS', { concurrency: true }, () => {
       for (const pauses of [false, true]) {
         const how = `behind ${what}, over ${maxVersion}${pauses ? ', to a reader that pauses' : ''}`
         for (const isCut of [true, false]) {
-          for (const isUpgrade of [false, true]) {
-            const title = isCut ? 'is told from a FIN without it' : 'is no cut'
-            it(`${title} ${how}${isUpgrade ? ', on a connection that was open before' : ''}`, async () => {
-              const got = Promise.withResolvers<string>()
-              const server = await rudeTlsServer(
-                { ...leaf, maxVersion },
-                ({ tls, cut }) => {
-                  tls.on('data', (chunk: Buffer) => got.resolve(chunk.toString()))
-                  if (isCut) tls.write(Buffer.alloc(size), cut)
-                  else tls.end(Buffer.alloc(size))
-                },
-                ends,
-              )
-              let length = 0
-              const ended = Promise.withResolvers<void>()
-              const options = { rejectUnauthorized: false }
-              const handler: SocketHandler = {
-                ...NO_HANDLER,
-                onData: (_chunk, bytes) => {
-                  length += bytes
-                  if (!pauses) return
-                  raw.pause()
-                  setImmediate(() => raw.resume())
-                },
-                onEnd: () => ended.resolve(),
-              }
-              let raw: RawSocket
-              if (isUpgrade) {
-                const plain = connect({ port: server.port, host: '127.0.0.1', allowHalfOpen: true })
-                await once(plain, 'connect')
-                raw = upgradeTls(plain, options, handler)
-              } else raw = openTls({ port: server.port, host: '127.0.0.1', ...options }, handler)
-              ends.push(() => raw.destroy())
-              await once(raw.socket, 'secureConnect')
-              raw.write(Buffer.from('begin'))
-              await ended.promise
-              assert.deepEqual([length, raw.isCut], [size, isCut])
-              if (!isCut) return
-              // The other direction is open still.
-              raw.write(Buffer.from('and on'))
-              assert.equal(await got.promise, 'and on')
-            })
-          }
+          const title = isCut ? 'is told from a FIN without it' : 'is no cut'
+          it(`${title} ${how}`, async () => {
+            const got = Promise.withResolvers<string>()
+            const server = await rudeTlsServer(
+              { ...leaf, maxVersion },
+              ({ tls, cut }) => {
+                tls.on('data', (chunk: Buffer) => got.resolve(chunk.toString()))
+                if (isCut) tls.write(Buffer.alloc(size), cut)
+                else tls.end(Buffer.alloc(size))
+              },
+              ends,
+            )
+            let length = 0
+            const ended = Promise.withResolvers<void>()
+            const handler: SocketHandler = {
+              ...NO_HANDLER,
+              onData: (_chunk, bytes) => {
+                length += bytes
+                if (!pauses) return
+                raw.pause()
+                setImmediate(() => raw.resume())
+              },
+              onEnd: () => ended.resolve(),
+            }
+            const raw = await secured(server.port, handler)
+            ends.push(() => raw.destroy())
+            raw.write(Buffer.from('begin'))
+            await ended.promise
+            assert.deepEqual([length, raw.isCut], [size, isCut])
+            if (!isCut) return
+            // The other direction is open still.
+            raw.write(Buffer.from('and on'))
+            assert.equal(await got.promise, 'and on')
+          })
         }
       }
     }

@@ -7,8 +7,9 @@ import { join } from 'node:path'
 import { after, afterEach, describe, it } from 'node:test'
 import type { BreakerConfig } from '../../../common/proxy-config.ts'
 import { TcpDriver } from '../../../proxy/protocol/tcp/driver.ts'
-import { LISTEN_OPTIONS } from '../../../proxy/runtime/raw-socket.ts'
+import { listenAtPath } from '../../../proxy/runtime/listen.ts'
 import type { Address } from '../../../proxy/upstream/discovery/discovery.ts'
+import { serving } from '../../helpers/serving.ts'
 import { silentPort } from '../../helpers/silent-port.ts'
 import { closedPort, echo, settled, TestClient, TestServer, tcpServer } from '../../helpers/tcp.ts'
 import { type TcpProxySetup, tcpProxy } from '../../helpers/tcp-proxy.ts'
@@ -375,7 +376,7 @@ describe('a peer that is gone while nothing is read from it', { concurrency: tru
     const { driver, record } = await proxy({ ports: [upstream.port] })
     const dir = mkdtempSync(join(tmpdir(), 'amb-relay-'))
     ends.push(() => rmSync(dir, { recursive: true }))
-    const listener = createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket)).listen(join(dir, 'app.sock'))
+    const listener = listenAtPath(join(dir, 'app.sock'), 16, (accepted) => driver.serve(accepted), assert.ifError)
     ends.push(() => listener.close())
     const app = connect(join(dir, 'app.sock'))
     app.end(Buffer.alloc(100_000))
@@ -769,7 +770,7 @@ describe('TCP driver', () => {
         random: () => random,
         onLogged: ({ end }) => logged.push(`${mode} ${sample} ${random} ${end}`),
       })
-      const listener = await new TestServer(createServer(LISTEN_OPTIONS, (socket) => driver.serve(socket))).listen()
+      const listener = serving((accepted) => driver.serve(accepted))
       ends.push(() => listener.close())
       const orderly = new TestClient({ port: listener.port }).end('x')
       await orderly.closed()

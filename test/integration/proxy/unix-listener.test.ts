@@ -8,7 +8,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import { openSocket, UnixListener } from '../../../proxy/listener/unix-listener.ts'
+import type { Accepted } from '../../../proxy/runtime/listen.ts'
 import { endsOfEach } from '../../helpers/ends.ts'
+import { saying, socketOf } from '../../helpers/serving.ts'
 import { firstByte } from '../../helpers/tcp.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'amb-listen-'))
@@ -18,7 +20,7 @@ const ends = endsOfEach()
 let sockets = 0
 const freePath = () => join(dir, `${++sockets}.sock`)
 
-async function bound(path: string, serve: (socket: Socket) => void = (socket) => socket.end('x')) {
+async function bound(path: string, serve: (accepted: Accepted) => void = saying('x')) {
   const listener = new UnixListener(path, serve)
   await listener.bind()
   ends.push(() => listener.close())
@@ -90,7 +92,7 @@ describe('UnixListener', () => {
 
   it('removes the file when it closes, and leaves the connections alone', async () => {
     const accepted: Socket[] = []
-    const listener = await bound(freePath(), (socket) => accepted.push(socket))
+    const listener = await bound(freePath(), (each) => accepted.push(socketOf(each)))
     const client = connect(listener.path)
     await once(client, 'connect')
     ends.push(() => client.destroy())
@@ -105,9 +107,9 @@ describe('UnixListener', () => {
   })
 
   it('gives new connections to another taker, without being bound anew', async () => {
-    const listener = await bound(freePath(), (socket) => socket.end('1'))
+    const listener = await bound(freePath(), saying('1'))
     assert.equal(await firstByte({ path: listener.path }), '1')
-    listener.handOver((socket) => socket.end('2'))
+    listener.handOver(saying('2'))
     assert.equal(await firstByte({ path: listener.path }), '2')
   })
 })

@@ -1,43 +1,53 @@
 import assert from 'node:assert/strict'
-import { createServer, Server } from 'node:net'
+import { connect } from 'node:net'
 import { after, describe, it } from 'node:test'
-import { listenAt } from '../../../../proxy/runtime/listen.ts'
+import { drop, type ListeningSocket, listenAt } from '../../../../proxy/runtime/listen.ts'
 
-const servers: Server[] = []
+const all: ListeningSocket[] = []
 after(() => {
-  for (const server of servers) server.close()
+  for (const socket of all) socket.close()
 })
 
-async function bound(port: number, host: string, ipv6Only = false): Promise<Server> {
-  const server = createServer()
-  await listenAt(server, { port, host, ipv6Only })
-  servers.push(server)
-  return server
+function bound(port: number, host: string, ipv6Only = false): ListeningSocket {
+  const socket = listenAt({ port, host, ipv6Only }, drop, assert.ifError)
+  all.push(socket)
+  return socket
 }
 
-const portOf = (server: Server) => (server.address() as { port: number }).port
+const portOf = (socket: ListeningSocket): number => socket.name!.port
 
 describe('listenAt', () => {
-  it('binds the address that it is given, and says that it listens', async () => {
-    const server = await bound(0, '127.0.0.1')
-    assert.equal(server.listening, true)
-    const { address, family } = server.address() as { address: string; family: string }
-    assert.deepEqual([address, family], ['127.0.0.1', 'IPv4'])
+  it('binds the address that it is given, and knows its name', () => {
+    const { name } = bound(0, '127.0.0.1')
+    assert.equal(name?.address, '127.0.0.1')
+    assert.ok(name.port > 0)
   })
 
-  it('rejects with the error of the kernel when the port is taken', async () => {
-    const port = portOf(await bound(0, '127.0.0.1'))
-    await assert.rejects(bound(port, '127.0.0.1'), { code: 'EADDRINUSE' })
+  it('throws the error of the kernel when the port is taken', () => {
+    const port = portOf(bound(0, '127.0.0.1'))
+    assert.throws(() => bound(port, '127.0.0.1'), {
+      code: 'EADDRINUSE',
+      message: `listen EADDRINUSE address already in use 127.0.0.1:${port}`,
+    })
   })
 
-  it('takes one family alone when it is told so, and both otherwise', async () => {
-    const port = portOf(await bound(0, '127.0.0.1'))
-    await bound(port, '::', true)
-    const both = portOf(await bound(0, '::'))
-    await assert.rejects(bound(both, '127.0.0.1'), { code: 'EADDRINUSE' })
+  it('takes one family alone when it is told so, and both otherwise', () => {
+    const port = portOf(bound(0, '127.0.0.1'))
+    bound(port, '::', true)
+    const both = portOf(bound(0, '::'))
+    assert.throws(() => bound(both, '127.0.0.1'), { code: 'EADDRINUSE' })
   })
 
-  it('finds in this Node what it goes past listen() with', () => {
-    assert.equal(typeof (Server.prototype as { _listen2?: unknown })._listen2, 'function')
+  it('frees the port at once when it closes, and closing again does nothing', async () => {
+    const first = bound(0, '127.0.0.1')
+    const port = portOf(first)
+    first.close()
+    first.close()
+    assert.equal(first.name, null)
+    const second = bound(port, '127.0.0.1')
+    await new Promise((resolve) =>
+      connect(port, '127.0.0.1').once('connect', resolve).once('close', resolve).on('error', resolve),
+    )
+    assert.equal(portOf(second), port)
   })
 })

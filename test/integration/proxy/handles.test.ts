@@ -1,4 +1,4 @@
-/** direct-write.ts on real sockets: the alarm for a Node release whose handles write in another way. */
+/** handles.ts on real sockets: the alarm for a Node release whose handles are made in another way. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
@@ -6,9 +6,9 @@ import { createServer, type Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { canWriteDirectly, type DirectHandle, isKnown, writeDirectly } from '../../../proxy/runtime/direct-write.ts'
+import { type HandleOwner, ioError, type StreamHandle, writeTo } from '../../../proxy/runtime/handles.ts'
 
-const handleOf = (socket: Socket): DirectHandle => (socket as unknown as { _handle: DirectHandle })._handle
+const handleOf = (socket: Socket): StreamHandle => (socket as unknown as { _handle: StreamHandle })._handle
 
 /** Both ends of a connection; `where` is a port of 0 or the path of a Unix socket. */
 async function connection(where: number | string) {
@@ -44,41 +44,37 @@ function owner() {
   const ended = new Promise<Error | null>((resolve) => {
     tell = resolve
   })
-  return { ended, onWriteEnd: (error: Error | null) => tell(error) }
+  const hears: HandleOwner = {
+    onConnected() {},
+    onRead: () => undefined,
+    onWritten: (status, detail) => tell(status < 0 ? ioError('write', status, detail) : null),
+    onShutdown() {},
+    onClosed() {},
+  }
+  return { ended, hears }
 }
 
 /** Writes until the kernel takes no more; returns what hears of the last write, and how much was written. */
-function fill(handle: DirectHandle) {
+function fill(handle: StreamHandle) {
   const piece = Buffer.alloc(1 << 20, 'x')
   for (let written = piece.length; ; written += piece.length) {
     const last = owner()
-    const said = writeDirectly(handle, piece, last)
+    const said = writeTo(handle, piece, last.hears)
     if (said === false) return { last, written }
     assert.equal(said, true)
   }
 }
 
-describe('writeDirectly', () => {
-  it('is what this Node can do', () => {
-    assert.equal(canWriteDirectly, true)
-  })
-
-  it('knows the versions whose handles it knows', () => {
-    assert.deepEqual(
-      ['26.9.0', '26.10.0', '26.11.3', '25.20.0', '27.10.0', '27.10.0-nightly'].map((version) => isKnown(version)),
-      [false, true, true, false, false, false],
-    )
-  })
-
+describe('writeTo', () => {
   for (const [kind, where] of [
     ['TCP connection', 0],
-    ['Unix socket', join(tmpdir(), `ambassador-direct-${process.pid}.sock`)],
+    ['Unix socket', join(tmpdir(), `ambassador-handles-${process.pid}.sock`)],
   ] as const)
     describe(`on a ${kind}`, () => {
       it('says at once that the kernel has taken everything', async () => {
         const { client, peer, close } = await connection(where)
         const arrived = once(peer, 'data')
-        assert.equal(writeDirectly(handleOf(client), Buffer.from('hello'), owner()), true)
+        assert.equal(writeTo(handleOf(client), Buffer.from('hello'), owner().hears), true)
         assert.equal(String((await arrived)[0]), 'hello')
         await close()
       })
@@ -116,10 +112,10 @@ describe('writeDirectly', () => {
         peer.destroy()
         await gone
         // Of TCP the first write is answered by a reset, which one of the next ones meets.
-        let said = writeDirectly(handle, Buffer.from('x'), owner())
+        let said = writeTo(handle, Buffer.from('x'), owner().hears)
         while (said === true) {
           await new Promise((resolve) => setImmediate(resolve))
-          said = writeDirectly(handle, Buffer.from('x'), owner())
+          said = writeTo(handle, Buffer.from('x'), owner().hears)
         }
         const { code, syscall, errno } = said as NodeJS.ErrnoException
         assert.ok(code === 'EPIPE' || code === 'ECONNRESET', String(code))
@@ -129,5 +125,5 @@ describe('writeDirectly', () => {
         await close()
       })
     })
-  rmSync(join(tmpdir(), `ambassador-direct-${process.pid}.sock`), { force: true })
+  rmSync(join(tmpdir(), `ambassador-handles-${process.pid}.sock`), { force: true })
 })
