@@ -16,7 +16,7 @@ import { READY, Transaction } from './messages.ts'
 import type { Values } from './parameters.ts'
 import type { Pool } from './pool.ts'
 import { type Requester, Requests, settle } from './requests.ts'
-import { errorResponse, fieldOf, type Severity, sqlError, stateOf } from './respond.ts'
+import { asError, errorResponse, fieldOf, sqlError, stateOf } from './respond.ts'
 import type { Server } from './server.ts'
 import type { ClientLogin, PinReason, SessionHost } from './session-host.ts'
 import { type Statement, withNamesOf } from './statements.ts'
@@ -740,11 +740,11 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   onNotAcquired(reason: Reason, detail: string, response: Buffer | null): void {
     this.#timer.clear()
     this.#acquisition.end()
-    if (!this.isIn) this.#end(reason, detail, response ?? errorResponse(reason, detail))
+    const words = response ?? errorResponse(reason, detail)
+    if (!this.isIn) this.#end(reason, detail, words)
     else {
-      const severity: Severity = 'ERROR'
       this.#host.onTrouble(reason, detail)
-      this.#answerHeld(errorResponse(reason, detail, severity))
+      this.#answerHeld(asError(words))
     }
   }
 
