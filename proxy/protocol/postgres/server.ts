@@ -80,6 +80,7 @@ function owed(kind: Kind, isOurs = false): Owed {
 }
 
 const SYNC = owed(enumOf.sync)
+const OUR_SYNC = owed(enumOf.own, true)
 const QUERY_OWED = owed(enumOf.query)
 const COPY_END = owed(enumOf.copyEnd)
 const UNNAMED = owed(enumOf.parse)
@@ -171,6 +172,8 @@ export class Server implements SocketHandler {
   #isQuiet = false
   #isCopyInNew = false
   #failure: Buffer | null = null
+  /** Why a statement could not be prepared that the query behind it names. */
+  #unprepared: Buffer | null = null
   /** What is done about our own commands that have ended. */
   readonly #over: (() => void)[] = []
   #ignoredSyncs = 0
@@ -243,6 +246,15 @@ export class Server implements SocketHandler {
   sentStep(): void {
     this.isUnsynced = true
     this.#steps++
+  }
+
+  /** A Sync of ours behind a Parse of ours, in front of a simple query that needs it. */
+  sentOurSync(): void {
+    this.isUnsynced = false
+    this.#steps = 0
+    this.#rounds++
+    this.#ours++
+    this.#push(OUR_SYNC)
   }
 
   sentCopyEnd(): void {
@@ -372,6 +384,7 @@ export class Server implements SocketHandler {
       case Back.readyForQuery:
         this.status = bytes[at + HEAD_BYTES]!
         if (!this.#onReady()) return false
+        this.#unprepared = null
         if (this.owes === 0) {
           const before = this.user?.onReady() ?? null
           if (before !== null) out.add(before, 0, before.length)
@@ -380,8 +393,19 @@ export class Server implements SocketHandler {
       case Back.parameterStatus:
         return this.#onParameter(bytes.subarray(at + HEAD_BYTES, this.#splitter.to), isOurs)
       case Back.error: {
-        const response = bytes.subarray(at, this.#splitter.to)
+        const failed = bytes.subarray(at, this.#splitter.to)
+        if (head?.kind === enumOf.parse && head.isOurs && this.#nextRound() === OUR_SYNC) {
+          this.#unprepared = Buffer.from(failed)
+          return false
+        }
+        // The query names a statement that could not be prepared for it: why is what its client must hear.
+        const isUnprepared = this.#unprepared !== null && !isOurs && stateOf(failed) === '26000'
+        const response = isUnprepared ? this.#unprepared! : failed
         this.#onError(response, isOurs)
+        if (isUnprepared) {
+          out.add(response, 0, response.length)
+          return false
+        }
         const told = isOurs || !this.#splitter.isLast ? null : (this.user?.onError(response) ?? null)
         if (told === null) break
         out.add(told, 0, told.length)

@@ -242,6 +242,38 @@ const CONVERSATIONS: Readonly<Record<string, readonly Conversation[]>> = {
     ...['', 'a\0'].map((body) => steps(cat(message('E', body), sync))),
     steps(message('S', 'abc')),
   ],
+  'statements that were prepared by the protocol, named in SQL': [
+    steps(
+      cat(parse('p', 'select $1::int'), sync),
+      query('execute p(5)'),
+      query('EXECUTE /* mine */ "p" (6) -- and no more'),
+      query('begin; execute p(1); commit; execute p(2)'),
+      cat(query('execute p(1)'), query('execute nosuch'), query('execute p(2)')),
+      run('execute p(7)'),
+      cat(parse('e', 'execute p(9)'), sync),
+      cat(bind('', 'e'), describePortal(''), execute(), sync),
+      query('begin'),
+      cat(bind('', 'e'), describePortal(''), execute(), sync, query('execute p(10)')),
+      query('commit'),
+      cat(parse('', 'deallocate p'), bind('', ''), execute(), parse('', 'select 5'), bind('', ''), execute(), sync),
+      query('execute p(1)'),
+      cat(parse('p', "select 'another'"), sync),
+      query('execute p; deallocate prepare p; select 1'),
+      cat(parse('p', 'select 6'), bind('', 'p'), execute(), sync),
+      query('begin; selec'),
+      cat(query('execute p'), run('deallocate p')),
+      query('rollback; execute p; deallocate all'),
+      query('execute p'),
+    ),
+    steps(
+      cat(parse('Q', 'select 1'), parse('all', 'select 2'), sync),
+      query('execute Q'),
+      query('execute "Q"; execute "all"'),
+      query('deallocate "all"; execute "Q"'),
+      run('deallocate all'),
+      query('execute "Q"'),
+    ),
+  ],
   'texts that are longer than what is kept': [
     steps(query(`select length('${'x'.repeat(200_000)}')`), query("select repeat('y', 300000)")),
     steps(
@@ -317,6 +349,43 @@ describe('clients that share a connection', () => {
       await value(one, use)
       await answer(locker, prepare)
       assert.equal(await value(locker, use), '2026-06-01 00:00:00+00')
+    }),
+  )
+
+  it(
+    'execute by SQL what they prepared by the protocol, on a connection that does not know it any more',
+    scope(async (ends) => {
+      const at = await pooled(ends)
+      const [one, other] = [await clientOf(at, ends), await clientOf(at, ends)]
+      await answer(other, query('create table passing (n int)'))
+      await answer(one, cat(parse('p', 'select $1::int'), parse('t', 'select n from passing'), sync))
+      await answer(one, cat(parse('e', 'execute p(8)'), sync))
+      const forget = async (): Promise<void> => {
+        await answer(other, query('deallocate all'))
+      }
+      await forget()
+      assert.equal(await value(one, query('execute p(7)')), '7')
+      await forget()
+      assert.equal(await value(one, cat(bind('', 'e'), execute(), sync)), '8')
+      await forget()
+      assert.equal(await value(one, run('execute p(9)')), '9')
+      // The other one has prepared the same, and goes on with it when this one does not need it any more.
+      await answer(other, cat(parse('mine', 'select $1::int'), sync))
+      await answer(one, query('select 1; deallocate p'))
+      assert.equal(await value(other, cat(bind('', 'mine', '5'), execute(), sync)), '5')
+      await answer(other, query('drop table passing'))
+      await forget()
+      const told = await answer(one, query('execute t; select 3'))
+      assert.deepEqual([told.length, /42P01/.test(told[0] ?? ''), told[1]], [2, true, 'Z "I"'])
+      assert.equal(await value(one, query('select 4')), '4')
+      // What it does to the session counts as if it had been executed by the protocol.
+      await answer(one, cat(parse('l', 'listen passing'), sync))
+      await answer(one, query('execute l'))
+      await answer(one, cat(parse('s', "select set_config('work_mem', '7MB', false)"), sync))
+      await answer(one, query('execute s'))
+      one.write(message('X', ''))
+      await one.ended()
+      assert.equal(await value(other, query('show work_mem')), '4MB')
     }),
   )
 
