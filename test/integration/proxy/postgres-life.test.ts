@@ -35,7 +35,10 @@ after(async () => {
 const pool = (user: string, maxConnections: number, ends: Ends, queueTimeout = '60s', connect = '5s') => {
   const postgres = { pooling: { mode: 'Transaction' as const, queueTimeout } }
   const timeouts = { connect }
-  return pooledPostgres({ ports: [port], user, password: 'first', timeouts, postgres, limits: { maxConnections } }, ends)
+  return pooledPostgres(
+    { ports: [port], user, password: 'first', timeouts, postgres, limits: { maxConnections } },
+    ends,
+  )
 }
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
