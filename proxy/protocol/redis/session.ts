@@ -31,7 +31,7 @@ export interface SessionOwner {
 
 const NOT_THE_ONE = 'the server is no longer the one to talk to'
 /** For a last reply of a server that was replaced because it does not answer. */
-const DOWN_MS = 100
+const DOWN_MS = 50
 /** How long an application may take to read a last reply. */
 const LINGER_MS = 1000
 
