@@ -133,12 +133,14 @@ export class ProxyApp {
       unready: (question) => this.unready(question),
       unknownUpstreams: (names) => this.unknownUpstreams(names),
       configz: () => this.configz(),
-      metrics: () =>
-        metricsText(this.#served, {
+      metrics: (format) => {
+        const numbers = {
           eventLoopDelayMs: this.#delay.takeMaxMs(),
           loads: this.#loads,
           tlsReloadFailures: this.#tls.reloadFailures,
-        }),
+        }
+        return metricsText(this.#served, numbers, format)
+      },
     })
     this.#admin = adminServer({
       upstreams: () =>

@@ -7,20 +7,35 @@ export const DURATION_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 
 /** Statuses that have series of their own; a server that makes them up must not fill the memory of whoever scrapes. */
 export const MAX_STATUSES = 64
 
+/** An exchange whose span was sent, as an example of its bucket. */
+export interface DurationExemplar {
+  readonly traceId: string
+  readonly durationMs: number
+  /** Milliseconds since 1970. */
+  readonly atMs: number
+}
+
 /** Exchanges that ended with one status: a histogram of how long they took. */
 export class StatusCell {
   count = 0
   sumMs = 0
   /** Exchanges per bucket, each counted once; the last one is for those above every bound. */
   readonly buckets = new Float64Array(DURATION_BUCKETS_MS.length + 1)
+  /** The newest example of each bucket; null: none was traced. */
+  exemplars: (DurationExemplar | null)[] | null = null
 
   add(durationMs: number): void {
     this.count++
     this.sumMs += durationMs
-    let bucket = 0
-    while (bucket < DURATION_BUCKETS_MS.length && durationMs > DURATION_BUCKETS_MS[bucket]!) bucket++
+    const bucket = bucketOf(durationMs)
     this.buckets[bucket] = this.buckets[bucket]! + 1
   }
+}
+
+function bucketOf(durationMs: number): number {
+  let bucket = 0
+  while (bucket < DURATION_BUCKETS_MS.length && durationMs > DURATION_BUCKETS_MS[bucket]!) bucket++
+  return bucket
 }
 
 /** Copies of requests, by what became of them. */
@@ -87,6 +102,14 @@ export class HttpCells {
       }
     }
     cell.add(durationMs)
+  }
+
+  /** Tells of one that was added whose trace may be looked at. */
+  exemplify(status: number, example: DurationExemplar): void {
+    const cell = this.byStatus[status] ?? this.overflow
+    if (cell === null) return
+    cell.exemplars ??= new Array<DurationExemplar | null>(DURATION_BUCKETS_MS.length + 1).fill(null)
+    cell.exemplars[bucketOf(example.durationMs)] = example
   }
 
   /** Content bytes of requests and of responses, those of open tunnels included. */

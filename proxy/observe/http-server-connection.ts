@@ -34,6 +34,7 @@ interface Pending {
   readonly isOld: boolean
   readonly isPersistent: boolean
   readonly query: string
+  readonly accept: string
   /** What its body is given to, or the answer that it gets whatever its body is. */
   readonly then: Handler | Answer
 }
@@ -128,10 +129,12 @@ export class HttpServerConnection implements SocketHandler {
     const method = bytes.toString('latin1', head.start, head.methodEnd)
     const target = isMethodOffered ? targetOf(head) : bytes.toString('latin1', head.targetStart, head.targetEnd)
     const [path = '', query = ''] = target.split('?', 2)
-    const refusal = this.#options.guard?.(new AskedHead(method, head))
+    const asked = new AskedHead(method, head)
+    const accept = asked.field('accept') ?? ''
+    const refusal = this.#options.guard?.(asked)
     const then = refusal ?? this.#route(method, path)
     const isPersistent = isMethodOffered && facts.isPersistent
-    return { isHead: method === 'HEAD', isOld: head.minorVersion === 0, isPersistent, query, then }
+    return { isHead: method === 'HEAD', isOld: head.minorVersion === 0, isPersistent, query, accept, then }
   }
 
   #route(method: string, path: string): Handler | Answer {
@@ -169,11 +172,11 @@ export class HttpServerConnection implements SocketHandler {
     return behind
   }
 
-  #answer({ then, query, isHead, isOld, isPersistent }: Pending): void {
+  #answer({ then, query, accept, isHead, isOld, isPersistent }: Pending): void {
     this.#pending = null
     // Kept as latin1, since a read may end in the middle of a character.
     const answer =
-      typeof then === 'function' ? then(Buffer.from(this.#content, 'latin1').toString('utf8'), query) : then
+      typeof then === 'function' ? then(Buffer.from(this.#content, 'latin1').toString('utf8'), query, accept) : then
     this.#write(answer, isHead, isPersistent ? (isOld ? 'keep-alive' : null) : 'close')
     if (isPersistent) this.#timer.set(refreshClock() + (this.#raw.backlog > 0 ? SLOW_READER_MS : WAIT_MS))
     else this.#close()

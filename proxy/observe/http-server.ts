@@ -12,8 +12,8 @@ export interface Answer {
 
 export type Method = 'GET' | 'POST' | 'PUT'
 
-/** Gets the body as text (empty for GET) and what follows the question mark in the request target. */
-export type Handler = (body: string, query: string) => Answer
+/** Gets the body as text (empty for GET), what follows the question mark in the request target, and Accept (empty when there is none). */
+export type Handler = (body: string, query: string, accept: string) => Answer
 
 /** Path → method → handler. HEAD is answered wherever GET is. */
 export type Routes = Readonly<Record<string, Partial<Record<Method, Handler>>>>

@@ -5,8 +5,8 @@ import { overloadCause } from '../runtime/overload.ts'
 import type { Served } from '../served.ts'
 import { exhaustedDials } from '../upstream/connector.ts'
 import type { Endpoint } from '../upstream/endpoint.ts'
-import { DURATION_BUCKETS_MS, type HttpCells } from './cells.ts'
-import { Exposition, type Labels } from './exposition.ts'
+import { DURATION_BUCKETS_MS, type DurationExemplar, type HttpCells } from './cells.ts'
+import { Exposition, type ExpositionFormat, type Labels } from './exposition.ts'
 import { writePostgres } from './postgres-metrics.ts'
 
 const CIRCUIT = { closed: 0, 'half-open': 1, open: 2 } as const
@@ -21,8 +21,8 @@ export interface ProcessNumbers {
 }
 
 /** The text of /metrics. */
-export function metricsText(served: readonly Served[], process: ProcessNumbers): string {
-  const out = new Exposition()
+export function metricsText(served: readonly Served[], process: ProcessNumbers, format?: ExpositionFormat): string {
+  const out = new Exposition(format)
   writeHttp(out, served)
   writeTcp(out, served)
   writeRedis(out, served)
@@ -50,6 +50,11 @@ const BOUNDS_SECONDS = DURATION_BUCKETS_MS.map((ms) => ms / 1000)
 /** The same histogram under the name that the pattern's first write-up gave it. */
 const DURATION_NAMES = ['ambassador_request_duration_seconds', 'ambassador_request_duration'] as const
 
+function exemplarOf(example: DurationExemplar | null) {
+  if (example === null) return null
+  return { traceId: example.traceId, value: example.durationMs / 1000, at: example.atMs / 1000 }
+}
+
 function writeHttp(out: Exposition, served: readonly Served[]): void {
   const http = served.filter(({ config }) => config?.protocol === 'HTTP')
   const all = clusters(http)
@@ -64,7 +69,8 @@ function writeHttp(out: Exposition, served: readonly Served[]): void {
       'Seconds from a request to the end of its answer; status 0 is a client that left before.',
     )
     for (const { cell, labels } of series) {
-      out.histogram(name, labels, BOUNDS_SECONDS, { counts: cell.buckets, sum: cell.sumMs / 1000 })
+      const exemplars = cell.exemplars?.map(exemplarOf) ?? null
+      out.histogram(name, labels, BOUNDS_SECONDS, { counts: cell.buckets, sum: cell.sumMs / 1000, exemplars })
     }
   }
   out.metric(

@@ -1,6 +1,6 @@
 /** The telemetry port: what kubelet, Prometheus and the operator ask, on all addresses, read-only and without a secret. */
 import type { Configz } from '../../common/configz.ts'
-import { EXPOSITION_TYPE } from './exposition.ts'
+import { EXPOSITION_TYPES, type ExpositionFormat, formatFor } from './exposition.ts'
 import { type Answer, HttpServer } from './http-server.ts'
 
 /** What a request to /readyz asks for. */
@@ -18,7 +18,7 @@ export interface TelemetryView {
   /** Of these names those that no upstream has, as a sentence with the ones that there are; null when each has one. */
   unknownUpstreams(names: readonly string[]): string | null
   configz(): Configz
-  metrics(): string
+  metrics(format: ExpositionFormat): string
 }
 
 const OK: Answer = { status: 200, body: 'ok\n' }
@@ -44,7 +44,13 @@ export function telemetryServer(view: TelemetryView): HttpServer {
       '/configz': {
         GET: () => ({ status: 200, type: 'application/json', body: `${JSON.stringify(view.configz(), null, 2)}\n` }),
       },
-      '/metrics': { GET: () => ({ status: 200, type: EXPOSITION_TYPE, body: view.metrics() }) },
+      '/metrics': {
+        GET: (_body, _query, accept) => {
+          const format = formatFor(accept)
+          const headers = { vary: 'accept' }
+          return { status: 200, type: EXPOSITION_TYPES[format], headers, body: view.metrics(format) }
+        },
+      },
     },
   })
 }

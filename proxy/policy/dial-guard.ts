@@ -61,9 +61,10 @@ export class DialGuard {
       const detail = `${where(host, ip, port)} is the port that this Ambassador listens on, so it would call itself: correct what names it`
       return { detail, proxyError: 'proxy_loop_detected' }
     }
+    if (this.#allow === null && !this.#keepsOffLink) return null
     const isName = isIP(host) === 0
     const isLink = isName && isIn(LINK, ip)
-    if (this.#allow === null) return isLink && this.#keepsOffLink ? linkRefusal(host, ip, port) : null
+    if (this.#allow === null) return isLink ? linkRefusal(host, ip, port) : null
     if (this.#allow.allowsAddress(ip, port)) return null
     if (!isName || !this.#allow.allowsName(host, port)) {
       const detail = `${where(host, ip, port)} is not in egress.allow: add it there, or correct what names it`

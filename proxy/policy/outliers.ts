@@ -43,8 +43,8 @@ export function hearOutcome(
   outlier.failures++
   if (outlier.failures < config.consecutiveFailures || outlier.isEjected(now)) return false
   const { count, ejected, up } = others()
-  // A share of few endpoints is less than one: then no endpoint would ever be ejected.
-  const most = Math.max(1, Math.floor((count + 1) * config.maxEjected))
+  // A share of few endpoints is less than one: then no endpoint would ever be ejected. And 58% of 50 is 29, though not in binary.
+  const most = Math.max(1, Math.floor((count + 1) * config.maxEjected + 1e-9))
   if (up === 0 || ejected >= most) return false
   outlier.failures = 0
   outlier.ejections++

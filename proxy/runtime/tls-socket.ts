@@ -51,7 +51,11 @@ export class TlsSocket extends RawSocket {
   group: string | null = null
 
   readonly #tls: TlsHandle
-  readonly #options: TlsOptions
+  /** That it was made with. */
+  readonly context: SecureContext
+  // Not the options: a session has two kilobytes, which an open connection needs no more.
+  readonly #serverName: string
+  readonly #isUnverified: boolean
   readonly #onSession: OnSession
   #isTrusted = false
   /** Of a server that is not trusted yet. */
@@ -69,7 +73,9 @@ export class TlsSocket extends RawSocket {
     const tls = wrapTls(connection, options.context.context)
     super(connection, tls, 'open', handler, readBuffer)
     this.#tls = tls
-    this.#options = options
+    this.context = options.context
+    this.#serverName = options.serverName
+    this.#isUnverified = options.isUnverified
     this.#onSession = onSession
     tls.onhandshakestart = nothing
     tls.onhandshakedone = onHandshakeDone
@@ -82,11 +88,6 @@ export class TlsSocket extends RawSocket {
     if (options.alpn !== null) tls.setALPNProtocols(wireFormat(options.alpn))
     this.start()
     tls.start()
-  }
-
-  /** That it was made with. */
-  get context(): SecureContext {
-    return this.#options.context
   }
 
   /** The certificate of the peer, in DER; null: it has none. */
@@ -119,7 +120,7 @@ export class TlsSocket extends RawSocket {
         `the server's key for the exchange has ${key.size ?? 0} bits, give it one of ${MIN_DH_BITS} at least`,
       )
     }
-    if (this.#options.isUnverified) return null
+    if (this.#isUnverified) return null
     const error = this.#tls.verifyError() ?? (this.#tls.isSessionReused() ? null : this.#otherName())
     return error === null ? null : new UntrustedError(error, this.#chain())
   }
@@ -129,7 +130,7 @@ export class TlsSocket extends RawSocket {
     const { checkServerIdentity } = process.getBuiltinModule('node:tls')
     // Names are the same here as in what node:tls makes of it.
     const certificate = (this.#tls.getPeerCertificate(true) ?? {}) as unknown as PeerCertificate
-    return checkServerIdentity(this.#options.serverName, certificate) ?? null
+    return checkServerIdentity(this.#serverName, certificate) ?? null
   }
 
   #chain(): readonly LegacyCertificate[] {

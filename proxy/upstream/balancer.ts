@@ -230,7 +230,7 @@ function nextInTurn(
 }
 
 function isCandidate(endpoint: Endpoint, now: Millis, tried: readonly Endpoint[], demand: Demand): boolean {
-  if (tried.includes(endpoint) || !endpoint.isAvailable(now)) return false
+  if ((tried.length > 0 && tried.includes(endpoint)) || !endpoint.isAvailable(now)) return false
   return demand === ANY || (endpoint.isWell(now) && (demand === WELL || !endpoint.isAvoided(now)))
 }
 

@@ -329,6 +329,7 @@ export class Cluster {
    * @returns the number of circuits that were set
    */
   forceCircuits(to: 'open' | 'closed' | 'auto', endpoint: string | null): number {
+    if (this.hosts !== null) return this.hosts.forceCircuits(to, endpoint)
     if (endpoint === null) this.#forced = to
     let count = 0
     for (const each of this.#byKey.values()) {

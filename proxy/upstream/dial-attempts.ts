@@ -1,6 +1,7 @@
 /** The attempts to get one connection to an upstream: which endpoint is next, and what each is told of how it went. */
 import type { Outcome } from '../policy/policy.ts'
 import { now } from '../runtime/clock.ts'
+import { NONE } from './balancer.ts'
 import type { Cluster, PickRefusal } from './cluster.ts'
 import type { DialFailure } from './connector.ts'
 import type { Address } from './discovery/discovery.ts'
@@ -12,8 +13,8 @@ const MAX_ATTEMPTS = 3
 /** next(), then begin() with what it found, then end(); one attempt at a time. */
 export class DialAttempts {
   readonly #cluster: Cluster
-  /** In this round. */
-  readonly #tried: Endpoint[] = []
+  /** In this round. A new list for each: one that grows has room for many more, and most connections try one. */
+  #tried = NONE
   #last: Endpoint | null = null
   #count = 0
   #token = -1
@@ -70,7 +71,7 @@ export class DialAttempts {
   }
 
   #add(endpoint: Endpoint): void {
-    this.#tried.push(endpoint)
+    this.#tried = this.#tried.length === 0 ? [endpoint] : [...this.#tried, endpoint]
     this.#last = endpoint
     this.#count++
   }
@@ -111,7 +112,7 @@ export class DialAttempts {
 
   /** A new round begins, in which every endpoint may be tried again. */
   forget(): void {
-    this.#tried.length = 0
+    this.#tried = NONE
   }
 
   #endRetry(succeeded: boolean): void {

@@ -27,6 +27,8 @@ export class HostClusters {
   /** Of hosts that are forgotten: counters never go back. */
   #overflow = 0
   #denials = 0
+  /** What a person wants of the circuits of hosts that are still to be named. */
+  #forced: 'open' | 'closed' | 'auto' = 'auto'
 
   constructor(options: ClusterOptions, make: (options: ClusterOptions) => Cluster) {
     this.#options = options
@@ -42,6 +44,7 @@ export class HostClusters {
       if (this.#entries.size >= MAX_HOSTS && !this.#evict()) return null
       entry = { cluster: this.#make(optionsOf(this.#options, host, port)), host, port, usedAt: time }
       this.#entries.set(key, entry)
+      if (this.#forced !== 'auto') entry.cluster.forceCircuits(this.#forced, null)
       entry.cluster.start()
       if (this.#timer.at === Number.POSITIVE_INFINITY) this.#timer.set(time + SWEEP_MS)
     }
@@ -74,6 +77,14 @@ export class HostClusters {
     let denials = this.#denials
     for (const { cluster } of this.#entries.values()) denials += cluster.denials
     return denials
+  }
+
+  /** As the one of Cluster, for every host that is known or named later. */
+  forceCircuits(to: 'open' | 'closed' | 'auto', endpoint: string | null): number {
+    if (endpoint === null) this.#forced = to
+    let count = 0
+    for (const { cluster } of this.#entries.values()) count += cluster.forceCircuits(to, endpoint)
+    return count
   }
 
   /** Forgets the hosts that have been idle for too long. */

@@ -51,11 +51,14 @@ export class RedisPool implements EndpointPool {
     return this.#spares.length
   }
 
-  /** A connection that is logged in, with the slot of the cluster that it holds; null when none waits. */
+  /**
+   * A connection that is logged in, with the slot of the cluster that it holds; null when none waits. It is the one that has waited
+   * longest: the others would wait on for as long as somebody comes, and something between may forget them without a word.
+   */
   take(): RawSocket | null {
     const line = this.#cluster.login?.credential?.line ?? null
     for (;;) {
-      const spare = this.#spares.pop()
+      const spare = this.#spares.shift()
       if (spare === undefined) return null
       const raw = spare.take(line)
       if (raw !== null) return raw

@@ -137,7 +137,10 @@ export class HttpDriver implements Driver, SessionHost {
       onLogged(recordOf(exchange))
     }
     const { trace, snapshot } = exchange
-    if (trace !== null && snapshot.tracing !== null && isTraced(exchange, trace, snapshot.tracing)) onTraced?.(exchange)
+    if (trace === null || snapshot.tracing === null || !isTraced(exchange, trace, snapshot.tracing)) return
+    const durationMs = exchange.endedAt - exchange.startedAt
+    exchange.target.upstream.cells.exemplify(exchange.status, { traceId: trace.traceId, durationMs, atMs: Date.now() })
+    onTraced?.(exchange)
   }
 
   onTunnelEnd(record: HttpRecord): void {

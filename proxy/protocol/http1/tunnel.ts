@@ -7,7 +7,7 @@ import { breakText } from '../../tls/alerts.ts'
 import { watchClosely } from '../../upstream/connector.ts'
 import type { Endpoint, Tenant } from '../../upstream/endpoint.ts'
 import type { UpstreamConnection } from '../../upstream/http-pool.ts'
-import { Relay, type RelayEnd } from '../tcp/relay.ts'
+import { Relay, type RelayEnd, type RelayOwner } from '../tcp/relay.ts'
 import type { Exchange } from './exchange.ts'
 import { type HttpRecord, recordOf } from './record.ts'
 
@@ -24,7 +24,7 @@ export interface TunnelOptions {
   readonly onEnd: (record: HttpRecord) => void
 }
 
-export class Tunnel implements Tenant, OpenTunnel {
+export class Tunnel implements Tenant, OpenTunnel, RelayOwner {
   readonly #options: TunnelOptions
   readonly #endpoint: Endpoint
   readonly #upstream: RawSocket
@@ -54,19 +54,8 @@ export class Tunnel implements Tenant, OpenTunnel {
     this.#endpoint.tenants.add(this)
     this.#cells.tunnels.add(this)
     if (rest.length > 0) client.write(rest)
-    this.#relay = new Relay({
-      client,
-      upstream: this.#upstream,
-      early,
-      clientEnded: client.ended,
-      idleMs: () => this.#timeouts.idleMs,
-      onUpstreamClosed: () => {
-        this.#endpoint.tenants.delete(this)
-        connection.pool.released()
-      },
-      onEnd: (end) => this.#onEnd(end),
-    })
-    this.#relay.start()
+    this.#relay = new Relay(this, client, this.#upstream)
+    this.#relay.start(early, client.ended)
     if (this.#upstream.isPaused && client.backlog === 0) this.#upstream.resume()
   }
 
@@ -83,6 +72,20 @@ export class Tunnel implements Tenant, OpenTunnel {
     return this.#options.client.bytesWritten - this.#writtenBefore
   }
 
+  get idleMs(): number | null {
+    return this.#timeouts.idleMs
+  }
+
+  /** What the two speak is theirs. */
+  farewell(): null {
+    return null
+  }
+
+  onUpstreamClosed(): void {
+    this.#endpoint.tenants.delete(this)
+    this.#options.connection.pool.released()
+  }
+
   onEndpointLeft(): void {
     watchClosely(this.#upstream)
   }
@@ -97,7 +100,7 @@ export class Tunnel implements Tenant, OpenTunnel {
     this.#relay.destroy()
   }
 
-  #onEnd(end: RelayEnd): void {
+  onRelayEnd(end: RelayEnd): void {
     const { bytesIn, bytesOut } = this
     const cells = this.#cells
     cells.tunnels.delete(this)

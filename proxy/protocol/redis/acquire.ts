@@ -142,7 +142,7 @@ export class Acquisition implements Waiter, LoginVisitor {
       alpn: null,
       guard: cluster.guard,
       proxyProtocol: cluster.config.proxyProtocol ?? null,
-      timeoutMs: Math.max(1, this.#deadline - now()),
+      timeoutMs: Math.max(1, Math.round(this.#deadline - now())),
     }
     this.#dial = logIn(target, cluster.login ?? { credential: this.#snapshot.credential, role: null }, this)
   }

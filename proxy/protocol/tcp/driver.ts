@@ -1,7 +1,7 @@
 /** Serves the connections of a TCP listener: each is a session of its own, which the newest configuration lets in. */
 import { refreshClock } from '../../runtime/clock.ts'
 import type { Accepted } from '../../runtime/listen.ts'
-import { adopt, type RawSocket } from '../../runtime/raw-socket.ts'
+import { adopt, NO_HANDLER, type RawSocket } from '../../runtime/raw-socket.ts'
 import type { Driver } from '../driver.ts'
 import { Ledger, type LedgerOptions, type LedgerTotals } from '../ledger.ts'
 import { type Greeter, type TcpRecord, TcpSession } from './session.ts'
@@ -40,16 +40,12 @@ export class TcpDriver implements Driver {
 
   serve(socket: Accepted): void {
     refreshClock()
-    this.#begin(new TcpSession(this, (handler) => adopt(socket, handler)))
+    this.#begin(new TcpSession(this, adopt(socket, NO_HANDLER)))
   }
 
   /** Takes over a connection whose protocol has begun: `rest` is what the application sent behind that. */
   serveGreeted(client: RawSocket, rest: Buffer, greeter: Greeter): void {
-    const makeClient = (handler: RawSocket['handler']): RawSocket => {
-      client.handler = handler
-      return client
-    }
-    const session = new TcpSession(this, makeClient, greeter)
+    const session = new TcpSession(this, client, greeter)
     if (rest.length > 0) session.onData(rest, rest.length)
     this.#begin(session)
   }

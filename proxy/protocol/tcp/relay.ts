@@ -19,21 +19,16 @@ export type RelayEnd =
   /** destroy() was called. */
   | { readonly kind: 'destroyed' }
 
-export interface RelayOptions {
-  readonly client: RawSocket
-  readonly upstream: RawSocket
-  /** What the client sent before the upstream was there; null: nothing. */
-  readonly early: Buffer | null
-  /** The client has already said that it sends no more. */
-  readonly clientEnded: boolean
+/** Whose connection it is. */
+export interface RelayOwner {
   /** Asked once in a tick in which bytes moved, so that a changed configuration counts; null: never. */
-  readonly idleMs: () => number | null
-  /** Asked when the upstream sends no more: what the client is told before its connection ends; null: nothing. Default: nothing. */
-  readonly farewell?: (() => Buffer | null) | null
+  readonly idleMs: number | null
+  /** Asked when the upstream sends no more: what the client is told before its connection ends; null: nothing. */
+  farewell(): Buffer | null
   /** Called once, when the upstream's socket is closed. The client's may still be busy with its last bytes. */
-  readonly onUpstreamClosed: () => void
+  onUpstreamClosed(): void
   /** Called once, when both sockets are closed. */
-  readonly onEnd: (end: RelayEnd) => void
+  onRelayEnd(end: RelayEnd): void
 }
 
 /** How often a socket that is not read is asked whether its peer has reset it. */
@@ -45,13 +40,15 @@ const NOTHING = Buffer.alloc(0)
 const FAREWELL_MS = 5_000
 
 export class Relay {
-  readonly #options: RelayOptions
+  readonly #owner: RelayOwner
   readonly #client: Side
   readonly #upstream: Side
-  readonly #idle: CoarseTimer
-  /** Null: each socket has always been read. */
-  #probe: CoarseTimer | null = null
-  #isProbing = false
+  /** For both of what follows. */
+  readonly #timer: CoarseTimer
+  /** When the idle time is over; Infinity: never. */
+  #idleAt = Number.POSITIVE_INFINITY
+  /** When the sockets that are not read are asked; Infinity: both are read. */
+  #probeAt = Number.POSITIVE_INFINITY
   #firstToEnd: SideName | null = null
   #end: RelayEnd | null = null
   #open = 2
@@ -59,18 +56,23 @@ export class Relay {
   #touchedAt = Number.NEGATIVE_INFINITY
   #hasSaidFarewell = false
 
-  constructor(options: RelayOptions) {
-    this.#options = options
-    this.#idle = new CoarseTimer(() => this.#onIdle())
-    this.#client = new Side(this, options.client, 'client')
-    this.#upstream = new Side(this, options.upstream, 'upstream')
+  constructor(owner: RelayOwner, client: RawSocket, upstream: RawSocket) {
+    this.#owner = owner
+    this.#timer = new CoarseTimer(() => this.#onTimer())
+    this.#client = new Side(this, client, 'client')
+    this.#upstream = new Side(this, upstream, 'upstream')
     this.#client.peer = this.#upstream
     this.#upstream.peer = this.#client
   }
 
-  /** Begins; the relay is the owner of both sockets from here on. */
-  start(): void {
-    const { client, upstream, early, clientEnded } = this.#options
+  /**
+   * Begins; the relay is the owner of both sockets from here on.
+   * @param early what the client sent before the upstream was there; null: nothing
+   * @param clientEnded the client has already said that it sends no more
+   */
+  start(early: Buffer | null, clientEnded: boolean): void {
+    const client = this.#client.socket
+    const upstream = this.#upstream.socket
     client.handler = this.#client
     upstream.handler = this.#upstream
     this.touch()
@@ -86,32 +88,53 @@ export class Relay {
   /** Ends both connections at once, as a failure that both peers see. Idempotent. */
   destroy(): void {
     this.#end ??= { kind: 'destroyed' }
-    this.#options.client.reset()
-    this.#options.upstream.reset()
+    this.#client.socket.reset()
+    this.#upstream.socket.reset()
   }
 
   /** A byte moved. */
   touch(): void {
     const time = now()
     // Of the many messages of a busy connection one in a tick does; the deadline is later by as much.
-    if (time < this.#touchedAt + TICK_MS || this.#end !== null) return
+    if (time >= this.#touchedAt + TICK_MS && this.#end === null) this.#renew(time)
+  }
+
+  #renew(time: number): void {
     this.#touchedAt = time
-    const idleMs = this.#options.idleMs()
-    if (idleMs !== null) this.#idle.set(time + idleMs + TICK_MS)
-    else this.#idle.clear()
+    const { idleMs } = this.#owner
+    this.#idleAt = idleMs === null ? Number.POSITIVE_INFINITY : time + idleMs + TICK_MS
+    this.#arm()
   }
 
   /** A socket is not read any more, for now or for good, and does not tell of a reset then. */
   watch(): void {
-    if (this.#isProbing) return
-    this.#isProbing = true
-    this.#probe ??= new CoarseTimer(() => this.#onProbe())
-    this.#probe.set(now() + PROBE_MS)
+    if (this.#probeAt !== Number.POSITIVE_INFINITY) return
+    this.#probeAt = now() + PROBE_MS
+    this.#arm()
+  }
+
+  #arm(): void {
+    const at = Math.min(this.#idleAt, this.#probeAt)
+    if (at !== Number.POSITIVE_INFINITY) this.#timer.set(at)
+    else this.#timer.clear()
+  }
+
+  #onTimer(): void {
+    const time = now()
+    if (time >= this.#idleAt) {
+      this.#idleAt = Number.POSITIVE_INFINITY
+      this.#onIdle()
+    }
+    if (time >= this.#probeAt) {
+      this.#probeAt = Number.POSITIVE_INFINITY
+      this.#onProbe()
+    }
+    if (this.#open > 0) this.#arm()
   }
 
   #onProbe(): void {
-    const { client, upstream } = this.#options
-    this.#isProbing = false
+    const client = this.#client.socket
+    const upstream = this.#upstream.socket
     // What an upstream sent that is reset now is for a client first, however slowly it reads.
     const isClientUnread = client.isPaused || client.ended
     if (isClientUnread) probe(client)
@@ -132,10 +155,11 @@ export class Relay {
     if (this.#hasSaidFarewell) return true
     // A client that sends no more has asked for the end itself.
     if (this.#firstToEnd === 'client') return false
-    const words = this.#options.farewell?.() ?? null
-    if (words === null || this.#options.client.destroyed) return false
+    const words = this.#owner.farewell()
+    const client = this.#client.socket
+    if (words === null || client.destroyed) return false
     this.#hasSaidFarewell = true
-    this.#options.client.write(words)
+    client.write(words)
     return true
   }
 
@@ -149,14 +173,14 @@ export class Relay {
         // What was written goes out before the end; a client that does not end then is not waited for.
         peer.end()
         peer.resume()
-        this.#idle.set(now() + FAREWELL_MS)
+        this.#idleAt = now() + FAREWELL_MS
+        this.#arm()
       } else peer.reset()
     }
-    if (side.name === 'upstream') this.#options.onUpstreamClosed()
+    if (side.name === 'upstream') this.#owner.onUpstreamClosed()
     if (this.#open > 0) return
-    this.#idle.release()
-    this.#probe?.release()
-    this.#options.onEnd(this.#end ?? { kind: 'closed', by: this.#firstToEnd ?? side.name })
+    this.#timer.release()
+    this.#owner.onRelayEnd(this.#end ?? { kind: 'closed', by: this.#firstToEnd ?? side.name })
   }
 
   /** One socket has taken everything. */
@@ -167,8 +191,8 @@ export class Relay {
 
   #onIdle(): void {
     this.#end ??= { kind: 'idle' }
-    this.#options.client.destroy()
-    this.#options.upstream.destroy()
+    this.#client.socket.destroy()
+    this.#upstream.socket.destroy()
   }
 }
 

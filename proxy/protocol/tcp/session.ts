@@ -19,7 +19,7 @@ import {
 import { DialAttempts, whyNoneFree, whyQueueFull, whyUnready } from '../../upstream/dial-attempts.ts'
 import type { Address } from '../../upstream/discovery/discovery.ts'
 import { Endpoint, type Tenant } from '../../upstream/endpoint.ts'
-import { Relay, type RelayEnd } from './relay.ts'
+import { Relay, type RelayEnd, type RelayOwner } from './relay.ts'
 import type { TcpSnapshot } from './snapshot.ts'
 
 /** How a connection ended: a reason code when something went wrong, one of three orderly ends, or that its endpoint has left. */
@@ -80,6 +80,9 @@ export interface Greeted {
  */
 const EARLY_BYTES = 4 * 1024
 
+/** Of a connection that was never made. */
+const NO_TIMES: DialTimes = { connectMs: 0, tlsMs: 0 }
+
 /** Whether an application that ended without a word is still there is asked so soon, and again and again. */
 const LOOK_SOON_MS = 50
 const LOOK_AGAIN_MS = 1_000
@@ -109,7 +112,13 @@ type Phase =
   | { readonly kind: 'relaying'; readonly endpoint: Endpoint; readonly relay: Relay }
   | { readonly kind: 'ended' }
 
-export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tenant {
+// The phases that know nothing are the same for every connection.
+const DELAYED: Phase = { kind: 'delayed' }
+const QUEUED: Phase = { kind: 'queued' }
+const RESTING: Phase = { kind: 'resting' }
+const ENDED: Phase = { kind: 'ended' }
+
+export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tenant, RelayOwner {
   nextWaiter: Waiter | null = null
   previousWaiter: Waiter | null = null
   waitsAt: Bulkhead | null = null
@@ -122,9 +131,10 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   #upstream: RawSocket | null = null
   /** Why it must end; null while it need not. */
   #evicted: string | null = null
-  readonly #timer: CoarseTimer
+  /** Null: it never had to wait. */
+  #timer: CoarseTimer | null = null
   readonly #openedAt = now()
-  #phase: Phase = { kind: 'delayed' }
+  #phase: Phase = DELAYED
   /** What the application sent before there was an upstream. */
   #early: Buffer | null = null
   #clientEnded = false
@@ -135,16 +145,16 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   #rests = 0
   #hasSlot = false
   #dialledAt = 0
-  #times: DialTimes = { connectMs: 0, tlsMs: 0 }
+  #times = NO_TIMES
 
-  /** `client` must have been given this session as its handler, see adopt(). Call start() next. */
-  constructor(owner: SessionOwner, makeClient: (handler: SocketHandler) => RawSocket, greeter: Greeter | null = null) {
+  /** Call start() next. */
+  constructor(owner: SessionOwner, client: RawSocket, greeter: Greeter | null = null) {
     this.#owner = owner
+    this.#client = client
     this.#greeter = greeter
     this.#snapshot = owner.snapshot
     this.#attempts = new DialAttempts(this.#snapshot.cluster)
-    this.#timer = new CoarseTimer(() => this.#onTimer())
-    this.#client = makeClient(this)
+    client.handler = this
   }
 
   get bytesIn(): number {
@@ -158,8 +168,14 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   start(): void {
     const waitMs = this.#snapshot.rateLimit?.admit(this.#openedAt) ?? 0
     if (waitMs < 0) this.#refuse('rate_limited', whyLimited(-waitMs))
-    else if (waitMs > 0) this.#timer.set(this.#openedAt + waitMs)
+    else if (waitMs > 0) this.#wake(this.#openedAt + waitMs)
     else this.#begin()
+  }
+
+  /** Goes on at that time, unless it does before. */
+  #wake(at: number): void {
+    this.#timer ??= new CoarseTimer(() => this.#onTimer())
+    this.#timer.set(at)
   }
 
   /** Ends it now, as a failure that both peers see. */
@@ -176,11 +192,12 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
 
   // delayed, queued => held
   #hold(): void {
+    if (this.#snapshot.cluster.isReady) this.#queue()
+    else this.#holdUntilReady()
+  }
+
+  #holdUntilReady(): void {
     const { cluster, timeouts } = this.#snapshot
-    if (cluster.isReady) {
-      this.#queue()
-      return
-    }
     // The phase first: a cluster that closes meanwhile answers within the call.
     let cancel = () => {}
     this.#phase = { kind: 'held', cancel: () => cancel() }
@@ -194,17 +211,17 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
 
   // held => queued
   #queue(): void {
-    this.#phase = { kind: 'queued' }
+    this.#phase = QUEUED
     const { cluster, timeouts } = this.#snapshot
     if (cluster.connections.tryAcquire()) this.onSlot()
-    else if (cluster.connections.wait(this)) this.#timer.set(now() + timeouts.connectMs)
+    else if (cluster.connections.wait(this)) this.#wake(now() + timeouts.connectMs)
     else this.#refuse('queue_full', whyQueueFull(cluster))
   }
 
   /** A connection to the upstream is ours to make. */
   onSlot(): void {
     const { cluster } = this.#snapshot
-    this.#timer.clear()
+    this.#timer?.clear()
     if (!cluster.isReady) {
       // A changed config looks elsewhere, and has not found anything yet.
       cluster.connections.release()
@@ -212,7 +229,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       return
     }
     this.#hasSlot = true
-    this.#dialledAt = refreshClock()
+    this.#dialledAt = now()
     this.#dial()
   }
 
@@ -249,16 +266,16 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       return
     }
     this.#rests++
-    this.#phase = { kind: 'resting' }
+    this.#phase = RESTING
     this.#attempts.forget()
-    this.#timer.set(now() + wait)
+    this.#wake(now() + wait)
   }
 
   // dialling => queued
   onDialFailed(failure: DialFailure): void {
     if (this.#phase.kind !== 'dialling' && this.#phase.kind !== 'greeting') return
     this.#phase.endpoint.tenants.delete(this)
-    this.#phase = { kind: 'queued' }
+    this.#phase = QUEUED
     const isOurs = failure.reason === 'overloaded'
     // One that is alive and not the one that is wanted has not failed: its breaker must not keep it out when it is.
     this.#attempts.end(isOurs || failure.reason === 'no_healthy_endpoint' ? 'abandoned' : 'failure')
@@ -271,9 +288,14 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   // dialling => relaying | greeting
   onDialled(upstream: RawSocket, times: DialTimes, address: Address): void {
     if (this.#phase.kind !== 'dialling') return
-    this.#phase.endpoint.tenants.delete(this)
+    const chosen = this.#phase.endpoint
     const endpoint = this.#attempts.moveTo(address)
     this.#times = times
+    if (this.#greeter === null && endpoint === chosen) {
+      this.#relay(upstream, endpoint)
+      return
+    }
+    chosen.tenants.delete(this)
     if (this.#greeter === null) {
       this.#relay(upstream, endpoint)
       return
@@ -290,7 +312,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       this.onDialFailed(failure)
       return
     }
-    this.#phase = { kind: 'queued' }
+    this.#phase = QUEUED
     this.#attempts.end('success')
     this.#refuse(failure.reason, failure.detail)
   }
@@ -307,25 +329,29 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     this.#attempts.succeed()
     endpoint.tenants.add(this)
     this.#upstream = upstream
-    const relay = new Relay({
-      client: this.#client,
-      upstream,
-      early: this.#early,
-      clientEnded: this.#clientEnded,
-      idleMs: () => this.#owner.snapshot.timeouts.idleMs,
-      farewell: this.#greeter === null ? null : () => this.#greeter?.farewell() ?? null,
-      onUpstreamClosed: () => {
-        endpoint.leave()
-        endpoint.tenants.delete(this)
-        this.#releaseSlot()
-      },
-      onEnd: (end) => this.#onRelayEnd(end),
-    })
+    const relay = new Relay(this, this.#client, upstream)
     this.#phase = { kind: 'relaying', endpoint, relay }
+    const early = this.#early
     this.#early = null
-    this.#timer.release()
+    this.#timer?.release()
     this.#look?.release()
-    relay.start()
+    relay.start(early, this.#clientEnded)
+  }
+
+  get idleMs(): number | null {
+    return this.#owner.snapshot.timeouts.idleMs
+  }
+
+  farewell(): Buffer | null {
+    return this.#greeter === null ? null : this.#greeter.farewell()
+  }
+
+  onUpstreamClosed(): void {
+    if (this.#phase.kind !== 'relaying') return
+    const { endpoint } = this.#phase
+    endpoint.leave()
+    endpoint.tenants.delete(this)
+    this.#releaseSlot()
   }
 
   onEndpointLeft(): void {
@@ -340,7 +366,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     if (isAlone) return
     endpoint.tenants.delete(this)
     begun.cancel()
-    this.#phase = { kind: 'queued' }
+    this.#phase = QUEUED
     this.#attempts.end('abandoned')
     this.#dial()
   }
@@ -352,7 +378,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
     this.destroy()
   }
 
-  #onRelayEnd(end: RelayEnd): void {
+  onRelayEnd(end: RelayEnd): void {
     if (end.kind === 'closed') this.#ended(end.by === 'client' ? 'client_closed' : 'upstream_closed', null)
     else if (end.kind === 'idle') this.#ended('idle_timeout', null)
     else if (this.#evicted !== null) this.#ended('endpoint_left', this.#evicted)
@@ -367,7 +393,8 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   // What the client does before there is an upstream.
 
   onData(chunk: Buffer, length: number): void {
-    const read = Buffer.from(chunk.subarray(0, length))
+    const read = Buffer.allocUnsafe(length)
+    chunk.copy(read, 0, 0, length)
     this.#early = this.#early === null ? read : Buffer.concat([this.#early, read])
     if (this.#early.length >= EARLY_BYTES) this.#client.pause()
   }
@@ -412,7 +439,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
       return
     }
     if (this.#phase.kind === 'resting') {
-      this.#phase = { kind: 'queued' }
+      this.#phase = QUEUED
       this.#dial()
       return
     }
@@ -439,7 +466,7 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
   #abort(): void {
     const phase = this.#phase
     const { cluster, rateLimit } = this.#snapshot
-    if (phase.kind === 'delayed' && this.#timer.at !== Number.POSITIVE_INFINITY) rateLimit?.giveBack()
+    if (phase.kind === 'delayed' && this.#timer !== null) rateLimit?.giveBack()
     else if (phase.kind === 'held') phase.cancel()
     else if (phase.kind === 'queued') cluster.connections.cancel(this)
     else if (phase.kind === 'dialling' || phase.kind === 'greeting') {
@@ -457,12 +484,12 @@ export class TcpSession implements SocketHandler, Waiter, Dialler, Greeted, Tena
 
   #ended(end: TcpEnd, detail: string | null): void {
     if (this.#phase.kind === 'ended') return
-    this.#phase = { kind: 'ended' }
-    this.#timer.release()
+    this.#phase = ENDED
+    this.#timer?.release()
     this.#look?.release()
     this.#early = null
     this.#releaseSlot()
-    const at = refreshClock()
+    const at = now()
     this.#owner.onSessionEnd(this, {
       end,
       detail,

@@ -32,6 +32,8 @@ export interface LoginVisitor {
 
 const PING = encodeCommand(['PING'])
 const ROLE = encodeCommand(['ROLE'])
+/** Of a server whose commands were renamed. */
+const UNKNOWN = /^ERR unknown command/
 /** Of a server with `maxclients` connections, and of one in protected mode. */
 const UNWELCOME = /^(ERR max number of clients|DENIED )/
 
@@ -130,8 +132,8 @@ class LoginAttempt implements Dial, Dialler {
 
   #wrongPong(reply: Reply): string | null {
     if (!(reply instanceof ReplyError)) return null
-    // Without a credential of ours, NOAUTH is what a server says that waits for the application's own.
-    if (!this.#isCheck || reply.code === 'NOAUTH' || reply.code === 'NOPERM') return null
+    // Without a credential of ours, NOAUTH is what a server says that waits for the application's own; one may forbid PING, or not have it.
+    if (!this.#isCheck || reply.code === 'NOAUTH' || reply.code === 'NOPERM' || UNKNOWN.test(reply.text)) return null
     return `answered PING with: ${reply.text}`
   }
 

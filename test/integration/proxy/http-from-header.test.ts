@@ -68,6 +68,24 @@ describe('an upstream from a header', () => {
     assert.equal(a.requests.length, 1)
   })
 
+  it('has its circuits held open or closed by a person for the hosts that are known and for those that are named later', async () => {
+    const { a, b, answer, ask, cluster } = await setup(() => ['127.0.0.1'], {
+      circuitBreaker: { consecutiveFailures: 1 },
+    })
+    assert.equal((await ask(`X-Upstream-Host: 127.0.0.1:${a.port}`)).body, 'a')
+    assert.equal(cluster.forceCircuits('open', null), 1)
+    assert.equal((await ask(`X-Upstream-Host: 127.0.0.1:${a.port}`)).reason, 'circuit_open')
+    assert.equal((await ask(`X-Upstream-Host: 127.0.0.1:${b.port}`)).reason, 'circuit_open')
+    assert.equal(cluster.forceCircuits('closed', `127.0.0.1:${b.port}`), 1)
+    answer.b = withStatus(500)
+    for (let i = 0; i < 3; i++) assert.equal((await ask(`X-Upstream-Host: 127.0.0.1:${b.port}`)).status, 500)
+    assert.equal((await ask(`X-Upstream-Host: 127.0.0.1:${a.port}`)).reason, 'circuit_open')
+    assert.equal(cluster.forceCircuits('auto', null), 2)
+    assert.equal((await ask(`X-Upstream-Host: 127.0.0.1:${a.port}`)).body, 'a')
+    assert.deepEqual([a.requests.length, b.requests.length], [2, 3])
+    assert.equal(cluster.forceCircuits('open', '127.0.0.1:1'), 0)
+  })
+
   it('keeps a bounded number of hosts, and forgets those that nobody asks for', async () => {
     const { a, ask, cluster } = await setup(() => ['*.localhost'])
     const startedAt = now()

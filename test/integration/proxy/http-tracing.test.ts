@@ -241,10 +241,30 @@ describe('a span', () => {
   })
 })
 
+describe('the histogram of durations', () => {
+  it('has the newest request whose span is sent as the example of its bucket, and no other one', async () => {
+    const { client, proxy } = await setup(({ target }) => (target === '/404' ? withStatus(404) : ok()), {
+      sample: '0%',
+    })
+    await client.get('/404').response()
+    await client.get('/', `traceparent: 00-${'1'.repeat(32)}-${PARENT}-01`).response()
+    await proxy.logged(2)
+    const { cells } = proxy.compiler.clusters[0]!
+    const examples = cells.byStatus[200]?.exemplars?.filter((each) => each !== null) ?? []
+    assert.deepEqual(
+      examples.map(({ traceId }) => traceId),
+      ['1'.repeat(32)],
+    )
+    const [example] = examples
+    assert.ok(example !== undefined && example.durationMs > 0 && Math.abs(Date.now() - example.atMs) < 60_000)
+    assert.equal(cells.byStatus[404]?.exemplars, null)
+  })
+})
+
 describe('which spans are sent', () => {
   it('those that the application sampled, and with 0% no other one that went well in time', () =>
     onTime(300, async () => {
-      const { client, spans } = await setup(undefined, { sample: '0%' })
+      const { client, spans } = await setup(undefined, { sample: '0%', slowerThan: '1h' })
       await client.get('/0').response()
       await client.get('/1', `traceparent: ${PARENT_FIELD}`).response()
       await client.get('/2', `traceparent: 00-${TRACE}-${PARENT}-00`).response()

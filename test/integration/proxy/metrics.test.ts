@@ -125,6 +125,28 @@ describe('/metrics', () => {
     })
   })
 
+  it('says the same as OpenMetrics to whoever asks for it', async () => {
+    await get('/')
+    const headers = { accept: 'application/openmetrics-text;version=1.0.0,text/plain;q=0.5' }
+    const answer = await fetch(`http://127.0.0.1:${proxy.telemetryPort}/metrics`, { headers })
+    assert.equal(answer.headers.get('content-type'), 'application/openmetrics-text; version=1.0.0; charset=utf-8')
+    const lines = (await answer.text()).split('\n')
+    assert.deepEqual(lines.slice(-2), ['# EOF', ''])
+    const text = (await proxy.get('/metrics')).body.split('\n')
+    // The names of samples and their labels are those of the text format, but for how a bound is written.
+    const series = (of: readonly string[]) =>
+      of.filter((line) => line !== '' && !line.startsWith('#')).map((line) => line.replace(/ \S+$/, ''))
+    assert.deepEqual(
+      series(lines).map((line) => line.replace(/(le="\d+)\.0"/, '$1"')),
+      series(text),
+    )
+    const families = (of: readonly string[]) => of.filter((line) => line.startsWith('# TYPE '))
+    assert.deepEqual(
+      families(lines),
+      families(text).map((line) => line.replace(/_total counter$/, ' counter')),
+    )
+  })
+
   it('counts requests by status, and each histogram agrees with the count', async () => {
     const before = (await scrape()).samples
     const startedAt = performance.now()

@@ -38,7 +38,7 @@ async function telemetry(unready: readonly string[] = []) {
     unready: () => unready,
     unknownUpstreams: () => null,
     configz: () => configz,
-    metrics: () => 'm 1\n',
+    metrics: (format) => `${format} 1\n`,
   })
   servers.push(server)
   await server.listen(0, 'any', 'telemetry')
@@ -86,8 +86,11 @@ describe('the telemetry port', () => {
     assert.deepEqual((await ask(port, '/livez')).status, 200)
     assert.deepEqual((await ask(port, '/readyz')).body, 'ok\n')
     const metrics = await ask(port, '/metrics')
-    assert.equal(metrics.body, 'm 1\n')
+    assert.equal(metrics.body, 'Prometheus 1\n')
     assert.equal(metrics.headers['content-type'], 'text/plain; version=0.0.4; charset=utf-8')
+    const open = await ask(port, '/metrics', { headers: { Accept: 'application/openmetrics-text; version=1.0.0' } })
+    assert.equal(open.body, 'OpenMetrics 1\n')
+    assert.equal(open.headers['content-type'], 'application/openmetrics-text; version=1.0.0; charset=utf-8')
     const configz = await ask(port, '/configz')
     assert.equal(configz.headers['content-type'], 'application/json')
     assert.deepEqual(JSON.parse(configz.body), { version: '1', pod: null, startedAt: 't', ambassadors: [] })

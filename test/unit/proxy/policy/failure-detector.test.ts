@@ -41,6 +41,24 @@ describe('failure rate', () => {
     assert.equal(detector.record('failure', 3), true)
   })
 
+  it('is reached at exactly the ratio whatever percentage it is, and with whichever attempt makes them enough', () => {
+    for (let percent = 1; percent <= 100; percent++) {
+      const judge = (failures: number, isFailureLast: boolean) => {
+        const detector = new FailureRate({ ratio: percent / 100, minimumRequests: 100, windowMs: 10_000 })
+        let judged = false
+        for (let i = 0; i < 100; i++) {
+          judged = detector.record((isFailureLast ? 99 - i : i) < failures ? 'failure' : 'success', 0)
+          if (i < 99) assert.equal(judged, false)
+        }
+        return judged
+      }
+      for (const isFailureLast of [true, false]) {
+        assert.equal(judge(percent, isFailureLast), true, `${percent} of 100`)
+        assert.equal(judge(percent - 1, isFailureLast), false, `${percent - 1} of 100 at ${percent}%`)
+      }
+    }
+  })
+
   it('counts a throttled attempt as failed', () => {
     const detector = rate(2)
     detector.record('throttled', 0)
@@ -73,7 +91,7 @@ describe('failure rate', () => {
           const verdict = (newerThan: number) => {
             const within = seen.filter((each) => each.at > newerThan)
             const failures = within.filter((each) => each.failed).length
-            return failed && within.length >= 3 && failures * 2 >= within.length
+            return within.length >= 3 && failures * 2 >= within.length
           }
           // The oldest slice is dropped as a whole: the exact window lies between nine and ten slices.
           const slice = Math.floor(at / 1000) * 1000

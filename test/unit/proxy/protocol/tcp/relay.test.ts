@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { Relay, type RelayEnd } from '../../../../../proxy/protocol/tcp/relay.ts'
+import { Relay, type RelayEnd, type RelayOwner } from '../../../../../proxy/protocol/tcp/relay.ts'
 import { CHUNK_BYTES, keepScratch, lend, lentPieces, takeBack } from '../../../../../proxy/runtime/buffers.ts'
 import { NO_HANDLER, type RawSocket, type SocketHandler } from '../../../../../proxy/runtime/raw-socket.ts'
 
@@ -107,19 +107,17 @@ function relay(parts: { early?: Buffer; clientEnded?: boolean; takes?: boolean }
   upstream.takes = parts.takes ?? true
   const ends: RelayEnd[] = []
   const log: string[] = []
-  const made = new Relay({
-    client: client as unknown as RawSocket,
-    upstream: upstream as unknown as RawSocket,
-    early: parts.early ?? null,
-    clientEnded: parts.clientEnded ?? false,
-    idleMs: () => null,
+  const owner: RelayOwner = {
+    idleMs: null,
+    farewell: () => null,
     onUpstreamClosed: () => log.push('upstream closed'),
-    onEnd: (end) => {
+    onRelayEnd: (end) => {
       log.push('end')
       ends.push(end)
     },
-  })
-  made.start()
+  }
+  const made = new Relay(owner, client as unknown as RawSocket, upstream as unknown as RawSocket)
+  made.start(parts.early ?? null, parts.clientEnded ?? false)
   return { client, upstream, relay: made, ends, log }
 }
 
