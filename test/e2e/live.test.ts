@@ -219,4 +219,25 @@ describe('while traffic flows, on a real cluster', () => {
     await w.kubectl.remove('configmap/ambassador-payments')
     await eventually('restored after a delete', restored, { timeoutMs: 5000 })
   })
+
+  it('an Ambassador that is deleted is served on by the pods that run, and is theirs again when it is back', async () => {
+    const [before] = await callers()
+    const [pod] = await w.kubectl.pods('app=caller')
+    await w.kubectl.delete('amb/payments')
+    await w.kubectl.gone('configmap/ambassador-payments')
+    await eventually('it is served on', async () => {
+      const [now] = await callers()
+      return now.ok > before.ok + 200
+    })
+    await w.kubectl.apply([ambassador('payments', httpTo('blue', 8081))])
+    await eventually(
+      'the new one is served',
+      async () => (await callers())[0].texts.blue > (before.texts.blue ?? 0) + 50,
+    )
+    await w.kubectl.wait('amb/payments', 'Ready')
+    const [now] = await callers()
+    assert.deepEqual(now.failures, before.failures)
+    const [same] = await w.kubectl.pods('app=caller')
+    assert.deepEqual([same.metadata.uid, same.status.initContainerStatuses[0].restartCount], [pod.metadata.uid, 0])
+  })
 })
