@@ -3,6 +3,7 @@ import { canonicalJson, withoutEndpoints } from '../common/config-hash.ts'
 import type { AmbassadorReport, LoadFailure, RefReport } from '../common/configz.ts'
 import type { Log } from '../common/log.ts'
 import type { ProxyConfig } from '../common/proxy-config.ts'
+import { changesText } from './config/changes.ts'
 import { type Candidate, type CompileParts, Compiler, type Snapshot } from './config/compile.ts'
 import type { ConfigRead, ConfigSource } from './config/load.ts'
 import { refPaths } from './config/refs.ts'
@@ -64,6 +65,12 @@ interface InForce {
   readonly config: ProxyConfig
   readonly since: string
   readonly snapshot: Snapshot
+}
+
+/** Bound, and not yet served by anybody. */
+interface Opened {
+  readonly listener: Listener
+  readonly socket: UnixListener | null
 }
 
 interface Rejected {
@@ -216,6 +223,20 @@ export class Served {
     return { open, busy }
   }
 
+  /** Requests that may come to hold more memory than they do now. */
+  get growing(): number {
+    let growing = 0
+    for (const driver of [this.#driver, ...this.#leaving]) growing += driver?.growing ?? 0
+    return growing
+  }
+
+  /** Ends up to `count` requests that wait for slow peers; returns how many. */
+  endSome(count: number, detail: string): number {
+    let ended = 0
+    for (const driver of [this.#driver, ...this.#leaving]) ended += driver?.endSome?.(count - ended, detail) ?? 0
+    return ended
+  }
+
   /** Another source for the same Ambassador, whose content the next reload() reads. */
   setSource(source: ConfigSource): void {
     this.#source = source
@@ -244,6 +265,8 @@ export class Served {
       if (isNewGeneration) this.#inForce = { ...inForce, config }
       return
     }
+    // The first time the port comes first: certificates take longer than all else, and who connects meanwhile waits in the kernel.
+    const early = inForce === null ? await this.#open(config) : null
     const candidate = this.#compiler.prepare(config)
     if (inForce !== null && candidate.problem !== null && this.#compiler.isServing) {
       this.#refs = this.#compiler.refresh()
@@ -251,22 +274,25 @@ export class Served {
       this.#reject(candidate.problem.reason, candidate.problem.message, config, config, candidate.refs)
       return
     }
-    const socket = await this.#listenUnix(config)
-    const listener = socket instanceof Error ? socket : await this.#listen(config)
-    if (socket instanceof Error || listener instanceof Error) {
-      if (!(socket instanceof Error) && socket !== this.#socket) socket?.close()
+    const opened = early ?? (await this.#open(config))
+    if (opened instanceof Error) {
       this.#compiler.discard(candidate)
-      const { message } = listener as Error
-      this.#reject(
-        listener instanceof NoDirectoryError ? 'NotMounted' : 'PortInUse',
-        message,
-        config,
-        config,
-        candidate.refs,
-      )
+      const reason = opened instanceof NoDirectoryError ? 'NotMounted' : 'PortInUse'
+      this.#reject(reason, opened.message, config, config, candidate.refs)
       return
     }
-    await this.#commit(candidate, listener, socket)
+    // No turn of the event loop since the port was opened, or a connection would be accepted that nobody serves.
+    await this.#commit(candidate, opened.listener, opened.socket)
+  }
+
+  /** What a config listens on, each the one that is there or a new one that is bound; an error when one cannot be had. */
+  async #open(config: ProxyConfig): Promise<Opened | Error> {
+    const socket = await this.#listenUnix(config)
+    if (socket instanceof Error) return socket
+    const listener = await this.#listen(config)
+    if (!(listener instanceof Error)) return { listener, socket }
+    if (socket !== this.#socket) socket?.close()
+    return listener
   }
 
   /** The Unix socket of a config, null when it has none: the one that is there, or a new one that is bound; an error when it cannot be had. */
@@ -334,12 +360,14 @@ export class Served {
     this.#parts.onLoad('applied')
     const { hash, ambassador, listener: at } = config
     const fields = { ...this.#keys(), hash, generation: ambassador.generation, port: at.port }
-    if (candidate.problem === null) this.#parts.log.info(fields, 'config in force')
-    else
-      this.#parts.log.warn(
-        { ...fields, detail: candidate.problem.message },
-        'config in force, but what it refers to is not usable',
-      )
+    const changes = before === null ? '' : changesText(before.config, config)
+    const changed = changes === '' ? [] : [`changed: ${changes}`]
+    if (candidate.problem === null) {
+      this.#parts.log.info({ ...fields, ...(changed.length > 0 && { detail: changed[0] }) }, 'config in force')
+    } else {
+      const detail = [candidate.problem.message, ...changed].join('; ')
+      this.#parts.log.warn({ ...fields, detail }, 'config in force, but what it refers to is not usable')
+    }
     for (const { name: cluster, tls } of config.clusters) {
       if (tls?.insecureSkipVerify === undefined) continue
       const detail = tls.insecureSkipVerify.reason

@@ -1,14 +1,27 @@
 import assert from 'node:assert/strict'
-import { spawn, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { connect, createServer, type Server, type Socket } from 'node:net'
+import {
+  closeSync,
+  linkSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, getTestContext, it, type TestContext } from 'node:test'
+import { createServer as createTlsServer } from 'node:tls'
 import { which } from '../../../build/machine/exec.ts'
 import { plainConfig } from '../../../proxy/config/plain.ts'
 import { programArgs } from '../../helpers/built.ts'
+import { Pki } from '../../helpers/pki.ts'
 import { freePort } from '../../helpers/ports.ts'
 import { ProxyProcess } from '../../helpers/proxy-process.ts'
 import { Volumes, writeVolume } from '../../helpers/volume.ts'
@@ -55,6 +68,20 @@ async function application(port: number): Promise<Socket> {
   testContext().after(() => socket.destroy())
   await once(socket, 'connect')
   return socket
+}
+
+/** The first connection to a port that nobody may listen on yet. Rejects when the process ends. */
+async function untilAccepted(proxy: ProxyProcess, port: number): Promise<Socket> {
+  let isOver = false
+  void proxy.exit.then(() => (isOver = true))
+  for (;;) {
+    try {
+      return await application(port)
+    } catch (error) {
+      if (isOver) throw error
+    }
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
 }
 
 /** Sends a word and waits until it has come back. */
@@ -123,6 +150,37 @@ describe('the process', { concurrency: 3 }, () => {
     write(to)
     await proxy.ready()
     await echoes(await application(to), 'to')
+  })
+
+  it('listens before it reads certificates, and serves who has connected meanwhile', async () => {
+    const pki = new Pki()
+    testContext().after(() => pki.remove())
+    const ca = pki.authority()
+    const secure = createTlsServer(ca.issue(), (socket) => socket.pipe(socket)).listen(0, '127.0.0.1')
+    await once(secure, 'listening')
+    testContext().after(() => secure.close())
+    // Reading this stops the process until somebody writes it.
+    const [path, other] = [join(volumes.root, 'slow-ca.pem'), join(volumes.root, 'slow-ca.other')]
+    execFileSync('mkfifo', [path])
+    linkSync(path, other)
+    const port = await freePort()
+    const file = join(volumes.root, 'slow-ca.json')
+    const upstream = { host: '127.0.0.1', port: (secure.address() as AddressInfo).port }
+    const plainOne = plainConfig({ namespace: '', ...upstream, listenPort: port, protocol: 'TCP', tls: null })
+    const tls = { serverName: 'localhost', ca: { kind: 'file', path }, clientCertificate: null, minVersion: 'TLSv1.2' }
+    const clusters = plainOne.clusters.map((cluster) => ({ ...cluster, tls }))
+    writeFileSync(file, JSON.stringify({ ...plainOne, clusters, hash: 'by hand' }))
+    const proxy = await start({ AMBASSADOR_CONFIG: file })
+    const early = await untilAccepted(proxy, port)
+    assert.deepEqual(proxy.log, [])
+    // What is read again later is a file like any other.
+    writeFileSync(`${path}.new`, ca.cert)
+    renameSync(`${path}.new`, path)
+    const writer = openSync(other, 'r+')
+    writeSync(writer, ca.cert)
+    closeSync(writer)
+    await echoes(early, 'early')
+    await proxy.ready()
   })
 
   it('serves a file with Ambassadors as well, in the image, where they can be rendered', async () => {
