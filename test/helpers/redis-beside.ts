@@ -54,8 +54,8 @@ function withoutChance(text: string): string {
   return [...value.matchAll(/ (?:name|flags|db|sub|psub|ssub|multi|user|resp|cmd)=\S*/g)].join('')
 }
 
-/** What MONITOR shows of connections that the sidecar makes ready. */
-const LOGIN = /^\+\d+\.\d+ \[.*?\] "(AUTH|PING|ROLE)"/
+/** What MONITOR shows of connections that the sidecar makes ready, and of Sentinels that look after the server. */
+const OTHERS = /^\+\d+\.\d+ \[.*?\] "(AUTH|PING|ROLE|INFO|CLIENT|SUBSCRIBE|PUBLISH" "__sentinel__:hello)"/
 
 /** A value that never comes is told as the end of its connection. */
 const PATIENCE_MS = 10_000
@@ -87,7 +87,7 @@ export class Talker {
       if (end > 0) {
         const value = this.#text.slice(this.#at, end)
         this.#at = end
-        if (LOGIN.test(value)) continue
+        if (OTHERS.test(value)) continue
         return value
       }
       const patience = setTimeout(() => this.client.socket.destroy(), PATIENCE_MS)
