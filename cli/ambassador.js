@@ -6,7 +6,14 @@ import { constants } from 'node:os'
 import { join } from 'node:path'
 
 const MAIN = join(import.meta.dirname ?? new URL('.', import.meta.url).pathname, 'main.ts')
-const NEEDED = 26
+const NEEDED = '26.10'
+
+/** The same major version, and not an older one: a later major version may make its sockets in another way. */
+const isFit = () => {
+  const [major, minor] = process.versions.node.split('.').map(Number)
+  const [neededMajor, neededMinor] = NEEDED.split('.').map(Number)
+  return major === neededMajor && minor >= neededMinor
+}
 
 const pinned = () => {
   const find = createRequire(import.meta.url)
@@ -18,12 +25,12 @@ const pinned = () => {
     }
   }
   console.error(
-    `ambassador: needs Node ${NEEDED} or newer, this is ${process.version}: install it, or run npm ci in the checkout`,
+    `ambassador: needs Node ${NEEDED} or a later 26, this is ${process.version}: install it, or run npm ci in the checkout`,
   )
   process.exit(2)
 }
 
-if (Number.parseInt(process.versions.node, 10) >= NEEDED) {
+if (isFit()) {
   process.argv[1] = MAIN
   const { start } = await import('./main.ts')
   await start()

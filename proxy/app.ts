@@ -95,6 +95,10 @@ export class ProxyApp {
         if (cause === null) log.info({}, 'requests are taken again')
         else log.warn({ reason: 'overloaded', detail }, 'new requests are refused')
       },
+      growing: () => this.#served.reduce((count, served) => count + served.growing, 0),
+      endSome: (count, detail) => {
+        this.#served.reduce((ended, served) => ended + served.endSome(count - ended, detail), 0)
+      },
     })
     this.#tls = new TlsContexts({
       read: (ref) => readRef(ref, dirs),

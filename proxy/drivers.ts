@@ -49,7 +49,10 @@ export function driverMaker(write: WriteLine, given: Partial<DriverParts> = {}):
 
 const silent: Log = { debug() {}, info() {}, warn() {}, error() {} }
 
-function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine, parts: DriverParts): SnapshotDriver {
+/** One that says and does what the optional parts of the contract are about. */
+type WholeDriver = SnapshotDriver & Required<Pick<SnapshotDriver, 'growing' | 'endSome'>>
+
+function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine, parts: DriverParts): WholeDriver {
   const { namespace, name } = snapshot.config.ambassador
   let guard = first(snapshot).cluster.guard
   const spans = new SpanSender(namespace, name, {
@@ -85,6 +88,10 @@ function httpDriver(snapshot: Snapshot, onTrouble: OnTrouble, write: WriteLine, 
     get busy() {
       return http.busy
     },
+    get growing() {
+      return http.growing
+    },
+    endSome: (count, detail) => http.endSome(count, detail),
     get answers() {
       const answers: Record<string, number> = {}
       for (const { cells } of clusters) {

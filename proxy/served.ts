@@ -3,6 +3,7 @@ import { canonicalJson, withoutEndpoints } from '../common/config-hash.ts'
 import type { AmbassadorReport, LoadFailure, RefReport } from '../common/configz.ts'
 import type { Log } from '../common/log.ts'
 import type { ProxyConfig } from '../common/proxy-config.ts'
+import { changesText } from './config/changes.ts'
 import { type Candidate, type CompileParts, Compiler, type Snapshot } from './config/compile.ts'
 import type { ConfigRead, ConfigSource } from './config/load.ts'
 import { refPaths } from './config/refs.ts'
@@ -222,6 +223,20 @@ export class Served {
     return { open, busy }
   }
 
+  /** Requests that may come to hold more memory than they do now. */
+  get growing(): number {
+    let growing = 0
+    for (const driver of [this.#driver, ...this.#leaving]) growing += driver?.growing ?? 0
+    return growing
+  }
+
+  /** Ends up to `count` requests that wait for slow peers; returns how many. */
+  endSome(count: number, detail: string): number {
+    let ended = 0
+    for (const driver of [this.#driver, ...this.#leaving]) ended += driver?.endSome?.(count - ended, detail) ?? 0
+    return ended
+  }
+
   /** Another source for the same Ambassador, whose content the next reload() reads. */
   setSource(source: ConfigSource): void {
     this.#source = source
@@ -345,12 +360,14 @@ export class Served {
     this.#parts.onLoad('applied')
     const { hash, ambassador, listener: at } = config
     const fields = { ...this.#keys(), hash, generation: ambassador.generation, port: at.port }
-    if (candidate.problem === null) this.#parts.log.info(fields, 'config in force')
-    else
-      this.#parts.log.warn(
-        { ...fields, detail: candidate.problem.message },
-        'config in force, but what it refers to is not usable',
-      )
+    const changes = before === null ? '' : changesText(before.config, config)
+    const changed = changes === '' ? [] : [`changed: ${changes}`]
+    if (candidate.problem === null) {
+      this.#parts.log.info({ ...fields, ...(changed.length > 0 && { detail: changed[0] }) }, 'config in force')
+    } else {
+      const detail = [candidate.problem.message, ...changed].join('; ')
+      this.#parts.log.warn({ ...fields, detail }, 'config in force, but what it refers to is not usable')
+    }
     for (const { name: cluster, tls } of config.clusters) {
       if (tls?.insecureSkipVerify === undefined) continue
       const detail = tls.insecureSkipVerify.reason

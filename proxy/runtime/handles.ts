@@ -127,7 +127,34 @@ interface Binding {
   readonly wrap: (connection: ConnectionHandle, context: unknown, isServer: boolean, isWriting: boolean) => TlsHandle
 }
 
-const binding = (process as unknown as { binding(name: string): Binding }).binding
+/**
+ * Since this release a handle makes the object of a write itself; before it, a call without one ends the process. What a later major
+ * version does is not known.
+ */
+const MAJOR = 26
+const FIRST_MINOR = 10
+
+/** Pure: why a version of Node cannot run what stands on these handles; null: it can. */
+export function unfitNode(version: string): string | null {
+  const [major, minor = 0] = version.split('.').map(Number)
+  if (major === MAJOR && minor >= FIRST_MINOR) return null
+  return `Node ${version} cannot run a sidecar, which reaches below its sockets: use ${MAJOR}.${FIRST_MINOR} or a later ${MAJOR}, as the image and 'npm ci' have it`
+}
+
+/** @throws where Node refuses, as it does under --permission and with deprecations that throw */
+function binding(name: string): Binding {
+  try {
+    return (process as unknown as { binding(name: string): Binding }).binding(name)
+  } catch (error) {
+    throw new Error(
+      `Node does not give out what is below its sockets (${(error as Error).message}): start it without --permission and --throw-deprecation`,
+      { cause: error },
+    )
+  }
+}
+
+const unfit = unfitNode(process.versions.node)
+if (unfit !== null) throw new Error(unfit)
 
 const { TCP, TCPConnectWrap } = binding('tcp_wrap')
 const { Pipe, PipeConnectWrap } = binding('pipe_wrap')

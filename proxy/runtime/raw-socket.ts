@@ -24,8 +24,8 @@ import type { Accepted } from './listen.ts'
 export interface SocketHandler {
   /**
    * Bytes [0, length) of `chunk` arrived. They are gone after the call: the next read of any socket overwrites them, unless
-   * readInto() gave this socket memory of its own. May be called once or twice after pause() on a TLS socket (records that were
-   * already decrypted), so a receiver must be able to keep a little.
+   * readInto() gave this socket memory of its own. On a TLS socket it is called on after pause() for the records of the read under
+   * way, 16 KiB altogether but any number of them, so a receiver must be able to keep that much.
    */
   onData(chunk: Buffer, length: number): void
   /** The peer will send no more (FIN, or close_notify); our direction is still open until end() or destroy(). */
@@ -164,7 +164,8 @@ export class RawSocket implements HandleOwner {
       this.bytesRead += length
       if (this.tap !== null) this.tap.onRead(chunk, length)
       this.handler.onData(chunk, length)
-      const next = this.#nextReadBuffer
+      // One that was destroyed in there may have given its memory away, and TLS goes on with the records that it has.
+      const next = this.destroyed ? this.#shared : this.#nextReadBuffer
       if (next === chunk) return undefined
       this.#readBuffer = next
       return next
@@ -263,9 +264,12 @@ export class RawSocket implements HandleOwner {
     if (!this.#isGone) this.connection.setKeepAlive?.(true, idleMs / 1000)
   }
 
-  /** Asks a Unix socket, whose kernel tells by itself: true when nobody holds the other end any more. */
+  /** Asks a Unix socket without TLS, whose kernel tells by itself: true when nobody holds the other end any more. */
   isAbandoned(): boolean {
-    return this.#isGone || writeTo(this.#handle, NOTHING, this) instanceof Error
+    if (this.#isGone || this.#writeError !== null) return true
+    // A write under way hears of it by itself, and one of no bytes behind it would be counted as one of ours when it ends.
+    if (this.#inFlight > 0 || this.isTls) return false
+    return writeTo(this.#handle, NOTHING, this) instanceof Error
   }
 
   /**
@@ -275,6 +279,8 @@ export class RawSocket implements HandleOwner {
    */
   write(data: Buffer): boolean {
     if (this.destroyed || this.#endWanted || this.#writeError !== null) return true
+    // Node would read in there, and a write in the onData that follows would end the process.
+    if (data.length === 0 && this.isTls) return true
     this.bytesWritten += data.length
     if (this.tap !== null) this.tap.onWrite(data)
     if (this.#inFlight > 0 && this.isTls) {
@@ -326,19 +332,20 @@ export class RawSocket implements HandleOwner {
   /** For the handle alone: the oldest write under way has ended. */
   onWritten(status: number, detail: string | undefined): void {
     if (status < 0) this.#writeError ??= ioError('write', status, detail)
-    this.backlog -= this.#oldestBytes
-    this.#oldestBytes = --this.#inFlight > 0 ? (this.#otherBytes?.shift() ?? 0) : 0
+    this.#inFlight--
     if (this.destroyed) return
     if (this.#writeError !== null) {
-      this.#queue = null
-      this.backlog = 0
       this.#onWriteError()
       return
     }
+    this.backlog -= this.#oldestBytes
+    this.#oldestBytes = this.#inFlight > 0 ? (this.#otherBytes?.shift() ?? 0) : 0
     while (this.#queue !== null && this.#queue.length > 0 && this.#inFlight === 0) {
       const next = this.#queue.shift() as Buffer
       this.backlog -= next.length
       this.#send(next)
+      // It has told of that, and there is nothing to go on with.
+      if (this.#writeError !== null) return
     }
     if (this.#inFlight > 0) return
     this.#giveBack()
@@ -352,6 +359,8 @@ export class RawSocket implements HandleOwner {
    * rest of an upload). So the read side is read to its end, which a reset connection reaches at once, and only then closed.
    */
   #onWriteError(): void {
+    this.#queue = null
+    this.backlog = 0
     if (this.ended && this.#writeError !== null) this.fail(this.#writeError)
     else if (this.#paused) this.resume()
   }

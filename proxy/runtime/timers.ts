@@ -20,6 +20,12 @@ let swept = 0
 let armedTick = Number.POSITIVE_INFINITY
 let armed: NodeJS.Timeout | null = null
 
+/** Has one timer that is its own. Where there are many of them a function for each would be memory for nothing. */
+export interface TimerOwner {
+  /** The time of its timer has come. */
+  onTimer(): void
+}
+
 /**
  * A deadline that is set and cleared for each request. Setting it later or clearing it writes one number: the timer stays where it
  * is in the wheel, and only when its slot comes up is it seen that it is not due and moved on. So a connection that sets a 5 s
@@ -31,9 +37,10 @@ export class CoarseTimer {
   #tick = -1
   #next: CoarseTimer | null = null
   #previous: CoarseTimer | null = null
-  readonly #fire: () => void
+  readonly #fire: (() => void) | TimerOwner
 
-  constructor(fire: () => void) {
+  /** @param fire called, or told, when its time has come */
+  constructor(fire: (() => void) | TimerOwner) {
     this.#fire = fire
   }
 
@@ -90,7 +97,9 @@ export class CoarseTimer {
         timer.#unlink()
         if (timer.at <= time) {
           timer.at = Number.POSITIVE_INFINITY
-          timer.#fire()
+          const fire = timer.#fire
+          if (typeof fire === 'function') fire()
+          else fire.onTimer()
           // What fires may release its neighbours: begin the slot again rather than follow a link that is gone.
           timer = slots[slot] ?? null
           continue

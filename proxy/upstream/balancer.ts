@@ -101,6 +101,9 @@ export function pickEndpoint(
   hash: number = NO_HASH,
 ): Endpoint | null {
   const { policy, panicThreshold, isStrict } = balancing
+  const only = groups.length === 1 && groups[0]!.endpoints.length === 1 ? groups[0]!.endpoints[0]! : null
+  // There is no choice: what was tried, dialled in vain or hashed makes no difference.
+  if (only !== null) return only.isAvailable(now) && (panicThreshold !== 0 || only.isWell(now)) ? only : null
   if (tried.length === 0 && ((groups.length > 1 && !isStrict) || (panicThreshold !== null && panicThreshold > 0))) {
     const share = shareOut(groups, now, random, policy === 'ConsistentHash' ? hash : NO_HASH, panicThreshold ?? 0)
     const group = share === null ? undefined : groups[share.index]

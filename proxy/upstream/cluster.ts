@@ -182,6 +182,11 @@ export class Cluster {
     return this.#options.config.discovery.kind === 'sentinel'
   }
 
+  /** Whoever watches the endpoint says that it does not answer: what is under way there will not end by itself. */
+  isDown({ host, port }: Endpoint): boolean {
+    return this.#discovery.isDown?.(host, port) ?? false
+  }
+
   /** Times that another server became the master. */
   get switches(): number {
     return this.#switches

@@ -3,7 +3,7 @@ import type { Bulkhead } from '../policy/bulkhead.ts'
 import { SMALL_READ_BUFFER } from '../runtime/buffers.ts'
 import { now } from '../runtime/clock.ts'
 import type { RawSocket, SocketHandler } from '../runtime/raw-socket.ts'
-import { CoarseTimer } from '../runtime/timers.ts'
+import { CoarseTimer, type TimerOwner } from '../runtime/timers.ts'
 import { CloseHabit } from './close-habit.ts'
 import type { Cluster } from './cluster.ts'
 import { type Dial, type DialFailure, type Dialler, type DialTimes, dial, withoutDot } from './connector.ts'
@@ -38,7 +38,7 @@ export interface ConnectionCaller {
 }
 
 /** One connection to the endpoint of its pool. */
-export class UpstreamConnection implements SocketHandler {
+export class UpstreamConnection implements SocketHandler, TimerOwner {
   readonly pool: HttpPool
   readonly raw: RawSocket
   /** Requests sent on it, the one under way included. */
@@ -61,7 +61,7 @@ export class UpstreamConnection implements SocketHandler {
       pool.cluster.config.limits
     this.#expiresAt = maxAgeMs === null ? Number.POSITIVE_INFINITY : now() + maxAgeMs * (0.9 + 0.2 * Math.random())
     this.#maxRequests = Math.ceil(maxConnectionRequests * (0.9 + 0.1 * Math.random()))
-    this.#idleTimer = new CoarseTimer(() => this.destroy())
+    this.#idleTimer = new CoarseTimer(this)
   }
 
   /** Takes it into use for one request. */
@@ -78,6 +78,11 @@ export class UpstreamConnection implements SocketHandler {
     this.#idleTimer.release()
     this.raw.destroy()
     this.pool.onClosed(this)
+  }
+
+  /** It has rested for long enough. */
+  onTimer(): void {
+    this.destroy()
   }
 
   /** Takes the socket out of the pool for good, for a tunnel; its slot is freed by released(). */

@@ -1,6 +1,7 @@
 /** Applications with plain psql, pgbench and redis-cli and no password, before a real PostgreSQL and a real Redis. */
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
+import { Pki } from '../helpers/pki.ts'
 import { eventually, type Json } from './lib/kubectl.ts'
 import { ambassador, deployment, podTemplate, RESOURCES, RESTRICTED } from './lib/manifests.ts'
 import { lastReport } from './lib/reports.ts'
@@ -16,12 +17,18 @@ postgres --single -D /tmp/data postgres <<END
 create role app login password 'first'
 create database shop owner app
 END
-exec postgres -D /tmp/data -c listen_addresses='*' -c unix_socket_directories=/tmp -c fsync=off -c jit=off
+cp /tls/tls.key /tmp/tls.key
+chmod 600 /tmp/tls.key
+exec postgres -D /tmp/data -c listen_addresses='*' -c unix_socket_directories=/tmp -c fsync=off -c jit=off \\
+  -c ssl=on -c ssl_cert_file=/tls/tls.crt -c ssl_key_file=/tmp/tls.key
 `
 
 const START_REDIS = ['redis-server', '--requirepass', 'first', '--save', '', '--dir', '/tmp', '--bind', '*']
 
-/** Writes with pgbench on four new connections after the other, once there is something to write into; 5 s more after SIGTERM. */
+/**
+ * Writes with pgbench on four new connections after the other, by each of the two Ambassadors in turn, once there is something to
+ * write into; 5 s more after SIGTERM.
+ */
 const BENCH = `
 until=''
 trap 'until=$(($(date +%s) + 5))' TERM
@@ -29,14 +36,15 @@ while ! psql -qtAc 'select 1 from pgbench_accounts limit 1' 2> /dev/null | grep 
   [ -z "$until" ] || exit 0
   sleep 0.2
 done
-transactions=0 failures=0
+transactions=0 failures=0 port=5432
 while [ -z "$until" ] || [ "$(date +%s)" -lt "$until" ]; do
-  if pgbench -n -c 4 -t 25 > /tmp/bench 2>&1 && grep -q 'failed transactions: 0 ' /tmp/bench; then
+  if pgbench -n -p $port -c 4 -t 25 > /tmp/bench 2>&1 && grep -q 'failed transactions: 0 ' /tmp/bench; then
     transactions=$((transactions + 100))
   else
     failures=$((failures + 1))
     cat /tmp/bench >&2
   fi
+  port=$((11864 - port))
   echo "{\\"kind\\":\\"tick\\",\\"transactions\\":$transactions,\\"failures\\":$failures}"
 done
 echo "{\\"kind\\":\\"last\\",\\"transactions\\":$transactions,\\"failures\\":$failures}"
@@ -54,16 +62,24 @@ function container(name: string, command: readonly string[], extra: object = {})
   }
 }
 
-function server(name: string, port: number, command: readonly string[]): object[] {
+/** @param tlsSecret mounted at /tls */
+function server(name: string, port: number, command: readonly string[], tlsSecret?: string): object[] {
+  const tls = tlsSecret === undefined ? [] : [{ name: 'tls', secret: { secretName: tlsSecret } }]
   const readinessProbe = { tcpSocket: { port }, periodSeconds: 1, timeoutSeconds: 5 }
   return [
     deployment(name, {
       metadata: { labels: { app: name } },
-      spec: { terminationGracePeriodSeconds: 1, containers: [container('server', command, { readinessProbe })] },
+      spec: {
+        terminationGracePeriodSeconds: 1,
+        containers: [container('server', command, { readinessProbe, volumeMounts: tls.map(() => TLS_MOUNT) })],
+        volumes: tls,
+      },
     }),
     { apiVersion: 'v1', kind: 'Service', metadata: { name }, spec: { selector: { app: name }, ports: [{ port }] } },
   ]
 }
+
+const TLS_MOUNT = { name: 'tls', mountPath: '/tls' }
 
 const secret = (name: string, password: string): object => ({
   apiVersion: 'v1',
@@ -84,13 +100,17 @@ const listen = { port: 5432, hostnames: ['postgres', 'db.shop.example'], env: tr
 const ordersDb = (spec: object = {}): object =>
   ambassador('orders-db', { protocol: 'PostgreSQL', listen, upstreams: [primary], ...spec })
 
-/** The same database with two connections for all. */
-const pooledDb = ambassador('pooled-db', {
-  protocol: 'PostgreSQL',
-  listen: { port: 6432 },
-  upstreams: [{ ...primary, limits: { maxConnections: 2 } }],
-  postgres: { pooling: { mode: 'Transaction' } },
-})
+const tls = { ca: { configMapKeyRef: { name: 'postgres-ca', key: 'ca.crt' } } }
+
+/** The same database over TLS, with two connections for all. */
+const pooledDb = (spec: object = {}): object =>
+  ambassador('pooled-db', {
+    protocol: 'PostgreSQL',
+    listen: { port: 6432 },
+    upstreams: [{ ...primary, tls, limits: { maxConnections: 2 } }],
+    postgres: { pooling: { mode: 'Transaction' } },
+    ...spec,
+  })
 
 describe('databases on a real cluster', () => {
   let w: World
@@ -99,13 +119,25 @@ describe('databases on a real cluster', () => {
     await loadImages(w.cluster, ['ambassador-test-databases'])
     const environment = { PGUSER: 'anybody', PGDATABASE: 'shop' }
     const env = Object.entries(environment).map(([name, value]) => ({ name, value }))
+    const pki = new Pki()
+    const authority = pki.authority()
+    const leaf = authority.issue({ names: ['postgres'] })
+    pki.remove()
     await w.kubectl.apply([
-      ...server('postgres', 5432, ['sh', '-c', START_POSTGRES]),
+      {
+        apiVersion: 'v1',
+        kind: 'Secret',
+        metadata: { name: 'postgres-tls' },
+        type: 'kubernetes.io/tls',
+        stringData: { 'tls.crt': leaf.cert, 'tls.key': leaf.key },
+      },
+      { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'postgres-ca' }, data: { 'ca.crt': authority.cert } },
+      ...server('postgres', 5432, ['sh', '-c', START_POSTGRES], 'postgres-tls'),
       ...server('sessions', 6379, START_REDIS),
       secret('orders-db', 'first'),
       secret('sessions', 'first'),
       ordersDb(),
-      pooledDb,
+      pooledDb(),
       ambassador('cache', {
         protocol: 'Redis',
         listen: { port: 6379, hostnames: ['redis'], env: true },
@@ -185,6 +217,10 @@ describe('databases on a real cluster', () => {
     assert.match(bench.stdout, /transactions actually processed: 200\/200/)
     const { stdout } = await psql('select count(*), count(distinct pid) from visits')
     assert.equal(stdout, '200|2\n')
+    // The server wants SCRAM of everybody, and its clients of this Ambassador come over TLS.
+    const encrypted = 'select session_user, ssl from pg_stat_ssl where pid = pg_backend_pid()'
+    assert.equal((await sh(`psql -p 6432 -qtAc '${encrypted}'`)).stdout, 'app|t\n')
+    assert.equal((await psql(encrypted)).stdout, 'app|f\n')
   })
 
   it('redis-cli without a password, under the name that it always used, writes and reads', async () => {
@@ -212,6 +248,8 @@ describe('databases on a real cluster', () => {
     // Not one that was logged in before.
     await inPostgres(`select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'`)
     await eventually('a new login is made', async () => (await psql('select session_user')).stdout === 'app\n')
+    const pooled = () => sh('psql -p 6432 -qtAc "select session_user"')
+    await eventually('the pool logs in', async () => (await pooled()).stdout === 'app\n')
   })
 
   it('a password of Redis that is rotated is used for what connects next', async () => {
@@ -224,14 +262,15 @@ describe('databases on a real cluster', () => {
     })
   })
 
-  it('pgbench sees no failed transaction while the Ambassador changes and while its pod is deleted', async () => {
+  it('pgbench, with and without a pool behind TLS, sees no failed transaction while its Ambassadors change and its pod is deleted', async () => {
     const { code, stderr } = await sh('pgbench -i -q')
     assert.equal(code, 0, stderr)
     const name = await pod()
     const report = async (): Promise<Json> => JSON.parse((await w.kubectl.lastLine(name)).trim() || '{}')
     await eventually('transactions are made', async () => (await report()).transactions > 200)
-    await w.kubectl.apply([ordersDb({ timeouts: { connect: '10s' } })])
-    await w.kubectl.wait('amb/orders-db', 'Programmed')
+    const timeouts = { connect: '10s' }
+    await w.kubectl.apply([ordersDb({ timeouts }), pooledDb({ timeouts })])
+    await Promise.all(['amb/orders-db', 'amb/pooled-db'].map((amb) => w.kubectl.wait(amb, 'Programmed')))
     const { transactions } = await report()
     await eventually('transactions are made after the change', async () => {
       return (await report()).transactions > transactions + 200

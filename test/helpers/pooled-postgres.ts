@@ -39,5 +39,5 @@ export async function pooledPostgres(given: PooledSetup, ends: Ends) {
     }
   }
   const proxy = await postgresProxy(specOf(given), files, ends)
-  return Object.assign(proxy, { change: (setup: PooledSetup) => proxy.update(specOf(setup)) })
+  return Object.assign(proxy, { files, change: (setup: PooledSetup) => proxy.update(specOf(setup)) })
 }

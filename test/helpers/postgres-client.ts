@@ -66,8 +66,8 @@ export const query = (sql: string): Buffer => message('Q', `${sql}\0`)
 export const copyData = (text: string): Buffer => message('d', text)
 
 /** @param minor of protocol version 3 */
-export function startup(minor: number, parameters: string): Buffer {
-  const text = Buffer.from(parameters)
+export function startup(minor: number, parameters: string | Buffer): Buffer {
+  const text = typeof parameters === 'string' ? Buffer.from(parameters) : parameters
   const head = Buffer.alloc(8)
   head.writeInt32BE(8 + text.length)
   head.writeInt32BE((3 << 16) + minor, 4)

@@ -36,7 +36,7 @@ export class StreamClient extends TestClient {
   #messages: string[] = []
 
   /** Lets itself in, and forgets what it was told meanwhile. */
-  async begin(parameters: string, minor = 0): Promise<this> {
+  async begin(parameters: string | Buffer, minor = 0): Promise<this> {
     this.write(startup(minor, parameters))
     await this.until((messages) => messages.at(-1)?.startsWith('Z') === true)
     return this

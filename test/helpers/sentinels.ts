@@ -128,11 +128,11 @@ export class RedisWithSentinels {
     return found
   }
 
-  /** Waits until every Sentinel names another master than `before`. Returns its port. */
-  async switched(before: number): Promise<number> {
+  /** Waits until every one of the Sentinels names another master than `before`. Returns its port. */
+  async switched(before: number, among: readonly RedisServer[] = this.sentinels): Promise<number> {
     for (;;) {
       const answers = await Promise.all(
-        this.sentinels
+        among
           .filter(({ child }) => child.exitCode === null && child.signalCode === null)
           .map(({ port }) => this.#asks(port, 'SENTINEL', 'GET-MASTER-ADDR-BY-NAME', 'mymaster')),
       )

@@ -4,12 +4,13 @@ import type { AccessLogConfig } from '../../../common/proxy-config.ts'
 import { SMALL_READ_BUFFER } from '../../runtime/buffers.ts'
 import { refreshClock } from '../../runtime/clock.ts'
 import { type Accepted, drop } from '../../runtime/listen.ts'
+import { isMemoryShort } from '../../runtime/overload.ts'
 import { adopt, type SocketHandler } from '../../runtime/raw-socket.ts'
 import type { Driver } from '../driver.ts'
 import { TROUBLE } from '../ledger.ts'
 import { Exchange } from './exchange.ts'
 import { type HttpRecord, recordOf } from './record.ts'
-import { crowded } from './refusals.ts'
+import { crowded, overloaded } from './refusals.ts'
 import { newRequestId } from './request-id.ts'
 import { answer, type Refusal, statusOf } from './respond.ts'
 import { defaultMaxClients, Room } from './room.ts'
@@ -80,7 +81,8 @@ export class HttpDriver implements Driver, SessionHost {
     const time = refreshClock()
     this.accepted++
     const open = (handler: SocketHandler) => adopt(socket, handler, SMALL_READ_BUFFER)
-    if (this.#sessions.size < this.#room.max || this.#room.make(this.#sessions, time)) {
+    const isTaken = !isMemoryShort() && (this.#sessions.size < this.#room.max || this.#room.make(this.#sessions, time))
+    if (isTaken) {
       this.#sessions.add(new Session(this, open))
     } else if (this.#turnedAway.size < this.#room.maxTurnedAway) {
       const gone = (its: TurnedAway) => this.#turnedAway.delete(its)
@@ -89,7 +91,7 @@ export class HttpDriver implements Driver, SessionHost {
   }
 
   #turnAway(isHead: boolean): Buffer {
-    const refusal = crowded(this.#room.max)
+    const refusal = isMemoryShort() ? overloaded() : crowded(this.#room.max)
     const requestId = newRequestId()
     this.onRefused(refusal, requestId)
     return answer(refusal, { isHead, isOld: false, closes: true, requestId })
@@ -103,6 +105,20 @@ export class HttpDriver implements Driver, SessionHost {
     let busy = 0
     for (const session of this.#sessions) if (session.isBusy) busy++
     return busy
+  }
+
+  get growing(): number {
+    let growing = 0
+    for (const session of this.#sessions) if (session.isGrowing) growing++
+    return growing
+  }
+
+  endSome(count: number, detail: string): number {
+    if (count <= 0) return 0
+    // The newest have got least of what they asked for.
+    const held = [...this.#sessions].filter((session) => session.isHeldUp).slice(-count)
+    for (const session of held) session.shed(detail)
+    return held.length
   }
 
   drain(): Promise<void> {

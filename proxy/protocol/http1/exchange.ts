@@ -3,7 +3,7 @@ import type { Reason } from '../../../common/reasons.ts'
 import type { Outcome } from '../../policy/policy.ts'
 import { hashOf, type Router, rewritten } from '../../routing/router.ts'
 import { now } from '../../runtime/clock.ts'
-import { overloadCause } from '../../runtime/overload.ts'
+import { isMemoryShort, overloadCause } from '../../runtime/overload.ts'
 import type { RawSocket } from '../../runtime/raw-socket.ts'
 import { CoarseTimer } from '../../runtime/timers.ts'
 import { Trace } from '../../tracing/trace-context.ts'
@@ -393,6 +393,16 @@ export class Exchange extends ExchangeFacts implements AttemptOwner, Preparation
     this.#finish('cut')
   }
 
+  /** Is given up so that the process does not run out of memory. */
+  onShed(detail: string): void {
+    if (!this.response.isStarted) {
+      this.onRefusal({ reason: 'overloaded', detail, retryAfterMs: 1000 })
+      return
+    }
+    this.#endAttempt('abandoned')
+    this.onBroken('overloaded', detail)
+  }
+
   // --- the end -------------------------------------------------------------------------------------------------------------
 
   /** Ends what waits or is under way. */
@@ -407,7 +417,7 @@ export class Exchange extends ExchangeFacts implements AttemptOwner, Preparation
     this.reason = refusal.reason
     this.detail = refusal.detail
     this.status = statusOf(refusal)
-    const closes = !this.#isPersistent || !this.request.isComplete || this.#client.isDraining
+    const closes = !this.#isPersistent || !this.request.isComplete || this.#client.isDraining || isMemoryShort()
     const { requestId } = this.request
     const bytes = answer(refusal, { isHead: this.isHead, isOld: this.isOld, closes, requestId })
     this.#client.raw.write(bytes)

@@ -2,7 +2,7 @@
 import { now, refreshClock } from '../../runtime/clock.ts'
 import { askWhetherGone } from '../../runtime/half-close.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
-import { CoarseTimer } from '../../runtime/timers.ts'
+import { CoarseTimer, type TimerOwner } from '../../runtime/timers.ts'
 import type { UpstreamConnection } from '../../upstream/http-pool.ts'
 import type { Exchange } from './exchange.ts'
 import type { AfterExchange, ExchangeClient } from './exchange-client.ts'
@@ -57,7 +57,7 @@ export interface AskedFor {
 
 const facts = new RequestFacts()
 
-export class Session implements SocketHandler, ExchangeClient {
+export class Session implements SocketHandler, ExchangeClient, TimerOwner {
   readonly raw: RawSocket
   readonly #host: SessionHost
   readonly #reader = new HeadReader('request')
@@ -76,7 +76,7 @@ export class Session implements SocketHandler, ExchangeClient {
   /** When the last request was done, or the connection came. */
   restsSince = now()
   /** Of a head that is not complete, and of a connection that is closing. */
-  readonly #timer = new CoarseTimer(() => this.#onTimer())
+  readonly #timer = new CoarseTimer(this)
 
   constructor(host: SessionHost, open: (handler: SocketHandler) => RawSocket) {
     this.#host = host
@@ -89,6 +89,21 @@ export class Session implements SocketHandler, ExchangeClient {
 
   get isDraining(): boolean {
     return this.#host.isDraining
+  }
+
+  /** A request is under way, and nothing is held for a slow peer yet. A tunnel may rest for hours. */
+  get isGrowing(): boolean {
+    return this.#exchange !== null && this.raw.backlog === 0 && !this.raw.isPaused
+  }
+
+  /** A peer does not take what is held for it: the client its answer, or the upstream its request. */
+  get isHeldUp(): boolean {
+    return this.#exchange !== null && !this.#isConsuming && (this.raw.backlog > 0 || this.raw.isPaused)
+  }
+
+  /** Gives up the request under way for the sake of its memory. */
+  shed(detail: string): void {
+    this.#exchange?.onShed(detail)
   }
 
   /** Nothing goes on that a close would cut. A connection that is new is about to send its request. */
@@ -302,7 +317,7 @@ export class Session implements SocketHandler, ExchangeClient {
     else this.#timer.set(Math.min(this.#closesBy, time + LINGER_MS))
   }
 
-  #onTimer(): void {
+  onTimer(): void {
     const { unsent } = this.raw
     if (this.#isClosing && unsent !== this.#unsent) {
       // The last answer is still being read.

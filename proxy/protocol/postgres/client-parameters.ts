@@ -28,6 +28,11 @@ export class ClientParameters {
     this.#parameters = parameters
   }
 
+  /** The connection began with the same as this client, so what it says of a reset is so. */
+  get isAsConnection(): boolean {
+    return this.#own === null || this.#own === this.#parameters!.initial
+  }
+
   /**
    * What the session began with is what this client began with, not what the connection did.
    * @param reported what the server has made of them
@@ -67,7 +72,19 @@ export function beginSql(
   initial: Values,
   settings: ReadonlyMap<string, string>,
 ): string {
-  return joined(parameters.change(from, initial), setSql([...settings]))
+  const given = [...settings].map(([name, value]): [string, string] => {
+    return [name, name === 'application_name' ? asciiOf(value, parameters.serverVersion) : value]
+  })
+  return joined(parameters.change(from, initial), setSql(given))
+}
+
+/** A name that is no UTF-8 can be in no SQL: then it is as the server itself makes it of a startup packet (pg_clean_ascii). */
+function asciiOf(name: string, serverVersion: number): string {
+  const { isUtf8 } = process.getBuiltinModule('node:buffer')
+  if (isUtf8(Buffer.from(name, 'latin1'))) return name
+  return name.replace(/[^ -~]/g, (byte) => {
+    return serverVersion < 16 ? '?' : `\\x${byte.charCodeAt(0).toString(16).padStart(2, '0')}`
+  })
 }
 
 function joined(...texts: (string | null)[]): string {

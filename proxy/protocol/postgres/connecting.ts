@@ -10,7 +10,7 @@ import { Login } from './login.ts'
 import { errorResponse } from './respond.ts'
 import type { PostgresSnapshot } from './snapshot.ts'
 import { tlsOf } from './start-tls.ts'
-import { startupPacket } from './startup.ts'
+import { bytesOf, startupPacket } from './startup.ts'
 
 export interface ConnectFailure {
   readonly reason: Reason
@@ -142,7 +142,7 @@ export class Connecting implements Dialler {
       address: endpoint,
       startup: startupPacket({
         ...Object.fromEntries(this.#fixed),
-        user: credential.username,
+        user: bytesOf(credential.username),
         database: this.#database,
       }),
       credential,

@@ -18,7 +18,7 @@ import { QueryLog, type QueryRecord } from './query-log.ts'
 import { errorResponse } from './respond.ts'
 import type { PostgresSnapshot } from './snapshot.ts'
 import { tlsOf } from './start-tls.ts'
-import { databaseOf, parametersOf, Startup, type StartupOwner, startupFor } from './startup.ts'
+import { databaseOf, parametersOf, Startup, type StartupOwner, startupFor, textOf } from './startup.ts'
 import { Watch } from './watch.ts'
 
 /** Of a connection that is open: where its server can be asked to cancel. */
@@ -170,7 +170,7 @@ export class PostgresDriver implements Driver, StartupOwner {
 
   #queryLog(database: string): QueryLog {
     const config = () => this.#snapshot.queryLog
-    return new QueryLog({ database, config, onQuery: this.#onQuery, random: this.#random })
+    return new QueryLog({ database: textOf(database), config, onQuery: this.#onQuery, random: this.#random })
   }
 
   /** The keys are those of the server, so a cancel request finds its way to the one connection that it is for. */

@@ -262,7 +262,7 @@ function loginOf(
   for (const [name, value] of parameters) {
     if (name === 'user' || name === 'database') continue
     if (name.startsWith('_pq_.')) unknown.push(name)
-    else if (settable.has(name.toLowerCase())) settings.set(name.toLowerCase(), Buffer.from(value).toString('latin1'))
+    else if (settable.has(name.toLowerCase())) settings.set(name.toLowerCase(), value)
     else fixed.set(name, value)
   }
   const { randomBytes } = process.getBuiltinModule('node:crypto')
@@ -271,7 +271,12 @@ function loginOf(
   key.writeInt32BE(key.readInt32BE(0) & 0x7fffffff, 0)
   const negotiation =
     minor > NEWEST_MINOR || unknown.length > 0
-      ? message(Back.negotiateVersion, Math.min(minor, NEWEST_MINOR) + (3 << 16), unknown.length, ...unknown)
+      ? message(
+          Back.negotiateVersion,
+          Math.min(minor, NEWEST_MINOR) + (3 << 16),
+          unknown.length,
+          ...unknown.map((name) => Buffer.from(`${name}\0`, 'latin1')),
+        )
       : null
   return {
     database: databaseOf(parameters, username),

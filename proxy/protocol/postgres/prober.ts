@@ -7,7 +7,7 @@ import type { Address } from '../../upstream/discovery/discovery.ts'
 import type { Prober } from '../../upstream/health/check.ts'
 import { Login } from './login.ts'
 import { tlsOf } from './start-tls.ts'
-import { startupPacket } from './startup.ts'
+import { bytesOf, startupPacket } from './startup.ts'
 
 /** Said by a server that is alive and does not let this user into this database, so that its role cannot be asked. */
 const ELSEWHERE = ['3D000', '42501', '28000']
@@ -46,7 +46,7 @@ export class PostgresProber implements Prober {
     return new Login({
       upstream: socket,
       address,
-      startup: startupPacket({ user: username, database, application_name: 'ambassador health check' }),
+      startup: startupPacket({ user: bytesOf(username), database, application_name: 'ambassador health check' }),
       credential,
       timeoutMs,
       role: this.#role,
@@ -65,7 +65,7 @@ export class PostgresProber implements Prober {
 
   /** Where the application is let in, this user is too; before it came, the ones that nearly every server has. */
   #database({ username }: PostgresLogin): string {
-    const names = [this.#source.database ?? 'postgres', 'postgres', username]
+    const names = [this.#source.database ?? 'postgres', 'postgres', bytesOf(username)]
     return names[this.#refusals % names.length] ?? 'postgres'
   }
 }

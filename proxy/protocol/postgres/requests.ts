@@ -64,6 +64,12 @@ const PARSE_NOTHING = Buffer.from([Front.parse, 0, 0, 0, 8, 0, 0, 0, 0])
 /** A statement that nobody has: to close it is no error. */
 const NOBODYS = Buffer.from('ambassador_none\0')
 const DEALLOCATE = /^\s*deallocate\s+(?:prepare\s+)?("(?:[^"]|"")+"|[a-z_\x80-\xff][\w$\x80-\xff]*)\s*;?\s*$/i
+/** What may stand behind EXECUTE and DEALLOCATE, up to the end of a name. */
+const NAMED =
+  /(?:\s|--[^\n]*\n|\/\*[^*]*\*\/)*(?:prepare(?:\s|--[^\n]*\n|\/\*[^*]*\*\/)+(?!\s|;|$))?("(?:[^"]|"")+"|[a-z_\x80-\xff][\w$\x80-\xff]*)/iy
+/** A statement of nothing, to be deallocated in place of one that clients share. */
+const PREPARED_NOTHING = Buffer.alloc(3)
+const SYNC = Buffer.from([Front.sync, 0, 0, 0, 4])
 const DEALLOCATED = Buffer.from([0x43, 0, 0, 0, 15, ...Buffer.from('DEALLOCATE\0')])
 const MAX_UNNAMED_BYTES = 64 * 1024
 
@@ -213,6 +219,20 @@ export class Requests {
       const textAt = from + HEAD_BYTES
       this.#scan(bytes, textAt, to - 1)
       if (scanner.isDeallocate && scanner.statements === 1 && this.#isDeallocated(server, splitter)) return false
+      if (scanner.namings.length > 0 && !server.isUnsynced) {
+        const named = this.#named(server, bytes, textAt, to - 1)
+        if (named !== null) {
+          if (server.isUnsynced) {
+            out.add(SYNC, 0, SYNC.length)
+            server.sentOurSync()
+          }
+          out.head(Front.query, HEAD_BYTES + named.text.length + 1)
+          out.add(named.text, 0, named.text.length)
+          out.add(NUL, 0, 1)
+          server.sentQuery()
+          return false
+        }
+      }
       this.#note(server, scanner, bytes, textAt, to - 1)
     } else {
       this.#long = new SqlScanner()
@@ -315,6 +335,48 @@ export class Requests {
     return true
   }
 
+  /**
+   * The text that was scanned, with the names that the server has for statements which the client prepared by the protocol. They are
+   * prepared in front of it. Null: it names none.
+   */
+  #named(server: Server, bytes: Buffer, from: number, to: number): Named | null {
+    const { statements } = this.#requester
+    if (statements === null || server.status === Transaction.failed) return null
+    const text = bytes.toString('latin1', from, to)
+    const uses: Statement[] = []
+    let given = ''
+    let at = 0
+    // Preparing may scan other texts.
+    for (const behind of [...scanner.namings]) {
+      NAMED.lastIndex = behind - from
+      const found = NAMED.exec(text)?.[1]
+      if (found === undefined || /^all$/i.test(found)) continue
+      const end = NAMED.lastIndex
+      const name = found.startsWith('"') ? found.slice(1, -1).replaceAll('""', '"') : found.toLowerCase()
+      const statement = statements.get(name)
+      if (statement === undefined || statement.body === null) continue
+      const isExecute = /execute$/i.test(text.slice(0, behind - from))
+      const used = isExecute ? statement : new Statement(PREPARED_NOTHING, null, NO_EFFECTS, 0)
+      if (!isExecute) statements.delete(name)
+      uses.push(used)
+      given += `${text.slice(at, end - found.length)}"${used.name.toString('latin1', 0, used.name.length - 1)}"`
+      at = end
+    }
+    if (at === 0) return null
+    this.#note(server, scanner, bytes, from, to)
+    for (const each of uses) this.#use(server, each)
+    return { text: Buffer.from(given + text.slice(at), 'latin1'), uses }
+  }
+
+  /** Has the server know a statement that a text names, and draws the consequences of it. */
+  #use(server: Server, statement: Statement): void {
+    if (statement.effects !== NO_EFFECTS) {
+      const { body } = statement
+      this.#note(server, this.#effectsOf(statement), body, 0, body?.length ?? 0)
+    }
+    this.#ensure(server, statement, null)
+  }
+
   // --- prepared statements ------------------------------------------------------------------------------------------------------
 
   #onParse(server: Server, splitter: Splitter): boolean {
@@ -337,6 +399,10 @@ export class Requests {
     const end = bytes.indexOf(0, textAt)
     const textEnd = end < 0 ? to : Math.min(end, to)
     this.#scan(bytes, textAt, textEnd)
+    if (scanner.namings.length > 0 && textEnd < to) {
+      const named = this.#named(server, bytes, textAt, textEnd)
+      if (named !== null) return this.#onNamedParse(server, splitter, named, textAt, textEnd)
+    }
     if (isUnnamed) {
       this.#note(server, scanner, bytes, textAt, textEnd)
       if (to - textAt > MAX_UNNAMED_BYTES) this.#requester.pin('large_statement', false, bytes.subarray(textAt, to))
@@ -382,6 +448,34 @@ export class Requests {
     return false
   }
 
+  /** A text that names statements: it is the client's own, and what it names is prepared again wherever it is used. */
+  #onNamedParse(server: Server, splitter: Splitter, named: Named, textAt: number, textEnd: number): boolean {
+    const { bytes, from, to } = splitter
+    const nameAt = from + HEAD_BYTES
+    const body = Buffer.concat([named.text, bytes.subarray(textEnd, to)])
+    if (textAt === nameAt + 1) {
+      this.#unnamed.keep(body, 0, body.length, null, -1)
+      this.#unnamed.uses = named.uses
+      out.head(Front.parse, HEAD_BYTES + 1 + body.length)
+      out.add(NUL, 0, 1)
+      out.add(body, 0, body.length)
+      this.#unnamed.parse(server)
+      return false
+    }
+    const name = bytes.toString('latin1', nameAt, textAt - 1)
+    const { statements } = this.#requester
+    if (statements === null || statements.has(name)) return true
+    const statement = new Statement(body, null, { ...NO_EFFECTS }, this.#requester.pool.lexicon.version, named.uses)
+    statements.set(name, statement)
+    this.#makeRoom(server)
+    server.touch(statement)
+    out.head(Front.parse, HEAD_BYTES + statement.name.length + body.length)
+    out.add(statement.name, 0, statement.name.length)
+    out.add(body, 0, body.length)
+    server.sentParse(statement, name, 'client')
+    return false
+  }
+
   /** A statement that is too long to be kept: it is prepared once, on the connection that the client keeps. */
   #onLongParse(server: Server, splitter: Splitter, textAt: number): boolean {
     const { bytes, from } = splitter
@@ -412,15 +506,15 @@ export class Requests {
 
   /**
    * Has the server know a statement of the client before it is used.
-   * @param name what the client calls it
+   * @param name what the client calls it; null: it stands in a text by its name on the server
    * @returns the statement to use: one that is shared is not prepared anew by a client to which its text means something else by now
    */
-  #ensure(server: Server, wanted: Statement, name: string): Statement {
+  #ensure(server: Server, wanted: Statement, name: string | null): Statement {
     let statement = wanted
     const { body } = statement
     if (!server.statements.has(statement) && body !== null) {
-      if (statement.key !== null && !statement.key.startsWith(this.#dialect())) {
-        statement = new Statement(body, null, statement.effects, statement.version)
+      if (name !== null && statement.key !== null && !statement.key.startsWith(this.#dialect())) {
+        statement = new Statement(body, null, statement.effects, statement.version, statement.uses)
         this.#requester.statements?.set(name, statement)
       }
       this.#makeRoom(server)
@@ -463,7 +557,8 @@ export class Requests {
   /** A message that names a statement at [nameAt, behind). */
   #onUse(server: Server, splitter: Splitter, nameAt: number, behind: number): boolean {
     if (behind === nameAt + 1) {
-      const { effects, body, length } = this.#unnamed
+      const { effects, body, length, uses } = this.#unnamed
+      if (splitter.code === Front.bind) for (const each of uses) this.#use(server, each)
       if (effects !== null && splitter.code === Front.bind) this.#follow(server, effects, body, 0, length)
       this.#unnamed.ensure(server)
       return true
@@ -478,6 +573,7 @@ export class Requests {
       if (splitter.code === Front.bind) {
         const { body } = statement
         this.#note(server, this.#effectsOf(statement), body, 0, body?.length ?? 0)
+        for (const each of statement.uses) this.#use(server, each)
       }
       this.#rename(splitter, nameAt, behind, this.#ensure(server, statement, name).name)
     }
@@ -546,5 +642,24 @@ function effectsIn({
   return { pin, parameters, asksSequences, isDoubtful, open: [...open], isStored, isChange, resets, defines }
 }
 
+/** A text that names statements as the server does, and those statements. */
+interface Named {
+  readonly text: Buffer
+  readonly uses: readonly Statement[]
+}
+
+const NO_EFFECTS: StatementEffects = {
+  pin: null,
+  parameters: 0,
+  asksSequences: false,
+  isDoubtful: false,
+  open: [],
+  isStored: false,
+  isChange: false,
+  resets: false,
+  defines: false,
+}
+
+const NUL = Buffer.alloc(1)
 const NOTHING = Buffer.alloc(0)
 const KIND = Buffer.from([STATEMENT])

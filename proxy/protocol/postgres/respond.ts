@@ -55,6 +55,13 @@ function problem(code: number, severity: string, state: string, text: string, hi
   )
 }
 
+/** An ErrorResponse that fails a request and not the connection, whatever it was made for. */
+export function asError(response: Buffer): Buffer {
+  const fields = response.toString('latin1', HEAD_BYTES).split('\0')
+  const told = fields.map((field) => (/^[SV]/.test(field) ? `${field[0]}ERROR` : field))
+  return message(Back.error, Buffer.from(told.join('\0'), 'latin1'))
+}
+
 /** The SQLSTATE of an ErrorResponse; empty: it has none. */
 export function stateOf(response: Buffer): string {
   return fieldOf(response, 'C')

@@ -15,8 +15,10 @@ export interface ServerUser {
   readonly client: RawSocket
   /** The server owes nothing any more. Called behind what it sent. */
   onQuiet(): void
-  /** A parameter that is reported has another value. */
-  onValues(values: Values): void
+  /** A parameter that is reported has another value. Returns whether the client is told so now. */
+  onValues(values: Values): boolean
+  /** The server is ready and owes nothing more. Returns what the client gets in front of that; null: nothing. */
+  onReady(): Buffer | null
   /** A command of the session itself has ended: the tag of DISCARD ALL, DEALLOCATE ALL or RESET. */
   onTag(tag: string): void
   /** What the client gets in place of an error; null: the error as it is. */
@@ -66,16 +68,19 @@ interface Owed {
   readonly done: Done | null
   /** Takes the rows of the answer; null: they are passed over. */
   readonly rows: Rows | null
+  /** Messages of the extended protocol before this query, without a Sync between them, that are not answered yet. */
+  steps: number
 }
 
 /** Told how a command of our own has ended: null, or the ErrorResponse. */
 export type Done = (failure: Buffer | null) => void
 
 function owed(kind: Kind, isOurs = false): Owed {
-  return { kind, isOurs, statement: null, name: null, isShared: false, done: null, rows: null }
+  return { kind, isOurs, statement: null, name: null, isShared: false, done: null, rows: null, steps: 0 }
 }
 
 const SYNC = owed(enumOf.sync)
+const OUR_SYNC = owed(enumOf.own, true)
 const QUERY_OWED = owed(enumOf.query)
 const COPY_END = owed(enumOf.copyEnd)
 const UNNAMED = owed(enumOf.parse)
@@ -167,6 +172,8 @@ export class Server implements SocketHandler {
   #isQuiet = false
   #isCopyInNew = false
   #failure: Buffer | null = null
+  /** Why a statement could not be prepared that the query behind it names. */
+  #unprepared: Buffer | null = null
   /** What is done about our own commands that have ended. */
   readonly #over: (() => void)[] = []
   #ignoredSyncs = 0
@@ -175,6 +182,8 @@ export class Server implements SocketHandler {
   #rounds = 0
   /** Messages of the extended protocol behind the last Sync that are not answered yet. */
   #steps = 0
+  /** Queries that were sent behind such messages. */
+  #behindSteps = 0
   /** One of them has failed: the server passes over everything up to the Sync. */
   #isSkipping = false
 
@@ -209,15 +218,16 @@ export class Server implements SocketHandler {
   // --- what was sent ------------------------------------------------------------------------------------------------------------
 
   sentQuery(): void {
-    if (this.isUnsynced) {
-      if (this.#isSkipping) return
-      // After an error the server passes over everything up to the Sync, and nobody knows here whether there will be one.
-      if (this.#steps > 0 || this.#rounds > 0) this.user?.onUnsure()
-      // Its end is also that of what was sent without a Sync.
-      else this.isUnsynced = false
-    }
+    if (this.#isSkipping) return
     this.#rounds++
-    this.#push(QUERY_OWED)
+    // Its end is also that of what was sent without a Sync, unless something of that fails: then the server passes over the query too.
+    this.isUnsynced = false
+    if (this.#steps === 0) this.#push(QUERY_OWED)
+    else {
+      this.#behindSteps++
+      this.#push({ ...QUERY_OWED, steps: this.#steps })
+      this.#steps = 0
+    }
   }
 
   sentSync(): void {
@@ -238,6 +248,15 @@ export class Server implements SocketHandler {
     this.#steps++
   }
 
+  /** A Sync of ours behind a Parse of ours, in front of a simple query that needs it. */
+  sentOurSync(): void {
+    this.isUnsynced = false
+    this.#steps = 0
+    this.#rounds++
+    this.#ours++
+    this.#push(OUR_SYNC)
+  }
+
   sentCopyEnd(): void {
     if (this.isCopyIn) this.isCopyIn = false
     else this.#push(COPY_END)
@@ -253,7 +272,17 @@ export class Server implements SocketHandler {
     this.sentStep()
     const isOurs = of === 'ours'
     if (statement === null) this.#push(isOurs ? OUR_UNNAMED : UNNAMED)
-    else this.#push({ kind: enumOf.parse, isOurs, statement, name, isShared: of === 'shared', done: null, rows: null })
+    else
+      this.#push({
+        kind: enumOf.parse,
+        isOurs,
+        statement,
+        name,
+        isShared: of === 'shared',
+        done: null,
+        rows: null,
+        steps: 0,
+      })
   }
 
   /**
@@ -263,7 +292,7 @@ export class Server implements SocketHandler {
   sentClose(isOurs: boolean, statement: Statement | null = null, name: string | null = null): void {
     this.sentStep()
     if (statement === null) this.#push(isOurs ? OUR_CLOSE : CLOSE)
-    else this.#push({ kind: enumOf.close, isOurs, statement, name, isShared: false, done: null, rows: null })
+    else this.#push({ kind: enumOf.close, isOurs, statement, name, isShared: false, done: null, rows: null, steps: 0 })
   }
 
   /** Notes that a statement is used now. */
@@ -290,7 +319,7 @@ export class Server implements SocketHandler {
     this.#ours++
     this.#rounds++
     this.unnamed = 0
-    this.#push({ kind: enumOf.own, isOurs: true, statement: null, name: null, isShared: false, done, rows })
+    this.#push({ kind: enumOf.own, isOurs: true, statement: null, name: null, isShared: false, done, rows, steps: 0 })
     this.raw.write(message(QUERY, Buffer.from(`${sql}\0`, 'latin1')))
   }
 
@@ -354,13 +383,29 @@ export class Server implements SocketHandler {
     switch (code) {
       case Back.readyForQuery:
         this.status = bytes[at + HEAD_BYTES]!
-        return this.#onReady()
+        if (!this.#onReady()) return false
+        this.#unprepared = null
+        if (this.owes === 0) {
+          const before = this.user?.onReady() ?? null
+          if (before !== null) out.add(before, 0, before.length)
+        }
+        return true
       case Back.parameterStatus:
-        this.#onParameter(bytes.subarray(at + HEAD_BYTES, this.#splitter.to), isOurs)
-        break
+        return this.#onParameter(bytes.subarray(at + HEAD_BYTES, this.#splitter.to), isOurs)
       case Back.error: {
-        const response = bytes.subarray(at, this.#splitter.to)
+        const failed = bytes.subarray(at, this.#splitter.to)
+        if (head?.kind === enumOf.parse && head.isOurs && this.#nextRound() === OUR_SYNC) {
+          this.#unprepared = Buffer.from(failed)
+          return false
+        }
+        // The query names a statement that could not be prepared for it: why is what its client must hear.
+        const isUnprepared = this.#unprepared !== null && !isOurs && stateOf(failed) === '26000'
+        const response = isUnprepared ? this.#unprepared! : failed
         this.#onError(response, isOurs)
+        if (isUnprepared) {
+          out.add(response, 0, response.length)
+          return false
+        }
         const told = isOurs || !this.#splitter.isLast ? null : (this.user?.onError(response) ?? null)
         if (told === null) break
         out.add(told, 0, told.length)
@@ -368,18 +413,18 @@ export class Server implements SocketHandler {
       }
       case Back.commandComplete:
         this.#onTag(bytes, at)
-        if (this.#rounds === 0) this.#steps--
+        this.#onStep()
         break
       case Back.bindComplete:
       case Back.rowDescription:
       case Back.noData:
       case Back.emptyQuery:
       case Back.portalSuspended:
-        if (this.#rounds === 0) this.#steps--
+        this.#onStep()
         break
       case Back.parseComplete:
       case Back.closeComplete:
-        if (this.#rounds === 0) this.#steps--
+        this.#onStep()
         if (head?.kind === enumOf.parse || head?.kind === enumOf.close) {
           this.#first++
           return !head.isOurs
@@ -407,6 +452,7 @@ export class Server implements SocketHandler {
       else if (each.name !== null && each.statement !== null) this.user?.onCloseFailed(each.name, each.statement)
       if (each.kind !== enumOf.sync && each.kind !== enumOf.query && each.kind !== enumOf.own) continue
       this.#rounds--
+      if (each.kind === enumOf.query && each !== QUERY_OWED) this.#behindSteps--
       this.#compact()
       if (each.kind !== enumOf.own) {
         this.#isQuiet = true
@@ -422,6 +468,41 @@ export class Server implements SocketHandler {
     this.#compact()
     this.#isQuiet = true
     return true
+  }
+
+  /** A message of the extended protocol is answered. Those before a Sync need not be counted. */
+  #onStep(): void {
+    if (this.#rounds === 0) this.#steps--
+    else if (this.#behindSteps > 0) {
+      const next = this.#nextRound()
+      if (next !== null && next.steps > 0) next.steps--
+    }
+  }
+
+  /** What ReadyForQuery comes for next. */
+  #nextRound(): Owed | null {
+    for (let at = this.#first; at < this.#end; at++) {
+      const each = this.#owed[at]!
+      if (each.kind === enumOf.sync || each.kind === enumOf.query || each.kind === enumOf.own) return each
+    }
+    return null
+  }
+
+  /** Something has failed that a query was sent behind without a Sync: that and all up to the Sync is passed over. */
+  #skip(): void {
+    while (this.#first < this.#end) {
+      const each = this.#owed[this.#first]!
+      if (each.kind === enumOf.sync) return
+      this.#first++
+      if (each.kind === enumOf.query) {
+        this.#rounds--
+        if (each !== QUERY_OWED) this.#behindSteps--
+      } else if (each.kind === enumOf.parse) this.#onUnparsed(each)
+      else if (each.name !== null && each.statement !== null) this.user?.onCloseFailed(each.name, each.statement)
+    }
+    this.isUnsynced = true
+    this.#isSkipping = true
+    this.#steps = 0
   }
 
   #push(each: Owed): void {
@@ -448,11 +529,13 @@ export class Server implements SocketHandler {
     if (name !== null) this.user?.onParseFailed(name, statement)
   }
 
-  #onParameter(body: Buffer, isOurs: boolean): void {
+  /** Returns whether the client gets it. */
+  #onParameter(body: Buffer, isOurs: boolean): boolean {
+    const { parameters } = this.#owner
     const [name, value] = pairOf(body)
-    if (this.#owner.parameters.isAsked(name)) return
-    this.values = this.#owner.parameters.with(this.values, name, value)
-    if (!isOurs) this.user?.onValues(this.values)
+    if (parameters.isAsked(name) || !parameters.has(name)) return !isOurs
+    this.values = parameters.with(this.values, name, value)
+    return !isOurs && (this.user?.onValues(this.values) ?? true)
   }
 
   #onError(response: Buffer, isOurs: boolean): void {
@@ -460,7 +543,8 @@ export class Server implements SocketHandler {
       this.#failure = Buffer.from(response)
       return
     }
-    if (this.#rounds === 0 && this.isUnsynced) this.#isSkipping = true
+    if (this.#rounds === 0) this.#isSkipping = this.isUnsynced
+    else if (this.#behindSteps > 0 && (this.#nextRound()?.steps ?? 0) > 0) this.#skip()
     if (this.isCopyIn) {
       this.isCopyIn = false
       // One of them may be read only now, and then it is answered.
@@ -503,7 +587,7 @@ export class Server implements SocketHandler {
   #onCopyIn(): void {
     const list = this.#owed.slice(this.#first, this.#end)
     let at = 0
-    const isSimple = list[at]?.kind === enumOf.query
+    const isSimple = list[0] !== undefined && list[0].kind === enumOf.query && list[0].steps === 0
     if (isSimple) at++
     else this.isUnsynced = true
     while (at < list.length && list[at]!.kind === enumOf.sync) {

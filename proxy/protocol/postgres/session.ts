@@ -16,7 +16,7 @@ import { READY, Transaction } from './messages.ts'
 import type { Values } from './parameters.ts'
 import type { Pool } from './pool.ts'
 import { type Requester, Requests, settle } from './requests.ts'
-import { errorResponse, fieldOf, type Severity, sqlError, stateOf } from './respond.ts'
+import { asError, errorResponse, fieldOf, sqlError, stateOf } from './respond.ts'
 import type { Server } from './server.ts'
 import type { ClientLogin, PinReason, SessionHost } from './session-host.ts'
 import { type Statement, withNamesOf } from './statements.ts'
@@ -62,6 +62,10 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   readonly #openedAt = now()
   /** Which parameters the client has reset: they are what it began with, and not what the connection did. */
   #reset: 'none' | 'some' | 'all' = 'none'
+  /** What it was told of its parameters before that. */
+  #told: Values | null = null
+  /** It has other parameters than its connection. */
+  #isOwnDue = false
   #hasChangedSchema = false
   #waitedMs = 0
   #clientEnded = false
@@ -359,7 +363,7 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   }
 
   resetsParameters(): void {
-    this.#reset = 'some'
+    this.#onReset('some')
   }
 
   changesSchema(): void {
@@ -373,32 +377,50 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
 
   // --- what the server says -----------------------------------------------------------------------------------------------------
 
+  onReady(): Buffer | null {
+    if (this.#reset === 'none') return null
+    const isAll = this.#reset === 'all'
+    const told = this.#told
+    this.#reset = 'none'
+    this.#told = null
+    const { parameters } = this.pool
+    this.#isOwnDue = this.#parameters.reset(this.#server!.values, parameters, isAll)
+    const own = this.#parameters.values
+    if (told === null || own === null) return null
+    const changed = parameters.difference(told, own)
+    return changed.length > 0 ? changed : null
+  }
+
   onQuiet(): void {
-    if (this.#reset !== 'none') this.#restoreOwn(this.#server!)
+    if (this.#isOwnDue) this.#restoreOwn(this.#server!)
     this.#parameters.settle()
     this.#rest()
   }
 
   /** Parameters were reset: they are as the client began with them, on this connection too when it goes on with it. */
   #restoreOwn(server: Server): void {
-    const isAll = this.#reset === 'all'
-    this.#reset = 'none'
-    const told = server.values
-    if (!this.#parameters.reset(told, this.pool.parameters, isAll)) return
-    const own = this.#parameters.values!
-    this.client.write(this.pool.parameters.difference(told, own))
+    this.#isOwnDue = false
     if (server.status === Transaction.failed || (server.isFree && this.#pin === null)) return
-    server.run(this.#parameters.restore(told, false), null)
+    server.run(this.#parameters.restore(server.values, false), null)
   }
 
-  onValues(values: Values): void {
+  onValues(values: Values): boolean {
     this.#parameters.values = values
+    if (this.#reset === 'none') return true
+    if (!this.#parameters.isAsConnection) return false
+    this.#told = values
+    return true
+  }
+
+  #onReset(which: 'some' | 'all'): void {
+    if (this.#reset === 'none') this.#told = this.#parameters.values
+    this.#reset = which
   }
 
   onTag(tag: string): void {
     if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') this.statements?.clear()
     // The new values are reported behind the tag, before ReadyForQuery.
-    if (tag !== 'DEALLOCATE ALL') this.#reset = tag === 'DISCARD ALL' ? 'all' : 'some'
+    if (tag !== 'DEALLOCATE ALL') this.#onReset(tag === 'DISCARD ALL' ? 'all' : 'some')
     if (tag === 'DISCARD ALL' && this.#pin !== null && this.#pin !== 'mode' && !CLOSES.has(this.#pin)) this.#pin = null
   }
 
@@ -718,11 +740,11 @@ export class PooledSession implements SocketHandler, Acquirer, Requester {
   onNotAcquired(reason: Reason, detail: string, response: Buffer | null): void {
     this.#timer.clear()
     this.#acquisition.end()
-    if (!this.isIn) this.#end(reason, detail, response ?? errorResponse(reason, detail))
+    const words = response ?? errorResponse(reason, detail)
+    if (!this.isIn) this.#end(reason, detail, words)
     else {
-      const severity: Severity = 'ERROR'
       this.#host.onTrouble(reason, detail)
-      this.#answerHeld(errorResponse(reason, detail, severity))
+      this.#answerHeld(asError(words))
     }
   }
 

@@ -73,6 +73,8 @@ export class SqlScanner {
   isDoubtful = false
   /** Words that are not known, by hashOf(). */
   readonly open: number[] = []
+  /** Where the word EXECUTE or DEALLOCATE ends that begins a statement, in the bytes that were fed last. */
+  readonly namings: number[] = []
   /** `pin` is of something that is stored. */
   isStored = false
   /** Something that is stored may have changed behind it. */
@@ -90,6 +92,8 @@ export class SqlScanner {
   #hasBackslashes = false
   #hash = 0
   #length = 0
+  /** Behind the word that has ended. */
+  #at = 0
   #firstLetter = 0
   /** Words of the statement so far, and those that count. */
   #position = 0
@@ -128,6 +132,7 @@ export class SqlScanner {
     this.isDeallocate = false
     this.isDoubtful = false
     if (this.open.length > 0) this.open.length = 0
+    if (this.namings.length > 0) this.namings.length = 0
     this.isStored = false
     this.isChange = false
     this.resets = false
@@ -191,6 +196,7 @@ export class SqlScanner {
           this.#hash = hash
           if (at < to) {
             this.#state = 'normal'
+            this.#at = at
             this.#endWord(false)
           }
           break
@@ -552,6 +558,7 @@ export class SqlScanner {
     else if (code === WORD.load) this.#found('load')
     else if (code === WORD.do) this.#isDo = true
     else if (code === WORD.execute && this.#isDo) this.#found('do')
+    else if (code === WORD.execute || code === WORD.deallocate) this.namings.push(this.#at)
     else if (code >= FIRST_NAME) this.#onWord(code)
   }
 

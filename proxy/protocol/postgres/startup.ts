@@ -143,7 +143,7 @@ export class Startup implements SocketHandler {
     const final = proof.scram?.final(body) ?? null
     this.#timer.release()
     if (final === null) {
-      const user = parametersOf(proof.packet)?.get('user') ?? ''
+      const user = textOf(parametersOf(proof.packet)?.get('user') ?? '')
       this.#owner.onRefused(this, wrongPassword(user, proof.client.name))
       return
     }
@@ -169,9 +169,9 @@ export class Startup implements SocketHandler {
   }
 }
 
-/** The parameters of a startup packet, in their order; null when they are malformed. */
+/** The parameters of a startup packet, in their order and byte for byte (latin1); null when they are malformed. */
 export function parametersOf(packet: Buffer): Map<string, string> | null {
-  const words = packet.toString('utf8', 8).split('\0')
+  const words = packet.toString('latin1', 8).split('\0')
   // Pairs, an empty name at the end, and what split() leaves behind the last NUL.
   if (words.length % 2 !== 0 || words.at(-1) !== '' || words.at(-2) !== '') return null
   const parameters = new Map<string, string>()
@@ -187,16 +187,26 @@ export function parametersOf(packet: Buffer): Map<string, string> | null {
 export function startupFor(packet: Buffer, parameters: ReadonlyMap<string, string>, username: string): Buffer {
   const sent = new Map(parameters)
   sent.set('database', databaseOf(parameters, username))
-  sent.set('user', username)
+  sent.set('user', bytesOf(username))
   return encode(packet.readInt32BE(4), sent)
 }
 
-/** The database that an application means. */
+/** The database that an application means, byte for byte (latin1), as a server need not read names as UTF-8. */
 export function databaseOf(parameters: ReadonlyMap<string, string>, username: string): string {
-  return parameters.get('database') || parameters.get('user') || username
+  return parameters.get('database') || parameters.get('user') || bytesOf(username)
 }
 
-/** A startup packet of our own, of version 3.0. */
+/** A text as the bytes of UTF-8, one to a character (latin1). */
+export function bytesOf(text: string): string {
+  return Buffer.from(text).toString('latin1')
+}
+
+/** What such bytes say, for a person. */
+export function textOf(bytes: string): string {
+  return Buffer.from(bytes, 'latin1').toString()
+}
+
+/** A startup packet of our own, of version 3.0. @param parameters byte for byte (latin1) */
 export function startupPacket(parameters: Readonly<Record<string, string>>): Buffer {
   return encode(VERSION_3, Object.entries(parameters))
 }
@@ -205,5 +215,5 @@ const VERSION_3 = 3 << 16
 
 function encode(version: number, parameters: Iterable<readonly [name: string, value: string]>): Buffer {
   const text = [...parameters].map(([name, value]) => `${name}\0${value}\0`).join('')
-  return untyped(version, Buffer.from(`${text}\0`))
+  return untyped(version, Buffer.from(`${text}\0`, 'latin1'))
 }

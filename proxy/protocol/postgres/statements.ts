@@ -31,6 +31,8 @@ export interface StatementEffects extends Effects {
   readonly defines: boolean
 }
 
+const NONE: readonly Statement[] = []
+
 export class Statement {
   /** On the connection to the server, with the NUL that ends it. */
   readonly name: Buffer
@@ -40,13 +42,22 @@ export class Statement {
   effects: StatementEffects
   version: number
   readonly key: string | null
+  /** Others that its text executes by their names on the connection to the server. */
+  readonly uses: readonly Statement[]
 
-  constructor(body: Buffer | null, key: string | null, effects: StatementEffects, version: number) {
+  constructor(
+    body: Buffer | null,
+    key: string | null,
+    effects: StatementEffects,
+    version: number,
+    uses: readonly Statement[] = NONE,
+  ) {
     this.name = nextName()
     this.body = body
     this.key = key
     this.effects = effects
     this.version = version
+    this.uses = uses
   }
 }
 
@@ -76,7 +87,7 @@ export class Statements {
   renew(old: Statement): Statement {
     const current = old.key === null ? undefined : this.#byKey.get(old.key)
     if (current !== undefined && current !== old) return current
-    const fresh = new Statement(old.body, old.key, old.effects, old.version)
+    const fresh = new Statement(old.body, old.key, old.effects, old.version, old.uses)
     this.add(fresh)
     return fresh
   }

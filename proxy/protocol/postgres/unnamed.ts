@@ -2,11 +2,12 @@
 import { Front, HEAD_BYTES } from './messages.ts'
 import { out } from './outgoing.ts'
 import type { Server } from './server.ts'
-import type { StatementEffects } from './statements.ts'
+import type { Statement, StatementEffects } from './statements.ts'
 
 /** Gives each unnamed statement of any client a number of its own. */
 let made = 0
 
+const NONE: readonly Statement[] = []
 const EMPTY_NAME = Buffer.from([0])
 const CLOSE_UNNAMED = Buffer.from([Front.close, 0, 0, 0, 6, 0x53, 0])
 
@@ -16,6 +17,8 @@ export class UnnamedStatement {
   length = 0
   /** Of that text, beside what has made the client keep the connection; null: none. */
   effects: StatementEffects | null = null
+  /** Others that it executes by their names on the connection to the server. */
+  uses: readonly Statement[] = NONE
   /** 0: there is none. */
   #number = 0
   /** Of the lexicon by which nothing was found in it that the session would have to know; -1: something was. */
@@ -39,6 +42,7 @@ export class UnnamedStatement {
 
   /** @param plainVersion of the lexicon, when nothing was found in it that the session would have to know; else -1 */
   keep(bytes: Buffer, from: number, to: number, effects: StatementEffects | null, plainVersion: number): void {
+    this.uses = NONE
     this.length = to - from
     if (this.body === null || this.body.length < this.length) this.body = Buffer.allocUnsafe(this.length)
     bytes.copy(this.body, 0, from, to)
@@ -51,6 +55,7 @@ export class UnnamedStatement {
     this.body = null
     this.length = 0
     this.effects = null
+    this.uses = NONE
   }
 
   /** The server gets a Parse of the client's own. */

@@ -30,6 +30,8 @@ export interface SessionOwner {
 }
 
 const NOT_THE_ONE = 'the server is no longer the one to talk to'
+/** For a last reply of a server that was replaced because it does not answer. */
+const DOWN_MS = 50
 /** How long an application may take to read a last reply. */
 const LINGER_MS = 1000
 
@@ -220,12 +222,20 @@ export class RedisSession implements SocketHandler, ConversationHost, Acquirer, 
     return isInMulti || (cluster.config.drainDeadlineMs != null && (isTied || isBlocking))
   }
 
-  /** A command that came while a failover was under way is held for as long as a connection may take, and so is a last reply waited for. */
+  /**
+   * A command that came while a failover was under way is held for as long as a connection may take, and so is a last reply waited for,
+   * unless the server is known not to answer.
+   */
   #waitForEnd(): void {
-    const isHeld = this.#snapshot.cluster.isHalted && this.#kept !== null
-    if (!isHeld && !(this.#isLeaving && this.#snapshot.cluster.isFollowed)) return
+    const phase = this.#phase
+    const { cluster, timeouts } = this.#snapshot
+    const isHeld = cluster.isHalted && this.#kept !== null
+    const isLast = this.#isLeaving && cluster.isFollowed
+    if (!isHeld && !isLast) return
+    const isDown = isLast && phase.kind === 'open' && cluster.isDown(phase.endpoint)
+    const until = now() + (isDown ? Math.min(DOWN_MS, timeouts.connectMs) : timeouts.connectMs)
     this.#patience ??= new CoarseTimer(() => this.#onImpatience())
-    if (this.#patience.at === Number.POSITIVE_INFINITY) this.#patience.set(now() + this.#snapshot.timeouts.connectMs)
+    if (until < this.#patience.at) this.#patience.set(until)
   }
 
   #onImpatience(): void {

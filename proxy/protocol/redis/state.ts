@@ -14,6 +14,9 @@ const NOTHING: Effect = { replays: [], pins: false }
 /** Of a command whose effect nobody can tell. */
 export const PINS: Effect = { replays: [], pins: true }
 
+/** Of CLIENT: what a connection is told about itself once, in its newest words. */
+const SETTINGS: ReadonlySet<string> = new Set(['no-evict', 'no-touch', 'capa', 'import-source', 'maint_notifications'])
+
 /** @param isInjected the credential is ours, whatever the application logs in with */
 export function effectOf(kind: Kind, args: readonly Buffer[], isInjected: boolean): Effect {
   const command = encodeCommand(args)
@@ -29,7 +32,7 @@ export function effectOf(kind: Kind, args: readonly Buffer[], isInjected: boolea
       if (word === 'setname') return { replays: [['name', command]], pins: false }
       if (word === 'setinfo')
         return { replays: [[`info ${args[2]?.toString('latin1').toLowerCase()}`, command]], pins: false }
-      if (word === 'no-evict' || word === 'no-touch') return { replays: [[word, command]], pins: false }
+      if (SETTINGS.has(word)) return { replays: [[word, command]], pins: false }
       return word === 'tracking' || word === 'caching' ? PINS : NOTHING
     default:
       return NOTHING

@@ -3,7 +3,7 @@ import { giveChunk } from '../../runtime/buffers.ts'
 import { now } from '../../runtime/clock.ts'
 import { passOn } from '../../runtime/pass-on.ts'
 import type { RawSocket, SocketHandler } from '../../runtime/raw-socket.ts'
-import { CoarseTimer, TICK_MS } from '../../runtime/timers.ts'
+import { CoarseTimer, TICK_MS, type TimerOwner } from '../../runtime/timers.ts'
 
 /** Which of the two sockets something happened to: the application's or the upstream's. */
 export type SideName = 'client' | 'upstream'
@@ -39,7 +39,7 @@ const NOTHING = Buffer.alloc(0)
 /** A client that was told that its connection ends has this long to end it too. */
 const FAREWELL_MS = 5_000
 
-export class Relay {
+export class Relay implements TimerOwner {
   readonly #owner: RelayOwner
   readonly #client: Side
   readonly #upstream: Side
@@ -58,7 +58,7 @@ export class Relay {
 
   constructor(owner: RelayOwner, client: RawSocket, upstream: RawSocket) {
     this.#owner = owner
-    this.#timer = new CoarseTimer(() => this.#onTimer())
+    this.#timer = new CoarseTimer(this)
     this.#client = new Side(this, client, 'client')
     this.#upstream = new Side(this, upstream, 'upstream')
     this.#client.peer = this.#upstream
@@ -119,7 +119,7 @@ export class Relay {
     else this.#timer.clear()
   }
 
-  #onTimer(): void {
+  onTimer(): void {
     const time = now()
     if (time >= this.#idleAt) {
       this.#idleAt = Number.POSITIVE_INFINITY

@@ -39,5 +39,7 @@ export interface Discovery {
   readonly failure: string | null
   /** When the oldest of its look-ups in DNS that are in use last succeeded, in monotonic milliseconds; null: it has none. */
   readonly lookedUpAt?: number | null
+  /** Whoever watches the server at this place says that it does not answer. Only of discovery by Sentinel. */
+  isDown?(host: string, port: number): boolean
   stop(): void
 }

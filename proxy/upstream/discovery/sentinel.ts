@@ -25,6 +25,9 @@ const CHECK_MS = 2_000
 /** Sentinels beyond the configured ones. */
 const MAX_LEARNED = 16
 
+/** Servers that are known to be down; with more of them, all are forgotten. */
+const MAX_DOWN = 64
+
 /** What a server is not to blame for, and would be the same with every other. */
 const OURS: ReadonlySet<Reason> = new Set<Reason>(['auth_unavailable', 'tls_verify_failed', 'egress_denied'])
 
@@ -58,6 +61,8 @@ export class SentinelDiscovery implements Discovery {
   #isDoubted = false
   /** A failover was announced; until then the old master is not trusted, whatever it says. */
   #announcedUntil = Number.NEGATIVE_INFINITY
+  /** Servers that a Sentinel says do not answer, by their place. */
+  readonly #down = new Set<string>()
   #check: Dial | null = null
   readonly #timer = new CoarseTimer(() => this.#look())
   #lookedAt = Number.NEGATIVE_INFINITY
@@ -101,6 +106,10 @@ export class SentinelDiscovery implements Discovery {
       if (this.#halt === 'none') this.#setHalt('new')
     }
     this.#lookSoon()
+  }
+
+  isDown(host: string, port: number): boolean {
+    return this.#down.has(placeName({ host, port }))
   }
 
   stop(): void {
@@ -202,6 +211,7 @@ export class SentinelDiscovery implements Discovery {
   #onEvent({ channel, subject, place }: SentinelEvent): void {
     if (this.#isStopped) return
     refreshClock()
+    this.#noteDown(channel, place)
     const isMaster = this.#config.role === 'Master'
     if (isMaster && ANNOUNCING.has(channel) && !this.#isInUse(place)) this.#announce()
     else if (channel.startsWith('-failover-abort')) this.#announcedUntil = Number.NEGATIVE_INFINITY
@@ -211,6 +221,15 @@ export class SentinelDiscovery implements Discovery {
     }
     this.#waitMs = SOON_MS
     this.#look()
+  }
+
+  #noteDown(channel: string, place: Place | null): void {
+    if (place === null) return
+    if (channel === '-sdown' || channel === '-odown' || channel === '+reboot') this.#down.delete(placeName(place))
+    else if (channel === '+sdown' || channel === '+odown') {
+      if (this.#down.size === MAX_DOWN) this.#down.clear()
+      this.#down.add(placeName(place))
+    }
   }
 
   /** What is written to the old master from here on would be lost. */

@@ -28,6 +28,8 @@ export const scriptsConfigMap = {
     'upstream.mjs': readFileSync(join(scripts, 'upstream.mjs'), 'utf8'),
     'load.mjs': readFileSync(join(scripts, 'load.mjs'), 'utf8'),
     'burst.mjs': readFileSync(join(scripts, 'burst.mjs'), 'utf8'),
+    'endless.mjs': readFileSync(join(scripts, 'endless.mjs'), 'utf8'),
+    'slow-readers.mjs': readFileSync(join(scripts, 'slow-readers.mjs'), 'utf8'),
   },
 }
 

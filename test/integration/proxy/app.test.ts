@@ -140,9 +140,9 @@ describe('a config that changes', () => {
     await world.start(['payments'])
     const socket = await world.connect(port)
     assert.equal((await ask(socket)).hash, one.hash)
-    await world.logged('config in force')
+    assert.equal((await world.logged('config in force'))['detail'], undefined)
     world.volumes.config('payments', two)
-    await world.logged('config in force')
+    assert.equal((await world.logged('config in force'))['detail'], 'changed: accessLog.mode')
     assert.equal((await ask(socket)).hash, two.hash)
     const [report] = world.app.configz().ambassadors
     assert.equal(report?.hash, two.hash)

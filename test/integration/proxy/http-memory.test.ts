@@ -1,120 +1,109 @@
-/** What slow peers cost the process: a bounded piece each, whatever the size of the bodies and however they are framed. */
+/** What clients see of a sidecar whose memory is nearly used up: refusals that leave nothing behind, and ends of what nobody reads. */
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
-import { connect, type Socket } from 'node:net'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import type { Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { it } from 'node:test'
-import { setTimeout as wait } from 'node:timers/promises'
-import { endsOfAll } from '../../helpers/ends.ts'
-import { freePort } from '../../helpers/ports.ts'
-import { ProxyProcess } from '../../helpers/proxy-process.ts'
-import { tcpServer } from '../../helpers/tcp.ts'
+import { OverloadWatch } from '../../../proxy/runtime/overload.ts'
+import { endsOfEach } from '../../helpers/ends.ts'
+import { type httpProxy as HttpProxy, httpProxy } from '../../helpers/http-proxy.ts'
+import { ok, scriptedUpstream } from '../../helpers/http-upstream.ts'
+import type { TestClient } from '../../helpers/tcp.ts'
 
-const MIB = 1 << 20
-const LARGE = 64 * MIB
+const ends = endsOfEach()
+const MIB = 1024 * 1024
 
-const ends = endsOfAll()
-
-/** Anonymous memory of a process in MiB: what it costs the node, without the pages that it shares. */
-function anonymousMb(pid: number): number {
-  return Number(/RssAnon:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]) / 1024
-}
-
-const piece = Buffer.alloc(64 * 1024, 'x')
-const chunk = Buffer.concat([Buffer.from('10000\r\n'), piece, Buffer.from('\r\n')])
-const smallChunks = Buffer.from('10\r\n0123456789abcdef\r\n'.repeat(3000))
-
-interface Kind {
-  readonly peers: number
-  readonly send: string
-  readonly head?: string
-  readonly piece: Buffer
-}
-
-/** What each kind of client sends, and what it is answered with on and on; none: its body is not read. */
-const KINDS: Record<string, Kind> = {
-  '/length': { peers: 100, send: '', head: `Content-Length: ${LARGE}\r\n`, piece },
-  '/chunks': { peers: 225, send: '', head: 'Transfer-Encoding: chunked\r\n', piece: chunk },
-  '/small-chunks': { peers: 225, send: '', head: 'Transfer-Encoding: chunked\r\n', piece: smallChunks },
-  '/close': { peers: 225, send: '', head: '', piece },
-  '/upload': { peers: 225, send: `Content-Length: ${LARGE}\r\n`, piece },
-}
-
-/** Writes as long as somebody takes it. */
-function pump(socket: Socket, bytes: Buffer, onWritten: (count: number) => void): void {
-  const more = (): void => {
-    let isTaken = true
-    while (isTaken && !socket.destroyed) {
-      isTaken = socket.write(bytes)
-      onWritten(bytes.length)
-    }
-  }
-  socket.on('drain', more)
-  more()
-}
-
-it('a thousand slow peers of large bodies, both ways and in every framing, cost less than 64 MiB', {
-  timeout: 180_000,
-}, async (t) => {
-  let written = 0
-  const count = (bytes: number): void => {
-    written += bytes
-  }
-  const upstream = await tcpServer((socket) => {
-    socket.on('error', () => {})
-    socket.once('data', (data: Buffer) => {
-      const target = data.toString('latin1').split(' ')[1]!
-      const kind = KINDS[target]!
-      if (kind.head === undefined) {
-        socket.pause()
-        return
-      }
-      socket.write(`HTTP/1.1 200 OK\r\n${kind.head}\r\n`)
-      pump(socket, kind.piece, count)
-    })
+/** Says how much of 64 MiB is used, and has it looked at. */
+function memoryOf(driver: Awaited<ReturnType<typeof HttpProxy>>['driver']): (mib: number) => void {
+  const cgroupDir = mkdtempSync(join(tmpdir(), 'cgroup-'))
+  writeFileSync(join(cgroupDir, 'memory.max'), `${64 * MIB}\n`)
+  const watch = new OverloadWatch({
+    cgroupDir,
+    collect: () => {},
+    growing: () => driver.growing,
+    endSome: (count, detail) => driver.endSome(count, detail),
   })
-  ends.push(() => upstream.close())
-  const port = await freePort()
-  const proxy = await ProxyProcess.start({
-    UPSTREAM_HOST: '127.0.0.1',
-    UPSTREAM_PORT: String(upstream.port),
-    PROTOCOL: 'HTTP',
-    LISTEN_PORT: String(port),
-  })
-  ends.push(() => proxy.end())
-  await proxy.ready()
-  const pid = proxy.child.pid!
-  const before = anonymousMb(pid)
-  const clients: Socket[] = []
   ends.push(() => {
-    for (const client of clients) client.destroy()
+    watch.stop()
+    rmSync(cgroupDir, { recursive: true })
   })
-  let sum = 0
-  for (const [target, { peers, send, head, piece: bytes }] of Object.entries(KINDS)) {
-    written = 0
-    for (let i = 0; i < peers; i++) {
-      const client = connect(port, '127.0.0.1')
-      client.on('error', () => {})
-      await once(client, 'connect')
-      client.pause()
-      client.write(`${head === undefined ? 'POST' : 'GET'} ${target} HTTP/1.1\r\nHost: a\r\n${send}\r\n`)
-      if (head === undefined) pump(client, bytes, count)
-      clients.push(client)
-    }
-    await upstream.connections(clients.length)
-    for (let last = -1, quiet = 0; quiet < 2; ) {
-      quiet = last === written ? quiet + 1 : 0
-      last = written
-      await wait(300)
-    }
-    const growth = anonymousMb(pid) - before
-    t.diagnostic(
-      `${target}: ${(growth - sum).toFixed(1)} MiB for ${peers} peers, ${Math.round(written / MIB)} MiB under way`,
-    )
-    sum = growth
-    assert.ok(written / MIB > peers / 16, 'somebody holds the sender up')
-    assert.ok(written < (peers * LARGE) / 4, 'nobody holds the sender up')
+  return (mib) => {
+    writeFileSync(join(cgroupDir, 'memory.current'), `${Math.round(mib * MIB)}\n`)
+    watch.look(0)
   }
-  t.diagnostic(`${before.toFixed(1)} MiB before, ${sum.toFixed(1)} more with ${clients.length} slow peers`)
-  assert.ok(sum < 64, `${sum} MiB`)
+}
+
+it('refuses with Connection: close, so that no connection stays, and takes no new one beyond those that it tells', async () => {
+  const upstream = await scriptedUpstream(ends, () => ok())
+  const proxy = await httpProxy({ ports: [upstream.port] }, ends)
+  const uses = memoryOf(proxy.driver)
+  const old = proxy.connect()
+  assert.equal((await old.get().response()).status, 200)
+  uses(56)
+  for (const client of [old, proxy.connect()]) {
+    const answer = await client.get().response()
+    assert.deepEqual(
+      [answer.status, answer.field('x-ambassador-reason'), answer.field('connection'), answer.field('retry-after')],
+      [503, 'overloaded', 'close', '1'],
+    )
+    assert.match(JSON.parse(answer.body).detail, /^88 % of the memory limit of 67108864 bytes are used$/)
+    await client.tcp.ended()
+  }
+  assert.equal(proxy.cells.reasons.overloaded, 2)
+  uses(50)
+  assert.equal((await proxy.connect().get().response()).status, 200)
+  assert.equal(upstream.requests.length, 2)
+})
+
+/** Answers without an end. */
+function endless(socket: Socket): null {
+  const chunk = Buffer.alloc(65_536, 'x')
+  const more = (): void => {
+    while (!socket.destroyed && socket.write(chunk));
+  }
+  socket.on('drain', more).on('error', () => {})
+  socket.write('HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n')
+  more()
+  return null
+}
+
+it('ends the newest requests whose clients do not read, as cut ones, and no others', async () => {
+  const upstream = await scriptedUpstream(ends, ({ target, socket }) => {
+    ends.push(() => socket.destroy())
+    return target === '/held' ? null : endless(socket)
+  })
+  const proxy = await httpProxy({ ports: [upstream.port] }, ends)
+  const uses = memoryOf(proxy.driver)
+  const slow: TestClient[] = []
+  for (const path of ['/first', '/second', '/third']) {
+    const { tcp } = proxy.connect().get(path)
+    await tcp.read(1)
+    tcp.socket.pause()
+    slow.push(tcp)
+  }
+  proxy.connect().get('/held')
+  await upstream.request(3)
+  // All but the one that waits for its answer are held up by clients that do not read.
+  const areHeldUp = async (): Promise<void> => {
+    while (proxy.driver.growing !== 1) await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  await areHeldUp()
+  assert.equal(proxy.driver.endSome(1, 'for want of memory'), 1)
+  const [newest] = await proxy.recorded(1)
+  assert.deepEqual(
+    [newest?.path, newest?.status, newest?.reason, newest?.detail],
+    ['/third', 200, 'overloaded', 'for want of memory'],
+  )
+  // 4.5 MiB too much are more than both of them hold.
+  await areHeldUp()
+  uses(0.92 * 64)
+  const ended = await proxy.recorded(3)
+  assert.deepEqual(
+    ended.slice(1).map(({ reason, path }) => [reason, path]),
+    ['/first', '/second'].map((path) => ['overloaded', path]),
+  )
+  for (const { socket } of slow) socket.resume()
+  await Promise.all(slow.map((client) => client.ended()))
+  assert.equal(proxy.driver.busy, 1)
 })

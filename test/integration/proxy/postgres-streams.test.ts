@@ -5,6 +5,18 @@ import { pooledPostgres } from '../../helpers/pooled-postgres.ts'
 import { postgresServer } from '../../helpers/postgres.ts'
 import { copyData, type Ends, message, query, scope } from '../../helpers/postgres-client.ts'
 import {
+  atEnd,
+  type Conversation,
+  cat,
+  isReady,
+  LOGIN,
+  none,
+  sqls,
+  steps,
+  talk,
+  upTo,
+} from '../../helpers/postgres-conversation.ts'
+import {
   answersTo,
   bind,
   callFunction,
@@ -39,60 +51,11 @@ after(async () => {
   for (const end of lasting.reverse()) await end()
 })
 
-const LOGIN = 'user\0postgres\0database\0postgres\0\0'
 const SCHEMA = `
 create role other; create table things (id int primary key, name text); create table numbers (n int); create sequence counter;
 create function tell() returns void language plpgsql as $$ begin raise notice 'hello'; raise warning 'oh'; end $$;
 create function prepares() returns int language plpgsql as $$ begin execute 'prepare inner1 as select 1'; return 1; end $$`
 const MODES = ['Transaction', 'Session', 'Disabled'] as const
-
-/** What is sent at once, and when the direct answer to it is complete: by default when all is answered that a server answers. */
-type Step = Buffer | readonly [bytes: Buffer, isComplete: (messages: readonly string[]) => boolean]
-
-interface Conversation {
-  /** Parameters at its begin. */
-  readonly login?: string
-  readonly steps: readonly Step[]
-}
-
-const isReady =
-  (count: number) =>
-  (messages: readonly string[]): boolean =>
-    messages.filter((each) => each.startsWith('Z')).length >= count
-const upTo =
-  (letter: string) =>
-  (messages: readonly string[]): boolean =>
-    messages.at(-1)?.startsWith(letter) === true
-const atEnd = (): boolean => false
-const none = (): boolean => true
-const cat = (...parts: readonly Buffer[]): Buffer => Buffer.concat(parts)
-const sqls = (...texts: readonly string[]): Conversation => ({ steps: texts.map(query) })
-const steps = (...each: readonly Step[]): Conversation => ({ steps: each })
-
-/** @param expected what the server itself has answered to each step; null: it is the server itself */
-async function talk(at: number, { login, steps }: Conversation, expected: readonly string[][] | null) {
-  const client = await new StreamClient({ port: at }).begin(login ?? LOGIN)
-  const heard: string[][] = []
-  try {
-    for (const [n, step] of steps.entries()) {
-      const [bytes, isComplete] = step instanceof Buffer ? [step, isReady(answersTo(step))] : (step as never)
-      client.write(bytes)
-      const wanted = expected?.[n]
-      const isSame = (messages: readonly string[]): boolean =>
-        wanted !== undefined && messages.length >= wanted.length && wanted.at(-1) !== 'END'
-      heard.push(await client.until(expected === null ? isComplete : isSame))
-      if (heard.at(-1)?.at(-1) === 'END') return heard
-    }
-    // Nothing more than that has come before the answer to the next question.
-    client.write(query("select 'next'"))
-    heard.push(await client.until(isReady(1)))
-    return heard
-  } finally {
-    client.write(message('X', ''))
-    await client.ended()
-    client.socket.destroy()
-  }
-}
 
 /** Empties what a conversation may have filled. */
 async function reset(): Promise<void> {
@@ -279,6 +242,38 @@ const CONVERSATIONS: Readonly<Record<string, readonly Conversation[]>> = {
     ...['', 'a\0'].map((body) => steps(cat(message('E', body), sync))),
     steps(message('S', 'abc')),
   ],
+  'statements that were prepared by the protocol, named in SQL': [
+    steps(
+      cat(parse('p', 'select $1::int'), sync),
+      query('execute p(5)'),
+      query('EXECUTE /* mine */ "p" (6) -- and no more'),
+      query('begin; execute p(1); commit; execute p(2)'),
+      cat(query('execute p(1)'), query('execute nosuch'), query('execute p(2)')),
+      run('execute p(7)'),
+      cat(parse('e', 'execute p(9)'), sync),
+      cat(bind('', 'e'), describePortal(''), execute(), sync),
+      query('begin'),
+      cat(bind('', 'e'), describePortal(''), execute(), sync, query('execute p(10)')),
+      query('commit'),
+      cat(parse('', 'deallocate p'), bind('', ''), execute(), parse('', 'select 5'), bind('', ''), execute(), sync),
+      query('execute p(1)'),
+      cat(parse('p', "select 'another'"), sync),
+      query('execute p; deallocate prepare p; select 1'),
+      cat(parse('p', 'select 6'), bind('', 'p'), execute(), sync),
+      query('begin; selec'),
+      cat(query('execute p'), run('deallocate p')),
+      query('rollback; execute p; deallocate all'),
+      query('execute p'),
+    ),
+    steps(
+      cat(parse('Q', 'select 1'), parse('all', 'select 2'), sync),
+      query('execute Q'),
+      query('execute "Q"; execute "all"'),
+      query('deallocate "all"; execute "Q"'),
+      run('deallocate all'),
+      query('execute "Q"'),
+    ),
+  ],
   'texts that are longer than what is kept': [
     steps(query(`select length('${'x'.repeat(200_000)}')`), query("select repeat('y', 300000)")),
     steps(
@@ -358,6 +353,43 @@ describe('clients that share a connection', () => {
   )
 
   it(
+    'execute by SQL what they prepared by the protocol, on a connection that does not know it any more',
+    scope(async (ends) => {
+      const at = await pooled(ends)
+      const [one, other] = [await clientOf(at, ends), await clientOf(at, ends)]
+      await answer(other, query('create table passing (n int)'))
+      await answer(one, cat(parse('p', 'select $1::int'), parse('t', 'select n from passing'), sync))
+      await answer(one, cat(parse('e', 'execute p(8)'), sync))
+      const forget = async (): Promise<void> => {
+        await answer(other, query('deallocate all'))
+      }
+      await forget()
+      assert.equal(await value(one, query('execute p(7)')), '7')
+      await forget()
+      assert.equal(await value(one, cat(bind('', 'e'), execute(), sync)), '8')
+      await forget()
+      assert.equal(await value(one, run('execute p(9)')), '9')
+      // The other one has prepared the same, and goes on with it when this one does not need it any more.
+      await answer(other, cat(parse('mine', 'select $1::int'), sync))
+      await answer(one, query('select 1; deallocate p'))
+      assert.equal(await value(other, cat(bind('', 'mine', '5'), execute(), sync)), '5')
+      await answer(other, query('drop table passing'))
+      await forget()
+      const told = await answer(one, query('execute t; select 3'))
+      assert.deepEqual([told.length, /42P01/.test(told[0] ?? ''), told[1]], [2, true, 'Z "I"'])
+      assert.equal(await value(one, query('select 4')), '4')
+      // What it does to the session counts as if it had been executed by the protocol.
+      await answer(one, cat(parse('l', 'listen passing'), sync))
+      await answer(one, query('execute l'))
+      await answer(one, cat(parse('s', "select set_config('work_mem', '7MB', false)"), sync))
+      await answer(one, query('execute s'))
+      one.write(message('X', ''))
+      await one.ended()
+      assert.equal(await value(other, query('show work_mem')), '4MB')
+    }),
+  )
+
+  it(
     'prepare a text of their own that names the present, or that follows a change of parameters in one pipeline',
     scope(async (ends) => {
       const at = await pooled(ends)
@@ -405,12 +437,18 @@ describe('clients that share a connection', () => {
   }
 
   it(
-    'are told the last value of a parameter that was reset',
+    'are told of a reset as by a connection of their own: what has changed, once, and before it is ready',
     scope(async (ends) => {
       const client = await clientOf(await pooled(ends), ends, inZone('Asia/Tokyo'))
-      client.write(query('reset timezone'))
-      const told = await client.until((messages) => messages.at(-1) === 'S "TimeZone\\u0000Asia/Tokyo\\u0000"')
-      assert.equal(told.filter((each) => each.startsWith('Z')).length, 1)
+      const tokyo = 'S "TimeZone\\u0000Asia/Tokyo\\u0000"'
+      for (const undo of ['reset timezone', 'set timezone to default', 'discard all']) {
+        assert.ok(!(await answer(client, query(undo))).join().includes('TimeZone'), `${undo}, when nothing was set`)
+        await answer(client, query("set timezone = 'Europe/Paris'"))
+        const told = await answer(client, query(undo))
+        assert.deepEqual(told.slice(-2), [tokyo, 'Z "I"'], undo)
+        assert.equal(told.join().match(/TimeZone/g)?.length, 1, undo)
+      }
+      assert.equal(await value(client, query('show timezone')), 'Asia/Tokyo')
     }),
   )
 

@@ -183,6 +183,44 @@ describe('a Redis that runs full or hangs up', { concurrency: true, timeout: 120
   })
 })
 
+describe('a login of the application where the sidecar has one', { timeout: 120_000 }, () => {
+  it('is that of the sidecar in a transaction too, in both of its forms, and other options of HELLO stay', async (t) => {
+    const { started, open } = world(t)
+    const server = await started.server([APP, 'user me on >mine ~* &* +@all'])
+    const proxy = await started.proxy({ ...at(server), auth: AUTH }, {}, FIRST)
+    const talker = open(proxy.port)
+    const queued = ['+OK\r\n', ...Array(3).fill('+QUEUED\r\n')]
+    assert.deepEqual(await talker.askAll(['MULTI', 'AUTH me wrong', 'AUTH mine', 'ACL WHOAMI']), queued)
+    assert.equal(await talker.ask('EXEC'), '*3\r\n+OK\r\n+OK\r\n$3\r\napp\r\n')
+    const hello = 'HELLO 3 AUTH me mine SETNAME web'
+    assert.deepEqual(await talker.askAll(['MULTI', hello, 'CLIENT GETNAME', 'ACL WHOAMI']), queued)
+    assert.match(await talker.ask('EXEC'), /^\*3\r\n%7\r\n.*\$3\r\nweb\r\n\$3\r\napp\r\n$/s)
+    assert.match(await talker.ask('CLIENT INFO'), / name=web .* user=app .* resp=3/)
+    // What the server refuses is refused in the words of the server.
+    assert.deepEqual(await talker.askAll(['MULTI', 'HELLO 3 AUTH me', 'EXEC']), [
+      '+OK\r\n',
+      '+QUEUED\r\n',
+      "*1\r\n-ERR Syntax error in HELLO option 'AUTH'\r\n",
+    ])
+  })
+
+  it('gets the same words each time that TLS cannot be set up', async (t) => {
+    const { started, open } = world(t)
+    const server = await started.server([APP])
+    const tls = { ca: { secretKeyRef: { name: 'ca', key: 'ca.crt' } } }
+    const upstream = { ...at(server, { port: 1 }), auth: AUTH, tls }
+    const proxy = await started.proxy(
+      upstream,
+      { timeouts: { connect: '20s' } },
+      { ...FIRST, ca: { 'ca.crt': 'none' } },
+    )
+    for (let n = 0; n < 30; n++) {
+      // An attempt that ends so costs nothing of the retry budget, or the later ones would be told something else.
+      assert.match(await open(proxy.port).ask('PING'), /^-ERR ambassador: tls_verify_failed TLS cannot be set up: /)
+    }
+  })
+})
+
 describe('a password of Redis that is changed', { concurrency: true, timeout: 120_000 }, () => {
   it('at the server first: those that are connected go on, new ones are told, until the Secret follows', async (t) => {
     const { started, open } = world(t)

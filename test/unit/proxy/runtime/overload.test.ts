@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, it } from 'node:test'
 import {
+  isMemoryShort,
   isStrained,
+  memoryLimit,
   type OverloadCause,
+  type OverloadOptions,
   OverloadWatch,
   overloadCause,
   overloadDetail,
@@ -17,20 +20,39 @@ afterEach(() => {
 })
 
 /** A cgroup of files, and a watch over it. */
-function cgroup(max: string, collect: () => void = () => {}) {
+function cgroup(max: string, collect: () => void = () => {}, options: Partial<OverloadOptions> = {}) {
   const dir = mkdtempSync(join(tmpdir(), 'cgroup-'))
-  const set = (current: number, inactive = 0): void => {
+  const set = (current: number, inactive = 0, others = ''): void => {
     writeFileSync(join(dir, 'memory.current'), `${current}\n`)
-    writeFileSync(join(dir, 'memory.stat'), `anon 1\ninactive_file ${inactive}\nslab 3\n`)
+    writeFileSync(join(dir, 'memory.stat'), `anon 1\ninactive_file ${inactive}\nslab 3\n${others}`)
   }
   writeFileSync(join(dir, 'memory.max'), `${max}\n`)
   const changes: (OverloadCause | null)[] = []
-  const watch = new OverloadWatch({ cgroupDir: dir, collect, onChange: (cause) => changes.push(cause) })
+  const watch = new OverloadWatch({ cgroupDir: dir, collect, onChange: (cause) => changes.push(cause), ...options })
   ends.push(() => {
     watch.stop()
     rmSync(dir, { recursive: true })
   })
-  return { watch, set, changes }
+  return { dir, watch, set, changes }
+}
+
+/** The same of version 1, which has folders for what it counts. */
+function cgroupOfVersion1(limit: string) {
+  const dir = mkdtempSync(join(tmpdir(), 'cgroup-'))
+  mkdirSync(join(dir, 'memory'))
+  const set = (usage: number, inactive: number): void => {
+    writeFileSync(join(dir, 'memory/memory.usage_in_bytes'), `${usage}\n`)
+    const stat = `rss 1\ninactive_file ${inactive}\nactive_file 0\ntotal_inactive_file ${inactive}\n`
+    writeFileSync(join(dir, 'memory/memory.stat'), stat)
+  }
+  writeFileSync(join(dir, 'memory/memory.limit_in_bytes'), `${limit}\n`)
+  set(0, 0)
+  const watch = new OverloadWatch({ cgroupDir: dir, collect: () => {} })
+  ends.push(() => {
+    watch.stop()
+    rmSync(dir, { recursive: true })
+  })
+  return { dir, watch, set }
 }
 
 describe('overload', () => {
@@ -58,6 +80,38 @@ describe('overload', () => {
     set(990, 200)
     watch.look(0)
     assert.equal(overloadCause(), null)
+  })
+
+  it('does not count the pages of the program itself, nor caches of names', () => {
+    const { watch, set } = cgroup('1000')
+    set(990, 50, 'active_file 60\nslab_reclaimable 50\nslab_unreclaimable 7\n')
+    watch.look(0)
+    assert.equal(overloadCause(), null)
+    set(990, 50, 'active_file 60\nslab_reclaimable 20\nslab_unreclaimable 70\n')
+    watch.look(0)
+    assert.equal(overloadDetail(), '86 % of the memory limit of 1000 bytes are used')
+  })
+
+  it('is judged by version 1 of cgroups as by version 2', () => {
+    const { dir, watch, set } = cgroupOfVersion1('1000')
+    assert.equal(memoryLimit(dir), 1000)
+    set(900, 51)
+    watch.look(0)
+    assert.equal(overloadCause(), null)
+    set(900, 50)
+    watch.look(0)
+    assert.equal(overloadCause(), 'memory')
+    assert.equal(memoryLimit(cgroupOfVersion1('9223372036854771712').dir), null)
+  })
+
+  it('begins below memory.high, where the kernel makes a process wait', () => {
+    const { dir, watch, set } = cgroup('1000')
+    writeFileSync(join(dir, 'memory.high'), 'max\n')
+    assert.equal(memoryLimit(dir), 1000)
+    writeFileSync(join(dir, 'memory.high'), '800\n')
+    set(680)
+    watch.look(0)
+    assert.equal(overloadDetail(), '85 % of the memory limit of 800 bytes are used')
   })
 
   it('is announced: at 70 %, or when the event loop is late, what nobody waits for is left out', () => {
@@ -88,6 +142,70 @@ describe('overload', () => {
     set(900)
     watch.look(0)
     assert.deepEqual([overloadCause(), collections], ['memory', 1])
+  })
+
+  it('is over when a collection has freed what requests held that are gone', async () => {
+    let isGarbage = false
+    const { watch, set } = cgroup('1000', () => {
+      if (isGarbage) set(300)
+    })
+    set(900)
+    watch.look(0)
+    assert.equal(overloadCause(), 'memory')
+    isGarbage = true
+    // Less than what begins it, and more than what ends it.
+    set(820)
+    while (overloadCause() !== null) {
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      watch.look(0)
+    }
+  })
+
+  const MIB = 1024 * 1024
+
+  it('begins when requests that wait for their answer would need what is left', () => {
+    let growing = 100
+    const { watch, set } = cgroup(`${64 * MIB}`, () => {}, { growing: () => growing })
+    set(34 * MIB)
+    watch.look(0)
+    assert.equal(overloadCause(), null)
+    growing = 2000
+    watch.look(0)
+    assert.equal(isMemoryShort(), true)
+    const text =
+      /^53 % of the memory limit of \d+ bytes are used, and 2000 requests that wait for their answer may need/
+    assert.match(overloadDetail(), text)
+    growing = 100
+    watch.look(0)
+    assert.equal(isMemoryShort(), false)
+  })
+
+  it('begins in the middle of a burst, before the next look', () => {
+    let growing = 0
+    const { watch, set, changes } = cgroup(`${64 * MIB}`, () => {}, { growing: () => growing })
+    set(24 * MIB)
+    watch.look(0)
+    while (overloadCause() === null && growing < 5000) growing++
+    assert.ok(growing > 400 && growing < 2000, `${growing} were admitted`)
+    assert.deepEqual(changes, ['memory'])
+  })
+
+  it('is not brought about by any number of requests that come and go', () => {
+    const { watch, set } = cgroup(`${64 * MIB}`, () => {}, { growing: () => 64 })
+    set(54 * MIB)
+    watch.look(0)
+    for (let n = 0; n < 5000; n++) assert.equal(overloadCause(), null)
+  })
+
+  it('ends requests from 92 % on, as many as hold what is too much', () => {
+    const wanted: number[] = []
+    const { watch, set } = cgroup(`${64 * MIB}`, () => {}, { endSome: (count) => wanted.push(count) })
+    set(58 * MIB)
+    watch.look(0)
+    assert.deepEqual([overloadCause(), wanted], ['memory', []])
+    set(60 * MIB)
+    watch.look(0)
+    assert.deepEqual(wanted, [Math.ceil((60 - 0.85 * 64) * 32)])
   })
 
   it('is an event loop that is a second late twice in a row', () => {

@@ -9,6 +9,7 @@ import {
   NONE,
   pickEndpoint,
 } from '../../../../proxy/upstream/balancer.ts'
+import { NO_HASH } from '../../../../proxy/upstream/consistent-hash.ts'
 import { Endpoint } from '../../../../proxy/upstream/endpoint.ts'
 
 const BREAKER: BreakerConfig = {
@@ -158,6 +159,44 @@ describe('balancer', () => {
     assert.equal(a.isAvoided(1399), true)
     assert.equal(a.isAvoided(1400), false)
     assert.equal(b.isAvoided(0), false)
+  })
+})
+
+describe('the only endpoint', () => {
+  /** What is picked of one alone, and of the same one beside another that never is available. */
+  const picks = (prepare: (only: Endpoint) => void, balancing: Balancing, isTried: boolean, hash: number) =>
+    [[], [endpoint(2)]].map((others) => {
+      const only = endpoint(1)
+      prepare(only)
+      for (const other of others) trip(other)
+      const tried = isTried ? [only] : NONE
+      return pickEndpoint(groupByPriority([only, ...others]), 1, tried, seeded(), balancing, hash) === only
+    })
+
+  const states: Readonly<Record<string, (only: Endpoint) => void>> = {
+    well: () => {},
+    avoided: (only) => only.dialFailed(0),
+    unhealthy: (only) => {
+      only.isHealthy = false
+    },
+    open: trip,
+  }
+
+  it('is picked whenever it would be beside others of which none is available', () => {
+    for (const policy of ['LeastRequest', 'RoundRobin', 'Random', 'ConsistentHash'] as const)
+      for (const panicThreshold of [null, 0, 0.5])
+        for (const [state, prepare] of Object.entries(states))
+          for (const isTried of [false, true])
+            for (const hash of [NO_HASH, 0.3]) {
+              const balancing = { policy, panicThreshold, isStrict: false }
+              const [alone, beside] = picks(prepare, balancing, isTried, hash)
+              const expected = state !== 'open' && (state !== 'unhealthy' || panicThreshold !== 0)
+              assert.deepEqual(
+                [alone, beside],
+                [expected, expected],
+                `${state} ${JSON.stringify(balancing)} ${isTried}`,
+              )
+            }
   })
 })
 

@@ -51,7 +51,7 @@ const words = (...numbers: number[]) => {
   for (const [index, number] of numbers.entries()) bytes.writeUInt32BE(number, 4 * index)
   return bytes
 }
-const PACKET = startupPacket({ user: 'ann', database: 'shop', application_name: 'ä' })
+const PACKET = startupPacket({ user: 'ann', database: 'shop', application_name: 'Ã¤\xe4' })
 
 describe('the begin of a connection of PostgreSQL', () => {
   it('is read the same wherever it is split', () => {
@@ -74,13 +74,13 @@ describe('the begin of a connection of PostgreSQL', () => {
     for (const [bytes, says] of cases) assert.deepEqual(read(bytes, bytes.length), [says])
   })
 
-  it('has parameters in pairs, or is malformed', () => {
+  it('has parameters in pairs, byte for byte, or is malformed', () => {
     assert.deepEqual(
       [...(parametersOf(PACKET) ?? [])],
       [
         ['user', 'ann'],
         ['database', 'shop'],
-        ['application_name', 'ä'],
+        ['application_name', 'Ã¤\xe4'],
       ],
     )
     for (const text of ['user', 'user\0', 'user\0a', 'user\0a\0', 'user\0a\0\0\0', '\0a\0\0', 'user\0a\0b\0\0']) {

@@ -66,6 +66,18 @@ describe('Conversation', () => {
     ])
   })
 
+  it('tells a new connection what newer servers let a connection say of itself, as it said it last', () => {
+    const { conversation, say, answer } = talk()
+    say('CLIENT CAPA redirect', 'CLIENT MAINT_NOTIFICATIONS ON', 'CLIENT MAINT_NOTIFICATIONS OFF', 'CLIENT NO-TOUCH ON')
+    answer('+OK', '+OK', '+OK', '-ERR unknown subcommand')
+    assert.ok(conversation.canMove)
+    const said = conversation.begin().map(({ command, isVital }) => [command.toString().split('\r\n').at(-2), isVital])
+    assert.deepEqual(said, [
+      ['redirect', false],
+      ['OFF', false],
+    ])
+  })
+
   it('is in a transaction from MULTI to EXEC, and not where the server refuses MULTI', () => {
     const { conversation, say, answer } = talk()
     say('MULTI', 'MULTI')
