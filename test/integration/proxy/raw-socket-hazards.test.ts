@@ -1,5 +1,6 @@
 /** What a socket must bear from its owner and from its peer: calls from within its own callbacks, and memory that is given away. */
 import assert from 'node:assert/strict'
+import { constants } from 'node:crypto'
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { type AddressInfo, connect } from 'node:net'
@@ -9,7 +10,7 @@ import { after, describe, it } from 'node:test'
 import { createSecureContext, createServer as createTlsServer, type TLSSocket } from 'node:tls'
 import { listenAtPath } from '../../../proxy/runtime/listen.ts'
 import { adopt, NO_HANDLER, openTcp, type RawSocket, type SocketHandler } from '../../../proxy/runtime/raw-socket.ts'
-import { TlsSocket } from '../../../proxy/runtime/tls-socket.ts'
+import { TlsSocket, UntrustedError } from '../../../proxy/runtime/tls-socket.ts'
 import { Pki } from '../../helpers/pki.ts'
 
 const ends: (() => unknown)[] = []
@@ -165,5 +166,70 @@ describe('a TLS socket with several records in one read', () => {
     assert.equal(got, 'x'.repeat(RECORDS + 1))
     assert.equal(deepest, 1)
     assert.equal(raw.bytesRead, 1 + RECORDS * 100)
+  })
+})
+
+describe('a server of TLS 1.2 that renegotiates', () => {
+  const pki = new Pki()
+  after(() => pki.remove())
+  const authority = pki.authority()
+  const first = authority.issue()
+
+  /** Shows another certificate when it is written to, and then writes. What the owner heard: the words, or why it was closed. */
+  async function renegotiated(then: { readonly cert: string; readonly key: string }): Promise<string | Error | null> {
+    const server = createTlsServer(
+      { ...first, maxVersion: 'TLSv1.2', secureOptions: constants.SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION },
+      (socket) => {
+        socket.on('error', () => {})
+        socket.once('data', () => {
+          socket.setKeyCert(createSecureContext(then))
+          socket.renegotiate({}, () => socket.write('trusted'))
+        })
+        ends.push(() => socket.destroy())
+      },
+    )
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    ends.push(() => server.close())
+    const heard = Promise.withResolvers<string | Error | null>()
+    const options = {
+      context: createSecureContext({ ca: authority.cert }),
+      serverName: 'localhost',
+      sentName: 'localhost',
+      session: undefined,
+      alpn: null,
+      isUnverified: false,
+    }
+    const handler = {
+      ...NO_HANDLER,
+      onSecure: (raw: TlsSocket) => {
+        ends.push(() => raw.destroy())
+        raw.write(Buffer.from('again'))
+      },
+      onData: (chunk: Buffer, length: number) => heard.resolve(chunk.toString('latin1', 0, length)),
+      onClose: heard.resolve,
+    }
+    openTcp(
+      { address: '127.0.0.1', port: (server.address() as AddressInfo).port },
+      { ...NO_HANDLER, onConnect: (plain) => void new TlsSocket(plain, options, handler, () => {}) },
+    )
+    return heard.promise
+  }
+
+  it('is talked to on when its new certificate is right too', async () => {
+    assert.equal(await renegotiated(first), 'trusted')
+    assert.equal(await renegotiated(authority.issue()), 'trusted')
+  })
+
+  it('is refused when the new one is for another name, or of nobody trusted', async () => {
+    const codes: readonly (readonly [leaf: { readonly cert: string; readonly key: string }, code: RegExp])[] = [
+      [authority.issue({ names: ['other.example.com'] }), /^ERR_TLS_CERT_ALTNAME_INVALID$/],
+      [pki.authority().issue(), /^UNABLE_TO_/],
+    ]
+    for (const [leaf, code] of codes) {
+      const heard = await renegotiated(leaf)
+      assert.ok(heard instanceof UntrustedError, String(heard))
+      assert.match(heard.code, code)
+    }
   })
 })
