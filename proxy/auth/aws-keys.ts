@@ -1,4 +1,5 @@
 /** Keys of AWS for the role of the pod: of the environment, of a web identity, of the agent of the cluster or of the node. */
+import { trustNodeRoots } from '../runtime/roots.ts'
 import type { AwsKeys } from './sigv4.ts'
 import type { Token, TokenSource } from './token-credential.ts'
 
@@ -39,6 +40,7 @@ export class AwsKeySource implements TokenSource {
 
   async #fetch(): ReturnType<Provider> {
     // Loaded here alone: a sidecar that signs nothing has none of this in memory.
+    trustNodeRoots()
     const { fromNodeProviderChain } = await import('@aws-sdk/credential-providers')
     this.#provider ??= fromNodeProviderChain({ clientConfig: { region: this.#region } }) as Provider
     return this.#provider({ forceRefresh: true })

@@ -1,4 +1,5 @@
 /** Tokens of Microsoft Entra that Azure Database for PostgreSQL takes, for the workload or managed identity of the pod. */
+import { trustNodeRoots } from '../runtime/roots.ts'
 import type { DatabaseTokenSource } from './database-tokens.ts'
 import type { Token } from './token-credential.ts'
 
@@ -12,6 +13,7 @@ export class AzureEntraSource implements DatabaseTokenSource {
   async fetch(_host: string, _port: number, abortSignal: AbortSignal): Promise<Token> {
     try {
       // Loaded here alone: a sidecar that needs no token of Azure has none of this in memory.
+      trustNodeRoots()
       const { DefaultAzureCredential } = await import('@azure/identity')
       // A new one for each token: the vendor's own cache would hand out one whose life is nearly over.
       const { token, expiresOnTimestamp } = await new DefaultAzureCredential().getToken(SCOPE, { abortSignal })

@@ -1,4 +1,5 @@
 /** Access tokens of Google that Cloud SQL and AlloyDB take: of the metadata server, or of a key file where the environment names one. */
+import { trustNodeRoots } from '../runtime/roots.ts'
 import type { DatabaseTokenSource } from './database-tokens.ts'
 import { causeOf } from './gcp-id-token.ts'
 import type { Token } from './token-credential.ts'
@@ -19,6 +20,7 @@ export class GcpCloudSqlSource implements DatabaseTokenSource {
   async fetch(): Promise<Token> {
     try {
       // Loaded here alone: a sidecar that needs no token of Google has none of this in memory.
+      trustNodeRoots()
       const { Compute, GoogleAuth } = await import('google-auth-library')
       const auth = new GoogleAuth({ scopes: [SCOPE] })
       // A new client for each token, so that the life of what it gives begins now. Without the vendor's detection of where it

@@ -1,4 +1,5 @@
 /** ID tokens of Google for an audience: of the metadata server, or of a key file where the environment names one. */
+import { trustNodeRoots } from '../runtime/roots.ts'
 import { jwtExpiry } from './jwt.ts'
 import type { Token, TokenSource } from './token-credential.ts'
 
@@ -37,6 +38,7 @@ export class GcpIdTokenSource implements TokenSource {
 
   async #fetch(): Promise<string> {
     // Loaded here alone: a sidecar that needs no token of Google has none of this in memory.
+    trustNodeRoots()
     const { Compute, GoogleAuth } = await import('google-auth-library')
     if (this.#provider === null) {
       const auth = new GoogleAuth()

@@ -1,6 +1,8 @@
 /** Tokens by the OAuth 2.0 client credentials grant (RFC 6749 section 4.4). */
+
 import type { SecureContext } from 'node:tls'
 import type { DialGuard } from '../policy/dial-guard.ts'
+import { trustNodeRoots } from '../runtime/roots.ts'
 import { guardedLookup } from './guarded-lookup.ts'
 import type { Token, TokenSource } from './token-credential.ts'
 
@@ -67,6 +69,8 @@ export class OAuth2Source implements TokenSource {
   #post(form: string, basic: string, signal: AbortSignal): Promise<{ status: number; body: string }> {
     const { tokenUrl, context, guard } = this.#options
     const isTls = tokenUrl.protocol === 'https:'
+    const secureContext = isTls ? context() : null
+    if (isTls && secureContext === null) trustNodeRoots()
     const where = `token URL '${tokenUrl.origin}${tokenUrl.pathname}'`
     return new Promise((resolve, reject) => {
       const fail = (error: NodeJS.ErrnoException) => {
@@ -85,7 +89,7 @@ export class OAuth2Source implements TokenSource {
           'content-type': 'application/x-www-form-urlencoded',
           'content-length': Buffer.byteLength(form),
         },
-        ...(isTls ? { secureContext: context() ?? undefined, rejectUnauthorized: true } : {}),
+        ...(isTls ? { secureContext: secureContext ?? undefined, rejectUnauthorized: true } : {}),
       }
       const { request: send } = process.getBuiltinModule(isTls ? 'node:https' : 'node:http')
       const request = send(tokenUrl, options, (response) => {

@@ -1,4 +1,5 @@
 /** Tokens of IAM for RDS and Aurora: a request to connect, signed with the keys of the role of the pod for one host, port and user. */
+import { trustNodeRoots } from '../runtime/roots.ts'
 import { keysFailure } from './aws-keys.ts'
 import type { DatabaseTokenSource } from './database-tokens.ts'
 import type { Token } from './token-credential.ts'
@@ -23,6 +24,7 @@ export class RdsTokenSource implements DatabaseTokenSource {
   async fetch(host: string, port: number): Promise<Token> {
     try {
       // Loaded here alone: a sidecar that needs no such token has none of this in memory.
+      trustNodeRoots()
       const { fromNodeProviderChain } = await import('@aws-sdk/credential-providers')
       const { Signer } = await import('@aws-sdk/rds-signer')
       this.#keys ??= fromNodeProviderChain({ clientConfig: { region: this.#region } })

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import type { SecureContext } from 'node:tls'
 import type { RefReport, RefState } from '../../common/configz.ts'
 import type { DataRef, TlsConfig } from '../../common/proxy-config.ts'
+import { trustNodeRoots } from '../runtime/roots.ts'
 import { groupsWith, KeyShare } from './key-share.ts'
 import { type Certificates, parseCertificates, parsePrivateKey, subjectOf, validityProblem } from './pem.ts'
 import type { UpstreamTls } from './upstream-tls.ts'
@@ -204,7 +205,7 @@ export class TlsContexts {
     const context = process.getBuiltinModule('node:tls').createSecureContext({
       minVersion: config.minVersion,
       maxVersion: 'TLSv1.3',
-      ca: material.ca ?? this.#systemRoots(),
+      ca: material.ca ?? this.#roots(),
       // Whoever names an intermediate CA as the one to trust means it.
       allowPartialTrustChain: material.ca !== null,
       cert: material.pair?.certificate,
@@ -216,7 +217,13 @@ export class TlsContexts {
   }
 
   /** Node's roots and those of the machine. Undefined (Node's alone, which all contexts share) when the machine has no others. */
-  #systemRoots(): string[] | undefined {
+  #roots(): string[] | undefined {
+    const all = this.#rootsOfBoth()
+    if (all === undefined) trustNodeRoots()
+    return all
+  }
+
+  #rootsOfBoth(): string[] | undefined {
     let file: Buffer
     try {
       file = readFileSync(this.#options.systemRoots ?? SYSTEM_ROOTS)

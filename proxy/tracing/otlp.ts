@@ -1,7 +1,9 @@
 /** Sends spans to an OpenTelemetry collector: OTLP over HTTP with JSON, in batches that never hold up a request. */
+
 import type { Agent, ClientRequest } from 'node:http'
 import type { LookupFunction } from 'node:net'
 import { PRODUCT_VERSION } from '../../common/names.ts'
+import { trustNodeRoots } from '../runtime/roots.ts'
 
 /** Values of attributes; an integer is sent as one. */
 export type Attributes = Readonly<Record<string, string | number>>
@@ -198,6 +200,7 @@ export class OtlpExporter {
   #post(body: Buffer, done: (answer: Answer) => void, failed: (error: NodeJS.ErrnoException) => void): void {
     // Loaded here and not at the start: most sidecars send no spans, and Node's client costs each half a megabyte.
     const isTls = this.#url.protocol === 'https:'
+    if (isTls) trustNodeRoots()
     const http = process.getBuiltinModule(isTls ? 'node:https' : 'node:http')
     this.#agent ??= new http.Agent({ keepAlive: true, maxSockets: 1 })
     let isOver = false

@@ -4,13 +4,10 @@ import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { it } from 'node:test'
 import { setTimeout as wait } from 'node:timers/promises'
-import { dump } from 'js-yaml'
-import { freePort } from '../../helpers/ports.ts'
-import { POSTGRES_PASSWORD, POSTGRES_USER, postgresServer } from '../../helpers/postgres.ts'
+import { postgresServer } from '../../helpers/postgres.ts'
 import { copyData, message, query, scope, startup } from '../../helpers/postgres-client.ts'
-import { MountedFiles } from '../../helpers/postgres-proxy.ts'
+import { postgresProcess } from '../../helpers/postgres-process.ts'
 import { copyDone, describePortal, execute, parse, sync } from '../../helpers/postgres-stream.ts'
-import { ProxyProcess } from '../../helpers/proxy-process.ts'
 
 const MIB = 1 << 20
 const LARGE = 96 * MIB
@@ -59,44 +56,12 @@ it(
   (t) =>
     scope(async (ends) => {
       const server = await postgresServer({}, ends)
-      const files = new MountedFiles()
-      files.put('secrets', 'db', 'password', POSTGRES_PASSWORD)
-      ends.push(() => files.remove())
-      const port = await freePort()
-      const password = { secretKeyRef: { name: 'db', key: 'password' } }
-      const spec = {
-        protocol: 'PostgreSQL',
-        listen: { port },
-        upstreams: [
-          {
-            name: 'primary',
-            endpoints: [{ host: '127.0.0.1', port: server.port }],
-            auth: { postgres: { username: POSTGRES_USER, password } },
-            limits: { maxConnections: 1 },
-          },
-        ],
-        postgres: { pooling: { mode: 'Transaction' }, queryLog: { minDuration: '0ms' } },
-      }
-      files.put(
-        'secrets',
-        'config',
-        'orders.yaml',
-        dump({ apiVersion: 'ambassador.dev/v1alpha1', kind: 'Ambassador', metadata: { name: 'orders' }, spec }),
+      const { port, pid } = await postgresProcess(
+        server.port,
+        { maxConnections: 1 },
+        { queryLog: { minDuration: '0ms' } },
+        ends,
       )
-      const file = `${files.dirs.secrets}/config/orders.yaml`
-      const own = ['--telemetry-port', `${await freePort()}`, '--admin-port', `${await freePort()}`]
-      const proxy = await ProxyProcess.start({}, [
-        'cli/main.ts',
-        'run',
-        '-f',
-        file,
-        '--secrets',
-        files.dirs.secrets,
-        ...own,
-      ])
-      ends.push(() => proxy.end())
-      await proxy.ready()
-      const pid = proxy.child.pid!
       const client = new CountingClient(port)
       ends.push(() => client.socket.destroy())
       await client.write(startup(0, 'user\0x\0database\0postgres\0\0'))

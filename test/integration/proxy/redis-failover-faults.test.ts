@@ -8,6 +8,7 @@ import {
   failoverWorld,
   missing,
   NOTICE_MS,
+  PASSWORD,
   SLACK_MS,
   told,
   underWrites,
@@ -46,9 +47,16 @@ describe('Redis by Sentinel, 200 writes a second while something stands still', 
     await io.ping()
     const writer = writeSteadily('awake-', 10, (key, value) => io.set(key, value))
     child.kill('SIGCONT')
-    // It learns that it was replaced from the Sentinels.
-    while (!all.cli(old, 'INFO', 'replication').includes('role:slave'))
-      await new Promise((resolve) => setTimeout(resolve, 50))
+    // It learns that it was replaced from the Sentinels, which close the connections of its clients.
+    const asking = new Redis({ port: old, password: PASSWORD })
+    asking.on('error', () => {})
+    const isReplica = () =>
+      asking.info('replication').then(
+        (text) => text.includes('role:slave'),
+        () => false,
+      )
+    while (!(await isReplica())) await new Promise((resolve) => setTimeout(resolve, 50))
+    asking.disconnect()
     const goal = writer.acknowledged.length + 50
     while (writer.acknowledged.length < goal) await new Promise((resolve) => setTimeout(resolve, 20))
     const { acknowledged, errors: later } = await writer()

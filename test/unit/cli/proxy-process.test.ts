@@ -26,7 +26,11 @@ describe('the process of ambassador run', () => {
     assert.deepEqual(started(['--expose-gc', '--max-semi-space-size=16'], { MALLOC_ARENA_MAX: '2', HOME: '/' }), [
       [
         '/node',
-        ['/node', '--expose-gc', '--max-semi-space-size=16', '--single-threaded-gc', '/main.ts', 'run', '-f', 'x'],
+        [
+          ...['/node', '--expose-gc', '--max-semi-space-size=16'],
+          ...['--single-threaded-gc', '--min-semi-space-size=2', '--use-openssl-ca'],
+          ...['/main.ts', 'run', '-f', 'x'],
+        ],
         { ...MALLOC_ENV, MALLOC_ARENA_MAX: '2', HOME: '/' },
       ],
     ])
