@@ -6,7 +6,7 @@ import type { DialGuard } from '../policy/dial-guard.ts'
 import { now, refreshClock } from '../runtime/clock.ts'
 import type { Destination } from '../runtime/handles.ts'
 import { type ConnectHandler, openTcp, type RawSocket } from '../runtime/raw-socket.ts'
-import { CoarseTimer } from '../runtime/timers.ts'
+import { CoarseTimer, type TimerOwner } from '../runtime/timers.ts'
 import { type SecureHandler, TlsSocket, UntrustedError } from '../runtime/tls-socket.ts'
 import { breakText } from '../tls/alerts.ts'
 import { describeUntrusted } from '../tls/untrusted.ts'
@@ -182,23 +182,22 @@ class DialRace implements Dial {
   }
 }
 
-class DialAttempt implements Dial, ConnectHandler, SecureHandler {
+class DialAttempt implements Dial, ConnectHandler, SecureHandler, TimerOwner {
   readonly #target: DialTarget
-  readonly #onAccepted: () => void
+  readonly #onAccepted: (() => void) | null
   #dialler: Dialler | null
   #socket: RawSocket | null = null
-  readonly #deadline: CoarseTimer
+  readonly #deadline = new CoarseTimer(this)
   readonly #startedAt = refreshClock()
   #connectedAt = 0
   /** What was written before TLS is not with the kernel yet. */
   #isWriting = false
 
   /** @param onAccepted called when TCP is connected, before the handshake */
-  constructor(target: DialTarget, dialler: Dialler, onAccepted: () => void = () => {}) {
+  constructor(target: DialTarget, dialler: Dialler, onAccepted: (() => void) | null = null) {
     this.#target = target
     this.#dialler = dialler
     this.#onAccepted = onAccepted
-    this.#deadline = new CoarseTimer(() => this.#onDeadline())
     const { address, tls, guard } = target
     const refusal = guard.refusal(address.host, address.ip, address.port)
     if (refusal !== null) {
@@ -222,7 +221,7 @@ class DialAttempt implements Dial, ConnectHandler, SecureHandler {
   onConnect(raw: RawSocket): void {
     const { tls, startTls, proxyProtocol } = this.#target
     this.#connectedAt = refreshClock()
-    this.#onAccepted()
+    this.#onAccepted?.()
     raw.tune(KEEP_ALIVE_MS)
     // The header of the PROXY protocol is not encrypted.
     if (proxyProtocol != null) raw.write(this.#header(raw, proxyProtocol))
@@ -317,7 +316,7 @@ class DialAttempt implements Dial, ConnectHandler, SecureHandler {
     dialler.onDialFailed({ reason, detail, isSilent })
   }
 
-  #onDeadline(): void {
+  onTimer(): void {
     const { address, timeoutMs } = this.#target
     const what = this.#connectedAt === 0 ? 'did not accept a connection' : 'did not finish the TLS handshake'
     this.#fail('connect_timeout', `${name(address)} ${what} within ${timeoutMs} ms`, this.#connectedAt === 0)
