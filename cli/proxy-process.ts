@@ -1,12 +1,7 @@
 /** The process that a proxy runs best in: the flags of Node and the settings of malloc that the image has. */
 
 /** As in the ENTRYPOINT of Dockerfile.proxy, which gives the reasons; a test keeps the two equal. */
-export const NODE_FLAGS = [
-  '--single-threaded-gc',
-  '--min-semi-space-size=2',
-  '--max-semi-space-size=4',
-  '--use-openssl-ca',
-] as const
+export const NODE_FLAGS = ['--single-threaded-gc', '--max-semi-space-size=4', '--use-openssl-ca'] as const
 
 /** As in the ENV of Dockerfile.proxy. A value of the person who starts it stands. */
 export const MALLOC_ENV = {

@@ -28,7 +28,7 @@ describe('the process of ambassador run', () => {
         '/node',
         [
           ...['/node', '--expose-gc', '--max-semi-space-size=16'],
-          ...['--single-threaded-gc', '--min-semi-space-size=2', '--use-openssl-ca'],
+          ...['--single-threaded-gc', '--use-openssl-ca'],
           ...['/main.ts', 'run', '-f', 'x'],
         ],
         { ...MALLOC_ENV, MALLOC_ARENA_MAX: '2', HOME: '/' },
