@@ -42,4 +42,5 @@ const worker = async () => {
 }
 await Promise.all(Array.from({ length: 16 }, worker))
 console.log(JSON.stringify({ ...seen, ...(lines ? { lines: texts } : {}) }))
-process.exit(0)
+// Once in some thousand times the exec of a busy node ends with the process, and its last words are lost.
+setTimeout(() => process.exit(0), 300)
