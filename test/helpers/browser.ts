@@ -25,6 +25,22 @@ export async function browser(ends: (() => unknown)[]): Promise<Browser> {
       '--no-first-run',
     ],
   })
-  ends.push(() => started.close())
+  ends.push(() => end(started))
   return started
+}
+
+const END_MS = 15_000
+
+/** Bounded, and whatever the browser leaves behind: a process of it that lives on has our end of its streams, which would keep this one alive. */
+async function end(started: Browser): Promise<void> {
+  const child = started.process()
+  const kill = setTimeout(() => child?.kill('SIGKILL'), END_MS)
+  try {
+    await started.close()
+  } finally {
+    clearTimeout(kill)
+    child?.stdout?.destroy()
+    child?.stderr?.destroy()
+    child?.unref()
+  }
 }
