@@ -1,5 +1,5 @@
 /** A data port: bound on 127.0.0.1 and [::1] and on nothing else, whatever the config says. */
-import { type Accepted, type ListeningSocket, listenAt } from '../runtime/listen.ts'
+import { type Accepted, isWithoutIpv6, type ListeningSocket, listenAt } from '../runtime/listen.ts'
 
 /** The port is taken. */
 export class PortInUseError extends Error {
@@ -24,9 +24,6 @@ export class BindError extends Error {
 export const BACKLOG = 1024
 
 const LOOPBACK = ['127.0.0.1', '::1'] as const
-
-/** Codes of a kernel without IPv6, or with it turned off. */
-const NO_IPV6 = new Set(['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'EINVAL'])
 
 export class Listener {
   readonly port: number
@@ -61,7 +58,7 @@ export class Listener {
         this.#sockets.push(listenAt(where, (accepted) => this.#serve(accepted), this.#onError))
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
-        if (address === '::1' && NO_IPV6.has(code ?? '')) continue
+        if (address === '::1' && isWithoutIpv6(error)) continue
         await this.close()
         if (code === 'EADDRINUSE') throw new PortInUseError(this.port, address, 'another process of this pod')
         if (code === 'EACCES') {

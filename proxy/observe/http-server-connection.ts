@@ -1,5 +1,4 @@
 /** One connection to a port of the sidecar's own: requests one after the other, each answered at once when it is complete. */
-
 import { BodyReader } from '../protocol/http1/framing.ts'
 import { HeadReader } from '../protocol/http1/head-reader.ts'
 import { RequestFacts } from '../protocol/http1/headers.ts'

@@ -1,5 +1,5 @@
 /** A small HTTP server for the sidecar's own two ports: fixed paths, short answers, bounded in every direction. */
-import { type Accepted, type ListeningSocket, listenAt } from '../runtime/listen.ts'
+import { type Accepted, isWithoutIpv6, type ListeningSocket, listenAt } from '../runtime/listen.ts'
 import { HttpServerConnection } from './http-server-connection.ts'
 
 export interface Answer {
@@ -38,9 +38,6 @@ export class ServerPortError extends Error {
 
 /** One more closes the oldest: whoever holds connections open must not keep kubelet out. */
 const MAX_CONNECTIONS = 64
-
-/** Codes of a kernel without IPv6, or with it turned off. */
-const NO_IPV6: ReadonlySet<string> = new Set(['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'EINVAL'])
 
 /**
  * Speaks HTTP by the codec of the data path, which is as strict and there anyway: with Node's own server each sidecar would carry
@@ -104,7 +101,7 @@ export class HttpServer {
       this.#bind(port, host)
       return true
     } catch (error) {
-      if (NO_IPV6.has((error as NodeJS.ErrnoException).code ?? '')) return false
+      if (isWithoutIpv6(error)) return false
       throw error
     }
   }

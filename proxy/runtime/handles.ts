@@ -258,10 +258,13 @@ function onClosed(this: ConnectionHandle): void {
   this.owner.onClosed()
 }
 
+/** Not asked for before the first handshake: a sidecar without TLS does not need it. */
+let wrap: Binding['wrap'] | null = null
+
 /** TLS, as a client, on a connection that is open. @param context of node:tls */
 export function wrapTls(connection: ConnectionHandle, context: unknown): TlsHandle {
-  // Not before the first handshake: a sidecar without TLS does not need it.
-  return binding('tls_wrap').wrap(connection, context, false, false)
+  wrap ??= binding('tls_wrap').wrap
+  return wrap(connection, context, false, false)
 }
 
 /** What the kernel refused, as node:net tells it. @param errno negated */

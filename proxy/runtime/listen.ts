@@ -53,6 +53,14 @@ export class ListeningSocket {
   }
 }
 
+/** Codes of a kernel without IPv6, or with it turned off. */
+const NO_IPV6: ReadonlySet<string> = new Set(['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'EINVAL'])
+
+/** Whether an address of IPv6 could not be bound because there is no IPv6. */
+export function isWithoutIpv6(error: unknown): boolean {
+  return NO_IPV6.has((error as NodeJS.ErrnoException).code ?? '')
+}
+
 /** @throws the error of the kernel, with its `code` */
 export function listenAt(
   { port, host, ipv6Only, backlog = DEFAULT_BACKLOG }: ListenOptions,

@@ -1,5 +1,4 @@
 /** Serves the connections of an HTTP listener, and hands out the exchanges that their requests become. */
-
 import type { AccessLogConfig } from '../../../common/proxy-config.ts'
 import { SMALL_READ_BUFFER } from '../../runtime/buffers.ts'
 import { refreshClock } from '../../runtime/clock.ts'
